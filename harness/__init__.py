@@ -1,0 +1,1 @@
+"""How the methods are compared: training, scoring, cost, records and tables."""

@@ -1,0 +1,1 @@
+"""Data sets: one internal record type, prompts, images, and the procedural world."""
