@@ -1,0 +1,197 @@
+"""The parts of a record. Imported through `harness.records`; a record is read and written there."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class NeedsReason:
+    """Marks a field that may be null only if `missing` says why."""
+
+
+REASON = NeedsReason()
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+MaybeCount = Annotated[Count | None, REASON]
+MaybeSeconds = Annotated[Seconds | None, REASON]
+MaybeFloat = Annotated[float | None, REASON]
+
+
+class Section(BaseModel):
+    """Unknown fields, NaN and infinity are refused; a record does not change once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Data(Section):
+    name: Name
+    """Which set, e.g. `scienceqa-mini`; never a path."""
+    data_hash: Sha256
+    """SHA-256 over the set's files (names and contents)."""
+    files: dict[str, Sha256]
+    """Path inside the set -> SHA-256."""
+    split_sizes: dict[str, Count]
+    """Records per split as loaded: `train`, `val`, `test`."""
+    limit: Count | None = None
+    """Records kept per split by --limit; null: all."""
+    skipped_images: Count = 0
+    """Unreadable images left out by --skip-bad-images."""
+    prompt_format: str | None = None
+    """E.g. `QCM-A`; null: the task has one prompt only."""
+
+
+class BackboneInfo(Section):
+    llm: str
+    """Model id of the language model."""
+    clip: str
+    """open_clip name and weights tag of the vision encoder."""
+    weights: Literal["pretrained", "random", "shipped"]
+    """`random` backbones measure cost only: their records hold no accuracy."""
+    weight_hash: Annotated[Sha256 | None, REASON] = None
+    """SHA-256 of the frozen weights."""
+    hidden_size: Count
+    """LLM width h."""
+    num_layers: Count
+    """LLM blocks N_l."""
+    vision_layers: Count
+    """CLIP blocks N_v."""
+    dtype: str
+    """Dtype of the frozen weights, e.g. `bfloat16`."""
+
+
+class Metric(Section):
+    value: float | None
+    """Percent (accuracies) or score x 100 (BLEU, CIDEr); null with a reason."""
+    n: Count
+    """Problems or captions counted."""
+    stderr: Annotated[float, Field(ge=0)] | None = None
+    """Standard error of `value`, in the same unit."""
+    reason: str | None = None
+    """Why `value` or `stderr` is null."""
+
+    @model_validator(mode="after")
+    def _explain(self) -> Self:
+        if (self.value is None or self.stderr is None) and not self.reason:
+            raise ValueError("`value` or `stderr` is null and `reason` does not say why")
+        return self
+
+
+class ParseFailures(Section):
+    count: Count
+    """Answers in which no choice could be read (they count as wrong)."""
+    n: Count
+    """Answers given."""
+
+
+class ModuleCount(Section):
+    count: Count
+    """Parameters in the module."""
+    status: Literal["trained", "counted by the reference, unused"]
+    """Whether they receive gradients, or only stand in the published count."""
+
+
+class Parameters(Section):
+    trainable: Count
+    """Parameters that are trained here."""
+    paper_convention: Count
+    """As the published code counts: with parameters that never get a gradient."""
+    total: Count
+    """Backbone and adapter together."""
+    by_module: dict[str, ModuleCount]
+    """The count taken apart."""
+
+
+class Times(Section):
+    load: MaybeSeconds = None
+    """Backbone and weights."""
+    data: MaybeSeconds = None
+    """Reading, checking and tokenising the set."""
+    train_step_median: MaybeSeconds = None
+    """One optimiser step, warm-up excluded."""
+    train_step_p90: MaybeSeconds = None
+    """Ninth decile of the same."""
+    train: MaybeSeconds = None
+    """The whole training loop."""
+    eval: MaybeSeconds = None
+    """Decoding the evaluation split."""
+    scoring: MaybeSeconds = None
+    """Parsing and scoring the decoded answers."""
+
+
+class Loss(Section):
+    first: MaybeFloat = None
+    """Training loss of the first step."""
+    last: MaybeFloat = None
+    """Training loss of the last finite step."""
+
+
+class PeakMemory(Section):
+    rss: MaybeCount = None
+    """Peak resident set of the process."""
+    cuda_allocated: MaybeCount = None
+    """Peak allocated by torch on the GPU."""
+    cuda_reserved: MaybeCount = None
+    """Peak reserved by torch on the GPU."""
+
+
+class Timing(Section):
+    median_s: Seconds
+    """Seconds a batch."""
+    p10_s: Seconds
+    """First decile."""
+    p90_s: Seconds
+    """Ninth decile."""
+    n: Count
+    """Batches timed, warm-up excluded."""
+
+
+class Speed(Section):
+    phases: dict[Literal["train", "inference"], Timing]
+    """Seconds a batch by phase."""
+    loaded: bool
+    """True: the machine was doing other work; such a record enters no table."""
+
+
+class Environment(Section):
+    python: str
+    """Python version."""
+    versions: dict[str, str | None]
+    """Package -> version; null: not installed."""
+    platform: str
+    """Operating system and machine type."""
+    cpu: Annotated[str | None, REASON] = None
+    """CPU model."""
+    cores: Count
+    """CPU cores the process may use."""
+    gpu: str | None = None
+    """GPU model; null: none used."""
+    threads: MaybeCount = None
+    """Compute threads of the run."""
+
+
+class Git(Section):
+    commit: str | None = None
+    """Commit of the code that ran."""
+    dirty: bool | None = None
+    """True: that code had uncommitted changes."""
+    reason: str | None = None
+    """Why `commit` is null."""
+
+    @model_validator(mode="after")
+    def _explain(self) -> Self:
+        if (self.commit is None or self.dirty is None) and not self.reason:
+            raise ValueError("`commit` or `dirty` is null and `reason` does not say why")
+        return self
+
+
+def unexplained(section: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Paths of the fields that are null and need a reason for it, in the order of the model."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if value is None and REASON in field.metadata:
+            yield prefix + name
+        elif isinstance(value, BaseModel):
+            yield from unexplained(value, f"{prefix}{name}.")
