@@ -1,0 +1,100 @@
+"""Examples to the padded tensors of a batch.
+
+Shapes: B batch, L tokens (padded), C = 3 channels, H = W = image size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from harness.data.images import ImagePreprocessor, ImageStore
+from harness.data.prompts import IGNORED, TokenizedExample, Tokenizer, tokenize_example, tokenize_prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text with perhaps an image; `answer` None: the prompt alone, to decode from."""
+
+    id: str
+    prompt: str
+    answer: str | None = None
+    image: Path | None = None
+
+
+class Collator:
+    """Tokenises, pads and stacks examples.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with BOS and EOS.
+        preprocessor: image size and statistics.
+        max_length: tokens at most a sample (BOS and EOS included).
+        padding_side: "right" to train, "left" to decode.
+        store: where decoded images are kept; None: an `ImageStore` of its own.
+
+    `truncated` counts the samples that were cut so far.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        preprocessor: ImagePreprocessor,
+        max_length: int,
+        padding_side: Literal["left", "right"] = "right",
+        store: ImageStore | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.preprocessor = preprocessor
+        self.max_length = max_length
+        self.padding_side = padding_side
+        self.store = ImageStore(preprocessor) if store is None else store
+        self.truncated = 0
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """A batch.
+
+        Returns:
+            input_ids_BL and attention_mask_BL (int64; padding has id 0 and mask 0), labels_BL (int64, -100
+            without loss; None when the examples have no answers), images_BCHW (float32, zeros for
+            text-only), has_image_B (float32, 0 or 1).
+
+        Raises:
+            UserError: an image that cannot be used.
+        """
+        has_answers = {example.answer is not None for example in examples}
+        assert len(has_answers) == 1, "a batch holds examples with answers or without, not both"
+        tokens = [self._tokenize(example) for example in examples]
+        self.truncated += sum(item.truncated for item in tokens)
+        masks = [[1] * len(item.input_ids) for item in tokens]
+        labels_BL = self._pad([item.labels for item in tokens], IGNORED) if has_answers == {True} else None
+        return {
+            "input_ids_BL": self._pad([item.input_ids for item in tokens], 0),
+            "attention_mask_BL": self._pad(masks, 0),
+            "labels_BL": labels_BL,
+            "images_BCHW": self._images(examples),
+            "has_image_B": torch.tensor([float(example.image is not None) for example in examples]),
+        }
+
+    def _tokenize(self, example: Example) -> TokenizedExample:
+        if example.answer is None:
+            return tokenize_prompt(self.tokenizer, example.prompt, self.max_length)
+        return tokenize_example(self.tokenizer, example.prompt, example.answer, self.max_length)
+
+    def _pad(self, rows: list[list[int]], value: int) -> Tensor:
+        width = max(len(row) for row in rows)
+        padded = []
+        for row in rows:
+            fill = [value] * (width - len(row))
+            padded.append(fill + row if self.padding_side == "left" else row + fill)
+        return torch.tensor(padded, dtype=torch.int64)
+
+    def _images(self, examples: Sequence[Example]) -> Tensor:
+        size = self.preprocessor.size
+        images_BCHW = torch.zeros(len(examples), 3, size, size)
+        for index, example in enumerate(examples):
+            if example.image is not None:
+                images_BCHW[index] = self.preprocessor.normalise(self.store.pixels(example.image))
+        return images_BCHW
