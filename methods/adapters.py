@@ -1,0 +1,85 @@
+"""Small trainable modules that several methods share: the projector and the parallel CLIP adapter.
+
+Shape suffixes: B batch, J tokens of the vision tower, C vision width, D hidden_size, P projector width,
+A adapter bottleneck.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Projector(nn.Module):
+    """Vision width to hidden_size: `f(x) = W2 · SiLU(W1 x + b1) + b2`, Xavier-uniform weights, zero biases.
+
+    One projector serves all layers. Source: LaVIN (Luo et al. 2023) and MemVP (Jie et al. 2024); width 128.
+
+    Args:
+        vision_width: width of the visual features (C).
+        projector_dim: width between the two layers (P).
+        hidden_size: width of the language model (D).
+    """
+
+    def __init__(self, vision_width: int, projector_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(vision_width, projector_dim)
+        self.up = nn.Linear(projector_dim, hidden_size)
+        for layer in (self.down, self.up):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x_BJC: Tensor) -> Tensor:
+        """`…×C` to `…×D`."""
+        return self.up(F.silu(self.down(x_BJC)))
+
+
+class ParallelAdapter(nn.Module):
+    """Bottleneck beside a CLIP block's FFN: `scale · B(dropout(GELU(A u)))`, no biases, `B` zero at init.
+
+    Source: DEHVF, "we add parallel adapters to the visual encoder's FFN"; exact (erf) GELU.
+
+    Args:
+        width: vision width (C).
+        bottleneck: width between (A).
+        scale: factor on the output.
+        dropout: probability of dropping a bottleneck entry.
+    """
+
+    def __init__(self, width: int, bottleneck: int = 12, scale: float = 0.1, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck, bias=False)
+        self.up = nn.Linear(bottleneck, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = scale
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, u_BJC: Tensor) -> Tensor:
+        """`…×C` to `…×C`."""
+        return self.up(self.dropout(F.gelu(self.down(u_BJC)))) * self.scale
+
+
+class MLPWithAdapter(nn.Module):
+    """A CLIP block's frozen FFN with a parallel adapter on the same input: `mlp(u) + adapter(u)`."""
+
+    def __init__(self, mlp: nn.Module, adapter: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.adapter = adapter
+
+    def forward(self, u_BJC: Tensor) -> Tensor:
+        """`…×C` to `…×C`."""
+        return self.mlp(u_BJC) + self.adapter(u_BJC)
+
+
+def attach_parallel_adapters(
+    vision: Any, num_blocks: int, bottleneck: int, scale: float, dropout: float
+) -> nn.ModuleList:
+    """Put a parallel adapter beside the FFN of the first `num_blocks` blocks and return the adapters."""
+    adapters = nn.ModuleList(
+        ParallelAdapter(vision.width, bottleneck, scale, dropout) for _ in range(num_blocks)
+    )
+    for block, adapter in zip(vision.blocks, adapters, strict=False):
+        block.mlp = MLPWithAdapter(block.mlp, adapter)
+    return adapters

@@ -1,0 +1,68 @@
+"""A Llama decoder layer with places for a method: before the attention and beside the FFN.
+
+The one file that repeats the shape of the `transformers` decoder layer. Submodules keep their names, so a
+state dict of the language model reads the same before and after. Shape suffixes as in `methods.base`.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+class AdaptedDecoderLayer(GradientCheckpointingLayer):
+    """`LlamaDecoderLayer` with a method's modules in it.
+
+    With x = input_layernorm(h), a = attention(before_attention(x)), u = post_attention_layernorm(h + a):
+    returns `h + a + mlp(u) + beside_ffn(u)`. Either module may be absent.
+
+    Args:
+        layer: the frozen layer; its submodules are taken over, not copied.
+        before_attention: called as `(x_BTD, past_key_values=…, **layer_inputs)`, replaces the attention's input.
+        beside_ffn: called as `(u_BTD, **layer_inputs)`, added to the FFN's output.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        *,
+        before_attention: nn.Module | None = None,
+        beside_ffn: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.self_attn = layer.self_attn
+        self.mlp = layer.mlp
+        self.input_layernorm = layer.input_layernorm
+        self.post_attention_layernorm = layer.post_attention_layernorm
+        self.before_attention = before_attention
+        self.beside_ffn = beside_ffn
+        self.train(layer.training)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = False,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        **layer_inputs: Any,
+    ) -> Tensor:
+        """`B×T×D` to `B×T×D`; `layer_inputs` are the method's own, see `methods.base.Method.layer_inputs`."""
+        x_BTD = self.input_layernorm(hidden_states)
+        if self.before_attention is not None:
+            x_BTD = self.before_attention(x_BTD, past_key_values=past_key_values, **layer_inputs)
+        attended_BTD, _ = self.self_attn(
+            hidden_states=x_BTD,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            position_embeddings=position_embeddings,
+        )
+        hidden_states = hidden_states + attended_BTD
+        u_BTD = self.post_attention_layernorm(hidden_states)
+        hidden_states = hidden_states + self.mlp(u_BTD)
+        if self.beside_ffn is not None:
+            hidden_states = hidden_states + self.beside_ffn(u_BTD, **layer_inputs)
+        return hidden_states

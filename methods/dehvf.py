@@ -1,0 +1,222 @@
+"""DEHVF: dynamic embedding of hierarchical visual features.
+
+Paper: "Dynamic Embedding of Hierarchical Visual Features for Efficient Vision-Language Fine-Tuning" (the seed paper
+of this benchmark; no code was published). Equations (1)-(13).
+
+What the paper leaves open, and what is taken here:
+- The activation of the input embedding network: GELU.
+- The sizes of the fuser and the network: the ones that reproduce every printed count of its Table 4 at once.
+- Memory length at 13B: 400, as its parameter count says; its Table 5 says 420.
+
+Exact algebra instead of the printed order of operations: the projector's first layer is linear, so each distinct
+feature is projected once and fused in P dimensions; the second layer is never applied to a fused feature
+(`methods.memory`); the fuser runs once per image for all layers.
+
+Shape suffixes: B batch, J patches, C vision width, P projector width, G visual groups, K features of a group,
+Y decoder layers, S sides (keys, values), E distinct fused features.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.adapters import Projector, attach_parallel_adapters
+from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.fuser import (
+    HierarchicalVisualFuser,
+    InputEmbeddingNetwork,
+    LearnableQueries,
+    check_divisible,
+    visual_groups,
+)
+from methods.memory import (
+    PositionPrompts,
+    VisualMemory,
+    attach_memory,
+    check_memory_length,
+    image_gate,
+    layer_memories,
+)
+
+
+class DEHVFConfig(MethodConfig):
+    """Sizes, scales and ablations of DEHVF; the defaults are the paper's at 7B."""
+
+    memory_length: int = Field(320, ge=1, description="memory rows N: 320 at 7B, 400 at 13B")
+    projector_dim: int = Field(128, ge=1, description="width between the projector's two layers")
+    visual_scale: float = Field(0.01, description="λ, the factor on projected visual features")
+    memory_scale: float = Field(0.1, description="s, the factor on the memory's output")
+    memory_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the memory's activations")
+    prompt_std: float = Field(0.02, ge=0, description="standard deviation of P_k at init")
+    adapter_dim: int = Field(12, ge=1, description="bottleneck of the parallel CLIP adapters")
+    adapter_scale: float = Field(0.1, description="factor on the CLIP adapters' output")
+    adapter_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the CLIP adapters")
+    num_groups: int = Field(4, ge=1, description="visual groups M")
+    fuser_dim: int = Field(64, ge=1, description="width r of the fuser and of the layer embeddings")
+    fuser_blocks: int = Field(4, ge=0, description="cross-attention blocks of the fuser")
+    fuser_heads: int = Field(4, ge=1, description="attention heads of the fuser")
+    fusion: Literal["adaptive", "mean", "penultimate", "none"] = Field(
+        "adaptive", description="how a group's features become one; none: position prompts alone, no image"
+    )
+    query: Literal["network", "learnable"] = Field("network", description="where the fuser's queries come from")
+    separate_queries: bool = Field(True, description="a query for keys and one for values, not one for both")
+    prompts_in: Literal["both", "keys", "values"] = Field("both", description="sides that take visual entries")
+
+
+class DEHVF(nn.Module):
+    """DEHVF attached to a backbone.
+
+    Args:
+        backbone: the frozen backbone; its decoder layers and CLIP blocks are wrapped in place.
+        config: sizes, scales and ablations.
+
+    Raises:
+        ValueError: layers or blocks do not divide into the groups, or the memory is shorter than the patches.
+    """
+
+    name: ClassVar[str] = "dehvf"
+    title: ClassVar[str] = "DEHVF"
+    source: ClassVar[Source] = Source(
+        paper="Dynamic Embedding of Hierarchical Visual Features for Efficient Vision-Language Fine-Tuning",
+        url="",
+        summary="per-layer fusion of CLIP features from all depths as extra key-value entries of every FFN",
+    )
+    Config: ClassVar[type[MethodConfig]] = DEHVFConfig
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
+        "no_visual_prompts": {"fusion": "none"},
+        "no_adaptive_weights": {"fusion": "mean"},
+        "no_multi_features": {"fusion": "penultimate"},
+        "shared_query": {"separate_queries": False},
+        "keys_only": {"prompts_in": "keys"},
+        "values_only": {"prompts_in": "values"},
+        "learnable_tokens": {"query": "learnable"},
+    }
+
+    def __init__(self, backbone: Backbone, config: DEHVFConfig) -> None:
+        super().__init__()
+        vision = backbone.vision
+        check_memory_length(config.memory_length, vision.num_patches)
+        check_divisible("the language model's layers", backbone.num_layers, config.num_groups)
+        self.num_blocks = vision.num_layers
+        self.groups = visual_groups(vision.num_layers, config.num_groups)
+        self.config = config
+        self.num_layers = backbone.num_layers
+        self.hidden_size = backbone.hidden_size
+        self.vision_width = vision.width
+        self.blocks = self._vision_blocks()
+        self.slots = self._slots()
+        projector = Projector(vision.width, config.projector_dim, backbone.hidden_size) if self.blocks else None
+        self.memory = VisualMemory(
+            PositionPrompts(config.memory_length, backbone.hidden_size, config.prompt_std),
+            projector,
+            config.memory_scale,
+            config.memory_dropout,
+        )
+        if config.fusion == "adaptive":
+            self.queries = self._query_network()
+            self.fuser = HierarchicalVisualFuser(
+                vision.width, config.fuser_dim, config.fuser_blocks, config.fuser_heads, config.num_groups
+            )
+        self.vision_adapters = attach_parallel_adapters(
+            vision, max(self.blocks, default=0), config.adapter_dim, config.adapter_scale, config.adapter_dropout
+        )
+        attach_memory(backbone, self.memory)
+
+    def _vision_blocks(self) -> list[int]:
+        """The 1-based CLIP blocks whose features are used."""
+        match self.config.fusion:
+            case "none":
+                return []
+            case "penultimate":
+                return [self.num_blocks - 1]
+            case _:
+                return list(range(1, self.num_blocks + 1))
+
+    def _slots(self) -> list[tuple[int | None, int | None]]:
+        """Which fused feature feeds the keys and the values of each decoder layer."""
+        config, layers = self.config, range(self.num_layers)
+        pairs: list[tuple[int, int]]
+        match config.fusion:
+            case "none":
+                return [(None, None)] * self.num_layers
+            case "penultimate":
+                pairs = [(0, 0)] * self.num_layers
+            case "mean":
+                pairs = [(layer * config.num_groups // self.num_layers,) * 2 for layer in layers]
+            case "adaptive" if self.num_queries == 1:
+                pairs = [(layer, layer) for layer in layers]
+            case _:
+                pairs = [(2 * layer, 2 * layer + 1) for layer in layers]
+        keys, values = config.prompts_in != "values", config.prompts_in != "keys"
+        return [(key if keys else None, value if values else None) for key, value in pairs]
+
+    @property
+    def num_queries(self) -> int:
+        """Queries a decoder layer (S): two only when both sides take entries and each has its own."""
+        return 2 if self.config.separate_queries and self.config.prompts_in == "both" else 1
+
+    def _query_network(self) -> nn.Module:
+        config = self.config
+        if config.query == "learnable":
+            return LearnableQueries(self.num_layers, self.num_queries, config.fuser_dim)
+        return InputEmbeddingNetwork(
+            self.num_layers, self.num_queries, config.fuser_dim, position=config.separate_queries
+        )
+
+    def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """`s_BEJP`, `SiLU(W1 V + b1)` of each fused feature V, and `weights_BYSK`, the fusion weights α.
+
+        The fusion `Σ_k α_k F_k` (Eq. 6) is done after W1, which is linear: `W1 Σ α_k F_k + b1 = Σ α_k (W1 F_k + b1)`.
+        """
+        projector = self.memory.projector
+        if projector is None:
+            return {}
+        features = backbone.vision.features(images_BCHW, self.blocks, normalize=True)
+        hidden = [projector.down(feature_BJC[:, 1:]) for feature_BJC in features]
+        if self.config.fusion == "penultimate":
+            return {"s_BEJP": F.silu(hidden[0])[:, None]}
+        hidden_BGKJP = self._group(hidden)
+        if self.config.fusion == "mean":
+            return {"s_BEJP": F.silu(hidden_BGKJP.mean(dim=2))}
+        cls_BGKC = self._group([feature_BJC[:, 0] for feature_BJC in features])
+        weights_BYSK = self.fuser(self.queries(), cls_BGKC)
+        return {"s_BEJP": F.silu(fuse(weights_BYSK, hidden_BGKJP)), "weights_BYSK": weights_BYSK}
+
+    def _group(self, values: list[Tensor]) -> Tensor:
+        """Per-block tensors `B×…` arranged by visual group: `B×G×K×…`."""
+        return torch.stack([torch.stack([values[b - 1] for b in group], dim=1) for group in self.groups], dim=1)
+
+    def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
+        """Text alone: visual entries live in the FFNs."""
+        return plain_sequence(backbone.llm.model.embed_tokens, batch)
+
+    def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
+        """`memories`: one memory for each decoder layer."""
+        s_BEJP = visual.get("s_BEJP")
+        dtype = self.memory.prompts.keys.dtype if s_BEJP is None else s_BEJP.dtype
+        gate_B11 = image_gate(visual["has_image_B"], self.config.visual_scale, dtype)
+        return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, self.slots, num_tokens)}
+
+    def reference_only(self) -> dict[str, int]:
+        """Parameters under the paper's convention that no forward of this configuration uses."""
+        config = self.config
+        skipped = self.num_blocks - len(self.vision_adapters)
+        unused = {
+            "modality_embedding": 2 * self.hidden_size,
+            "vision_adapters.unused": skipped * 2 * config.adapter_dim * self.vision_width,
+        }
+        if config.fusion == "adaptive" and config.separate_queries and config.prompts_in != "both":
+            per_query = self.num_layers * config.fuser_dim if config.query == "learnable" else config.fuser_dim
+            unused["queries.other_side"] = per_query
+        return {name: count for name, count in unused.items() if count}
+
+
+def fuse(weights_BYSK: Tensor, hidden_BGKJP: Tensor) -> Tensor:
+    """`Σ_k α_k H_k` of the group that each decoder layer reads, as `B×E×J×P` with E = Y·S, layer-major."""
+    batch, groups, features, patches, width = hidden_BGKJP.shape
+    weights_BGQK = weights_BYSK.reshape(batch, groups, -1, features)
+    return (weights_BGQK @ hidden_BGKJP.flatten(3)).reshape(batch, -1, patches, width)
+

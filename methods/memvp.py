@@ -1,0 +1,110 @@
+"""MemVP: memory-space visual prompting.
+
+Paper: Jie, Tang, Ding, Deng, Han, Wang, "Memory-Space Visual Prompting for Efficient Vision-Language
+Fine-Tuning", 2024. https://arxiv.org/abs/2405.05615
+
+Deviations from the published runs, and why:
+- The 2 × hidden_size modality embedding is registered and counted there and never used in a forward; here it does
+  not exist, and `reference_only` names it so that counts can follow the paper's convention. Likewise the CLIP
+  adapter of the last block, which never runs because features come from the penultimate block.
+- K and M are built only where that is cheaper than the factored form (`methods.memory`); the output is the same.
+
+Shape suffixes: as in `methods.memory`, C vision width, H W image height and width.
+"""
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.adapters import Projector, attach_parallel_adapters
+from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.memory import (
+    PositionPrompts,
+    VisualMemory,
+    attach_memory,
+    check_memory_length,
+    image_gate,
+    layer_memories,
+)
+
+
+class MemVPConfig(MethodConfig):
+    """Sizes and scales of MemVP; the defaults are the published 7B run's."""
+
+    memory_length: int = Field(320, ge=1, description="memory rows N: 320 at 7B, 400 at 13B")
+    projector_dim: int = Field(128, ge=1, description="width between the projector's two layers")
+    visual_scale: float = Field(0.01, description="λ, the factor on projected visual features")
+    memory_scale: float = Field(0.1, description="s, the factor on the memory's output")
+    memory_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the memory's activations")
+    prompt_std: float = Field(0.02, ge=0, description="standard deviation of P_k at init")
+    adapter_dim: int = Field(12, ge=1, description="bottleneck of the parallel CLIP adapters")
+    adapter_scale: float = Field(0.1, description="factor on the CLIP adapters' output")
+    adapter_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the CLIP adapters")
+
+
+class MemVP(nn.Module):
+    """MemVP attached to a backbone.
+
+    Args:
+        backbone: the frozen backbone; its decoder layers and CLIP blocks are wrapped in place.
+        config: sizes and scales.
+
+    Raises:
+        ValueError: the memory is shorter than the number of patches.
+    """
+
+    name: ClassVar[str] = "memvp"
+    title: ClassVar[str] = "MemVP"
+    source: ClassVar[Source] = Source(
+        paper="Memory-Space Visual Prompting for Efficient Vision-Language Fine-Tuning (Jie et al. 2024)",
+        url="https://arxiv.org/abs/2405.05615",
+        summary="projected patch features as extra key-value entries of every FFN, shared by all layers",
+    )
+    Config: ClassVar[type[MethodConfig]] = MemVPConfig
+
+    def __init__(self, backbone: Backbone, config: MemVPConfig) -> None:
+        super().__init__()
+        check_memory_length(config.memory_length, backbone.vision.num_patches)
+        self.config = config
+        self.num_layers = backbone.num_layers
+        self.hidden_size = backbone.hidden_size
+        self.vision_width = backbone.vision.width
+        self.memory = VisualMemory(
+            PositionPrompts(config.memory_length, backbone.hidden_size, config.prompt_std),
+            Projector(backbone.vision.width, config.projector_dim, backbone.hidden_size),
+            config.memory_scale,
+            config.memory_dropout,
+        )
+        self.vision_adapters = attach_parallel_adapters(
+            backbone.vision,
+            backbone.vision.num_layers - 1,
+            config.adapter_dim,
+            config.adapter_scale,
+            config.adapter_dropout,
+        )
+        attach_memory(backbone, self.memory)
+
+    def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
+        """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
+        penultimate = backbone.vision.num_layers - 1
+        (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
+        return {"s_BEJP": F.silu(self.memory.projector.down(features_BJC[:, 1:]))[:, None]}
+
+    def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
+        """Text alone: visual entries live in the FFNs."""
+        return plain_sequence(backbone.llm.model.embed_tokens, batch)
+
+    def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
+        """`memories`: the one memory, once for every layer."""
+        s_BEJP = visual["s_BEJP"]
+        gate_B11 = image_gate(visual["has_image_B"], self.config.visual_scale, s_BEJP.dtype)
+        return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, [(0, 0)] * self.num_layers, num_tokens)}
+
+    def reference_only(self) -> dict[str, int]:
+        """The unused modality embedding and the CLIP adapter of the block that never runs."""
+        return {
+            "modality_embedding": 2 * self.hidden_size,
+            "vision_adapters.last": 2 * self.config.adapter_dim * self.vision_width,
+        }

@@ -1,0 +1,160 @@
+"""A backbone with a method attached: the loss for training, prefill and steps for decoding.
+
+Nothing here knows which method it runs. Shape suffixes as in `methods.base`; Q is the number of labelled tokens.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from methods.base import IGNORE_INDEX, Backbone, Batch, VisualFeatures, freeze
+
+
+@dataclass
+class DecodingState:
+    """What is kept between decoded tokens.
+
+    Attributes:
+        cache: the language model's key-value cache.
+        visual: the method's features of the images.
+        key_mask_BT: columns that the next token may attend to.
+        next_position_B: rotary position of the next token.
+        layer_inputs: the method's keyword arguments of every decoder layer, made at the first step.
+    """
+
+    cache: DynamicCache
+    visual: VisualFeatures
+    key_mask_BT: Tensor
+    next_position_B: Tensor
+    layer_inputs: dict[str, Any] | None = None
+
+
+class TunedModel(nn.Module):
+    """A frozen backbone with one method attached.
+
+    Args:
+        backbone: the backbone that `method` was built on.
+        method: an `nn.Module` that satisfies `methods.base.Method`.
+    """
+
+    def __init__(self, backbone: Backbone, method: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.llm = backbone.llm
+        self.vision = backbone.vision
+        self.method = method
+        freeze(backbone, method)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Autocast to the backbone's dtype where it is not float32; the method's parameters stay float32."""
+        dtype = self.backbone.dtype
+        if dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.llm.device.type, dtype=dtype)
+
+    def encode(self, images_BCHW: Tensor, has_image_B: Tensor) -> VisualFeatures:
+        """Visual features of a batch; only samples that carry an image are encoded, the rest are zero rows.
+
+        Args:
+            images_BCHW: normalised images, all zero where `has_image_B` is false.
+            has_image_B: which samples carry an image.
+
+        Returns:
+            The method's features, batch first, with `has_image_B` among them.
+        """
+        has_image_B = has_image_B.bool()
+        with self.autocast():
+            if bool(has_image_B.all()):
+                features = self.method.encode_images(self.backbone, images_BCHW)
+            else:
+                rows = has_image_B.nonzero().squeeze(1)
+                encoded = self.method.encode_images(self.backbone, images_BCHW[rows])
+                features = {
+                    name: value.new_zeros(len(has_image_B), *value.shape[1:]).index_copy(0, rows, value)
+                    for name, value in encoded.items()
+                }
+        return {**features, "has_image_B": has_image_B}
+
+    def hidden_states(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, Tensor | None]:
+        """Final hidden states `B×T×D` of the whole sequence and the labels moved to their columns."""
+        visual = self.encode(batch.images_BCHW, batch.has_image_B) if visual is None else visual
+        with self.autocast():
+            sequence = self.method.build_sequence(self.backbone, batch, visual)
+            output = self.llm.model(
+                inputs_embeds=sequence.inputs_embeds_BTD,
+                attention_mask=sequence.attention_mask,
+                position_ids=sequence.position_ids_BT,
+                use_cache=False,
+                **self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1]),
+            )
+        return output.last_hidden_state, sequence.labels_BT
+
+    def forward(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
+        """Mean cross-entropy of the labelled tokens; logits are computed at labelled positions only.
+
+        Raises:
+            ValueError: the batch has no label.
+        """
+        hidden_BTD, labels_BT = self.hidden_states(batch, visual)
+        if labels_BT is None:
+            raise ValueError("a batch without labels has no loss: give labels_BL")
+        targets_BT = labels_BT[:, 1:]
+        labelled_BT = targets_BT != IGNORE_INDEX
+        with self.autocast():
+            logits_QV = self.llm.lm_head(hidden_BTD[:, :-1][labelled_BT])
+        return F.cross_entropy(logits_QV.float(), targets_BT[labelled_BT])
+
+    def logits(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
+        """Logits `B×T×V` at every column of the sequence."""
+        hidden_BTD, _ = self.hidden_states(batch, visual)
+        with self.autocast():
+            return self.llm.lm_head(hidden_BTD)
+
+    def prefill(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, DecodingState]:
+        """Run the prompt once and keep what decoding needs.
+
+        Args:
+            batch: prompts, **left-padded**, so that the last column is each sample's last token.
+            visual: features from `encode`, when they are already there.
+
+        Returns:
+            Logits `B×V` of the next token, and the state for `step`.
+        """
+        visual = self.encode(batch.images_BCHW, batch.has_image_B) if visual is None else visual
+        cache = DynamicCache(config=self.llm.config)
+        with self.autocast():
+            sequence = self.method.build_sequence(self.backbone, batch, visual)
+            output = self.llm.model(
+                inputs_embeds=sequence.inputs_embeds_BTD,
+                attention_mask=sequence.attention_mask,
+                position_ids=sequence.position_ids_BT,
+                past_key_values=cache,
+                use_cache=True,
+                **self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1]),
+            )
+            logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
+        state = DecodingState(cache, visual, sequence.key_mask_BT, sequence.position_ids_BT[:, -1] + 1)
+        return logits_BV, state
+
+    def step(self, tokens_B: Tensor, state: DecodingState) -> Tensor:
+        """Feed one token a sample; returns logits `B×V` of the next one and advances `state` in place."""
+        state.key_mask_BT = F.pad(state.key_mask_BT, (0, 1), value=True)
+        with self.autocast():
+            if state.layer_inputs is None:
+                state.layer_inputs = self.method.layer_inputs(state.visual, num_tokens=1)
+            output = self.llm.model(
+                inputs_embeds=self.llm.model.embed_tokens(tokens_B[:, None]),
+                attention_mask=state.key_mask_BT,
+                position_ids=state.next_position_B[:, None],
+                past_key_values=state.cache,
+                use_cache=True,
+                **state.layer_inputs,
+            )
+            logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
+        state.next_position_B = state.next_position_B + 1
+        return logits_BV
