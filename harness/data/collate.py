@@ -57,9 +57,9 @@ class Collator:
         """A batch.
 
         Returns:
-            input_ids_BL and attention_mask_BL (int64; padding has id 0 and mask 0), labels_BL (int64, -100
-            without loss; None when the examples have no answers), images_BCHW (float32, zeros for
-            text-only), has_image_B (float32, 0 or 1).
+            input_ids_BL (int64, padding has id 0), attention_mask_BL (bool, true where a token is real),
+            labels_BL (int64, -100 without loss; None when the examples have no answers), images_BCHW (float32,
+            zeros for text-only), has_image_B (bool).
 
         Raises:
             UserError: an image that cannot be used.
@@ -72,10 +72,10 @@ class Collator:
         labels_BL = self._pad([item.labels for item in tokens], IGNORED) if has_answers == {True} else None
         return {
             "input_ids_BL": self._pad([item.input_ids for item in tokens], 0),
-            "attention_mask_BL": self._pad(masks, 0),
+            "attention_mask_BL": self._pad(masks, 0).bool(),
             "labels_BL": labels_BL,
             "images_BCHW": self._images(examples),
-            "has_image_B": torch.tensor([float(example.image is not None) for example in examples]),
+            "has_image_B": torch.tensor([example.image is not None for example in examples]),
         }
 
     def _tokenize(self, example: Example) -> TokenizedExample:
