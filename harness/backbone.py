@@ -3,10 +3,23 @@
 Sole user of `open_clip` and of `from_pretrained`. Shape suffixes as in `methods.base`.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from harness.errors import UserError
+from harness.presets import TINY, BackboneSpec
+from harness.requirements import require_free_memory, require_hub_files
+
+FULL_HASH_BYTES = 256 * 2**20
+SAMPLES_PER_TENSOR = 4096
 
 
 class VisionTower(nn.Module):
@@ -18,11 +31,11 @@ class VisionTower(nn.Module):
 
     def __init__(self, visual: nn.Module) -> None:
         super().__init__()
-        self.visual = visual
-        self.width: int = visual.conv1.out_channels
-        self.num_layers: int = len(visual.transformer.resblocks)
-        self.num_patches: int = visual.grid_size[0] * visual.grid_size[1]
-        self.image_size: int = visual.image_size[0]
+        self.visual: Any = visual
+        self.width: int = self.visual.conv1.out_channels
+        self.num_layers: int = len(self.visual.transformer.resblocks)
+        self.num_patches: int = self.visual.grid_size[0] * self.visual.grid_size[1]
+        self.image_size: int = self.visual.image_size[0]
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -37,9 +50,8 @@ class VisionTower(nn.Module):
             blocks: which blocks, in ascending order.
             normalize: apply `ln_post`.
         """
-        dtype = self.visual.conv1.weight.dtype
         output = self.visual.forward_intermediates(
-            images_BCHW.to(dtype),
+            images_BCHW.to(self.visual.conv1.weight.dtype),
             indices=[block - 1 for block in blocks],
             stop_early=True,
             normalize_intermediates=normalize,
@@ -49,3 +61,207 @@ class VisionTower(nn.Module):
         )
         pairs = zip(output["image_intermediates_prefix"], output["image_intermediates"], strict=True)
         return [torch.cat(pair, dim=1) for pair in pairs]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A language model and a vision tower, frozen, with their tokenizer; see `methods.base.Backbone`.
+
+    Attributes:
+        llm: `LlamaForCausalLM`.
+        vision: the vision tower.
+        tokenizer: the language model's tokenizer; with random weights the shipped one stands in.
+        spec: what it was loaded from.
+        weights: "pretrained", "shipped" or "random".
+    """
+
+    llm: Any
+    vision: Any
+    tokenizer: Any
+    spec: BackboneSpec
+    weights: str
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return self.llm.config.hidden_size
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the language model."""
+        return self.llm.config.num_hidden_layers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype the frozen weights are held and computed in."""
+        return self.llm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.llm.device
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The modules to freeze."""
+        yield self.llm
+        yield self.vision
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every tensor's name, shape, dtype and values; take it before a method is attached.
+
+        Up to 256 MiB every value counts; beyond that, 4,096 evenly spaced values of each tensor.
+        """
+        digest = hashlib.sha256()
+        tensors = [(f"{part}.{name}", t) for part in ("llm", "vision") for name, t in getattr(self, part).state_dict().items()]
+        everything = sum(t.numel() * t.element_size() for _, t in tensors) <= FULL_HASH_BYTES
+        for name, tensor in tensors:
+            flat = tensor.detach().flatten()
+            if not everything and flat.numel() > SAMPLES_PER_TENSOR:
+                flat = flat[:: flat.numel() // SAMPLES_PER_TENSOR]
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(flat.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_backbone(
+    spec: BackboneSpec,
+    *,
+    weights: str = "pretrained",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Backbone:
+    """Load (or, with random weights, build) a frozen backbone in evaluation mode.
+
+    Args:
+        spec: which backbone, see `harness.presets.resolve_spec`.
+        weights: "pretrained", or "random" for cost measurements at real size.
+        device: where to; with random weights nothing is ever built elsewhere. "meta" builds shapes alone.
+        dtype: of the frozen weights.
+        seed: of random weights.
+
+    Raises:
+        UserError: weights not to be had, not a Llama, not an open_clip ViT, or too little memory.
+    """
+    logging.disable_progress_bar()
+    device = torch.device(device)
+    if weights == "random":
+        config = llm_config(spec)
+        llm: Any = _random_llm(config, device, dtype, seed)
+        vision = _random_vision(spec, device, dtype)
+        return _frozen(llm, vision, _tokenizer(TINY / "llm"), spec, weights)
+    if spec.llm is None or spec.clip is None:
+        raise UserError(f"--model {spec.name}: has no pretrained weights, it exists to measure cost; give --weights random")
+    require_hub_files(spec)
+    config = llm_config(spec)
+    require_free_memory(_count_parameters(config), dtype, device, spec)
+    llm = LlamaForCausalLM.from_pretrained(spec.llm, dtype=dtype, device_map={"": device}, attn_implementation="sdpa")
+    vision = _pretrained_vision(spec, device, dtype)
+    return _frozen(llm, vision, _tokenizer(spec.llm), spec, "shipped" if spec.shipped else weights)
+
+
+def llm_config(spec: BackboneSpec) -> LlamaConfig:
+    """The language model's config.
+
+    Raises:
+        UserError: not a Llama-architecture model.
+    """
+    if spec.llm_config is not None:
+        return LlamaConfig(**spec.llm_config)
+    try:
+        config = AutoConfig.from_pretrained(spec.llm)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--llm {spec.llm}: no model config there ({_first_line(error)}); give a folder or a hub id") from error
+    if not isinstance(config, LlamaConfig):
+        raise UserError(f"--llm {spec.llm}: is a {config.model_type} model; give one of the Llama architecture")
+    return config
+
+
+def _count_parameters(config: LlamaConfig) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in LlamaForCausalLM(config).parameters())
+
+
+def _frozen(llm: Any, vision: Any, tokenizer: Any, spec: BackboneSpec, weights: str) -> Backbone:
+    backbone = Backbone(llm.eval(), vision.eval(), tokenizer, spec, weights)
+    for module in backbone.modules():
+        module.requires_grad_(False)
+    return backbone
+
+
+def _tokenizer(source: str | Path) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    for name in ("bos_token_id", "eos_token_id"):
+        if getattr(tokenizer, name) is None:
+            raise UserError(f"--llm {source}: its tokenizer has no {name}; give a model whose tokenizer defines it")
+    return tokenizer
+
+
+def _random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, seed: int) -> Any:
+    with torch.device("meta"):
+        llm = LlamaForCausalLM._from_config(config, dtype=dtype, attn_implementation="sdpa")
+    if device.type == "meta":
+        return llm
+    llm = llm.to_empty(device=device)
+    llm.tie_weights()
+    # Rotary frequencies are computed, not stored: an empty buffer would stay empty.
+    llm.model.rotary_emb = LlamaRotaryEmbedding(config, device=device)
+    _randomise(llm, seed)
+    return llm
+
+
+def _random_vision(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> VisionTower:
+    import open_clip
+
+    name = (spec.clip or "ViT-L-14-quickgelu").partition(":")[0]
+    config = spec.clip_config or open_clip.get_model_config(name)
+    if config is None:
+        raise UserError(f"--clip {spec.clip}: open_clip knows no model {name}; see open_clip.list_models()")
+    keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+    with torch.device("meta"):
+        visual = open_clip.CLIP(**{key: config[key] for key in keys if key in config}).visual.to(dtype)
+    if device.type != "meta":
+        visual = visual.to_empty(device=device)
+        _randomise(visual, seed=0)
+    return VisionTower(_check_vit(visual, spec))
+
+
+def _randomise(module: nn.Module, seed: int) -> None:
+    """Matrices normal with standard deviation 0.02, norm weights one, biases zero, on the device itself."""
+    device = next(module.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim >= 2 or name.endswith("class_embedding"):
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
+def _pretrained_vision(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> VisionTower:
+    import open_clip
+
+    assert spec.clip is not None, "checked by load_backbone"
+    if spec.clip.startswith("local-dir:"):
+        model = open_clip.create_model(spec.clip, require_pretrained=True)
+    else:
+        name, _, tag = spec.clip.partition(":")
+        if tag == "openai" and "quickgelu" not in name:
+            raise UserError(f"--clip {spec.clip}: OpenAI weights need QuickGELU; give {name}-quickgelu:openai")
+        try:
+            model = open_clip.create_model(name, pretrained=tag or None, require_pretrained=True)
+        except RuntimeError as error:
+            raise UserError(f"--clip {spec.clip}: {_first_line(error)}; see open_clip.list_pretrained()") from error
+    return VisionTower(_check_vit(model.visual, spec)).to(device=device, dtype=dtype)
+
+
+def _check_vit(visual: nn.Module, spec: BackboneSpec) -> nn.Module:
+    import open_clip.transformer
+
+    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+        raise UserError(f"--clip {spec.clip}: is no open_clip vision transformer; give a ViT of open_clip's own kind")
+    return visual
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
