@@ -112,7 +112,8 @@ class Backbone:
         Up to 256 MiB every value counts; beyond that, 4,096 evenly spaced values of each tensor.
         """
         digest = hashlib.sha256()
-        tensors = [(f"{part}.{name}", t) for part in ("llm", "vision") for name, t in getattr(self, part).state_dict().items()]
+        parts = {"llm": self.llm, "vision": self.vision}
+        tensors = [(f"{part}.{name}", t) for part, m in parts.items() for name, t in m.state_dict().items()]
         everything = sum(t.numel() * t.element_size() for _, t in tensors) <= FULL_HASH_BYTES
         for name, tensor in tensors:
             flat = tensor.detach().flatten()
@@ -151,7 +152,9 @@ def load_backbone(
         vision = _random_vision(spec, device, dtype)
         return _frozen(llm, vision, _tokenizer(TINY / "llm"), spec, weights)
     if spec.llm is None or spec.clip is None:
-        raise UserError(f"--model {spec.name}: has no pretrained weights, it exists to measure cost; give --weights random")
+        raise UserError(
+            f"--model {spec.name}: is a size to measure cost with, it has no pretrained weights; give --weights random"
+        )
     require_hub_files(spec)
     config = llm_config(spec)
     require_free_memory(_count_parameters(config), dtype, device, spec)
@@ -171,7 +174,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     try:
         config = AutoConfig.from_pretrained(spec.llm)
     except (OSError, ValueError) as error:
-        raise UserError(f"--llm {spec.llm}: no model config there ({_first_line(error)}); give a folder or a hub id") from error
+        reason = _first_line(error)
+        raise UserError(f"--llm {spec.llm}: no model config there ({reason}); give a folder or a hub id") from error
     if not isinstance(config, LlamaConfig):
         raise UserError(f"--llm {spec.llm}: is a {config.model_type} model; give one of the Llama architecture")
     return config
@@ -205,7 +209,7 @@ def _random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, s
     llm = llm.to_empty(device=device)
     llm.tie_weights()
     # Rotary frequencies are computed, not stored: an empty buffer would stay empty.
-    llm.model.rotary_emb = LlamaRotaryEmbedding(config, device=device)
+    llm.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
     _randomise(llm, seed)
     return llm
 

@@ -44,9 +44,11 @@ def _llama(hidden: int, intermediate: int, layers: int, heads: int, **more: Any)
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
     }
-    return MappingProxyType({"vocab_size": 32000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, **sizes, **more})
+    common = {"vocab_size": 32000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
+    return MappingProxyType({**common, **sizes, **more})
 
 
+_CLIP_TINY = f"local-dir:{TINY / 'clip'}"
 _CLIP_L = "ViT-L-14-quickgelu:openai"
 _BENCH_CLIP = MappingProxyType(
     {
@@ -61,7 +63,7 @@ PRESETS: Mapping[str, BackboneSpec] = MappingProxyType(
     {
         spec.name: spec
         for spec in (
-            BackboneSpec("tiny", str(TINY / "llm"), f"local-dir:{TINY / 'clip'}", None, None, "tiny-Llama", shipped=True),
+            BackboneSpec("tiny", str(TINY / "llm"), _CLIP_TINY, None, None, "tiny-Llama", shipped=True),
             BackboneSpec("7b", "huggyllama/llama-7b", _CLIP_L, _llama(4096, 11008, 32, 32), None, "LLaMA-7B"),
             BackboneSpec("13b", "huggyllama/llama-13b", _CLIP_L, _llama(5120, 13824, 40, 40), None, "LLaMA-13B"),
             BackboneSpec("slice", None, None, _llama(4096, 11008, 4, 32), None, "slice of LLaMA-7B"),

@@ -76,8 +76,8 @@ def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.devic
     needed, free = parameters * dtype.itemsize, free_memory(device)
     if needed > free:
         raise UserError(
-            f"--model {spec.name}: the weights need {needed / GIB:.1f} GiB as {dtype_name(dtype)} and {device.type} has "
-            f"{free / GIB:.1f} GiB free; give --dtype bfloat16, a larger --device, or a smaller --model"
+            f"--model {spec.name}: the weights need {needed / GIB:.1f} GiB as {dtype_name(dtype)} and {device.type} "
+            f"has {free / GIB:.1f} GiB free; give --dtype bfloat16, a larger --device, or a smaller --model"
         )
 
 
