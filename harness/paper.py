@@ -162,3 +162,12 @@ def paper_models(table: int) -> list[str]:
 def disagreements() -> list[Disagreement]:
     """Where the paper contradicts itself or its predecessors' code."""
     return list(load_paper().disagreements)
+
+
+def method_names() -> dict[str, str]:
+    """Registry name -> the paper's name, in the order of its tables."""
+    named = (row for row in load_paper().rows if row.method and row.variant is None)
+    names: dict[str, str] = {}
+    for row in named:
+        names.setdefault(str(row.method), row.name)
+    return names
