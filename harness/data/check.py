@@ -91,8 +91,13 @@ def _counts(data: ScienceQA, split: str, unreadable: set[str]) -> dict[str, int]
         tally[f"subject: {problem.subject or 'unknown'}"] += 1
         tally[f"context: {_context(problem)}"] += 1
         tally[f"grade: {problem.grade or 'unknown'}"] += 1
-    order = sorted(tally, key=lambda name: (name.split(":")[0] != "subject", name.split(":")[0], len(name), name))
-    return {**counts, **{name: tally[name] for name in order}}
+    return {**counts, **tally}
+
+
+def _row_order(name: str) -> tuple[int, int, str]:
+    # Counts first, then subjects, contexts and grades; the length sorts grade2 before grade10.
+    group = name.partition(":")[0] if ":" in name else ""
+    return ("", "subject", "context", "grade").index(group), len(name) if group == "grade" else 0, name
 
 
 def _context(problem: Problem) -> str:
@@ -122,8 +127,7 @@ def print_report(report: CheckReport, console: "Console") -> None:
     from rich.table import Table
 
     table = Table("", *report.counts, title=escape(f"{report.name} in {report.root}"))
-    rows = {name: None for counts in report.counts.values() for name in counts}
-    for name in rows:
+    for name in sorted({name for counts in report.counts.values() for name in counts}, key=_row_order):
         table.add_row(name, *(f"{counts.get(name, 0):,}" for counts in report.counts.values()))
     console.print(table)
     _print_list(console, "bad images", [f"{bad.qid}: {bad.reason}" for bad in report.bad_images])
