@@ -71,9 +71,7 @@ class Layout(_Model):
         keys = {column.key for column in self.columns}
         for column in self.columns:
             if column.source == "ratio" and (column.of not in keys or self.baseline is None):
-                raise ValueError(
-                    f"column {column.key}: a ratio needs `of` (a column) and the table's `baseline`"
-                )
+                raise ValueError(f"column {column.key}: a ratio needs `of` (a column) and a `baseline`")
         return self
 
 

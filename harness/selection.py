@@ -80,9 +80,8 @@ def _one_setting(
     settings = sorted(_by(runs, setting).values(), key=lambda group: (len(group), _newest(group)))
     for group in settings[:-1]:
         first = group[0]
-        left_out[f"other data, weights or device than the rest ({first.model}, {first.data.name})"] += len(
-            group
-        )
+        reason = f"other data, weights or device than the other rows of {first.model} ({first.data.name})"
+        left_out[reason] += len(group)
     return settings[-1]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,14 @@ def mcnemar(a: Mapping[str, bool], b: Mapping[str, bool]) -> PairedTest:
     Raises:
         ValueError: not the same problems, or none.
     """
+    from scipy.stats import binomtest  # a second of import that tables do not need
+
     if a.keys() != b.keys() or not a:
         raise ValueError("the two methods must have answered the same problems, at least one")
     only_a = sum(a[key] and not b[key] for key in a)
     only_b = sum(b[key] and not a[key] for key in a)
     split = only_a + only_b
-    p_value = float(scipy_stats.binomtest(only_a, split).pvalue) if split else 1.0
+    p_value = float(binomtest(only_a, split).pvalue) if split else 1.0
     return PairedTest(100 * (only_a - only_b) / len(a), p_value, len(a))
 
 
@@ -77,11 +78,13 @@ def paired_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> PairedTest:
     Raises:
         ValueError: no seed in common.
     """
+    from scipy.stats import ttest_1samp
+
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         raise ValueError("the two methods have no seed in common")
     differences = np.array([a[seed] - b[seed] for seed in seeds])
     p_value = None
     if len(seeds) > 1 and not np.allclose(differences, differences[0]):
-        p_value = float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)
+        p_value = float(ttest_1samp(differences, 0.0).pvalue)
     return PairedTest(float(differences.mean()), p_value, len(seeds))

@@ -76,9 +76,7 @@ def _slots(records: Sequence[Record], table: int, plan: Layout, model: str | Non
     return slots
 
 
-def _unprinted(
-    records: Sequence[Record], table: int, plan: Layout, model: str, printed: set[RowPair]
-) -> list[_Slot]:
+def _unprinted(records: Sequence[Record], table: int, plan: Layout, model: str, printed: set[RowPair]) -> list[_Slot]:
     """Rows that the paper does not print: all rows of a model that it has not, else those with records."""
     have = {(r.method, r.variant) for r in records if r.model == model}
     rows = {(row.method, row.variant): row.name for row in paper_rows(table) if row.method}
@@ -90,9 +88,7 @@ def _unprinted(
     order = [*names, *sorted(key[0] for key in have if key[0] not in names)]
     rows = dict(sorted(rows.items(), key=lambda item: order.index(str(item[0][0])))) | scale
     if model in paper_models(table):
-        rows = {
-            key: name for key, name in rows.items() if key in have and (key not in scale or key[1] is None)
-        }
+        rows = {key: name for key, name in rows.items() if key in have and (key not in scale or key[1] is None)}
     return [_Slot(name, *key, model) for key, name in rows.items() if key not in printed]
 
 

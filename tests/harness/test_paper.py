@@ -18,9 +18,7 @@ def weighted(values, counts):
     return sum(values[key] * n for key, n in counts.items()) / sum(counts.values())
 
 
-@pytest.mark.parametrize(
-    "row", paper.paper_rows(1) + paper.paper_rows(4), ids=lambda r: f"{r.name}-{r.model}"
-)
+@pytest.mark.parametrize("row", paper.paper_rows(1) + paper.paper_rows(4), ids=lambda r: f"{r.name}-{r.model}")
 def test_avg_is_the_weighted_mean_of_its_columns(row):
     if set(row.values) != set(NINE):
         assert row.name in ("LLaVA", "learnable tokens")

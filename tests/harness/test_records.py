@@ -257,6 +257,4 @@ def test_reporting_imports_no_torch():
     modules = ("records", "provenance", "paper", "stats", "selection", "rows", "tables", "render", "readme")
     lines = [f"import harness.{name}" for name in modules]
     lines += ["import sys", "assert 'torch' not in sys.modules"]
-    subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], check=True, cwd=Path(__file__).resolve().parents[2]
-    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, cwd=Path(__file__).resolve().parents[2])

@@ -1,86 +1,15 @@
-"""Tables from synthetic records: values, order, what is left out, every format."""
+"""Tables from synthetic records: values, order, what is left out."""
 
-import csv
-import io
-import json
 import re
-from datetime import UTC, datetime, timedelta
-from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UserError
 from harness.paper import paper_rows
-from harness.readme import results_readme, write_readme
-from harness.records import Record, collect_environment, spec_hash, write_record
-from harness.render import FORMATS, render
-from harness.tables import leaderboard, table_text
-
-NINE = ["NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg"]
-OFFICIAL = {"train": 12726, "val": 4241, "test": 4241}
-NULLABLE = ("parse_failures", "parameters", "times_s", "steps", "epochs", "loss", "peak_memory_bytes")
-_serial = count()
-
-
-def make(method="memvp", seed=0, value=50.0, model="tiny", *, backbone=None, data=None, **changes) -> Record:
-    """A completed record; each call is newer than the last."""
-    serial = next(_serial)
-    metrics = {key: {"value": value, "n": 1000, "stderr": 1.0} for key in NINE}
-    base = {
-        "spec_hash": spec_hash({"serial": serial}),
-        "created": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=serial),
-        "method": method,
-        "model": model,
-        "task": "scienceqa",
-        "seed": seed,
-        "config": {"lr": 1e-3},
-        "data": {
-            "name": "scienceqa" if model != "tiny" else "scienceqa-mini",
-            "data_hash": "0" * 64,
-            "files": {},
-            "split_sizes": OFFICIAL if model != "tiny" else {"train": 3000, "val": 500, "test": 1000},
-        }
-        | (data or {}),
-        "backbone": {
-            "llm": f"some/{model}",
-            "clip": "vit",
-            "weights": "pretrained",
-            "weight_hash": "1" * 64,
-            "hidden_size": 8,
-            "num_layers": 4,
-            "vision_layers": 4,
-            "dtype": "float32",
-        }
-        | (backbone or {}),
-        "metrics": metrics,
-        "parameters": {"trainable": 90, "paper_convention": 3_879_040, "total": 10**9, "by_module": {}},
-        "environment": collect_environment(threads=1),
-        "git": {"commit": "a" * 40, "dirty": False},
-        "missing": {key: "not in this test" for key in NULLABLE if key != "parameters"},
-    }
-    record = base | changes
-    if record.get("kind") in ("oracle", "speed"):
-        unused = {
-            "oracle": ("steps", "epochs", "loss"),
-            "speed": ("parse_failures", "steps", "epochs", "loss"),
-        }
-        record["missing"] = {k: v for k, v in record["missing"].items() if k not in unused[record["kind"]]}
-        if record["kind"] == "oracle":
-            record["parameters"] = None
-    if record.get("status", "completed") != "completed":
-        record |= {"error": "boom", "metrics": {}}
-    return Record(**record)
-
-
-def speed(method, train, inference, loaded=False, **changes) -> Record:
-    def timing(median):
-        return {"median_s": median, "p10_s": median, "p90_s": median, "n": 20}
-
-    section = {"phases": {"train": timing(train), "inference": timing(inference)}, "loaded": loaded}
-    weights = {"weights": "random"}
-    return make(method, kind="speed", model="7b", metrics={}, speed=section, backbone=weights, **changes)
+from harness.render import render
+from harness.tables import leaderboard
+from tests.record_factory import make, speed
 
 
 def row(board, method, variant=None, model="tiny"):
@@ -293,67 +222,3 @@ def test_every_record_is_shown_or_noted(drawn):
     shown = sum(len(r.seeds) for r in board.rows)
     noted = sum(int(m.group(1)) for note in board.notes if (m := re.match(r"(\d+) runs? left out", note)))
     assert shown + noted == len(records)
-
-
-# ---------------------------------------------------------------- formats
-
-
-def test_json_contract():
-    rows = json.loads(render(leaderboard([make(seed=s, value=50.0 + s) for s in (0, 1)], 1), "json"))
-    ours = next(r for r in rows if r["method"] == "memvp" and r["model"] == "tiny")
-    assert {k: ours[k] for k in ("table", "variant", "task", "trainable", "seeds")} == {
-        "table": 1,
-        "variant": None,
-        "task": "scienceqa",
-        "trainable": 3_879_040,
-        "seeds": [0, 1],
-    }
-    assert list(ours["metrics"]) == NINE
-    assert ours["metrics"]["IMG"] == {"value": 50.5, "std": pytest.approx(0.5**0.5), "n": 1000, "paper": None}
-    theirs = next(r for r in rows if r["method"] == "dehvf" and r["model"] == "13b")
-    assert theirs["metrics"]["Avg"] == {"value": None, "std": None, "n": None, "paper": 94.19}
-    assert theirs["trainable"] is None and theirs["seeds"] == []
-    human = next(r for r in rows if r["name"] == "Human")
-    assert human["method"] is None and human["metrics"]["NAT"]["paper"] == 90.23
-
-
-def test_csv_keeps_integers_and_empties():
-    rows = list(csv.DictReader(io.StringIO(render(leaderboard([make()], 1), "csv"))))
-    ours = next(r for r in rows if r["method"] == "memvp" and r["model"] == "tiny")
-    assert (ours["trainable"], ours["IMG"], ours["IMG_std"], ours["IMG_n"]) == ("3879040", "50.0", "", "1000")
-    assert len(rows) == len(paper_rows(1)) + 7
-
-
-@pytest.mark.parametrize("table", [1, 2, 3, 4])
-@pytest.mark.parametrize("format", FORMATS)
-def test_every_table_in_every_format_without_records(table, format, tmp_path):
-    text = table_text(tmp_path, table, None, format)
-    assert text.endswith("\n") and "DEHVF" in text
-    printed = {1: "94.19", 2: "1.35", 3: "128.9", 4: "92.88"}[table]
-    assert printed in text
-    if format == "markdown":
-        lines = [line for line in text.splitlines() if line.startswith("|")]
-        assert len(lines) == 2 + len(paper_rows(table))
-        assert len({line.count("|") for line in lines}) == 1
-        assert "n/a" in text
-
-
-def test_html_escapes_what_a_record_brings():
-    text = render(leaderboard([make(model="<script>alert(1)</script>")], 1), "html")
-    assert "<script>" not in text
-
-
-def test_unknown_table_and_format(tmp_path):
-    with pytest.raises(UserError, match="--table 5"):
-        table_text(tmp_path, 5, None, "markdown")
-    with pytest.raises(UserError, match="--format yaml"):
-        table_text(tmp_path, 1, None, "yaml")
-
-
-def test_readme(tmp_path):
-    assert "No completed run" in results_readme([])
-    write_record(make(value=61.5), tmp_path)
-    text = write_readme(tmp_path).read_text(encoding="utf-8")
-    assert "61.50" in text and "`times_s.train_step_median`" in text and "python -m harness" in text
-    assert "`metrics.*.stderr`" in text and "420 for LLaMA-13B" in text
-    assert "7b: table 1" not in text
