@@ -73,9 +73,10 @@ class TunedModel(nn.Module):
                 features = self.method.encode_images(self.backbone, images_BCHW)
             else:
                 rows = has_image_B.nonzero().squeeze(1)
-                encoded = self.method.encode_images(self.backbone, images_BCHW[rows])
+                # The vision tower takes no empty batch: with no image at all, one blank image gives the shapes.
+                encoded = self.method.encode_images(self.backbone, images_BCHW[rows] if len(rows) else images_BCHW[:1])
                 features = {
-                    name: value.new_zeros(len(has_image_B), *value.shape[1:]).index_copy(0, rows, value)
+                    name: value.new_zeros(len(has_image_B), *value.shape[1:]).index_copy(0, rows, value[: len(rows)])
                     for name, value in encoded.items()
                 }
         return {**features, "has_image_B": has_image_B}
@@ -87,7 +88,7 @@ class TunedModel(nn.Module):
             sequence = self.method.build_sequence(self.backbone, batch, visual)
             output = self.llm.model(
                 inputs_embeds=sequence.inputs_embeds_BTD,
-                attention_mask=sequence.attention_mask,
+                attention_mask=llm_attention_mask(self.llm, sequence.attention_mask),
                 position_ids=sequence.position_ids_BT,
                 use_cache=False,
                 **self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1]),
@@ -129,15 +130,18 @@ class TunedModel(nn.Module):
         cache = DynamicCache(config=self.llm.config)
         with self.autocast():
             sequence = self.method.build_sequence(self.backbone, batch, visual)
+            layer_inputs = self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1])
             output = self.llm.model(
                 inputs_embeds=sequence.inputs_embeds_BTD,
-                attention_mask=sequence.attention_mask,
+                attention_mask=llm_attention_mask(self.llm, sequence.attention_mask),
                 position_ids=sequence.position_ids_BT,
                 past_key_values=cache,
                 use_cache=True,
-                **self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1]),
+                **layer_inputs,
             )
             logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
+        if hasattr(self.method, "decoding_features"):
+            visual = {**visual, **self.method.decoding_features(layer_inputs)}
         state = DecodingState(cache, visual, sequence.key_mask_BT, sequence.position_ids_BT[:, -1] + 1)
         return logits_BV, state
 
@@ -158,3 +162,26 @@ class TunedModel(nn.Module):
             logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
         state.next_position_B = state.next_position_B + 1
         return logits_BV
+
+
+def llm_attention_mask(llm: Any, mask: Tensor) -> Tensor:
+    """The mask in the form that the language model's attention takes.
+
+    Args:
+        llm: the language model.
+        mask: `B×T`, or `B×1×T×T`, true where attention is allowed (`InputSequence.attention_mask`).
+
+    Returns:
+        `mask` itself, except that eager attention adds a four-dimensional mask to its scores: there 0 where allowed.
+
+    Raises:
+        ValueError: a four-dimensional mask for an attention implementation that takes none.
+    """
+    if mask.ndim == 2:
+        return mask
+    implementation = llm.config._attn_implementation
+    if implementation == "sdpa":
+        return mask
+    if implementation != "eager":
+        raise ValueError(f"{implementation} attention cannot take this method's mask; load the model with sdpa or eager")
+    return torch.zeros_like(mask, dtype=llm.dtype).masked_fill(~mask, torch.finfo(llm.dtype).min)

@@ -1,0 +1,195 @@
+"""Reading a golden set: figures of a published model at random weights, and its weights in this project's modules.
+
+A set is `NAME.safetensors` with weights `w/…` under their published names, inputs `in/…`, outputs `out/…`, gradients
+`grad/…` and greedy decoding `gen/…`, beside `NAME.json` with the sizes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.transformer import QuickGELU, VisionTransformer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from harness.backbone import VisionTower
+from methods.base import Batch
+from methods.tuned import TunedModel
+from tests.backbones import TinyBackbone, TinyTokenizer
+
+LOGITS_TOLERANCE = 5e-5
+LOSS_TOLERANCE = 5e-5
+GRADIENT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """One set: its JSON and its tensors."""
+
+    meta: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, folder: Path, name: str) -> "GoldenSet":
+        """The set `name` of `folder`."""
+        return cls(json.loads((folder / f"{name}.json").read_text()), load_file(folder / f"{name}.safetensors"))
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors whose name starts with `prefix`, without it."""
+        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+
+@dataclass
+class Comparison:
+    """The largest differences found so far, and what did not match at all.
+
+    Attributes:
+        logits: largest absolute difference of a logit.
+        loss: largest absolute difference of a loss.
+        gradients: largest difference of a gradient entry over the largest entry of its parameter's gradient.
+        misses: what else differs, in words.
+    """
+
+    logits: float = 0.0
+    loss: float = 0.0
+    gradients: float = 0.0
+    misses: list[str] = field(default_factory=list)
+
+    def add_logits(self, ours: Tensor, theirs: Tensor) -> None:
+        """Compare logits of the same shape."""
+        self.logits = _worse(self.logits, (ours - theirs).abs().max().item())
+
+    def add_loss(self, ours: Tensor, theirs: Tensor | float) -> None:
+        """Compare losses."""
+        self.loss = _worse(self.loss, (ours.detach() - theirs).abs().item())
+
+    def add_gradients(self, ours: Mapping[str, Tensor | None], theirs: Mapping[str, Tensor]) -> None:
+        """Compare gradients by name; a name on one side only is a miss."""
+        for name in sorted(ours.keys() ^ theirs.keys()):
+            self.misses.append(f"gradient of {name} on one side only")
+        for name in ours.keys() & theirs.keys():
+            gradient, expected = ours[name], theirs[name]
+            if gradient is None:
+                self.misses.append(f"no gradient of {name}")
+                continue
+            difference = (gradient.reshape(expected.shape) - expected).abs().max() / expected.abs().max()
+            self.gradients = _worse(self.gradients, difference.item())
+
+    def add_tokens(self, ours: list[list[int]], theirs: list[list[int]]) -> None:
+        """Compare decoded tokens."""
+        if ours != theirs:
+            self.misses.append("greedy tokens")
+
+    @property
+    def failures(self) -> list[str]:
+        """What is out of tolerance; empty when the set matches. A NaN is out of tolerance."""
+        limits = [
+            ("logits", self.logits, LOGITS_TOLERANCE),
+            ("loss", self.loss, LOSS_TOLERANCE),
+            ("grads", self.gradients, GRADIENT_TOLERANCE),
+        ]
+        return [name for name, value, limit in limits if not value <= limit] + self.misses
+
+
+def _worse(a: float, b: float) -> float:
+    """The larger one; NaN where either is."""
+    return b if b != b or b > a else a
+
+
+def llama_from_published(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> LlamaForCausalLM:
+    """A `LlamaForCausalLM` with the weights of Meta's model.
+
+    Meta's rotary embedding turns neighbouring pairs, that of `transformers` the two halves of a head: rows of q and k
+    are permuted as the published conversion to that format does.
+    """
+    width, layers, heads = config["dim"], config["n_layers"], config["n_heads"]
+    renamed = {"model.embed_tokens.weight": weights["tok_embeddings.weight"]}
+    renamed["model.norm.weight"] = weights["norm.weight"]
+    renamed["lm_head.weight"] = weights["output.weight"]
+    names = {
+        "attention.wv": "self_attn.v_proj",
+        "attention.wo": "self_attn.o_proj",
+        "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w2": "mlp.down_proj",
+        "feed_forward.w3": "mlp.up_proj",
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+    }
+    for layer in range(layers):
+        theirs, ours = f"layers.{layer}", f"model.layers.{layer}"
+        for old, new in names.items():
+            renamed[f"{ours}.{new}.weight"] = weights[f"{theirs}.{old}.weight"]
+        for old, new in {"attention.wq": "self_attn.q_proj", "attention.wk": "self_attn.k_proj"}.items():
+            renamed[f"{ours}.{new}.weight"] = _halves(weights[f"{theirs}.{old}.weight"], heads)
+    llm = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=width,
+            intermediate_size=weights["layers.0.feed_forward.w1.weight"].shape[0],
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            vocab_size=config["vocab_size"],
+            rms_norm_eps=config["norm_eps"],
+            tie_word_embeddings=False,
+        )
+    )
+    llm.load_state_dict(renamed)
+    return llm.eval()
+
+
+def _halves(weight: Tensor, heads: int) -> Tensor:
+    """Rows of each head from interleaved pairs to two halves."""
+    rows, columns = weight.shape
+    return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
+
+
+def clip_from_published(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> VisionTower:
+    """A vision tower with the weights of OpenAI's CLIP (QuickGELU); `weights` may hold others beside them."""
+    vision = VisionTransformer(
+        image_size=config["image"],
+        patch_size=config["patch"],
+        width=config["width"],
+        layers=config["layers"],
+        heads=config["heads"],
+        mlp_ratio=4.0,
+        output_dim=config["embed_dim"],
+        act_layer=QuickGELU,
+    )
+    vision.load_state_dict({name: weights[name] for name in vision.state_dict()})
+    return VisionTower(vision).eval()
+
+
+def published_backbone(golden: GoldenSet, vision_prefix: str) -> TinyBackbone:
+    """The backbone of a set whose CLIP weights lie under `vision_prefix`."""
+    llm = llama_from_published(golden.under("w/"), golden.meta["config"]["llama"])
+    vision = clip_from_published(golden.under(f"w/{vision_prefix}"), golden.meta["config"]["clip"])
+    return TinyBackbone(llm, vision, TinyTokenizer(llm.config.vocab_size))
+
+
+def load_renamed(method: nn.Module, golden: GoldenSet, names: Mapping[str, str]) -> None:
+    """Load the published weights into a method; `names` maps each of its parameters to the published name."""
+    state = {ours: golden.tensors[f"w/{theirs}"] for ours, theirs in names.items()}
+    own = dict(method.named_parameters())
+    assert state.keys() == own.keys(), state.keys() ^ own.keys()
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state[name].reshape(parameter.shape))
+
+
+def greedy(model: TunedModel, prompt: Batch, steps: int) -> tuple[list[list[int]], Tensor]:
+    """Greedy decoding without a stop: tokens of each sample, and the logits `B×steps×V` they come from."""
+    with torch.no_grad():
+        logits_BV, state = model.prefill(prompt)
+        seen = [logits_BV]
+        for _ in range(steps - 1):
+            seen.append(model.step(seen[-1].argmax(dim=-1), state))
+    logits = torch.stack(seen, dim=1)
+    return logits.argmax(dim=-1).tolist(), logits
+
+
+def cut_at(tokens: list[list[int]], eos: int) -> list[list[int]]:
+    """Tokens before the first `eos` of each sample."""
+    return [row[: row.index(eos)] if eos in row else row for row in tokens]
