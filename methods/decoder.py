@@ -36,6 +36,9 @@ class AdaptedDecoderLayer(GradientCheckpointingLayer):
         self.post_attention_layernorm = layer.post_attention_layernorm
         self.before_attention = before_attention
         self.beside_ffn = beside_ffn
+        self.gradient_checkpointing = layer.gradient_checkpointing
+        if self.gradient_checkpointing:
+            self._gradient_checkpointing_func = layer._gradient_checkpointing_func
         self.train(layer.training)
 
     def forward(

@@ -1,7 +1,8 @@
 """DEHVF: dynamic embedding of hierarchical visual features.
 
-Paper: "Dynamic Embedding of Hierarchical Visual Features for Efficient Vision-Language Fine-Tuning" (the seed paper
-of this benchmark; no code was published). Equations (1)-(13).
+Paper: Wei, Yang, Zhou, Yang, Li, Zhang, Qiu, "Dynamic Embedding of Hierarchical Visual Features for Efficient
+Vision-Language Fine-Tuning", 2025. https://arxiv.org/abs/2508.17638 (the seed paper of this benchmark; no code was
+published). Equations (1)-(13).
 
 What the paper leaves open, and what is taken here:
 - The activation of the input embedding network: GELU.
@@ -80,8 +81,9 @@ class DEHVF(nn.Module):
     name: ClassVar[str] = "dehvf"
     title: ClassVar[str] = "DEHVF"
     source: ClassVar[Source] = Source(
-        paper="Dynamic Embedding of Hierarchical Visual Features for Efficient Vision-Language Fine-Tuning",
-        url="",
+        paper="Dynamic Embedding of Hierarchical Visual Features for Efficient Vision-Language Fine-Tuning "
+        "(Wei et al. 2025)",
+        url="https://arxiv.org/abs/2508.17638",
         summary="per-layer fusion of CLIP features from all depths as extra key-value entries of every FFN",
     )
     Config: ClassVar[type[MethodConfig]] = DEHVFConfig
@@ -219,4 +221,3 @@ def fuse(weights_BYSK: Tensor, hidden_BGKJP: Tensor) -> Tensor:
     batch, groups, features, patches, width = hidden_BGKJP.shape
     weights_BGQK = weights_BYSK.reshape(batch, groups, -1, features)
     return (weights_BGQK @ hidden_BGKJP.flatten(3)).reshape(batch, -1, patches, width)
-

@@ -89,9 +89,7 @@ class VisualMemory(nn.Module):
         dropout: probability of dropping an activation.
     """
 
-    def __init__(
-        self, prompts: PositionPrompts, projector: Projector | None, scale: float, dropout: float
-    ) -> None:
+    def __init__(self, prompts: PositionPrompts, projector: Projector | None, scale: float, dropout: float) -> None:
         super().__init__()
         self.prompts = prompts
         self.projector = projector
@@ -109,7 +107,7 @@ class VisualMemory(nn.Module):
 
     def _scores(self, x_BTD: Tensor, side: FactoredSide) -> Tensor:
         """`x Kᵀ`, `B×T×N`, without building K."""
-        scores_BTN = x_BTD @ self.prompts.keys.mT
+        scores_BTN = F.linear(x_BTD, self.prompts.keys)
         if side.s_BJP is None or self.projector is None:
             return scores_BTN
         up = self.projector.up
@@ -123,7 +121,10 @@ class VisualMemory(nn.Module):
             return out_BTD
         a_BTJ = a_BTN[..., : side.s_BJP.shape[1]]
         total_BT1 = a_BTJ.sum(dim=-1, keepdim=True) * side.gate_B11
-        return out_BTD + F.linear(a_BTJ @ side.s_BJP, self.projector.up.weight) + total_BT1 * self.projector.up.bias
+        up = self.projector.up
+        # The bias in the activations' dtype: in float32 it would turn the residual stream of a half-precision
+        # backbone into float32 from the first layer on.
+        return out_BTD + F.linear(a_BTJ @ side.s_BJP, up.weight) + total_BT1 * up.bias.to(total_BT1.dtype)
 
     def explicit(self, keys: FactoredSide, values: FactoredSide) -> Memory:
         """The same memory with K and M built, `B×N×D` each."""
@@ -132,24 +133,25 @@ class VisualMemory(nn.Module):
         )
 
     def _matrix(self, prompts_ND: Tensor, side: FactoredSide) -> Tensor:
-        batch = side.gate_B11.shape[0]
+        # In the visual entries' dtype once, not in every layer that reads the matrix.
+        prompts_ND = prompts_ND.to(side.gate_B11.dtype)
         if side.s_BJP is None or self.projector is None:
-            return prompts_ND.expand(batch, -1, -1)
-        rows_BJD = F.linear(side.s_BJP, self.projector.up.weight) + side.gate_B11 * self.projector.up.bias
+            return prompts_ND.expand(side.gate_B11.shape[0], -1, -1)
+        up = self.projector.up
+        rows_BJD = F.linear(side.s_BJP, up.weight) + side.gate_B11 * up.bias.to(side.gate_B11.dtype)
         return prompts_ND + F.pad(rows_BJD, (0, 0, 0, prompts_ND.shape[0] - rows_BJD.shape[1]))
 
+    def explicit_is_cheaper(self, keys: FactoredSide, values: FactoredSide, num_tokens: int, num_layers: int) -> bool:
+        """Whether building the matrices beats going through the projector's rank.
 
-    def explicit_is_cheaper(self, side: FactoredSide, num_tokens: int, num_layers: int) -> bool:
-        """Whether building one side's matrix beats going through the projector's rank.
-
-        Building costs `J·P·D` once for all layers that share it; the factored form costs `T·P·(D + J)` more than
-        a read of the built matrix, in every layer. A memory that is not shared is never built: its matrices,
-        `B×N×D` a layer and side, would all be kept for the backward pass.
+        On each side that takes visual entries, building costs `J·P·D` once for all layers that share it; the factored
+        form costs `T·P·(D + J)` more than a read of the built matrix, in every layer. A memory that is not shared is
+        never built: its matrices, `B×N×D` a layer and side, would all be kept for the backward pass.
         """
-        if side.s_BJP is None or num_layers == 1:
+        s_BJP = values.s_BJP if keys.s_BJP is None else keys.s_BJP
+        if s_BJP is None or num_layers == 1:
             return False
-        patches, projector_dim = side.s_BJP.shape[-2:]
-        hidden_size = self.prompts.keys.shape[1]
+        patches, hidden_size = s_BJP.shape[1], self.prompts.keys.shape[1]
         return num_layers * num_tokens * (hidden_size + patches) > patches * hidden_size
 
 
@@ -203,7 +205,7 @@ def layer_memories(
     built: dict[tuple[int | None, int | None], Memory] = {}
     for pair, sharing in Counter(slots).items():
         keys, values = side(pair[0]), side(pair[1])
-        explicit = memory.explicit_is_cheaper(keys, num_tokens, sharing)
+        explicit = memory.explicit_is_cheaper(keys, values, num_tokens, sharing)
         built[pair] = memory.explicit(keys, values) if explicit else Memory(keys=keys, values=values)
     return [built[pair] for pair in slots]
 

@@ -50,6 +50,13 @@ class TunedModel(nn.Module):
         self.method = method
         freeze(backbone, method)
 
+    def train(self, mode: bool = True) -> "TunedModel":
+        """Training mode for all but the frozen vision tower, whose patch dropout would remove visual entries."""
+        super().train(mode)
+        self.vision.eval()
+        self.method.train(mode)
+        return self
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast to the backbone's dtype where it is not float32; the method's parameters stay float32."""
         dtype = self.backbone.dtype
@@ -106,6 +113,8 @@ class TunedModel(nn.Module):
             raise ValueError("a batch without labels has no loss: give labels_BL")
         targets_BT = labels_BT[:, 1:]
         labelled_BT = targets_BT != IGNORE_INDEX
+        if not bool(labelled_BT.any()):
+            raise ValueError("a batch without a labelled token has no loss: its answers may all have been cut off")
         with self.autocast():
             logits_QV = self.llm.lm_head(hidden_BTD[:, :-1][labelled_BT])
         return F.cross_entropy(logits_QV.float(), targets_BT[labelled_BT])
@@ -125,7 +134,12 @@ class TunedModel(nn.Module):
 
         Returns:
             Logits `B×V` of the next token, and the state for `step`.
+
+        Raises:
+            ValueError: a prompt is padded on the right.
         """
+        if not bool(batch.attention_mask_BL[:, -1].all()):
+            raise ValueError("prompts to decode from are padded on the right; pad them on the left")
         visual = self.encode(batch.images_BCHW, batch.has_image_B) if visual is None else visual
         cache = DynamicCache(config=self.llm.config)
         with self.autocast():
@@ -183,5 +197,5 @@ def llm_attention_mask(llm: Any, mask: Tensor) -> Tensor:
     if implementation == "sdpa":
         return mask
     if implementation != "eager":
-        raise ValueError(f"{implementation} attention cannot take this method's mask; load the model with sdpa or eager")
+        raise ValueError(f"{implementation} attention takes no such mask as this method's; load with sdpa or eager")
     return torch.zeros_like(mask, dtype=llm.dtype).masked_fill(~mask, torch.finfo(llm.dtype).min)
