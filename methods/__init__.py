@@ -17,6 +17,9 @@ ENTRY_POINT_GROUP = "peft_vl_bench.methods"
 _BUILT_IN = {
     "dehvf": "methods.dehvf:DEHVF",
     "memvp": "methods.memvp:MemVP",
+    "lavin": "methods.lavin:LaVIN",
+    "llava_lora": "methods.llava_lora:LLaVALoRA",
+    "llama_adapter": "methods.llama_adapter:LLaMAAdapter",
 }
 
 

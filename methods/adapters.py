@@ -1,11 +1,12 @@
-"""Small trainable modules that several methods share: the projector and the parallel CLIP adapter.
+"""Small trainable modules: the projector, the parallel CLIP adapter and the routed adapter.
 
 Shape suffixes: B batch, J tokens of the vision tower, C vision width, D hidden_size, P projector width,
-A adapter bottleneck.
+A adapter bottleneck, E experts of a routed adapter, G groups of its up-projection, O = width / G.
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -77,9 +78,72 @@ def attach_parallel_adapters(
     vision: Any, num_blocks: int, bottleneck: int, scale: float, dropout: float
 ) -> nn.ModuleList:
     """Put a parallel adapter beside the FFN of the first `num_blocks` blocks and return the adapters."""
-    adapters = nn.ModuleList(
-        ParallelAdapter(vision.width, bottleneck, scale, dropout) for _ in range(num_blocks)
-    )
+    adapters = nn.ModuleList(ParallelAdapter(vision.width, bottleneck, scale, dropout) for _ in range(num_blocks))
     for block, adapter in zip(vision.blocks, adapters, strict=False):
         block.mlp = MLPWithAdapter(block.mlp, adapter)
     return adapters
+
+
+class RoutedAdapter(nn.Module):
+    """RepAdapter with a router (LaVIN): the input plus two low-rank maps of it, mixed by routing weights.
+
+    With a = dropout(A x + b_A): `x + s · Σ_e w_e · (B_e a + b_e)`, where each of the G parts of the output reads its
+    own part of a. No activation. `A` is Xavier-uniform; its bias, `B_e` and `b_e` are zero at init.
+    Source: Luo et al. 2023, arXiv:2305.15023, Eq. (5)-(7).
+
+    Args:
+        width: width of the input and output.
+        bottleneck: width between (A).
+        groups: G, a divisor of both.
+        scale: s.
+        temperature: τ of the routing softmax.
+        dropout: probability of dropping a bottleneck entry.
+
+    Raises:
+        ValueError: `groups` divides neither.
+    """
+
+    experts = 2
+
+    def __init__(
+        self, width: int, bottleneck: int, groups: int, scale: float, temperature: float, dropout: float
+    ) -> None:
+        super().__init__()
+        if width % groups or bottleneck % groups:
+            raise ValueError(f"{groups} groups must divide the width {width} and the adapter's width {bottleneck}")
+        self.down = nn.Linear(width, bottleneck)
+        self.up_EGOA = nn.Parameter(torch.zeros(self.experts, groups, width // groups, bottleneck // groups))
+        self.up_bias_EC = nn.Parameter(torch.zeros(self.experts, width))
+        # Default initialisation: equal weights and equal (zero) experts would get equal gradients for ever.
+        self.router = nn.Linear(width, self.experts)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = scale
+        self.temperature = temperature
+        nn.init.xavier_uniform_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def route(self, token: Tensor) -> Tensor:
+        """`w = softmax(E t / τ)`: `…×C` to `…×E`."""
+        return torch.softmax(self.router(token) / self.temperature, dim=-1)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """`…×C` to `…×C`; `weights` is `…×E` and broadcasts against `x`."""
+        a_GA = self.dropout(self.down(x)).unflatten(-1, (self.up_EGOA.shape[1], -1))
+        weights = weights.to(a_GA.dtype)
+        mixed_EGA = weights[..., :, None, None] * a_GA[..., None, :, :]
+        out = torch.einsum("...ega,egoa->...go", mixed_EGA, self.up_EGOA).flatten(-2) + weights @ self.up_bias_EC
+        return x + (self.scale * out).to(x.dtype)
+
+
+class NormWithRoutedAdapter(nn.Module):
+    """A CLIP block's frozen norm before the attention, followed by an adapter that routes each token by itself."""
+
+    def __init__(self, norm: nn.Module, adapter: RoutedAdapter) -> None:
+        super().__init__()
+        self.norm = norm
+        self.adapter = adapter
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`…×C` to `…×C`."""
+        u = self.norm(x)
+        return self.adapter(u, self.adapter.route(u))

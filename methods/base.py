@@ -131,7 +131,11 @@ class Backbone(Protocol):
 
 
 class Method(Protocol):
-    """One fine-tuning method attached to one backbone; an `nn.Module` in practice."""
+    """One fine-tuning method attached to one backbone; an `nn.Module` in practice.
+
+    A method may also have `decoding_features(layer_inputs) -> dict[str, Tensor]`: what running the prompt left in the
+    layer inputs, batch first; decoded tokens find it among the visual features of `layer_inputs`.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]

@@ -13,6 +13,9 @@ from tests.golden.published import Comparison, GoldenSet
 
 CHECKS = {
     "memvp": "tests.golden.memvp",
+    "lavin": "tests.golden.lavin",
+    "llama_adapter": "tests.golden.llama_adapter",
+    "llama_adapter_v1text": "tests.golden.llama_adapter",
 }
 """Name of a set -> module whose `check(GoldenSet)` compares it."""
 

@@ -5,7 +5,7 @@ import torch
 from methods.base import IGNORE_INDEX, Batch
 from methods.memvp import MemVP
 from methods.tuned import TunedModel
-from tests.golden.published import Comparison, GoldenSet, cut_at, greedy, load_renamed, published_backbone
+from tests.golden.published import Comparison, GoldenSet, cut_at, greedy, left_padded, load_renamed, published_backbone
 
 
 def check(golden: GoldenSet) -> Comparison:
@@ -78,9 +78,7 @@ def training_batch(golden: GoldenSet) -> Batch:
 def _check_decoding(model: TunedModel, golden: GoldenSet, result: Comparison) -> None:
     generation = golden.meta["generation"]
     prompts = [[generation["bos"], *prompt] for prompt in generation["prompts_without_bos"]]
-    length = max(map(len, prompts))
-    ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[False] * (length - len(prompt)) + [True] * len(prompt) for prompt in prompts])
+    ids, mask = left_padded(prompts)
     has_image = torch.tensor(generation["indicators"], dtype=torch.bool)
     batch = Batch(ids, mask, None, golden.tensors["in/images"], has_image)
     tokens, logits = greedy(model, batch, generation["max_gen_len"])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.backbone import VisionTower
-from methods.base import Batch
+from methods.base import Batch, VisualFeatures
 from methods.tuned import TunedModel
 from tests.backbones import TinyBackbone, TinyTokenizer
 
@@ -179,15 +179,25 @@ def load_renamed(method: nn.Module, golden: GoldenSet, names: Mapping[str, str])
             parameter.copy_(state[name].reshape(parameter.shape))
 
 
-def greedy(model: TunedModel, prompt: Batch, steps: int) -> tuple[list[list[int]], Tensor]:
+def greedy(
+    model: TunedModel, prompt: Batch, steps: int, visual: VisualFeatures | None = None
+) -> tuple[list[list[int]], Tensor]:
     """Greedy decoding without a stop: tokens of each sample, and the logits `B×steps×V` they come from."""
     with torch.no_grad():
-        logits_BV, state = model.prefill(prompt)
+        logits_BV, state = model.prefill(prompt, visual)
         seen = [logits_BV]
         for _ in range(steps - 1):
             seen.append(model.step(seen[-1].argmax(dim=-1), state))
     logits = torch.stack(seen, dim=1)
     return logits.argmax(dim=-1).tolist(), logits
+
+
+def left_padded(prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+    """Ids and mask of prompts of unequal length, padded with 0 on the left."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[False] * (length - len(prompt)) + [True] * len(prompt) for prompt in prompts])
+    return ids, mask
 
 
 def cut_at(tokens: list[list[int]], eos: int) -> list[list[int]]:
