@@ -2,11 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.data.coco import load_coco
 from harness.data.imagefile import BadImage, check_images, images_digest
 from harness.data.problem import Problem
 from harness.data.scienceqa import BASE_SPLITS, ScienceQA, load_scienceqa
@@ -73,7 +74,7 @@ def check_scienceqa(root: Path, full: bool = False) -> CheckReport:
         root=str(root),
         counts={split: _counts(data, split, unreadable) for split in BASE_SPLITS},
         bad_images=bad,
-        duplicates=_across_splits(data.all_problems(), lambda p: _content(p, hashes.get(p.qid, ""))),
+        duplicates=_across_splits((p.split, p.qid, _content(p, hashes.get(p.qid, ""))) for p in data.all_problems()),
         sha256={**data.sha256, "images": images_digest(readable, root)},
     )
 
@@ -110,14 +111,50 @@ def _content(problem: Problem, image_hash: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _across_splits(problems: Iterable[Problem], key: Callable[[Problem], str]) -> tuple[tuple[str, ...], ...]:
-    groups: dict[str, list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault(key(problem), []).append(problem)
+def check_coco(root: Path, full: bool = False) -> CheckReport:
+    """Read a whole caption set, decode every image and count.
+
+    Args:
+        root: data folder with `dataset_coco.json`.
+        full: the set is meant to be all of COCO Captions.
+
+    Raises:
+        UserError: a record or file is wrong (bad images are in the report instead), or a full set has other counts.
+    """
+    root = Path(root)
+    data = load_coco(root, full=full, skip_bad_images=True)
+    images = data.all_images()
+    undecodable = check_images(images, skip_bad=True)
+    unreadable = {entry.qid for entry in undecodable}
+    hashes = {image.qid: sha256_file(image.image) for image in images if image.qid not in unreadable}
+    counts = {
+        split: {
+            "problems": data.split_sizes[split],
+            "images": len(members),
+            "images readable": sum(image.qid in hashes for image in members),
+            "captions": sum(len(image.captions) for image in members),
+        }
+        for split, members in data.images.items()
+    }
+    return CheckReport(
+        name=data.name,
+        root=str(root),
+        counts=counts,
+        bad_images=(*data.skipped, *undecodable),
+        duplicates=_across_splits((i.split, i.qid, hashes[i.qid]) for i in images if i.qid in hashes),
+        sha256={**data.sha256, "images": images_digest([i.image for i in images if i.qid in hashes], root)},
+    )
+
+
+def _across_splits(contents: Iterable[tuple[str, str, str]]) -> tuple[tuple[str, ...], ...]:
+    """Groups of `split/id` with equal content in more than one split, from (split, id, content hash)."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for split, identity, content in contents:
+        groups.setdefault(content, []).append((split, identity))
     return tuple(
-        tuple(f"{problem.split}/{problem.qid}" for problem in group)
+        tuple(f"{split}/{identity}" for split, identity in group)
         for group in groups.values()
-        if len({problem.split for problem in group}) > 1
+        if len({split for split, _ in group}) > 1
     )
 
 

