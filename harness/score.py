@@ -37,7 +37,7 @@ def read_split(problems: Path, splits: Path, split: str = "test") -> list[Proble
 def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, int | None]:
     """Predictions in any of the four forms, as qid -> choice (None: could not be read).
 
-    The forms: our `predictions.jsonl` (a record a line with `qid` and `parsed`); `{qid: index}`;
+    The forms: our `predictions.jsonl` (a record a line with `qid` and `choice`); `{qid: index}`;
     `{"results": {qid: index}}`; `{"outputs": {qid: text}}`, read by the reference's pattern. `results` goes before
     `outputs` where a file has both: it is what the authors scored.
 
@@ -103,11 +103,11 @@ def _from_records(path: Path, lines: list[str], problems: Mapping[str, Problem])
     count: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
         record = parse_json(line, f"{path}, line {number}")
-        if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "parsed" not in record:
-            raise UserError(f"{path}, line {number}: expected a record with 'qid' and 'parsed'")
+        if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "choice" not in record:
+            raise UserError(f"{path}, line {number}: expected a record with 'qid' and 'choice'")
         qid = record["qid"]
         count[qid] += 1
-        choices[qid] = _choice(path, qid, record["parsed"])
+        choices[qid] = _choice(path, qid, record["choice"])
         if qid in problems and record.get("gold") not in (None, problems[qid].answer):
             raise UserError(f"{path}: problem {qid}: its gold answer differs from the problems file's")
     if twice := [qid for qid, times in count.items() if times > 1]:

@@ -64,6 +64,7 @@ class Tokenizer(Protocol):
     eos_token_id: Any
 
     def encode(self, text: str, *, add_special_tokens: bool = True, **kwargs: Any) -> list[int]: ...
+    def decode(self, token_ids: Sequence[int], **kwargs: Any) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

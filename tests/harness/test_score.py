@@ -38,9 +38,9 @@ def lines(*records: dict[str, Any]) -> str:
 
 FORMS = {
     "ours": lines(
-        {"qid": "1", "prompt_hash": "x", "raw": "A", "parsed": 0, "gold": 0},
-        {"qid": "2", "prompt_hash": "y", "raw": "A", "parsed": 0, "gold": 1},
-        {"qid": "3", "prompt_hash": "z", "raw": "?", "parsed": None, "gold": 1},
+        {"qid": "1", "prompt_hash": "x", "raw": "A", "choice": 0, "gold": 0},
+        {"qid": "2", "prompt_hash": "y", "raw": "A", "choice": 0, "gold": 1},
+        {"qid": "3", "prompt_hash": "z", "raw": "?", "choice": None, "gold": 1},
     ),
     "indices": {"1": 0, "2": 0, "3": -1},
     "results": {"acc": 1.0, "results": {"1": 0, "2": 0, "3": None}},
@@ -61,7 +61,7 @@ def test_forms(files, form):
 
 def test_one_line_of_our_form(files):
     with pytest.raises(UserError, match="2 problems without a prediction: 2, 3"):
-        score(files, lines({"qid": "1", "parsed": 0}))
+        score(files, lines({"qid": "1", "choice": 0}))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_one_line_of_our_form(files):
         ({"outputs": {"1": "", "2": "", "3": "", "x": ""}}, "unknown problems: x"),
         ('{"1": 0, "2": 0, "2": 1, "3": 0}', "given twice: 2"),
         ('{"results": {"1": 0, "2": 0, "3": 0, "1": 0}}', "given twice: 1"),
-        (lines(*({"qid": q, "parsed": 0} for q in "12312")), "two predictions: 1, 2"),
-        (lines({"qid": "1", "parsed": 0, "gold": 1}), "problem 1: its gold answer"),
+        (lines(*({"qid": q, "choice": 0} for q in "12312")), "two predictions: 1, 2"),
+        (lines({"qid": "1", "choice": 0, "gold": 1}), "problem 1: its gold answer"),
         (lines({"qid": "1", "raw": "A"}), "line 1"),
         ({"1": "A", "2": 0, "3": 0}, "problem 1: 'A'"),
         ({"1": 0.0, "2": 0, "3": 0}, "problem 1"),
