@@ -67,11 +67,17 @@ def _refusal(record: Record, table: int, layout: Layout) -> str | None:
         "random weights": accuracy and record.backbone.weights == "random",
         "part of the data only (--limit)": accuracy and record.data.limit is not None,
         "made on a loaded machine": loaded,
+        "evaluated on the validation split, to search a recipe": _eval_split(record) != "test",
         "not the official data set, so not comparable with the paper's model": accuracy
         and record.model in paper_models(table)
         and any(record.data.split_sizes.get(split) != size for split, size in official.items()),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _eval_split(record: Record) -> str:
+    train = record.config.get("train")
+    return str(train.get("eval_split", "test")) if isinstance(train, dict) else "test"
 
 
 def _one_setting(

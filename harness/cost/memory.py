@@ -1,0 +1,36 @@
+"""Peak memory of one run, on the host and on the GPU."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+from harness.records import PeakMemory
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start a new peak, so that a run does not inherit the one before it."""
+    if _CLEAR.exists():
+        # 5 resets the peak resident set size, see proc(5). Where that is refused, the peak is the process's.
+        with contextlib.suppress(OSError):
+            _CLEAR.write_text("5")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def read_peak(device: torch.device) -> PeakMemory:
+    """Peaks since `reset_peak`, in bytes; what the platform does not tell is None."""
+    rss = None
+    if _STATUS.exists():
+        lines = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
+        rss = int(lines[0].split()[1]) * 1024 if lines else None
+    if device.type != "cuda":
+        return PeakMemory(rss=rss)
+    return PeakMemory(
+        rss=rss,
+        cuda_allocated=torch.cuda.max_memory_allocated(device),
+        cuda_reserved=torch.cuda.max_memory_reserved(device),
+    )

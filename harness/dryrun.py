@@ -1,0 +1,117 @@
+"""What a run would do: recipe, trainable counts, memory and time estimate, and what is missing. Nothing is loaded."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.backbone import llm_config, load_backbone
+from harness.cost.params import count_parameters
+from harness.paper import paper_value, printed_trainable
+from harness.plan import RunPlan
+from harness.presets import BackboneSpec
+from harness.requirements import GIB, free_memory, hub_reachable, missing_weights
+from harness.runner import Machine
+from harness.tasks import Task
+from harness.train import total_steps
+from methods import get_method
+
+ADAM_BYTES = 16
+"""Bytes a trained parameter: float32 value, gradient and two moments."""
+ACTIVATIONS_PER_LAYER = 34
+"""Values kept for the backward pass, a token and unit of hidden_size in one decoder layer (Korthikanti et al. 2022)."""
+TYPICAL_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Rough sizes of one run; see `estimate` for the formulas."""
+
+    steps: int
+    step_s: float
+    memory_bytes: float
+
+
+def dry_run(
+    spec: BackboneSpec, machine: Machine, plans: Sequence[RunPlan], task: Task | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Resolve everything and touch nothing.
+
+    Args:
+        spec, machine, plans: what would be run, and where.
+        task: the task, its data read; None where there is no data.
+
+    Returns:
+        One row a run (label, seed, recipe, config, trainable counts, the paper's figures, estimate), and one line for
+        everything that is missing.
+    """
+    rate = _matmul_rate(spec, machine)
+    return [_describe(plan, spec, machine, task, rate) for plan in plans], _missing(spec, machine)
+
+
+def _missing(spec: BackboneSpec, machine: Machine) -> list[str]:
+    if machine.weights == "random":
+        return []
+    if spec.llm is None:
+        return [f"--model {spec.name} has no pretrained weights: give --weights random"]
+    lacks = missing_weights(spec)
+    if lacks and hub_reachable():
+        return [f"{line} (else it is downloaded)" for line in lacks]
+    return lacks
+
+
+def _describe(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | None, rate: float
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": plan.label, "seed": plan.seed, **plan.resolved()}
+    if plan.is_oracle:
+        return row
+    backbone = load_backbone(spec, weights="random", device="meta", dtype=machine.dtype)
+    with torch.device("meta"):
+        counts = count_parameters(backbone, get_method(plan.method)(backbone, plan.config))
+    row["trainable"] = counts.trainable
+    row["trainable_paper_convention"] = counts.paper_convention
+    row["paper_trainable"] = printed_trainable(plan.method, plan.variant, spec.name)
+    row["paper_avg"] = paper_value(4 if plan.variant else 1, plan.method, plan.variant, spec.name, "Avg")
+    row["learning_rate"] = plan.recipe.learning_rate()
+    examples = len(task.train_examples(plan.recipe)) if task else None
+    if examples is not None:
+        found = estimate(plan, spec, machine, examples, counts, rate)
+        row["steps"], row["estimated_step_s"] = found.steps, round(found.step_s, 3)
+        row["estimated_train_min"] = round(found.steps * found.step_s / 60, 1)
+        row["estimated_memory_gib"] = round(found.memory_bytes / GIB, 2)
+        row["free_memory_gib"] = round(free_memory(machine.device) / GIB, 2)
+    return row
+
+
+def estimate(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, examples: int, counts: Any, rate: float
+) -> Estimate:
+    """Rough memory and time of a run.
+
+    FLOPs of a step: 4 a frozen parameter and token (forward, and the backward pass through activations); seconds: FLOPs
+    over `rate`. Memory: frozen weights, 16 bytes a trained parameter, 34 values a token, layer and unit of width.
+    """
+    config, recipe = llm_config(spec), plan.recipe
+    frozen = counts.total - counts.trainable
+    tokens = recipe.batch_size * TYPICAL_TOKENS
+    activations = ACTIVATIONS_PER_LAYER * tokens * config.hidden_size * config.num_hidden_layers
+    memory = (frozen + activations) * machine.dtype.itemsize + counts.trainable * ADAM_BYTES
+    step_s = 4 * frozen * tokens * recipe.accumulation / rate
+    return Estimate(total_steps(examples, recipe), step_s, memory)
+
+
+def _matmul_rate(spec: BackboneSpec, machine: Machine, repeats: int = 3) -> float:
+    """FLOP/s of a matrix product of the backbone's own shape on this device, best of a few."""
+    config = llm_config(spec)
+    shape = (4 * TYPICAL_TOKENS, config.hidden_size), (config.hidden_size, config.intermediate_size)
+    a, b = (torch.randn(size, device=machine.device, dtype=machine.dtype) for size in shape)
+    best = float("inf")
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        result = a @ b
+        result[0, 0].item()
+        best = min(best, time.perf_counter() - begun)
+    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / best

@@ -1,0 +1,108 @@
+"""ScienceQA: train on one split, answer the test split, nine columns."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.data.collate import Collator, Example
+from harness.data.imagefile import check_images
+from harness.data.images import ImagePreprocessor
+from harness.data.jsonio import read_json
+from harness.data.mini.build import ensure_mini
+from harness.data.problem import Problem
+from harness.data.prompts import build_prompt
+from harness.data.scienceqa import load_scienceqa
+from harness.errors import UserError
+from harness.evaluate import answer_problems
+from harness.metrics import score_scienceqa
+from harness.recipes import TrainRecipe
+from harness.records import Data, Metric, ParseFailures
+from harness.tasks import DataOptions, Evaluation, OnProgress
+
+
+class ScienceQATask:
+    """ScienceQA, real or procedural; see `harness.tasks.Task`.
+
+    Raises:
+        UserError: the first thing that is wrong with the data, by record and field.
+    """
+
+    name = "scienceqa"
+
+    def __init__(self, options: DataOptions) -> None:
+        self.options = options
+        root = ensure_mini() if options.root is None else options.root
+        loaded = load_scienceqa(
+            root,
+            limit=options.limit,
+            captions=(root / "captions.json").exists(),
+            full=options.full,
+            skip_bad_images=options.skip_bad_images,
+        )
+        self.set = loaded.without(check_images(loaded.all_problems(), skip_bad=options.skip_bad_images))
+
+    def data(self, recipe: TrainRecipe) -> Data:
+        """The record's data section."""
+        return Data(
+            name=self.set.name,
+            data_hash=self.set.data_hash,
+            files=dict(self.set.sha256),
+            split_sizes=self.set.used_sizes,
+            limit=self.options.limit,
+            skipped_images=len(self.set.skipped),
+            prompt_format=recipe.prompt_format,
+        )
+
+    def train_examples(self, recipe: TrainRecipe) -> list[Example]:
+        """Prompt, answer and image of every training problem."""
+        problems = self.set.problems["train"]
+        prompts = [build_prompt(p, recipe.prompt_format, recipe.use_caption) for p in problems]
+        return [Example(p.qid, q.prompt, q.answer, p.image) for p, q in zip(problems, prompts, strict=True)]
+
+    def evaluation_size(self, recipe: TrainRecipe) -> int:
+        """Problems of the evaluation split."""
+        return len(self.set.problems[recipe.eval_split])
+
+    def evaluate(
+        self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+    ) -> Evaluation:
+        """Answer and score the evaluation split."""
+        return self._evaluate(model, self.set.problems[recipe.eval_split], recipe, preprocessor, on_progress)
+
+    def evaluate_oracle(
+        self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+    ) -> Evaluation:
+        """The same with each image replaced by its scene in words, behind the hint."""
+        path = self.set.root / "scenes.json"
+        if not path.exists():
+            raise UserError(f"{path}: not there; the oracle needs every image in words: run it on the procedural set")
+        scenes = read_json(path)
+        told = [
+            replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
+            for p in self.set.problems[recipe.eval_split]
+        ]
+        return self._evaluate(model, told, recipe, preprocessor, on_progress)
+
+    def _evaluate(
+        self,
+        model: Any,
+        asked: Sequence[Problem],
+        recipe: TrainRecipe,
+        preprocessor: ImagePreprocessor,
+        on_progress: OnProgress,
+    ) -> Evaluation:
+        started = time.perf_counter()
+        collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
+        prompts = [build_prompt(p, recipe.prompt_format, recipe.use_caption) for p in asked]
+        rows = answer_problems(
+            model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress
+        )
+        decoded = time.perf_counter()
+        scores = score_scienceqa(self.set.problems[recipe.eval_split], {row["qid"]: row["choice"] for row in rows})
+        metrics = {
+            column: Metric(value=score.value, n=score.n, stderr=score.stderr, reason=score.reason)
+            for column, score in scores.items()
+        }
+        failures = ParseFailures(count=scores["Avg"].failures, n=len(rows))
+        return Evaluation(metrics, failures, rows, decoded - started, time.perf_counter() - decoded)
