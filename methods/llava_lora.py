@@ -19,6 +19,7 @@ This is the baseline that the DEHVF paper compares with, not a published run. De
 Shape suffixes as in `methods.base`; P projector width.
 """
 
+import re
 from typing import Any, ClassVar
 
 from peft import LoraConfig, inject_adapter_in_model
@@ -115,13 +116,12 @@ def attach_lora(llm: Any, config: LLaVALoRAConfig) -> nn.ModuleList:
     missing = [target for target in config.lora_targets if target not in names]
     if missing:
         raise ValueError(f"lora_targets: no decoder layer has {', '.join(missing)}")
-    # `peft` casts its matrices to float32 whatever the frozen weights are.
     inject_adapter_in_model(
         LoraConfig(
             r=config.lora_rank,
             lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # a factor; peft's hint says int
             lora_dropout=config.lora_dropout,
-            target_modules=rf"model\.layers\.\d+\..*({'|'.join(config.lora_targets)})",
+            target_modules=rf"model\.layers\.\d+\.(.*\.)?({'|'.join(map(re.escape, config.lora_targets))})",
         ),
         llm,
         adapter_name=_ADAPTER,
@@ -130,9 +130,11 @@ def attach_lora(llm: Any, config: LLaVALoRAConfig) -> nn.ModuleList:
 
 
 def _matrices(layer: nn.Module, targets: tuple[str, ...]) -> nn.ModuleDict:
+    """The low-rank matrices of one layer by target, in float32 whatever the frozen weights are held in."""
     found = {}
     for name, module in layer.named_modules():
         target = name.rpartition(".")[2]
         if target in targets:
-            found[target] = nn.ModuleDict({"down": module.lora_A[_ADAPTER], "up": module.lora_B[_ADAPTER]})
+            down, up = module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
+            found[target] = nn.ModuleDict({"down": down.float(), "up": up.float()})
     return nn.ModuleDict(found)

@@ -1,0 +1,93 @@
+"""LLaVA-LoRA: the zero-initialised update, the visual tokens, and what is trained."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from methods.llava_lora import LLaVALoRA
+from methods.tuned import TunedModel
+from tests.backbones import random_batch, tiny_backbone, tiny_config, tuned_model
+from tests.methods.sizes import paper_count, real_size_backbone
+
+
+def switch_lora(model: TunedModel, enabled: bool) -> None:
+    layers = [module for module in model.llm.modules() if isinstance(module, BaseTunerLayer)]
+    assert len(layers) == 2 * model.backbone.num_layers
+    for layer in layers:
+        layer.enable_adapters(enabled)
+
+
+def test_zero_initialised_lora_leaves_the_input_space_model_unchanged() -> None:
+    model = tuned_model("llava_lora", random=False)
+    batch = random_batch(model.backbone, padding="right")
+    with torch.no_grad():
+        logits = model.logits(batch)
+        switch_lora(model, False)
+        assert torch.equal(logits, model.logits(batch))
+        switch_lora(model, True)
+        for matrices in model.method.lora:
+            matrices["v_proj"]["up"].weight.normal_(std=0.1)
+        assert not torch.equal(logits, model.logits(batch))
+
+
+@pytest.mark.parametrize("padding", [None, "left", "right"])
+def test_input_is_bos_visual_tokens_text(padding: Any) -> None:
+    model = tuned_model("llava_lora")
+    batch = random_batch(model.backbone, padding=padding, has_image=[True, False, True])
+    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    sequence = model.method.build_sequence(model.backbone, batch, visual)
+    assert visual["tokens_BJD"].shape == (3, model.vision.num_patches, 64)
+    for row, flag in enumerate(batch.has_image_B.tolist()):
+        text = model.llm.model.embed_tokens(batch.input_ids_BL[row, batch.attention_mask_BL[row]])
+        between = visual["tokens_BJD"][row] if flag else text[:0]
+        expected = torch.cat([text[:1], between, text[1:]])
+        torch.testing.assert_close(sequence.inputs_embeds_BTD[row, sequence.key_mask_BT[row]], expected)
+
+
+def test_text_only_samples_cannot_see_visual_slots() -> None:
+    model, bare = tuned_model("llava_lora", random=False), tiny_backbone()
+    batch = random_batch(model.backbone, 2, has_image=[True, False])
+    visual = dict(model.encode(batch.images_BCHW, batch.has_image_B))
+    with torch.no_grad():
+        before = model.logits(batch, visual)
+        visual["tokens_BJD"] = visual["tokens_BJD"] + 3.0
+        after = model.logits(batch, visual)
+        text = bare.llm(input_ids=batch.input_ids_BL[1:]).logits
+    length = batch.input_ids_BL.shape[1]
+    assert torch.equal(before[1, -length:], after[1, -length:])
+    assert not torch.allclose(before[0, -1], after[0, -1], atol=1e-3)
+    torch.testing.assert_close(before[1, -length:], text[0], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_visual_tokens_are_projected_penultimate_patches(normalize: bool) -> None:
+    model = tuned_model("llava_lora", random=False, normalize_features=normalize)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (feature,) = tiny_backbone().vision.features(images, [7], normalize=normalize)
+    visual = model.encode(images, torch.ones(2, dtype=torch.bool))
+    torch.testing.assert_close(visual["tokens_BJD"], model.method.projector(feature[:, 1:]))
+
+
+def test_saved_parameters_are_the_whole_method() -> None:
+    model, other = tuned_model("llava_lora"), tuned_model("llava_lora", seed=2)
+    batch = random_batch(model.backbone)
+    assert not torch.equal(model.logits(batch), other.logits(batch))
+    other.method.load_state_dict(model.method.state_dict())
+    assert torch.equal(model.logits(batch), other.logits(batch))
+    assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in model.method.parameters()}
+
+
+def test_lora_targets_and_rank_are_the_configs() -> None:
+    model = tuned_model("llava_lora", lora_targets=("k_proj", "down_proj"), lora_rank=3)
+    names = {name for name, _ in model.method.lora.named_parameters()}
+    assert {name.split(".")[1] for name in names} == {"k_proj", "down_proj"} and len(names) == 16
+    assert {p.shape[0] for n, p in model.method.lora.named_parameters() if ".down." in n} == {3}
+    backbone = tiny_backbone()
+    with pytest.raises(ValueError, match="no decoder layer has qq_proj"):
+        LLaVALoRA(backbone, tiny_config(LLaVALoRA, backbone, lora_targets=("qq_proj",)))
+
+
+def test_published_count() -> None:
+    assert paper_count("llava_lora", real_size_backbone("7b")) == 4_395_136

@@ -1,0 +1,106 @@
+"""Insertion of tokens into the text, against lists put together sample by sample."""
+
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from methods.base import IGNORE_INDEX, Batch, InputSequence
+from methods.sequence import insert_after_bos, prepend_hidden_token
+
+WIDTH = 3
+
+
+@st.composite
+def cases(draw: Any) -> dict[str, Any]:
+    """Samples of any length, each with some of the tokens to insert."""
+    count = draw(st.integers(0, 4))
+    lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    return {
+        "count": count,
+        "lengths": lengths,
+        "used": [draw(st.lists(st.booleans(), min_size=count, max_size=count)) for _ in lengths],
+        "left": draw(st.booleans()),
+        "max_length": draw(st.one_of(st.none(), st.integers(1, 12))),
+    }
+
+
+def inputs(case: dict[str, Any]) -> tuple[nn.Embedding, Batch, Tensor, Tensor]:
+    torch.manual_seed(0)
+    length = max(case["lengths"])
+    ids, mask = torch.zeros(len(case["lengths"]), length, dtype=torch.long), torch.zeros(len(case["lengths"]), length)
+    for row, real in enumerate(case["lengths"]):
+        start = length - real if case["left"] else 0
+        ids[row, start : start + real] = torch.randint(1, 50, (real,))
+        mask[row, start : start + real] = 1
+    labels = ids.masked_fill(mask == 0, IGNORE_INDEX)
+    images, flags = torch.zeros(len(ids), 3, 1, 1), torch.ones(len(ids), dtype=torch.bool)
+    used = torch.tensor(case["used"], dtype=torch.bool).view(len(ids), case["count"])
+    return nn.Embedding(50, WIDTH), Batch(ids, mask, labels, images, flags), torch.randn(*used.shape, WIDTH), used
+
+
+def expected(embed: nn.Module, batch: Batch, inserted: Tensor, used: Tensor, row: int, limit: int | None) -> Any:
+    """Embeddings and labels of one sample's real columns."""
+    assert batch.labels_BL is not None
+    ids = batch.input_ids_BL[row][batch.attention_mask_BL[row].bool()]
+    text = embed(ids)
+    between = inserted[row][used[row]]
+    labels = [IGNORE_INDEX] * (1 + len(between)) + ids[1:].tolist()
+    return torch.cat([text[:1], between, text[1:]])[:limit], labels[:limit]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_rows_are_bos_then_inserted_tokens_then_text(case: dict[str, Any]) -> None:
+    embed, batch, inserted, used = inputs(case)
+    found = insert_after_bos(embed, batch, inserted, used, case["max_length"])
+    assert found.labels_BT is not None
+    columns = batch.input_ids_BL.shape[1] + case["count"]
+    assert found.key_mask_BT.shape[1] == min(columns, case["max_length"] or columns)
+    for row in range(len(case["lengths"])):
+        embeds, labels = expected(embed, batch, inserted, used, row, case["max_length"])
+        real = found.key_mask_BT[row]
+        # Right-aligned and without a gap.
+        assert real.tolist() == [False] * (len(real) - len(embeds)) + [True] * len(embeds)
+        torch.testing.assert_close(found.inputs_embeds_BTD[row, real], embeds)
+        assert found.labels_BT[row, real].tolist() == labels
+        assert (found.labels_BT[row, ~real] == IGNORE_INDEX).all()
+        assert found.position_ids_BT[row, real].tolist() == list(range(len(embeds)))
+    assert torch.equal(found.attention_mask, found.key_mask_BT)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_a_prepended_token_is_seen_by_itself_alone(case: dict[str, Any]) -> None:
+    embed, batch, inserted, used = inputs(case)
+    before = insert_after_bos(embed, batch, inserted, used)
+    token = torch.randn(len(case["lengths"]), 1, WIDTH)
+    after = prepend_hidden_token(before, token)
+    assert torch.equal(after.inputs_embeds_BTD, torch.cat([token, before.inputs_embeds_BTD], dim=1))
+    assert after.labels_BT is not None and (after.labels_BT[:, 0] == IGNORE_INDEX).all()
+    _check_mask(before, after)
+
+
+def _check_mask(before: InputSequence, after: InputSequence) -> None:
+    batch, length = before.key_mask_BT.shape
+    assert after.attention_mask.shape == (batch, 1, length + 1, length + 1)
+    assert not after.key_mask_BT[:, 0].any()
+    assert torch.equal(after.key_mask_BT[:, 1:], before.key_mask_BT)
+    for row in range(batch):
+        real = before.key_mask_BT[row].tolist()
+        for query in range(length + 1):
+            seen = set(after.attention_mask[row, 0, query].nonzero().flatten().tolist())
+            causal = {key + 1 for key in range(length) if real[key] and key + 1 <= query}
+            assert seen - {query} == causal - {query} and query in seen
+        positions = after.position_ids_BT[row]
+        assert positions[0] == 0
+        assert positions[1:][before.key_mask_BT[row]].tolist() == list(range(1, sum(real) + 1))
+
+
+def test_nothing_to_learn_has_no_labels() -> None:
+    embed, batch, inserted, used = inputs({"count": 1, "lengths": [2, 3], "used": [[True], [False]], "left": True})
+    batch = Batch(**{**vars(batch), "labels_BL": None})
+    sequence = insert_after_bos(embed, batch, inserted, used)
+    assert sequence.labels_BT is None and prepend_hidden_token(sequence, inserted).labels_BT is None
