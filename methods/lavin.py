@@ -10,7 +10,8 @@ Deviations from the published code, and why:
 - Its decoder drops the modality token from the cache, shifts later positions by one and feeds longer prompts of a
   batch token by token. Here decoding goes on as in training: same positions, same mask, and the routing weights of
   the prompt are kept.
-- `max_length` cuts sequences that carry labels only: a prompt without its end cannot be answered.
+- It cuts a sequence to 512 after the insertion. Here texts are cut before, for all methods alike; `max_length` cuts
+  as it does, but only sequences that carry labels: a prompt without its end cannot be answered.
 - Unused columns stand between the modality token and BOS instead of behind the text (`methods.sequence`). They are
   masked, so nothing depends on it.
 
@@ -45,7 +46,7 @@ class LaVINConfig(MethodConfig):
     image_prefix: str = Field("Image: ", description="text between BOS and the visual tokens")
     text_prefix: str = Field("Image: N/A", description="text behind BOS where the sample has no image")
     max_length: int | None = Field(
-        512, ge=8, description="columns a sample keeps in training, the inserted ones counted; None keeps all"
+        None, ge=8, description="columns a sample keeps in training, the inserted ones counted; None keeps all"
     )
 
 
