@@ -4,8 +4,7 @@ Weights are drawn wider than a trained model's initialisation and the scales of 
 a wrong term moves the output far beyond a test's tolerance.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,7 +12,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.backbone import VisionTower
+from harness.backbone import Backbone, VisionTower
+from harness.presets import BackboneSpec
 from methods import get_method
 from methods.base import IGNORE_INDEX, Batch
 from methods.tuned import TunedModel
@@ -34,29 +34,10 @@ class TinyTokenizer:
         return [BOS, *ids] if add_special_tokens else ids
 
 
-@dataclass
-class TinyBackbone:
-    """Satisfies `methods.base.Backbone`."""
-
-    llm: Any
-    vision: Any
-    tokenizer: Any
-
-    @property
-    def hidden_size(self) -> int:
-        return self.llm.config.hidden_size
-
-    @property
-    def num_layers(self) -> int:
-        return self.llm.config.num_hidden_layers
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.llm.dtype
-
-    def modules(self) -> Iterator[nn.Module]:
-        yield self.llm
-        yield self.vision
+def assemble(llm: Any, vision: VisionTower) -> Backbone:
+    """A backbone of given parts, with the one-character tokenizer."""
+    spec = BackboneSpec("test", llm=None, clip=None, llm_config=None, clip_config=None, display="test")
+    return Backbone(llm, vision, TinyTokenizer(llm.config.vocab_size), spec, "random")
 
 
 def tiny_backbone(
@@ -73,7 +54,7 @@ def tiny_backbone(
     patch_size: int = 8,
     tie: bool = False,
     dtype: torch.dtype = torch.float32,
-) -> TinyBackbone:
+) -> Backbone:
     """A random frozen Llama and CLIP tower in eval mode, the same for the same arguments."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -101,8 +82,7 @@ def tiny_backbone(
             mlp_ratio=4.0,
             output_dim=16,
         )
-    llm, tower = llm.to(dtype).eval(), VisionTower(vision).to(dtype).eval()
-    return TinyBackbone(llm, tower, TinyTokenizer(vocab_size))
+    return assemble(llm.to(dtype).eval(), VisionTower(vision).to(dtype).eval())
 
 
 def random_batch(

@@ -5,6 +5,7 @@ batch, with its gradients, on the language side from the stored CLIP features. I
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +70,8 @@ def _add_logits(
 def build(golden: GoldenSet) -> TunedModel:
     """The published weights in this project's modules."""
     config = golden.meta["config"]
-    backbone = published_backbone(golden, "backbone.visual.")
-    backbone.tokenizer = PrefixTokenizer(golden.meta["generation"]["prefix_tokens"])
+    tokenizer = PrefixTokenizer(golden.meta["generation"]["prefix_tokens"])
+    backbone = replace(published_backbone(golden, "backbone.visual."), tokenizer=tokenizer)
     method = LaVIN(
         backbone,
         LaVIN.Config(

@@ -11,7 +11,7 @@ from torch import Tensor
 from methods.base import IGNORE_INDEX, Batch, VisualFeatures
 from methods.llama_adapter import LLaMAAdapter
 from methods.tuned import TunedModel
-from tests.backbones import TinyBackbone, TinyTokenizer, tiny_backbone
+from tests.backbones import assemble, tiny_backbone
 from tests.golden.published import Comparison, GoldenSet, cut_at, greedy, left_padded, llama_from_published
 
 
@@ -36,7 +36,7 @@ def build(golden: GoldenSet) -> TunedModel:
     """The published weights in this project's modules; the image branch is this project's own, untrained."""
     weights = golden.under(f"w/{_prefix(golden)}")
     llm = llama_from_published(weights, golden.meta["config"]["llama"])
-    backbone = TinyBackbone(llm, tiny_backbone().vision, TinyTokenizer(llm.config.vocab_size))
+    backbone = assemble(llm, tiny_backbone().vision)
     config = golden.meta["config"]
     layers = config.get("query_layer", config.get("adapter_layer"))
     length = config.get("query_len", config.get("adapter_len"))

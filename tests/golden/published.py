@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.backbone import VisionTower
+from harness.backbone import Backbone, VisionTower
 from methods.base import Batch, VisualFeatures
 from methods.tuned import TunedModel
-from tests.backbones import TinyBackbone, TinyTokenizer
+from tests.backbones import assemble
 
 LOGITS_TOLERANCE = 5e-5
 LOSS_TOLERANCE = 5e-5
@@ -162,11 +162,11 @@ def clip_from_published(weights: Mapping[str, Tensor], config: Mapping[str, Any]
     return VisionTower(vision).eval()
 
 
-def published_backbone(golden: GoldenSet, vision_prefix: str) -> TinyBackbone:
+def published_backbone(golden: GoldenSet, vision_prefix: str) -> Backbone:
     """The backbone of a set whose CLIP weights lie under `vision_prefix`."""
     llm = llama_from_published(golden.under("w/"), golden.meta["config"]["llama"])
     vision = clip_from_published(golden.under(f"w/{vision_prefix}"), golden.meta["config"]["clip"])
-    return TinyBackbone(llm, vision, TinyTokenizer(llm.config.vocab_size))
+    return assemble(llm, vision)
 
 
 def load_renamed(method: nn.Module, golden: GoldenSet, names: Mapping[str, str]) -> None:

@@ -1,0 +1,114 @@
+"""A method's trained parameters on disk: one safetensors file and one JSON file, named like those of `peft`.
+
+`adapter_model.safetensors` holds exactly the parameters of `methods.base.adapter_parameters`; `adapter_config.json`
+the method's name, its config, and whatever the caller adds. This file decides what is in them; how a file is put on
+disk (atomically, say) is the caller's `write`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from methods.base import adapter_parameters
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+class SavedAdapter(BaseModel):
+    """The content of `adapter_config.json`.
+
+    Attributes:
+        method: the method's registered name.
+        config: the fields of its config.
+        extra: what the caller added, the identity of the backbone for one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    method: str
+    config: dict[str, Any]
+    extra: dict[str, Any]
+
+
+def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Callable[[Path, bytes], object]) -> None:
+    """Save a method's parameters and config into `folder`, the config last.
+
+    Args:
+        folder: where the two files go; `write` makes it as needed.
+        method: an `nn.Module` that satisfies `methods.base.Method`.
+        extra: JSON values to keep beside the config.
+        write: puts bytes at a path.
+    """
+    tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(method).items()}
+    saved = SavedAdapter(method=method.name, config=method.config.model_dump(mode="json"), extra=dict(extra))
+    write(Path(folder) / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+    write(Path(folder) / CONFIG_FILE, (json.dumps(saved.model_dump(), indent=2) + "\n").encode())
+
+
+def load_adapter(folder: Path) -> SavedAdapter:
+    """What `folder` says it holds: enough to build the method before its parameters are loaded.
+
+    Raises:
+        ValueError: the config file is missing, no JSON, or has missing or unknown fields.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        return SavedAdapter.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); give a folder that holds a saved adapter"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"{path}: {field}: {first['msg']}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON ({error})") from error
+
+
+def load_adapter_state(folder: Path, method: Any) -> None:
+    """Load saved parameters into `method`; nothing is changed unless everything fits.
+
+    Raises:
+        ValueError: another method's adapter, a file that is missing or damaged, a parameter that is missing, unknown
+            or of another shape or dtype.
+    """
+    saved = load_adapter(folder)
+    if saved.method != method.name:
+        raise ValueError(f"{Path(folder) / CONFIG_FILE}: method: holds {saved.method!r}, not {method.name!r}")
+    path = Path(folder) / WEIGHTS_FILE
+    tensors = _read_tensors(path)
+    own = adapter_parameters(method)
+    for name in own.keys() - tensors.keys():
+        raise ValueError(f"{path}: {name}: is missing")
+    for name in tensors.keys() - own.keys():
+        raise ValueError(f"{path}: {name}: is no parameter of {method.name!r} with this config")
+    for name, parameter in own.items():
+        _check_same_kind(path, name, tensors[name], parameter)
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+def _check_same_kind(path: Path, name: str, saved: Tensor, parameter: nn.Parameter) -> None:
+    if saved.shape != parameter.shape:
+        raise ValueError(
+            f"{path}: {name}: is {tuple(saved.shape)}, this config and backbone need {tuple(parameter.shape)}"
+        )
+    if saved.dtype != parameter.dtype:
+        raise ValueError(f"{path}: {name}: is {saved.dtype}, not {parameter.dtype}")

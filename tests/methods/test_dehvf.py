@@ -1,0 +1,210 @@
+"""DEHVF as a whole: the printed formula in every ablation, MemVP as its special case, counts and costs."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from methods.dehvf import DEHVF
+from methods.memory import VisualMemory
+from tests.backbones import random_batch, tiny_backbone, tiny_config, tuned_model
+from tests.methods import plain
+from tests.methods.sizes import paper_count, real_size_backbone
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    **DEHVF.ablations,
+    "mean_keys_only": {"fusion": "mean", "prompts_in": "keys"},
+    "mean_values_only": {"fusion": "mean", "prompts_in": "values"},
+    "learnable_shared": {"query": "learnable", "separate_queries": False},
+    "learnable_values_only": {"query": "learnable", "prompts_in": "values"},
+}
+
+
+@st.composite
+def cases(draw: Any) -> dict[str, Any]:
+    """Sizes of one model and one batch; layers and blocks divide into the groups."""
+    groups = draw(st.integers(1, 3))
+    return {
+        "batch": draw(st.integers(1, 3)),
+        "length": draw(st.integers(4, 8)),
+        "has_image": draw(st.lists(st.booleans(), min_size=3, max_size=3)),
+        "config": {
+            "num_groups": groups,
+            "fuser_dim": (heads := draw(st.integers(1, 3))) * draw(st.integers(1, 4)),
+            "fuser_heads": heads,
+            "fuser_blocks": draw(st.integers(0, 2)),
+        },
+        "backbone": {
+            "num_layers": groups * draw(st.integers(1, 2)),
+            "hidden_size": draw(st.sampled_from([16, 32])),
+            "vision_layers": max(2, groups * draw(st.integers(1, 2))) if groups != 1 else draw(st.integers(2, 4)),
+            "vision_width": draw(st.sampled_from([16, 24])),
+            "image_size": draw(st.sampled_from([16, 24])),
+        },
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(max_examples=3, deadline=None)
+@given(case=cases(), explicit=st.sampled_from([None, True, False]))
+def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], explicit: bool | None) -> None:
+    model = tuned_model("dehvf", tiny_backbone(**case["backbone"]), **case["config"], **VARIANTS[variant])
+    bare = tiny_backbone(**case["backbone"])
+    batch = random_batch(bare, case["batch"], case["length"], 3, "right", case["has_image"][: case["batch"]])
+    params = dict(model.method.named_parameters())
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        if explicit is not None:
+            patch.setattr(VisualMemory, "explicit_is_cheaper", lambda *_: explicit)
+        logits = model.logits(batch)
+        for sample in range(case["batch"]):
+            real = batch.attention_mask_BL[sample]
+            ids, image = batch.input_ids_BL[sample, real], batch.images_BCHW[sample]
+            expected = plain.logits(bare, ids, image, int(batch.has_image_B[sample]), params, model.method.config)
+            torch.testing.assert_close(logits[sample, real], expected, atol=5e-5, rtol=1e-4)
+
+
+@settings(max_examples=4, deadline=None)
+@given(case=cases())
+def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any]) -> None:
+    backbone = tiny_backbone(**case["backbone"])
+    model = tuned_model("dehvf", backbone, **case["config"])
+    batch = random_batch(backbone, case["batch"], case["length"], has_image=case["has_image"][: case["batch"]])
+    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    layers = backbone.num_layers
+    features = backbone.vision.num_layers // case["config"]["num_groups"] + 1
+    assert visual["s_BEJP"].shape == (case["batch"], 2 * layers, backbone.vision.num_patches, 16)
+    assert visual["weights_BYSK"].shape == (case["batch"], layers, 2, features)
+    assert (visual["weights_BYSK"] >= 0).all()
+    ones = batch.has_image_B.float()[:, None, None].expand(-1, layers, 2)
+    torch.testing.assert_close(visual["weights_BYSK"].sum(-1), ones)
+
+
+def test_with_one_feature_it_is_memvp() -> None:
+    batch = random_batch(tiny_backbone(), 4, 9, padding="left")
+    results = []
+    for name, overrides in {"memvp": {}, "dehvf": {"fusion": "penultimate"}}.items():
+        model = tuned_model(name, **overrides)  # type: ignore[arg-type]
+        loss = model(batch)
+        loss.backward()
+        state = {key: value.detach() for key, value in model.method.named_parameters()}
+        gradients = {key: value.grad for key, value in model.method.named_parameters()}
+        results.append((state, gradients, loss.detach(), model.logits(batch).detach()))
+    (state, gradients, loss, logits), (other_state, other_gradients, other_loss, other_logits) = results
+    assert state.keys() == other_state.keys()
+    assert all(torch.equal(state[key], other_state[key]) for key in state)
+    assert torch.equal(logits, other_logits) and torch.equal(loss, other_loss)
+    assert all(torch.equal(gradients[key], other_gradients[key]) for key in gradients)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_empty_memory_without_an_image_is_the_base_model(variant: str) -> None:
+    model, bare = tuned_model("dehvf", random=False, **VARIANTS[variant]), tiny_backbone()
+    batch = random_batch(bare, 3, 9, has_image=[False] * 3)
+    with torch.no_grad():
+        assert torch.equal(model.logits(batch), bare.llm(input_ids=batch.input_ids_BL).logits)
+
+
+def test_without_visual_prompts_no_image_is_looked_at() -> None:
+    model = tuned_model("dehvf", fusion="none")
+    for block in model.vision.blocks:
+        block.register_forward_hook(lambda *_: pytest.fail("a CLIP block ran"))
+    batch = random_batch(model.backbone, 2, 8, has_image=[True, True])
+    with torch.no_grad():
+        other = random_batch(model.backbone, 2, 8, has_image=[False, False])
+        assert torch.equal(model.logits(batch), model.logits(other))
+
+
+@pytest.mark.parametrize(("variant", "blocks"), [("full", 8), ("no_adaptive_weights", 8), ("no_multi_features", 7)])
+def test_only_the_blocks_that_are_used_run(variant: str, blocks: int) -> None:
+    model = tuned_model("dehvf", **VARIANTS[variant])
+    ran: list[int] = []
+    for index, block in enumerate(model.vision.blocks):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    model(random_batch(model.backbone))
+    assert ran == list(range(blocks))
+
+
+def test_the_fuser_runs_once_for_all_layers_and_decoded_tokens() -> None:
+    model = tuned_model("dehvf")
+    calls: list[int] = []
+    model.method.fuser.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        logits, state = model.prefill(random_batch(model.backbone))
+        for _ in range(3):
+            logits = model.step(logits.argmax(-1), state)
+    assert len(calls) == 1
+
+
+def _saved_for_backward(model: Any, batch: Any) -> list[tuple[int, ...]]:
+    saved: list[tuple[int, ...]] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(batch)
+    return saved
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_no_matrix_of_a_sample_is_kept_for_the_backward_pass(explicit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """K and M, `B×N×D` a layer and side, never exist; the explicit form shows that the test would see them."""
+    if explicit:
+        monkeypatch.setattr(VisualMemory, "explicit_is_cheaper", lambda *_: True)
+    model = tuned_model("dehvf").train()
+    batch = random_batch(model.backbone, 3, 7, has_image=[True] * 3)
+    rows, width = model.method.config.memory_length, model.backbone.hidden_size
+    shapes = _saved_for_backward(model, batch)
+    large = [s for s in shapes if sorted(s[-2:]) == sorted((rows, width)) and len(s) > 2]
+    projected = [s for s in shapes if s[-2:] == (model.vision.num_patches, width) and len(s) > 2]
+    assert bool(large or projected) == explicit
+
+
+def test_layers_that_do_not_divide_into_groups_are_refused() -> None:
+    for sizes, what in (({"num_layers": 3}, "language model"), ({"vision_layers": 6}, "vision tower")):
+        backbone = tiny_backbone(**sizes)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"{what}.*choose num_groups among"):
+            DEHVF(backbone, tiny_config(DEHVF, backbone))
+
+
+def test_a_memory_shorter_than_the_patches_is_refused() -> None:
+    backbone = tiny_backbone()
+    with pytest.raises(ValueError, match="set memory_length to at least 16"):
+        DEHVF(backbone, tiny_config(DEHVF, backbone, memory_length=15))
+
+
+def test_a_refused_config_leaves_the_backbone_as_it_was() -> None:
+    backbone = tiny_backbone(num_layers=3)
+    before = [type(module) for part in backbone.modules() for module in part.modules()]
+    with pytest.raises(ValueError):
+        DEHVF(backbone, tiny_config(DEHVF, backbone))
+    assert [type(module) for part in backbone.modules() for module in part.modules()] == before
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    [
+        ("full", 4_171_520),
+        ("no_visual_prompts", 3_219_456),
+        ("no_adaptive_weights", 3_879_040),
+        ("no_multi_features", 3_879_040),
+        ("shared_query", 4_154_944),
+        ("keys_only", 4_171_520),
+        ("values_only", 4_171_520),
+        ("learnable_tokens", 4_171_520 - 24_768 - 2_176 + 32 * 2 * 64),
+    ],
+)
+def test_published_counts_at_7b(variant: str, count: int) -> None:
+    assert paper_count("dehvf", real_size_backbone("7b"), **VARIANTS[variant]) == count
+
+
+@pytest.mark.parametrize(("memory_length", "printed"), [(400, "5.78"), (420, "5.99")])
+def test_published_count_at_13b(memory_length: int, printed: str) -> None:
+    """The paper's count says 400 rows, its Table 5 says 420."""
+    count = paper_count("dehvf", real_size_backbone("13b"), memory_length=memory_length)
+    assert f"{count / 1e6:.2f}" == printed

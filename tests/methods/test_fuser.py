@@ -1,0 +1,146 @@
+"""DEHVF's queries, fuser weights and groups against the printed formulas."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from methods.dehvf import fuse
+from methods.fuser import (
+    HierarchicalVisualFuser,
+    InputEmbeddingNetwork,
+    LearnableQueries,
+    check_divisible,
+    visual_groups,
+)
+from tests.backbones import randomise
+from tests.methods import plain
+
+quick = settings(max_examples=10, deadline=None)
+
+
+@st.composite
+def cases(draw: Any) -> dict[str, int]:
+    """Sizes of one fuser call."""
+    groups = draw(st.integers(1, 4))
+    return {
+        "batch": draw(st.integers(1, 3)),
+        "groups": groups,
+        "layers": groups * draw(st.integers(1, 3)),
+        "sides": draw(st.integers(1, 2)),
+        "features": draw(st.integers(1, 5)),
+        "width": draw(st.integers(1, 9)),
+        "heads": (heads := draw(st.integers(1, 3))),
+        "dim": heads * draw(st.integers(1, 4)),
+        "blocks": draw(st.integers(0, 3)),
+    }
+
+
+def build(case: dict[str, int]) -> tuple[HierarchicalVisualFuser, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    fuser = HierarchicalVisualFuser(case["width"], case["dim"], case["blocks"], case["heads"], case["groups"])
+    randomise(fuser, std=0.7)
+    queries = torch.randn(case["layers"], case["sides"], case["dim"], generator=generator)
+    cls = torch.randn(case["batch"], case["groups"], case["features"], case["width"], generator=generator)
+    return fuser, queries, cls
+
+
+@quick
+@given(cases())
+def test_weights_are_a_distribution_for_each_layer_side_and_sample(case: dict[str, int]) -> None:
+    fuser, queries, cls = build(case)
+    for scale in (1.0, 1e3):
+        weights = fuser(queries, scale * cls)
+        assert weights.shape == (case["batch"], case["layers"], case["sides"], case["features"])
+        assert (weights >= 0).all()
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+
+
+@quick
+@given(cases())
+def test_weights_equal_the_printed_formula(case: dict[str, int]) -> None:
+    fuser, queries, cls = build(case)
+    config = SimpleNamespace(fuser_blocks=case["blocks"], fuser_heads=case["heads"])
+    params = {f"fuser.{name}": value for name, value in fuser.named_parameters()}
+    weights = fuser(queries, cls)
+    for sample in range(case["batch"]):
+        for layer in range(case["layers"]):
+            group = layer * case["groups"] // case["layers"]
+            for side in range(case["sides"]):
+                expected = plain.fusion_weights(queries[layer, side], cls[sample, group], params, config)
+                torch.testing.assert_close(weights[sample, layer, side], expected, atol=1e-5, rtol=1e-4)
+
+
+@quick
+@given(cases(), st.randoms(use_true_random=False))
+def test_permuting_the_batch_permutes_the_weights(case: dict[str, int], random: Any) -> None:
+    fuser, queries, cls = build(case)
+    order = list(range(case["batch"]))
+    random.shuffle(order)
+    torch.testing.assert_close(fuser(queries, cls[order]), fuser(queries, cls)[order], atol=1e-6, rtol=1e-5)
+
+
+@quick
+@given(cases(), st.integers(1, 4))
+def test_fuse_is_the_weighted_sum_over_the_layers_group(case: dict[str, int], patches: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    shape = [case[name] for name in ("batch", "layers", "sides", "features")]
+    weights = torch.rand(*shape, generator=generator)
+    hidden = torch.randn(case["batch"], case["groups"], case["features"], patches, 3, generator=generator)
+    out = fuse(weights, hidden)
+    assert out.shape == (case["batch"], case["layers"] * case["sides"], patches, 3)
+    for layer in range(case["layers"]):
+        group = hidden[:, layer * case["groups"] // case["layers"]]
+        for side in range(case["sides"]):
+            expected = sum(weights[:, layer, side, k, None, None] * group[:, k] for k in range(case["features"]))
+            torch.testing.assert_close(out[:, layer * case["sides"] + side], expected, atol=1e-5, rtol=1e-4)
+
+
+@quick
+@given(st.integers(1, 6), st.integers(1, 2), st.integers(1, 8), st.booleans())
+def test_queries_equal_the_printed_formula(layers: int, sides: int, dim: int, position: bool) -> None:
+    network = InputEmbeddingNetwork(layers, sides, dim, position)
+    randomise(network, std=0.7)
+    queries = network()
+    assert queries.shape == (layers, sides if position else 1, dim)
+    config = SimpleNamespace(query="network", separate_queries=position)
+    params = {f"queries.{name}": value for name, value in network.named_parameters()}
+    for layer in range(layers):
+        for side in range(queries.shape[1]):
+            torch.testing.assert_close(queries[layer, side], plain.query(layer, side, params, config))
+
+
+def test_learnable_queries_are_free_for_each_layer_and_side() -> None:
+    assert [tuple(p.shape) for p in LearnableQueries(3, 2, 5).parameters()] == [(3, 2, 5)]
+    assert LearnableQueries(3, 2, 5)().shape == (3, 2, 5)
+
+
+@quick
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_groups_share_out_the_blocks_and_end_with_the_penultimate(groups: int, size: int) -> None:
+    made = visual_groups(groups * size, groups)
+    assert len(made) == groups
+    assert [block for group in made for block in group[:-1]] == list(range(1, groups * size + 1))
+    assert all(group[-1] == groups * size - 1 for group in made)
+
+
+def test_the_groups_of_vit_l() -> None:
+    made = visual_groups(24, 4)
+    assert made[0] == [1, 2, 3, 4, 5, 6, 23]
+    assert made[3] == [19, 20, 21, 22, 23, 24, 23]
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_only_divisors_are_accepted_as_group_counts(count: int, groups: int) -> None:
+    if count % groups == 0:
+        check_divisible("layers", count, groups)
+        return
+    divisors = [d for d in range(1, count + 1) if count % d == 0]
+    with pytest.raises(ValueError, match="choose num_groups among") as error:
+        check_divisible("layers", count, groups)
+    assert str(divisors) in str(error.value) and str(count) in str(error.value)
