@@ -26,6 +26,16 @@ from torch.nn import functional as F
 
 from methods.adapters import Projector, attach_parallel_adapters
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.cost import (
+    Entry,
+    ImageCost,
+    TokenCost,
+    fuser_products,
+    linear,
+    matmul,
+    memory_cost,
+    parallel_adapter_products,
+)
 from methods.fuser import (
     HierarchicalVisualFuser,
     InputEmbeddingNetwork,
@@ -108,6 +118,7 @@ class DEHVF(nn.Module):
         self.num_layers = backbone.num_layers
         self.hidden_size = backbone.hidden_size
         self.vision_width = vision.width
+        self.num_patches = vision.num_patches
         self.blocks = self._vision_blocks()
         self.slots = self._slots()
         projector = Projector(vision.width, config.projector_dim, backbone.hidden_size) if self.blocks else None
@@ -201,6 +212,39 @@ class DEHVF(nn.Module):
         dtype = self.memory.prompts.keys.dtype if s_BEJP is None else s_BEJP.dtype
         gate_B11 = image_gate(visual["has_image_B"], self.config.visual_scale, dtype)
         return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, self.slots, num_tokens)}
+
+    def image_cost(self, images: int) -> ImageCost:
+        """CLIP blocks, the CLIP adapters, W1 on every block's patches, queries, fuser, the weighted sums."""
+        projector = self.memory.projector
+        if projector is None:
+            return ImageCost(0, None, [])
+        blocks, patches = len(self.vision_adapters), self.num_patches
+        products = [
+            *parallel_adapter_products("vision_adapters", self.vision_adapters, images * (patches + 1)),
+            linear("projector", projector.down, len(self.blocks) * images * patches, input_grad=True),
+        ]
+        if self.config.fusion == "adaptive":
+            features = len(self.groups[0])
+            queries = self.num_layers * self.num_queries // len(self.groups)
+            sums = images * len(self.groups) * queries
+            products += [
+                *(
+                    linear("queries", layer, self.num_layers * self.num_queries, input_grad=True)
+                    for layer in self.queries.modules()
+                    if isinstance(layer, nn.Linear)
+                ),
+                *fuser_products("fuser", self.fuser, images, queries, features),
+                matmul("fusion", sums, features, patches * self.config.projector_dim, gradients=2),
+            ]
+        return ImageCost(blocks, Entry(0, "ffn"), products)
+
+    def columns(self, text_tokens: int, *, training: bool) -> int:
+        """The text's own."""
+        return text_tokens
+
+    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+        """The memories, built where that is cheaper, read by every layer."""
+        return memory_cost(self.memory, self.slots, samples, tokens, self.num_patches)
 
     def reference_only(self) -> dict[str, int]:
         """Parameters under the paper's convention that no forward of this configuration uses."""

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from methods.adapters import NormWithRoutedAdapter, Projector, RoutedAdapter
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures
+from methods.cost import Entry, ImageCost, TokenCost, projector_products, routed_adapter_products
 from methods.decoder import AdaptedDecoderLayer
 from methods.sequence import insert_after_bos, prepend_hidden_token
 
@@ -102,6 +103,7 @@ class LaVIN(nn.Module):
         self.config = config
         self.num_blocks = backbone.vision.num_layers
         self.vision_width = backbone.vision.width
+        self.num_patches = backbone.vision.num_patches
         self.num_layers = backbone.num_layers
         self.feature_blocks = list(range(config.feature_stride, self.num_blocks + 1, config.feature_stride))
         if not self.feature_blocks:
@@ -176,6 +178,31 @@ class LaVIN(nn.Module):
     def decoding_features(self, layer_inputs: dict[str, Any]) -> dict[str, Tensor]:
         """`routing_BYE`: the routing weights that the prompt left behind."""
         return {"routing_BYE": torch.stack(layer_inputs["routing"], dim=1)}
+
+    def image_cost(self, images: int) -> ImageCost:
+        """CLIP up to the last block read, its adapters, the projector on the CLS tokens."""
+        rows = images * (self.num_patches + 1)
+        products = projector_products("projector", self.projector, images * len(self.feature_blocks), input_grad=True)
+        for index, adapter in enumerate(self.vision_adapters):
+            products += routed_adapter_products("vision_adapters", adapter, rows, rows, input_grad=index > 0)
+        return ImageCost(len(self.vision_adapters), Entry(0, "input"), products)
+
+    def columns(self, text_tokens: int, *, training: bool) -> int:
+        """The modality token, the longer of the two prefixes, the visual tokens, the text."""
+        inserted = max(len(self.prefixes[False]), len(self.prefixes[True]) + len(self.feature_blocks))
+        columns = 1 + inserted + text_tokens
+        return columns if self.config.max_length is None or not training else min(columns, self.config.max_length)
+
+    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+        """The adapters of every layer, routed once a sample while the prompt runs."""
+        products = [
+            product
+            for adapter in self.adapters
+            for product in routed_adapter_products(
+                "adapters", adapter, samples * tokens, samples, input_grad=True, routed=not decoding
+            )
+        ]
+        return TokenCost(Entry(0, "input"), [], products)
 
     def reference_only(self) -> dict[str, int]:
         """The adapters of CLIP blocks that never run; there are none where `feature_stride` divides the blocks."""

@@ -41,6 +41,7 @@ from transformers.models.llama.modeling_llama import (
 
 from methods.adapters import Projector
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.cost import Entry, ImageCost, TokenCost, linear, matmul
 from methods.fuser import check_divisible
 
 
@@ -181,6 +182,7 @@ class LLaMAAdapter(nn.Module):
                 f"set num_adapter_layers between 1 and {backbone.num_layers}"
             )
         self.config = config
+        self.num_layers = backbone.num_layers
         step = vision.num_layers // config.num_scales
         self.feature_blocks = list(range(step, vision.num_layers + 1, step))
         hidden_size, num_heads = backbone.hidden_size, backbone.llm.config.num_attention_heads
@@ -208,6 +210,33 @@ class LLaMAAdapter(nn.Module):
             for attention, prompts_KD, gate_N in zip(self.attentions, self.prompts_YKD, self.gates_YN, strict=True)
         }
         return {"prompts": memories}
+
+    def image_cost(self, images: int) -> ImageCost:
+        """CLIP up to the last block read, which has nothing trained in it, and the image branch."""
+        products = [
+            linear("projector", self.projector.down, images, input_grad=False),
+            linear("projector", self.projector.up, images, input_grad=True),
+        ]
+        return ImageCost(self.feature_blocks[-1], None, products)
+
+    def columns(self, text_tokens: int, *, training: bool) -> int:
+        """The text's own."""
+        return text_tokens
+
+    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+        """Keys and values of the prompts and of the image; scores of the prompts and their weighted sum."""
+        prompts = self.config.num_prompts
+        prepared, products = [], []
+        for index, attention in enumerate(self.attentions):
+            for layer in (attention.k_proj, attention.v_proj):
+                prepared.append(linear("prompts", layer, prompts + samples, input_grad=True, trained=False))
+            width = attention.o_proj.in_features
+            # Rows of all heads at once: each head reads its own part of the width.
+            products += [
+                matmul("prompts", samples * tokens, width, prompts, gradients=2 if index else 1),
+                matmul("prompts", samples * tokens, prompts, width, gradients=2),
+            ]
+        return TokenCost(Entry(self.num_layers - len(self.attentions), "attention"), prepared, products)
 
     def reference_only(self) -> dict[str, int]:
         """Nothing: the printed count is what is trained here."""

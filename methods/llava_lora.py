@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from methods.adapters import Projector, attach_parallel_adapters
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures
+from methods.cost import Entry, ImageCost, TokenCost, linear, parallel_adapter_products, projector_products
 from methods.sequence import insert_after_bos
 
 _ADAPTER = "default"
@@ -76,6 +77,7 @@ class LLaVALoRA(nn.Module):
         super().__init__()
         self.config = config
         self.vision_width = backbone.vision.width
+        self.num_patches = backbone.vision.num_patches
         self.projector = Projector(self.vision_width, config.projector_dim, backbone.hidden_size)
         self.vision_adapters = attach_parallel_adapters(
             backbone.vision,
@@ -104,6 +106,26 @@ class LLaVALoRA(nn.Module):
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """Nothing: the visual tokens are in the input."""
         return {}
+
+    def image_cost(self, images: int) -> ImageCost:
+        """CLIP up to the penultimate block, the CLIP adapters, the projector on the patches."""
+        rows = images * (self.num_patches + 1)
+        products = [
+            *parallel_adapter_products("vision_adapters", self.vision_adapters, rows),
+            *projector_products("projector", self.projector, images * self.num_patches, input_grad=True),
+        ]
+        return ImageCost(len(self.vision_adapters), Entry(0, "ffn"), products)
+
+    def columns(self, text_tokens: int, *, training: bool) -> int:
+        """The text and a column for each patch."""
+        columns = text_tokens + self.num_patches
+        return columns if self.config.max_length is None or not training else min(columns, self.config.max_length)
+
+    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+        """The low-rank updates of every layer; their input has visual tokens in it from the first layer on."""
+        matrices = [layer for layer in self.lora.modules() if isinstance(layer, nn.Linear)]
+        products = [linear("lora", layer, samples * tokens, input_grad=True) for layer in matrices]
+        return TokenCost(Entry(0, "input"), [], products)
 
     def reference_only(self) -> dict[str, int]:
         """The CLIP adapter of the block that never runs."""

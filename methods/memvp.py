@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from methods.adapters import Projector, attach_parallel_adapters
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.cost import Entry, ImageCost, TokenCost, linear, memory_cost, parallel_adapter_products
 from methods.memory import (
     PositionPrompts,
     VisualMemory,
@@ -71,6 +72,7 @@ class MemVP(nn.Module):
         self.num_layers = backbone.num_layers
         self.hidden_size = backbone.hidden_size
         self.vision_width = backbone.vision.width
+        self.num_patches = backbone.vision.num_patches
         self.memory = VisualMemory(
             PositionPrompts(config.memory_length, backbone.hidden_size, config.prompt_std),
             Projector(backbone.vision.width, config.projector_dim, backbone.hidden_size),
@@ -101,6 +103,21 @@ class MemVP(nn.Module):
         s_BEJP = visual["s_BEJP"]
         gate_B11 = image_gate(visual["has_image_B"], self.config.visual_scale, s_BEJP.dtype)
         return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, [(0, 0)] * self.num_layers, num_tokens)}
+
+    def image_cost(self, images: int) -> ImageCost:
+        """CLIP up to the penultimate block, the CLIP adapters, W1 on the patches."""
+        down = linear("projector", self.memory.projector.down, images * self.num_patches, input_grad=True)
+        rows = images * (self.num_patches + 1)
+        products = [*parallel_adapter_products("vision_adapters", self.vision_adapters, rows), down]
+        return ImageCost(len(self.vision_adapters), Entry(0, "ffn"), products)
+
+    def columns(self, text_tokens: int, *, training: bool) -> int:
+        """The text's own."""
+        return text_tokens
+
+    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+        """The memory, built where that is cheaper, read by every layer."""
+        return memory_cost(self.memory, [(0, 0)] * self.num_layers, samples, tokens, self.num_patches)
 
     def reference_only(self) -> dict[str, int]:
         """The unused modality embedding and the CLIP adapter of the block that never runs."""

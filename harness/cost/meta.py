@@ -1,5 +1,6 @@
 """A method on a backbone of shapes alone: real sizes, no weights, no memory."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -7,18 +8,51 @@ from pydantic import ValidationError
 
 from harness.backbone import Backbone, load_backbone
 from harness.errors import UserError
-from harness.presets import BackboneSpec
+from harness.presets import PRESETS, BackboneSpec, resolve_spec
 from harness.recipes import method_config
-from methods import get_method
+from methods import get_method, registry
+
+_CLIP_OF = "7b"
+"""The preset whose vision tower stands beside a language model that is given alone."""
 
 
-def attach_on_meta(name: str, spec: BackboneSpec, variant: str | None = None) -> tuple[Backbone, Any]:
+def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> BackboneSpec:
+    """The backbone whose cost is asked for.
+
+    Args:
+        model: preset, or a folder or hub id of a Llama model.
+        llm: id or folder in place of the preset's language model.
+        clip: `NAME[:WEIGHTS]` in place of the preset's vision tower.
+
+    Raises:
+        UserError: no such preset.
+    """
+    if llm is None and model not in PRESETS and "/" in model:
+        model, llm = _CLIP_OF, model
+    return resolve_spec(model, llm, clip)
+
+
+def method_names(methods: Sequence[str]) -> list[str]:
+    """The names asked for; `all` stands for every registered method."""
+    return list(registry()) if list(methods) == ["all"] else list(methods)
+
+
+def attach_on_meta(
+    name: str,
+    spec: BackboneSpec,
+    variant: str | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    num_patches: int | None = None,
+) -> tuple[Backbone, Any]:
     """A fresh meta-device backbone of `spec` and the method attached to it, with its recipe for that model.
 
     Args:
         name: registry name of the method.
         spec: which backbone; only its sizes matter.
         variant: one of the method's ablations; None for the method itself.
+        settings: fields of the config on top of the recipe; those that this method has not are left out.
+        num_patches: patches of an image that the formulas take in place of the vision tower's own.
 
     Returns:
         The backbone and the method, attached.
@@ -27,8 +61,11 @@ def attach_on_meta(name: str, spec: BackboneSpec, variant: str | None = None) ->
         UserError: the method cannot be built at this size, or has no such ablation.
     """
     method_class = get_method(name)
-    fields = method_config(name, spec.name, variant)
+    known = method_class.Config.model_fields
+    fields = method_config(name, spec.name, variant) | {k: v for k, v in (settings or {}).items() if k in known}
     backbone = load_backbone(spec, weights="random", device="meta")
+    if num_patches is not None:
+        backbone.vision.num_patches = num_patches
     try:
         with torch.device("meta"):
             return backbone, method_class(backbone, method_class.Config(**fields))

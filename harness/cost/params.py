@@ -9,10 +9,9 @@ from typing import Any, TypedDict
 from tabulate import tabulate
 from torch import nn
 
-from harness.cost.meta import attach_on_meta
+from harness.cost.meta import attach_on_meta, cost_spec, method_names
 from harness.errors import UserError
 from harness.paper import load_paper, printed_trainable
-from harness.presets import resolve_spec
 from harness.sections import ModuleCount, Parameters
 from methods import get_method
 from methods.base import Backbone, adapter_parameters
@@ -105,17 +104,17 @@ def parameter_table(
     """Counts of each method and of each of its ablations, on the meta device.
 
     Args:
-        methods: registry names.
-        model: preset.
+        methods: registry names; `all` for every one.
+        model: preset, or a folder or hub id of a Llama model.
         llm: id or folder in place of the preset's language model; only its config is read.
         clip: `NAME[:WEIGHTS]` in place of the preset's vision tower; only its sizes matter.
 
     Raises:
         UserError: no such preset or model, or a method that cannot be built at this size.
     """
-    spec = resolve_spec(model, llm, clip)
+    spec = cost_spec(model, llm, clip)
     rows: list[ParameterRow] = []
-    for name in methods:
+    for name in method_names(methods):
         for variant in (None, *getattr(get_method(name), "ablations", {})):
             counted = count_parameters(*attach_on_meta(name, spec, variant))
             rows.append(_row(name, variant, spec.name, counted))
@@ -143,7 +142,7 @@ def _row(method: str, variant: str | None, model: str, counted: Parameters) -> P
 
 
 def params_text(
-    methods: Sequence[str], model: str, llm: str | None = None, clip: str | None = None, format: str = "markdown"
+    methods: Sequence[str], model: str, format: str = "markdown", *, llm: str | None = None, clip: str | None = None
 ) -> str:
     """`parameter_table` as text, ending in a newline.
 
