@@ -15,6 +15,7 @@ from harness.cost.memory import read_peak, reset_peak
 from harness.cost.params import count_parameters
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
+from harness.files import write_atomic
 from harness.plan import RunPlan
 from harness.presets import BackboneSpec
 from harness.records import (
@@ -187,7 +188,7 @@ class Runner:
             "task": self.task.name,
             "train": plan.recipe.model_dump(mode="json"),
         }
-        save_adapter(self.results_dir / place, method, extra)
+        save_adapter(self.results_dir / place, method, extra, write_atomic)
 
     def _write(self, plan: RunPlan, outcome: _Outcome, status: Any, error: str | None, step: int | None) -> Record:
         record = self._record(plan, outcome, status, error, step)

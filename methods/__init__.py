@@ -53,7 +53,7 @@ def get_method(name: str) -> Any:
     """
     found = registry()
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=2)
+        near = difflib.get_close_matches(name.lower(), found, n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else f"registered: {', '.join(found)}"
         raise UnknownMethodError(f"unknown method {name!r}: {hint}")
     module, _, attribute = found[name].partition(":")

@@ -49,8 +49,9 @@ def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Cal
     """
     tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(method).items()}
     saved = SavedAdapter(method=method.name, config=method.config.model_dump(mode="json"), extra=dict(extra))
+    config = json.dumps(saved.model_dump(), indent=2) + "\n"
     write(Path(folder) / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-    write(Path(folder) / CONFIG_FILE, (json.dumps(saved.model_dump(), indent=2) + "\n").encode())
+    write(Path(folder) / CONFIG_FILE, config.encode())
 
 
 def load_adapter(folder: Path) -> SavedAdapter:

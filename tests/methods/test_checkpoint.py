@@ -1,0 +1,127 @@
+"""Saved adapters: what is in the two files, how they are written, and what loading refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.files import write_atomic
+from methods.base import adapter_parameters
+from methods.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_adapter, load_adapter_state, save_adapter
+from tests.backbones import tuned_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_adapter(tmp_path / "a" / "b", tuned_model("memvp").method, {"backbone": {"llm": "tiny"}}, write_atomic)
+    return tmp_path / "a" / "b"
+
+
+def refused(folder: Path, method: Any = None) -> str:
+    """The message of a refusal; the method must be as it was before."""
+    method = tuned_model("memvp", seed=2).method if method is None else method
+    before = {name: parameter.clone() for name, parameter in method.named_parameters()}
+    with pytest.raises(ValueError) as error:
+        load_adapter_state(folder, method)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in method.named_parameters())
+    message = str(error.value)
+    assert "\n" not in message and str(folder) in message
+    return message
+
+
+def test_the_files_hold_the_parameters_the_config_and_the_extra(folder: Path) -> None:
+    method = tuned_model("memvp").method
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    tensors = load_file(folder / WEIGHTS_FILE)
+    assert tensors.keys() == adapter_parameters(method).keys()
+    assert all(torch.equal(tensors[name], p) for name, p in method.named_parameters())
+    saved = load_adapter(folder)
+    assert (saved.method, saved.extra) == ("memvp", {"backbone": {"llm": "tiny"}})
+    assert type(method).Config(**saved.config) == method.config
+
+
+def test_loading_restores_every_parameter(folder: Path) -> None:
+    method, other = tuned_model("memvp").method, tuned_model("memvp", seed=2).method
+    load_adapter_state(folder, other)
+    assert all(torch.equal(a, b) for a, b in zip(method.parameters(), other.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in other.parameters())
+
+
+def test_the_config_is_written_last() -> None:
+    written: list[str] = []
+    save_adapter(Path("x"), tuned_model("memvp").method, {}, lambda path, data: written.append(path.name))
+    assert written == [WEIGHTS_FILE, CONFIG_FILE]
+
+
+def test_another_methods_adapter_is_refused(folder: Path) -> None:
+    assert "method: holds 'memvp', not 'dehvf'" in refused(folder, tuned_model("dehvf").method)
+
+
+def _without(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["memory.prompts.keys"]
+
+
+def _with_more(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["memory.gate"] = torch.zeros(1)
+
+
+def _reshaped(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["memory.prompts.keys"] = tensors["memory.prompts.keys"][:-1].clone()
+
+
+def _half(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["memory.prompts.keys"] = tensors["memory.prompts.keys"].half()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without, "memory.prompts.keys: is missing"),
+        (_with_more, "memory.gate: is no parameter of 'memvp'"),
+        (_reshaped, "memory.prompts.keys: is (19, 64), this config and backbone need (20, 64)"),
+        (_half, "memory.prompts.keys: is torch.float16, not torch.float32"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
+) -> None:
+    tensors = load_file(folder / WEIGHTS_FILE)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    assert f"{WEIGHTS_FILE}: {message}" in refused(folder)
+
+
+def test_damaged_or_missing_weights_are_refused(folder: Path) -> None:
+    weights = folder / WEIGHTS_FILE
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert f"{WEIGHTS_FILE}: cannot be read as safetensors" in refused(folder)
+    weights.unlink()
+    assert f"{WEIGHTS_FILE}: cannot be read as safetensors" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "the whole:"),
+        ('{"method": "memvp", "config": {}}', "extra: Field required"),
+        ('{"method": "memvp", "config": {}, "extra": {}, "code": "x"}', "code: Extra inputs are not permitted"),
+        ('{"method": 3, "config": {}, "extra": {}}', "method: Input should be a valid string"),
+    ],
+)
+def test_a_damaged_config_is_refused(folder: Path, content: str, message: str) -> None:
+    (folder / CONFIG_FILE).write_text(content)
+    assert f"{CONFIG_FILE}: {message}" in refused(folder)
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
+    assert "give a folder that holds a saved adapter" in refused(tmp_path)
+
+
+def test_what_is_no_json_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        save_adapter(tmp_path, tuned_model("memvp").method, {"backbone": object()}, write_atomic)
+    assert not list(tmp_path.iterdir())
