@@ -24,9 +24,9 @@ repeat or reorder samples without knowing what they mean."""
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's config: unknown fields are refused, values are fixed once built."""
+    """Base of every method's config: unknown fields, NaN and infinity are refused, values are fixed once built."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{k: v if v is None else v.to(device, non_blocking=True) for k, v in values.items()})
+        moved: dict[str, Any] = {k: v if v is None else v.to(device, non_blocking=True) for k, v in values.items()}
+        return Batch(**moved)
 
 
 @dataclass(frozen=True)

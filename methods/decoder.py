@@ -24,7 +24,7 @@ class AdaptedDecoderLayer(GradientCheckpointingLayer):
 
     def __init__(
         self,
-        layer: nn.Module,
+        layer: Any,
         *,
         before_attention: nn.Module | None = None,
         beside_ffn: nn.Module | None = None,

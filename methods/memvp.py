@@ -90,6 +90,7 @@ class MemVP(nn.Module):
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
+        assert self.memory.projector is not None
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
         return {"s_BEJP": F.silu(self.memory.projector.down(features_BJC[:, 1:]))[:, None]}
@@ -106,6 +107,7 @@ class MemVP(nn.Module):
 
     def image_cost(self, images: int) -> ImageCost:
         """CLIP up to the penultimate block, the CLIP adapters, W1 on the patches."""
+        assert self.memory.projector is not None
         down = linear("projector", self.memory.projector.down, images * self.num_patches, input_grad=True)
         rows = images * (self.num_patches + 1)
         products = [*parallel_adapter_products("vision_adapters", self.vision_adapters, rows), down]
