@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from harness.errors import UserError
 from harness.presets import TINY, BackboneSpec
-from harness.requirements import require_free_memory, require_hub_files
+from harness.requirements import check_clip_name, hub_reachable, missing_llm, require_free_memory, require_weights
 
+RANDOM_CLIP = "ViT-L-14-quickgelu:openai"
+"""Whose sizes a random vision tower takes where the preset names none."""
 FULL_HASH_BYTES = 256 * 2**20
 SAMPLES_PER_TENSOR = 4096
 
@@ -148,17 +151,14 @@ def load_backbone(
     device = torch.device(device)
     if weights == "random":
         config = llm_config(spec)
+        require_free_memory(_count_parameters(config), dtype, device, spec)
         llm: Any = _random_llm(config, device, dtype, seed)
         vision = _random_vision(spec, device, dtype)
         return _frozen(llm, vision, _tokenizer(TINY / "llm"), spec, weights)
-    if spec.llm is None or spec.clip is None:
-        raise UserError(
-            f"--model {spec.name}: is a size to measure cost with, it has no pretrained weights; give --weights random"
-        )
-    require_hub_files(spec)
+    require_weights(spec)
     config = llm_config(spec)
     require_free_memory(_count_parameters(config), dtype, device, spec)
-    llm = LlamaForCausalLM.from_pretrained(spec.llm, dtype=dtype, device_map={"": device}, attn_implementation="sdpa")
+    llm = _pretrained_llm(spec, device, dtype)
     vision = _pretrained_vision(spec, device, dtype)
     return _frozen(llm, vision, _tokenizer(spec.llm), spec, "shipped" if spec.shipped else weights)
 
@@ -171,6 +171,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     """
     if spec.llm_config is not None:
         return LlamaConfig(**spec.llm_config)
+    if (lack := missing_llm(spec)) and not hub_reachable():
+        raise UserError(f"{lack}; the model hub cannot be reached")
     try:
         config = AutoConfig.from_pretrained(spec.llm)
     except (OSError, ValueError) as error:
@@ -194,11 +196,33 @@ def _frozen(llm: Any, vision: Any, tokenizer: Any, spec: BackboneSpec, weights: 
 
 
 def _tokenizer(source: str | Path) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--llm {source}: no tokenizer there ({_first_line(error)}); give a folder with one") from error
     for name in ("bos_token_id", "eos_token_id"):
         if getattr(tokenizer, name) is None:
             raise UserError(f"--llm {source}: its tokenizer has no {name}; give a model whose tokenizer defines it")
     return tokenizer
+
+
+def _pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> Any:
+    try:
+        llm, loading = LlamaForCausalLM.from_pretrained(
+            spec.llm,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = _first_line(error)
+        raise UserError(f"--llm {spec.llm}: cannot be loaded ({reason}); give a whole model in safetensors") from error
+    # Else transformers fills the gap with random numbers and goes on.
+    if absent := sorted(loading["missing_keys"]):
+        raise UserError(f"--llm {spec.llm}: its weights lack {absent[0]} ({len(absent)} in all); give a whole model")
+    return llm
 
 
 def _random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, seed: int) -> Any:
@@ -217,10 +241,11 @@ def _random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, s
 def _random_vision(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> VisionTower:
     import open_clip
 
-    name = (spec.clip or "ViT-L-14-quickgelu").partition(":")[0]
-    config = spec.clip_config or open_clip.get_model_config(name)
+    clip = spec.clip or RANDOM_CLIP
+    config = spec.clip_config
     if config is None:
-        raise UserError(f"--clip {spec.clip}: open_clip knows no model {name}; see open_clip.list_models()")
+        check_clip_name(clip, weights=False)
+        config = open_clip.get_model_config(clip if clip.startswith("local-dir:") else clip.partition(":")[0])
     keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
     with torch.device("meta"):
         visual = open_clip.CLIP(**{key: config[key] for key in keys if key in config}).visual.to(dtype)
@@ -246,16 +271,12 @@ def _pretrained_vision(spec: BackboneSpec, device: torch.device, dtype: torch.dt
     import open_clip
 
     assert spec.clip is not None, "checked by load_backbone"
-    if spec.clip.startswith("local-dir:"):
-        model = open_clip.create_model(spec.clip, require_pretrained=True)
-    else:
-        name, _, tag = spec.clip.partition(":")
-        if tag == "openai" and "quickgelu" not in name:
-            raise UserError(f"--clip {spec.clip}: OpenAI weights need QuickGELU; give {name}-quickgelu:openai")
-        try:
-            model = open_clip.create_model(name, pretrained=tag or None, require_pretrained=True)
-        except RuntimeError as error:
-            raise UserError(f"--clip {spec.clip}: {_first_line(error)}; see open_clip.list_pretrained()") from error
+    name, _, tag = spec.clip.partition(":")
+    given = {"model_name": spec.clip} if name == "local-dir" else {"model_name": name, "pretrained": tag}
+    try:
+        model = open_clip.create_model(**given, require_pretrained=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"--clip {spec.clip}: cannot be loaded ({_first_line(error)})") from error
     return VisionTower(_check_vit(model.visual, spec)).to(device=device, dtype=dtype)
 
 

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from harness.errors import UserError
 from harness.plan import Overrides, RunPlan, plan_runs
 from harness.presets import WEIGHTS, BackboneSpec, resolve_spec
 from harness.recipes import DEFAULT_METHODS
+from harness.requirements import require_weights
 from harness.runner import Machine, Runner
 from harness.sweep import sweep
-from harness.tasks import DataOptions, load_task
+from harness.tasks import DataOptions, Task, load_task
+from harness.train import steps_per_epoch
 from methods import get_method, registry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -53,44 +55,58 @@ class RunOptions:
 
 def run_command(options: RunOptions, console: Console) -> int:
     """`run`; returns the exit status."""
+    if options.steps is not None and options.epochs is not None:
+        raise UserError("--steps and --epochs: give one of them")
     spec = resolve_spec(options.model, options.llm, options.clip)
     machine = _machine(options)
     data = DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full)
+    # What costs nothing to find out comes before reading data, and that before loading weights.
+    plans = _plans(options, spec)
     if options.dry_run:
-        return _dry_run(options, spec, machine, data, console)
-    if options.data_root is None and not spec.shipped:
-        raise UserError(f"--model {spec.name}: needs real data; give --data-root DIR, or run `--model tiny`")
+        return _dry_run(options, spec, machine, plans, data, console)
+    if lack := _missing_data(options, spec):
+        raise UserError(f"{lack}: give it, or run `--model tiny`")
+    if options.weights == "pretrained":
+        require_weights(spec)
     begun = time.perf_counter()
     task = load_task(options.task, data)
     data_s = time.perf_counter() - begun
-    plans = _plans(options, spec, task)
     runner = Runner(spec, task, machine, data_s, options.results)
-    result = sweep(runner, plans, console, options.force)
+    result = sweep(runner, _with_steps(plans, options.steps, task), console, options.force)
     from harness.tables import table_text
 
     table = ABLATION_TABLE if options.ablations else TABLE_OF_TASK[options.task]
     console.print()
     print(table_text(options.results, table, spec.name, "markdown"))
     for record in result.failed:
-        console.print(f"failed: {record.label} seed {record.seed}: {record.error}", highlight=False)
+        line = f"{record.status}: {record.label} seed {record.seed}: {record.error}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if result.failed else 0
 
 
-def _plans(options: RunOptions, spec: BackboneSpec, task: Any) -> list[RunPlan]:
-    def make(epochs: float | None) -> list[RunPlan]:
-        overrides = Overrides(epochs, options.settings)
-        names = options.methods or DEFAULT_METHODS
-        return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)
+def _plans(options: RunOptions, spec: BackboneSpec) -> list[RunPlan]:
+    names = options.methods or DEFAULT_METHODS
+    overrides = Overrides(options.epochs, options.settings)
+    return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)
 
-    if options.steps is not None and options.epochs is not None:
-        raise UserError("--steps and --epochs: give one of them")
-    plans = make(options.epochs)
-    if options.steps is None or task is None:
-        return plans
-    from harness.train import steps_per_epoch
 
-    recipe = plans[0].recipe
-    return make(options.steps / steps_per_epoch(len(task.train_examples(recipe)), recipe))
+def _with_steps(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
+    """The plans, so many optimiser steps long; each by its own batch size. The oracle has none."""
+    if steps is None:
+        return list(plans)
+    examples = len(task.train_examples(plans[0].recipe))
+
+    def cut(plan: RunPlan) -> RunPlan:
+        epochs = steps / steps_per_epoch(examples, plan.recipe)
+        return replace(plan, recipe=plan.recipe.with_length(epochs))
+
+    return [plan if plan.is_oracle else cut(plan) for plan in plans]
+
+
+def _missing_data(options: RunOptions, spec: BackboneSpec) -> str | None:
+    if options.data_root is None and not spec.shipped:
+        return f"--data-root DIR: needed for {spec.display}; only the shipped tiny model comes with its own data"
+    return None
 
 
 def _machine(options: RunOptions) -> Machine:
@@ -103,8 +119,14 @@ def _machine(options: RunOptions) -> Machine:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: no GPU that torch can use here; give --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: give cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise UserError(f"--device {name}: torch can use {count} GPUs here; give --device cpu or one of them")
+        # Accelerate puts everything on the current device.
+        torch.cuda.set_device(device)
     dtype = options.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" else "float32"
@@ -114,21 +136,28 @@ def _machine(options: RunOptions) -> Machine:
 
 
 def _dry_run(
-    options: RunOptions, spec: BackboneSpec, machine: Machine, data: DataOptions, console: Console
+    options: RunOptions,
+    spec: BackboneSpec,
+    machine: Machine,
+    plans: list[RunPlan],
+    data: DataOptions,
+    console: Console,
 ) -> int:
     from harness.dryrun import dry_run
 
-    if options.data_root is None and not spec.shipped:
-        lacks = [f"--model {spec.name} needs real data: give --data-root DIR"]
-        rows, more = dry_run(spec, machine, _plans(options, spec, None), None)
-        lacks += more
-    else:
+    task = None
+    lacks = [lack] if (lack := _missing_data(options, spec)) else []
+    if not lacks:
         task = load_task(options.task, data)
-        rows, lacks = dry_run(spec, machine, _plans(options, spec, task), task)
-    for row in rows:
+        plans = _with_steps(plans, options.steps, task)
+    found = dry_run(spec, machine, plans, task)
+    for row in found.rows:
         console.print_json(json.dumps(row))
+    for line in found.downloads:
+        console.print(f"will be downloaded: {line}", highlight=False, markup=False, soft_wrap=True)
+    lacks += found.lacks
     for line in lacks:
-        console.print(f"missing: {line}", highlight=False)
+        console.print(f"missing: {line}", highlight=False, markup=False, soft_wrap=True)
     if not lacks:
         console.print("nothing is missing")
     return 2 if lacks else 0

@@ -13,10 +13,9 @@ from harness.paper import paper_value, printed_trainable
 from harness.plan import RunPlan
 from harness.presets import BackboneSpec
 from harness.requirements import GIB, free_memory, hub_reachable, missing_weights
-from harness.runner import Machine
+from harness.runner import Machine, attach
 from harness.tasks import Task
 from harness.train import total_steps
-from methods import get_method
 
 ADAM_BYTES = 16
 """Bytes a trained parameter: float32 value, gradient and two moments."""
@@ -29,66 +28,78 @@ TYPICAL_TOKENS = 128
 class Estimate:
     """Rough sizes of one run; see `estimate` for the formulas."""
 
-    steps: int
     step_s: float
     memory_bytes: float
 
 
-def dry_run(
-    spec: BackboneSpec, machine: Machine, plans: Sequence[RunPlan], task: Task | None
-) -> tuple[list[dict[str, Any]], list[str]]:
+@dataclass(frozen=True)
+class DryRun:
+    """What was found.
+
+    Attributes:
+        rows: one a run: label, seed, recipe, config, trainable counts, the paper's figures, estimate.
+        lacks: one line for everything that is missing.
+        downloads: one line for everything that the run would fetch first.
+    """
+
+    rows: list[dict[str, Any]]
+    lacks: list[str]
+    downloads: list[str]
+
+
+def dry_run(spec: BackboneSpec, machine: Machine, plans: Sequence[RunPlan], task: Task | None) -> DryRun:
     """Resolve everything and touch nothing.
 
     Args:
         spec, machine, plans: what would be run, and where.
         task: the task, its data read; None where there is no data.
 
-    Returns:
-        One row a run (label, seed, recipe, config, trainable counts, the paper's figures, estimate), and one line for
-        everything that is missing.
+    Raises:
+        UserError: the language model's config cannot be had, or a method cannot be built at this size.
     """
     rate = _matmul_rate(spec, machine)
-    return [_describe(plan, spec, machine, task, rate) for plan in plans], _missing(spec, machine)
+    rows = [_describe(plan, spec, machine, task, rate) for plan in plans]
+    absent, downloads = _absent_weights(spec, machine)
+    needed = max((row.get("estimated_memory_gib", 0.0) for row in rows), default=0.0)
+    free = free_memory(machine.device) / GIB
+    if needed > free:
+        absent.append(f"about {needed:.1f} GiB of memory on {machine.device.type}, which has {free:.1f} GiB free")
+    return DryRun(rows, absent, downloads)
 
 
-def _missing(spec: BackboneSpec, machine: Machine) -> list[str]:
+def _absent_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:
+    """Weights that cannot be had, and weights that would be fetched."""
     if machine.weights == "random":
-        return []
+        return [], []
     if spec.llm is None:
-        return [f"--model {spec.name} has no pretrained weights: give --weights random"]
+        return [f"pretrained weights, which --model {spec.name} has not: give --weights random"], []
     lacks = missing_weights(spec)
-    if lacks and hub_reachable():
-        return [f"{line} (else it is downloaded)" for line in lacks]
-    return lacks
+    return ([], lacks) if lacks and hub_reachable() else (lacks, [])
 
 
-def _describe(
-    plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | None, rate: float
-) -> dict[str, Any]:
+def _describe(plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | None, rate: float) -> dict[str, Any]:
     row: dict[str, Any] = {"run": plan.label, "seed": plan.seed, **plan.resolved()}
     if plan.is_oracle:
         return row
     backbone = load_backbone(spec, weights="random", device="meta", dtype=machine.dtype)
     with torch.device("meta"):
-        counts = count_parameters(backbone, get_method(plan.method)(backbone, plan.config))
+        counts = count_parameters(backbone, attach(plan, backbone))
     row["trainable"] = counts.trainable
     row["trainable_paper_convention"] = counts.paper_convention
     row["paper_trainable"] = printed_trainable(plan.method, plan.variant, spec.name)
     row["paper_avg"] = paper_value(4 if plan.variant else 1, plan.method, plan.variant, spec.name, "Avg")
     row["learning_rate"] = plan.recipe.learning_rate()
-    examples = len(task.train_examples(plan.recipe)) if task else None
-    if examples is not None:
-        found = estimate(plan, spec, machine, examples, counts, rate)
-        row["steps"], row["estimated_step_s"] = found.steps, round(found.step_s, 3)
-        row["estimated_train_min"] = round(found.steps * found.step_s / 60, 1)
-        row["estimated_memory_gib"] = round(found.memory_bytes / GIB, 2)
-        row["free_memory_gib"] = round(free_memory(machine.device) / GIB, 2)
+    found = estimate(plan, spec, machine, counts, rate)
+    row["estimated_step_s"] = round(found.step_s, 3)
+    row["estimated_memory_gib"] = round(found.memory_bytes / GIB, 2)
+    row["free_memory_gib"] = round(free_memory(machine.device) / GIB, 2)
+    if task is not None:
+        row["steps"] = total_steps(len(task.train_examples(plan.recipe)), plan.recipe)
+        row["estimated_train_min"] = round(row["steps"] * found.step_s / 60, 1)
     return row
 
 
-def estimate(
-    plan: RunPlan, spec: BackboneSpec, machine: Machine, examples: int, counts: Any, rate: float
-) -> Estimate:
+def estimate(plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Any, rate: float) -> Estimate:
     """Rough memory and time of a run.
 
     FLOPs of a step: 4 a frozen parameter and token (forward, and the backward pass through activations); seconds: FLOPs
@@ -100,7 +111,7 @@ def estimate(
     activations = ACTIVATIONS_PER_LAYER * tokens * config.hidden_size * config.num_hidden_layers
     memory = (frozen + activations) * machine.dtype.itemsize + counts.trainable * ADAM_BYTES
     step_s = 4 * frozen * tokens * recipe.accumulation / rate
-    return Estimate(total_steps(examples, recipe), step_s, memory)
+    return Estimate(step_s, memory)
 
 
 def _matmul_rate(spec: BackboneSpec, machine: Machine, repeats: int = 3) -> float:

@@ -16,6 +16,10 @@ from harness.metrics import parse_choice
 from methods.base import Batch
 
 
+class EvaluationFailedError(RuntimeError):
+    """The model's logits are no numbers, so that no answer means anything."""
+
+
 @torch.no_grad()
 def answer_problems(
     model: Any,
@@ -36,6 +40,9 @@ def answer_problems(
         batch_size: samples a forward. Samples of like length share one, which changes no answer.
         device: where the model is.
         on_batch: called with the number of problems done.
+
+    Raises:
+        EvaluationFailedError: logits are NaN or infinite.
     """
     model.eval()
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i].scoring))
@@ -44,6 +51,8 @@ def answer_problems(
         chosen = order[start : start + batch_size]
         examples = [Example(problems[i].qid, prompts[i].scoring, None, problems[i].image) for i in chosen]
         logits_BV, _ = model.prefill(Batch(**collator(examples)).to(device))
+        if not bool(torch.isfinite(logits_BV).all()):
+            raise EvaluationFailedError(f"logits are NaN or infinite in the batch of problem {problems[chosen[0]].qid}")
         for i, token in zip(chosen, logits_BV.argmax(dim=-1).tolist(), strict=True):
             raw = collator.tokenizer.decode([token])  # type: ignore[attr-defined]
             rows[i] = {

@@ -1,6 +1,7 @@
 """From options to the runs they ask for, fully resolved; nothing is loaded or trained here."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,14 +84,33 @@ def plan_runs(
     Raises:
         UserError: an unknown name or setting.
     """
-    rows: list[tuple[str, str | None]] = []
-    for name in _expand(methods):
-        rows += _variants(name, ablations)
+    _check_seeds(seeds)
+    rows = _rows(_expand(methods), ablations)
+    _check_owners(overrides.settings or {}, {name for name, _ in rows})
+    trained_fields = [field for name, _ in rows if name != ORACLE for field in _method(name).Config.model_fields]
     plans = []
-    for name, variant in dict.fromkeys(rows):
-        for seed in [0] if name == ORACLE else seeds:
-            plans.append(_plan(name, variant, seed, spec, task, overrides))
+    for name, variant in rows:
+        if name == ORACLE:
+            plans.append(_oracle_plan(spec, task, overrides, trained_fields))
+        else:
+            plans += [_plan(name, variant, seed, spec, task, overrides) for seed in seeds]
     return plans
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise UserError("--seeds: give at least one, e.g. 0,1,2")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seeds {seed}: give numbers from 0 to 2^32 - 1")
+
+
+def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
+    names = sorted(names)
+    for key in settings:
+        owner, dot, _ = key.rpartition(".")
+        if dot and owner not in names:
+            raise UserError(f"--set {key}: {owner} is no method of this run; it has {', '.join(names)}")
 
 
 def _expand(methods: Sequence[str]) -> list[str]:
@@ -100,28 +120,38 @@ def _expand(methods: Sequence[str]) -> list[str]:
     return names
 
 
-def _variants(name: str, ablations: Sequence[str]) -> list[tuple[str, str | None]]:
-    if name == ORACLE:
-        return [(name, None)]
-    if name in REFERENCES:
-        return [REFERENCES[name]]
-    if not ablations:
-        return [(name, None)]
-    known = getattr(_method(name), "ablations", {})
-    return [(name, variant) for asked in ablations for variant in (known if asked == "all" else [asked])]
+def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Method and variant of every row, each once; an ablation that some of the methods lack is made of the others."""
+    rows: list[tuple[str, str | None]] = []
+    known: dict[str, None] = {}
+    for name in names:
+        if name == ORACLE or name in REFERENCES:
+            rows.append(REFERENCES.get(name, (name, None)))
+            continue
+        own = list(getattr(_method(name), "ablations", {}))
+        known |= dict.fromkeys(own)
+        wanted = own if "all" in ablations else [asked for asked in ablations if asked in own]
+        rows += [(name, variant) for variant in wanted] if ablations else [(name, None)]
+    for asked in ablations:
+        if asked not in known and not (asked == "all" and known):
+            near = difflib.get_close_matches(asked, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(known) or 'none'}"
+            raise UserError(f"--ablation {asked}: no such ablation of {', '.join(names)}; {hint}")
+    return list(dict.fromkeys(rows))
 
 
-def _plan(
-    name: str, variant: str | None, seed: int, spec: BackboneSpec, task: str, overrides: Overrides
-) -> RunPlan:
+def _oracle_plan(spec: BackboneSpec, task: str, overrides: Overrides, trained_fields: Sequence[str]) -> RunPlan:
+    """The oracle's run. Fields of the methods that run beside it, and the length of training, mean nothing to it."""
+    recipe = train_recipe(ORACLE, spec.name, task)
+    _, recipe = apply_overrides(ORACLE, {}, recipe, trained_fields, overrides.settings or {})
+    return RunPlan(ORACLE, None, None, recipe, seed=0)
+
+
+def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: str, overrides: Overrides) -> RunPlan:
     recipe = train_recipe(name, spec.name, task)
-    settings = dict(overrides.settings or {})
-    if name == ORACLE:
-        trained_only = {key: value for key, value in settings.items() if key in TrainRecipe.model_fields}
-        return RunPlan(name, None, None, apply_overrides(name, {}, recipe, (), trained_only)[1], seed)
     method = _method(name)
     fields = method_config(name, spec.name, variant)
-    fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), settings)
+    fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), overrides.settings or {})
     if overrides.epochs is not None:
         recipe = recipe.with_length(overrides.epochs)
     try:

@@ -8,6 +8,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -38,7 +39,8 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._what, self._total, self._task = "", 0, None
+        self._what, self._total = "", 0
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -61,4 +63,5 @@ class RunProgress:
         if self._task is not None:
             self._bar.update(self._task, completed=done, note=note)
         if not self.console.is_terminal and (done % max(1, self._total // LOG_EVERY) == 0 or done == self._total):
-            self.console.print(f"{self._what}: {done}/{self._total} {note}".rstrip(), highlight=False)
+            line = f"{self._what}: {done}/{self._total} {note}".rstrip()
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)

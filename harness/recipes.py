@@ -5,6 +5,7 @@ numbers a published run should reach stand in `paper.toml`. Defaults of a method
 so an entry here is a difference from them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -22,7 +23,7 @@ ORACLE = "oracle"
 class TrainRecipe(BaseModel):
     """Optimisation of one run. Learning rates are base rates: `lr = base_lr · (batch · accumulation) / 256`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: float = Field(20, gt=0, description="passes over the training split")
     warmup_epochs: float = Field(2, ge=0, description="linear warm-up, part of `epochs`")
@@ -39,7 +40,7 @@ class TrainRecipe(BaseModel):
     image_statistics: Literal["imagenet", "clip"] = Field(
         "imagenet", description="normalisation of images; the published runs used imagenet"
     )
-    eval_split: Literal["test", "val"] = Field("test", description="val is for searching recipes; tables take test only")
+    eval_split: Literal["test", "val"] = Field("test", description="val is for searching recipes, no table takes it")
     eval_batch_size: int = Field(32, ge=1, description="samples a batch in evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute decoder layers in the backward pass")
     tuning: str = Field("published values", description="where the values come from, and what was searched")
@@ -55,7 +56,13 @@ class TrainRecipe(BaseModel):
         return self.base_lr * self.batch_size * self.accumulation * processes / 256
 
     def with_length(self, epochs: float) -> "TrainRecipe":
-        """The same recipe over another number of epochs, the warm-up kept in proportion."""
+        """The same recipe over another number of epochs, the warm-up kept in proportion.
+
+        Raises:
+            UserError: `epochs` is not a finite number above 0.
+        """
+        if not (math.isfinite(epochs) and epochs > 0):
+            raise UserError(f"--epochs {epochs:g}: give a number above 0")
         return self.model_copy(update={"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs})
 
 
@@ -152,7 +159,8 @@ def apply_overrides(
             fields[field] = value
         else:
             known = ", ".join([*TrainRecipe.model_fields, *method_fields])
-            raise UserError(f"--set {key}: neither the recipe nor {name} has it; fields: {known}")
+            hint = "" if owner else f" (METHOD.{field} sets it for one method)"
+            raise UserError(f"--set {key}: neither the recipe nor {name} has it{hint}; fields: {known}")
     try:
         return fields, TrainRecipe(**{**recipe.model_dump(), **updates})
     except ValidationError as error:

@@ -35,24 +35,33 @@ def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: boo
 
     Returns:
         All records, old and new.
+
+    Raises:
+        UserError: a run that cannot be made; before the first one starts.
     """
     result = SweepResult()
+    runner.check(plans)
     with RunProgress(console) as progress:
         for plan in plans:
             found = None if force else find_record(runner.results_dir, spec_hash(runner.spec_of(plan)))
             if found is not None and found.status == "completed":
-                console.print(f"{plan.label} seed {plan.seed}: recorded already, {found.run_id}; --force runs it again")
+                note = f"recorded already, {found.run_id}; --force runs it again"
+                _say(console, f"{plan.label} seed {plan.seed}: {note}")
                 result.records.append(found)
                 result.skipped += 1
                 continue
             record = runner.run(plan, progress)
             result.records.append(record)
-            console.print(f"{plan.label} seed {plan.seed}: {_outcome(record)}", highlight=False)
+            _say(console, f"{plan.label} seed {plan.seed}: {_outcome(record)}")
     return result
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _outcome(record: Record) -> str:
     if record.status != "completed":
         return f"{record.status}: {record.error}"
     values = [f"{name} {metric.value:.2f}" for name, metric in record.metrics.items() if metric.value is not None]
-    return f"completed: {', '.join(values) or 'no accuracy (random weights)'}"
+    return f"completed: {', '.join(values) or 'no accuracy'}"

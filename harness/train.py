@@ -13,9 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from harness.data.collate import Collator, Example
+from harness.errors import UserError
 from harness.recipes import TrainRecipe
 from harness.schedule import learning_rate
-from methods.base import Batch
+from methods.base import IGNORE_INDEX, Batch
 
 WARMUP_STEPS = 3
 """Steps left out of the step times: allocation, autotuning and caches settle in them."""
@@ -92,6 +93,7 @@ def train(
 
     Raises:
         TrainingFailedError: the loss is NaN or infinite; the parameters are those before that step.
+        UserError: `max_length` cuts off every answer of a batch.
     """
     generator = torch.Generator().manual_seed(seed)
     loader: DataLoader[Example] = DataLoader(
@@ -125,9 +127,9 @@ def train(
             loss = _step(prepared, optimizer, group, rate, recipe, accelerator, step + 1)
             result.losses.append(loss)
             result.step_s.append(time.perf_counter() - begun)
+            result.total_s = time.perf_counter() - started
+            result.epochs = len(result.losses) / per_epoch
             on_step(step + 1, loss, rate)
-    result.total_s = time.perf_counter() - started
-    result.epochs = len(result.losses) / per_epoch
     accelerator.wait_for_everyone()
     return result
 
@@ -142,6 +144,11 @@ def _groups_of(loader: Iterable[dict[str, Any]], size: int) -> Iterator[list[Bat
             group = []
     if group:
         yield group
+
+
+def _check_answers(batch: Batch, recipe: TrainRecipe) -> None:
+    if batch.labels_BL is not None and not bool((batch.labels_BL != IGNORE_INDEX).any()):
+        raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a batch; give more")
 
 
 def _step(
@@ -160,6 +167,7 @@ def _step(
     for index, batch in enumerate(group):
         is_last = index == len(group) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):
+            _check_answers(batch, recipe)
             loss = model(batch.to(accelerator.device))
             value = loss.item()
             if not math.isfinite(value):

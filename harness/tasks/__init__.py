@@ -65,12 +65,16 @@ class Task(Protocol):
         """Samples of the evaluation split."""
         ...
 
+    def require_oracle(self, recipe: Any) -> None:
+        """Raise UserError where the data has no words for its images, so that the oracle cannot be asked."""
+        ...
+
     def evaluate(self, model: Any, recipe: Any, preprocessor: Any, on_progress: OnProgress) -> Evaluation:
         """Decode and score the evaluation split with a tuned model."""
         ...
 
     def evaluate_oracle(self, model: Any, recipe: Any, preprocessor: Any, on_progress: OnProgress) -> Evaluation:
-        """The same with every image told in words; raises UserError where the data has no such words."""
+        """The same with every image told in words; raises as `require_oracle`."""
         ...
 
 

@@ -11,7 +11,7 @@ from harness.data.images import ImagePreprocessor
 from harness.data.jsonio import read_json
 from harness.data.mini.build import ensure_mini
 from harness.data.problem import Problem
-from harness.data.prompts import build_prompt
+from harness.data.prompts import Prompt, build_prompt
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 from harness.evaluate import answer_problems
@@ -41,6 +41,7 @@ class ScienceQATask:
             skip_bad_images=options.skip_bad_images,
         )
         self.set = loaded.without(check_images(loaded.all_problems(), skip_bad=options.skip_bad_images))
+        self.has_captions = "captions.json" in loaded.sha256
 
     def data(self, recipe: TrainRecipe) -> Data:
         """The record's data section."""
@@ -56,33 +57,54 @@ class ScienceQATask:
 
     def train_examples(self, recipe: TrainRecipe) -> list[Example]:
         """Prompt, answer and image of every training problem."""
-        problems = self.set.problems["train"]
-        prompts = [build_prompt(p, recipe.prompt_format, recipe.use_caption) for p in problems]
+        problems = self._problems("train")
+        prompts = self._prompts(problems, recipe)
         return [Example(p.qid, q.prompt, q.answer, p.image) for p, q in zip(problems, prompts, strict=True)]
 
     def evaluation_size(self, recipe: TrainRecipe) -> int:
         """Problems of the evaluation split."""
-        return len(self.set.problems[recipe.eval_split])
+        return len(self._problems(recipe.eval_split))
 
     def evaluate(
         self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
     ) -> Evaluation:
         """Answer and score the evaluation split."""
-        return self._evaluate(model, self.set.problems[recipe.eval_split], recipe, preprocessor, on_progress)
+        return self._evaluate(model, self._problems(recipe.eval_split), recipe, preprocessor, on_progress)
 
     def evaluate_oracle(
         self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
     ) -> Evaluation:
         """The same with each image replaced by its scene in words, behind the hint."""
+        scenes = self._scenes(recipe)
+        told = [
+            replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
+            for p in self._problems(recipe.eval_split)
+        ]
+        return self._evaluate(model, told, recipe, preprocessor, on_progress)
+
+    def require_oracle(self, recipe: TrainRecipe) -> None:
+        """Every image of the evaluation split must have its scene in words."""
+        self._scenes(recipe)
+
+    def _scenes(self, recipe: TrainRecipe) -> dict[str, str]:
         path = self.set.root / "scenes.json"
         if not path.exists():
             raise UserError(f"{path}: not there; the oracle needs every image in words: run it on the procedural set")
         scenes = read_json(path)
-        told = [
-            replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
-            for p in self.set.problems[recipe.eval_split]
-        ]
-        return self._evaluate(model, told, recipe, preprocessor, on_progress)
+        for problem in self._problems(recipe.eval_split):
+            if problem.image and not (isinstance(scenes, dict) and isinstance(scenes.get(problem.qid), str)):
+                raise UserError(f"{path}: problem {problem.qid}: its image is not told in words")
+        return scenes
+
+    def _problems(self, split: str) -> Sequence[Problem]:
+        if not self.set.problems[split]:
+            raise UserError(f"{self.set.root}: split {split!r} holds no problem that can be used")
+        return self.set.problems[split]
+
+    def _prompts(self, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Prompt]:
+        if recipe.use_caption and not self.has_captions:
+            raise UserError(f"--set use_caption: {self.set.root} has no captions.json; leave it false")
+        return [build_prompt(p, recipe.prompt_format, recipe.use_caption) for p in problems]
 
     def _evaluate(
         self,
@@ -94,12 +116,12 @@ class ScienceQATask:
     ) -> Evaluation:
         started = time.perf_counter()
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
-        prompts = [build_prompt(p, recipe.prompt_format, recipe.use_caption) for p in asked]
+        prompts = self._prompts(asked, recipe)
         rows = answer_problems(
             model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress
         )
         decoded = time.perf_counter()
-        scores = score_scienceqa(self.set.problems[recipe.eval_split], {row["qid"]: row["choice"] for row in rows})
+        scores = score_scienceqa(self._problems(recipe.eval_split), {row["qid"]: row["choice"] for row in rows})
         metrics = {
             column: Metric(value=score.value, n=score.n, stderr=score.stderr, reason=score.reason)
             for column, score in scores.items()
