@@ -75,6 +75,26 @@ class Layout(_Model):
         return self
 
 
+class CostFigure(_Model):
+    """A figure of computed cost: what it compares, over what, and the one number that the text reads off it."""
+
+    title: str
+    input_space: str
+    """Series whose visual tokens are part of the input."""
+    memory_space: str
+    """Series whose visual tokens are entries of the FFNs."""
+    text_lengths: tuple[int, ...]
+    visual_tokens: tuple[int, ...]
+    model: str
+    """Preset whose language model is meant."""
+    vision_width: int = Field(gt=0)
+    vision_blocks: int = Field(gt=0)
+    projector_dim: int = Field(gt=0)
+    claim: float
+    claim_text_length: int = Field(gt=0)
+    claim_visual_tokens: int = Field(gt=0)
+
+
 class Disagreement(_Model):
     """Where the paper contradicts itself or what it builds on, and what is taken here."""
 
@@ -87,6 +107,7 @@ class Disagreement(_Model):
 class Paper(_Model):
     official_splits: dict[str, dict[str, int]]
     tables: dict[str, Layout]
+    figures: dict[str, CostFigure]
     rows: tuple[PaperRow, ...]
     disagreements: tuple[Disagreement, ...]
 
@@ -118,6 +139,11 @@ def layout(table: int) -> Layout:
     if str(table) not in tables:
         raise UserError(f"--table {table}: there is no such table; choose one of {', '.join(sorted(tables))}")
     return tables[str(table)]
+
+
+def cost_figure(figure: int) -> CostFigure:
+    """What a figure of computed cost shows; the paper's only one is its Figure 2."""
+    return load_paper().figures[str(figure)]
 
 
 def paper_rows(table: int) -> list[PaperRow]:

@@ -128,12 +128,13 @@ def parallel_adapter_products(module: str, adapters: Iterable[Any], rows: int) -
 
 
 def routed_adapter_products(
-    module: str, adapter: RoutedAdapter, rows: int, weight_rows: int, *, input_grad: bool, routed: bool = True
+    module: str, adapter: nn.Module, rows: int, weight_rows: int, *, input_grad: bool, routed: bool = True
 ) -> list[Product]:
     """RepAdapter with router on `rows` rows, mixed by `weight_rows` rows of routing weights.
 
     Each group of the output reads its own part of every expert's bottleneck. `routed`: the weights are computed here.
     """
+    assert isinstance(adapter, RoutedAdapter)
     experts, groups, columns, inner = adapter.up_EGOA.shape
     products = [
         linear(module, adapter.down, rows, input_grad=input_grad),

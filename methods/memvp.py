@@ -91,6 +91,7 @@ class MemVP(nn.Module):
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
         assert self.memory.projector is not None
+        assert self.memory.projector is not None
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
         return {"s_BEJP": F.silu(self.memory.projector.down(features_BJC[:, 1:]))[:, None]}

@@ -103,7 +103,15 @@ def flops_text(methods: Sequence[str], model: str, format: str = "markdown", **o
 
 def _markdown(rows: Sequence[FlopsRow]) -> str:
     totals = [
-        (*(row[key] for key in ("method", "model", "phase", "batch", "text_length", "visual_tokens")), _giga(row["total"]))  # type: ignore[literal-required]
+        (
+            row["method"],
+            row["model"],
+            row["phase"],
+            row["batch"],
+            row["text_length"],
+            row["visual_tokens"],
+            _giga(row["total"]),
+        )
         for row in rows
     ]
     modules = [

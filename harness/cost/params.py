@@ -9,12 +9,13 @@ from typing import Any, TypedDict
 from tabulate import tabulate
 from torch import nn
 
+from harness.backbone import Backbone
 from harness.cost.meta import attach_on_meta, cost_spec, method_names
 from harness.errors import UserError
 from harness.paper import load_paper, printed_trainable
 from harness.sections import ModuleCount, Parameters
 from methods import get_method
-from methods.base import Backbone, adapter_parameters
+from methods.base import adapter_parameters
 
 _UNITS = {"M": 10**6, "B": 10**9}
 _MODULE_DEPTH = 2
