@@ -1,0 +1,130 @@
+"""The small world: which things there are, what they look like, and how a scene is drawn by lot.
+
+A scene holds one to four things, one a quadrant. Shapes and colours never repeat within a scene, so that
+"the star" or "the red thing" names exactly one of them. All vocabularies are sampled uniformly: that symmetry is
+what keeps the questions free of leaks (a wrong option is as likely a word as the right one).
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "heart")
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 30, 36),
+    "orange": (244, 132, 20),
+    "yellow": (248, 224, 40),
+    "green": (36, 150, 56),
+    "cyan": (40, 200, 220),
+    "blue": (36, 68, 210),
+    "purple": (122, 40, 168),
+    "pink": (246, 136, 186),
+}
+TEXTURES = ("plain", "striped", "dotted", "checked")
+OUTLINES: dict[str, tuple[int, int, int]] = {"black": (0, 0, 0), "white": (255, 255, 255), "brown": (112, 58, 16)}
+SIZES: dict[str, float] = {"small": 17.0, "medium": 23.0, "large": 30.0}  # width in pixels of the 64-pixel image
+PLACES: dict[str, tuple[int, int]] = {  # centre of the quadrant in pixels
+    "top-left": (16, 16),
+    "top-right": (48, 16),
+    "bottom-left": (16, 48),
+    "bottom-right": (48, 48),
+}
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "gray": (150, 150, 150),
+    "slate": (72, 80, 104),
+    "mint": (168, 206, 184),
+}
+NUMBERS = ("one", "two", "three", "four")
+DIRECTIONS = ("left", "right", "above", "below")
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One thing of a scene: six words that can be asked for, and the jitter that only the picture shows."""
+
+    shape: str
+    colour: str
+    texture: str
+    outline: str
+    size: str
+    place: str
+    shift: tuple[float, float]  # pixels off the quadrant's centre
+    phase: float  # of the texture, in [0, 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One to four things on a background. The order of the things is random and carries no meaning."""
+
+    things: tuple[Thing, ...]
+    background: str
+
+    @property
+    def count(self) -> str:
+        """The number of things, in words."""
+        return NUMBERS[len(self.things) - 1]
+
+    def present(self, attribute: str) -> set[str]:
+        """The values of an attribute (`"colour"`, `"shape"`, …) that occur in the scene."""
+        return {getattr(thing, attribute) for thing in self.things}
+
+
+VOCABULARY: dict[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "texture": TEXTURES,
+    "outline": tuple(OUTLINES),
+    "size": tuple(SIZES),
+    "place": tuple(PLACES),
+    "background": tuple(BACKGROUNDS),
+}
+
+
+def sample_scene(
+    rng: Random,
+    count: int,
+    textures: list[str] | None = None,
+    places: list[str] | None = None,
+) -> Scene:
+    """Draw a scene of `count` things (1 to 4); `textures` or `places` fix these words, one a thing."""
+    shapes = rng.sample(SHAPES, count)
+    colours = rng.sample(list(COLOURS), count)
+    places = places or rng.sample(list(PLACES), count)
+    things = []
+    for i in range(count):
+        size = rng.choice(list(SIZES))
+        slack = (31.0 - SIZES[size]) / 2
+        things.append(
+            Thing(
+                shape=shapes[i],
+                colour=colours[i],
+                texture=textures[i] if textures else rng.choice(TEXTURES),
+                outline=rng.choice(list(OUTLINES)),
+                size=size,
+                place=places[i],
+                shift=(rng.uniform(-slack, slack), rng.uniform(-slack, slack)),
+                phase=rng.random(),
+            )
+        )
+    return Scene(tuple(things), rng.choice(list(BACKGROUNDS)))
+
+
+def aligned_places(rng: Random) -> list[str]:
+    """Two quadrants side by side or one above the other, in random order."""
+    pairs = [
+        ["top-left", "top-right"],
+        ["bottom-left", "bottom-right"],
+        ["top-left", "bottom-left"],
+        ["top-right", "bottom-right"],
+    ]
+    pair = rng.choice(pairs)
+    return pair if rng.random() < 0.5 else pair[::-1]
+
+
+def relation(first: Thing, second: Thing) -> str | None:
+    """Where `first` is, seen from `second`: left, right, above, below; None when they stand diagonally."""
+    (x1, y1), (x2, y2) = PLACES[first.place], PLACES[second.place]
+    if (x1 != x2) == (y1 != y2):
+        return None
+    if x1 != x2:
+        return "left" if x1 < x2 else "right"
+    return "above" if y1 < y2 else "below"

@@ -1,0 +1,62 @@
+"""Initial weights that let a small Llama find things in its context within a hundred steps.
+
+Answering "which option is the word that the context names" takes two steps of attention: an option's word must know
+the letter just before it, and must find its like elsewhere. From random weights both appear together, after more than a
+thousand steps at chance. So half of the heads start as one of the two: in even layers they look one token back, in
+odd layers at like tokens. Values, outputs and everything else start at random, and all weights are trained.
+
+Legend: H heads, D head width, E hidden width. Rotary pairs are (i, i + D/2), as in transformers' Llama.
+"""
+
+import torch
+from transformers import LlamaForCausalLM
+
+HEADS_PREPARED = 2
+CONSTANT = 0.5  # first coordinate of every token's embedding: what "one back" is built on
+BACK_SCALE, BACK_PAIRS = 1.6, 6  # strength and number of the fast rotary pairs that point one token back
+LIKE_SCALE = 0.22  # std of the shared query and key weights of heads that look for like tokens
+
+
+@torch.no_grad()
+def prepare_attention(model: LlamaForCausalLM) -> None:
+    """Set the first two heads of every layer and the embeddings' first coordinate.
+
+    The other heads' keys start as copies of their queries. Residual outputs start small, as in GPT-2, so that what a
+    token is stays readable for the heads of later layers.
+    """
+    residual_scale = (2 * len(model.model.layers)) ** -0.5
+    heads = model.config.num_attention_heads
+    width = model.config.hidden_size // heads
+    model.get_input_embeddings().weight[:, 0] = CONSTANT
+    for index, layer in enumerate(model.model.layers):
+        layer.self_attn.o_proj.weight.mul_(residual_scale)
+        layer.mlp.down_proj.weight.mul_(residual_scale)
+        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+        query_HDE = layer.self_attn.q_proj.weight.view(heads, width, -1)[:HEADS_PREPARED]
+        key_HDE = layer.self_attn.k_proj.weight.view(heads, width, -1)[:HEADS_PREPARED]
+        if index % 2 == 0:
+            _look_one_back(query_HDE, key_HDE)
+        else:
+            _look_for_the_like(query_HDE, key_HDE)
+
+
+def _look_one_back(query_HDE: torch.Tensor, key_HDE: torch.Tensor) -> None:
+    """Constant keys, and queries turned back by one position: the product peaks at distance one."""
+    half = query_HDE.shape[1] // 2
+    angles = 10000.0 ** (-torch.arange(BACK_PAIRS) / half)
+    query_HDE.mul_(0.1)
+    key_HDE.mul_(0.1)
+    key_HDE[:, :BACK_PAIRS, 0] = BACK_SCALE
+    query_HDE[:, :BACK_PAIRS, 0] = BACK_SCALE * angles.cos()
+    query_HDE[:, half : half + BACK_PAIRS, 0] = -BACK_SCALE * angles.sin()
+
+
+def _look_for_the_like(query_HDE: torch.Tensor, key_HDE: torch.Tensor) -> None:
+    """Query and key weights alike, on the slow rotary pairs only: like content attracts at any distance."""
+    half = query_HDE.shape[1] // 2
+    weight_HDE = LIKE_SCALE * torch.randn(query_HDE.shape)
+    weight_HDE[:, : half // 2] = 0
+    weight_HDE[:, half : half + half // 2] = 0
+    weight_HDE[:, :, 0] = 0
+    query_HDE.copy_(weight_HDE)
+    key_HDE.copy_(weight_HDE)

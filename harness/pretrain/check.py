@@ -1,0 +1,85 @@
+"""The two checks of the tiny backbone itself: the oracle and the retrieval of captions."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from harness.data.mini.build import Item, sample_items
+from harness.data.mini.grammar import caption, describe
+from harness.data.mini.world import sample_scene
+from harness.data.problem import Problem
+from harness.data.prompts import LETTERS, build_prompt, tokenize_prompt
+from harness.pretrain.clip import pictures, tokenize_captions
+from harness.pretrain.tokenizer import MAX_POSITIONS
+
+SEEN_BY_NONE = 1_000_003  # seed of the scenes on which retrieval is measured
+
+
+def load_clip(folder: Path) -> CLIP:
+    """The CLIP model in `folder` (open_clip's layout) in float32, ready for inference."""
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    model = CLIP(**config)
+    state = load_file(folder / "open_clip_model.safetensors")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return model.eval()
+
+
+def load_llm(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The language model in `folder` in float32 and its tokenizer."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
+@torch.no_grad()
+def retrieval_accuracy(
+    model: CLIP, tokenizer: PreTrainedTokenizerFast, images: int = 512, among: int = 128, seed: int = SEEN_BY_NONE
+) -> float:
+    """Share of unseen pictures whose own caption scores highest among those of `among` pictures."""
+    rng = Random(seed)
+    right = 0
+    for _ in range(images // among):
+        scenes = [sample_scene(rng, rng.randint(1, 4)) for _ in range(among)]
+        image_BE = model.encode_image(pictures(scenes), normalize=True)
+        ids_BT = tokenize_captions(tokenizer, [caption(scene, rng, 0) for scene in scenes])
+        text_BE = model.encode_text(ids_BT, normalize=True)
+        right += int(((image_BE @ text_BE.T).argmax(-1) == torch.arange(among)).sum())
+    return right / (images // among * among)
+
+
+def test_items(mode: str, limit: int | None = None, seed: int = 0) -> list[Item]:
+    """Test problems of the mini benchmark: `image`, `text` (answer in the hint) or `none`."""
+    found = [item for item in sample_items(seed) if item.split == "test" and item.kind.mode == mode]
+    return found[:limit]
+
+
+def oracle_problem(item: Item) -> Problem:
+    """The item with its picture told in words behind the hint."""
+    draft = item.draft
+    hint = f"{draft.hint} {describe(draft.scene) if draft.scene else ''}".strip()
+    return Problem(item.qid, item.split, draft.question, draft.choices, draft.answer, hint=hint)
+
+
+@torch.no_grad()
+def oracle_accuracy(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]
+) -> dict[str, float]:
+    """Accuracy of the language model alone, over all items (`"all"`) and for each kind of question.
+
+    The letter is the most likely token of the whole vocabulary behind `The answer is`: anything else is wrong.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    for item in items:
+        problem = oracle_problem(item)
+        ids = tokenize_prompt(tokenizer, build_prompt(problem).scoring, MAX_POSITIONS).input_ids
+        token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
+        correct = tokenizer.decode([token]).strip() == LETTERS[problem.answer]
+        right[item.kind.name].append(correct)
+        right["all"].append(correct)
+    return {name: sum(values) / len(values) for name, values in right.items()}

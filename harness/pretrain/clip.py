@@ -1,0 +1,121 @@
+"""Training the tiny CLIP on pictures of the world and captions of them.
+
+Shapes: B pairs, C = 3 channels, H = W = 64 pixels, T text positions, E embedding.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from harness.data.images import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessor
+from harness.data.mini.grammar import caption
+from harness.data.mini.render import SIZE, render
+from harness.data.mini.world import Scene, sample_scene
+from harness.files import write_atomic
+from harness.pretrain.schedule import warmup_cosine
+
+WIDTH = 96
+BATCH = 128
+COUNTS = (1, 1, 1, 1, 2, 2, 3, 4)  # things a scene in training
+LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1.5e-3, 50, 0.05
+
+
+def model_config(vocab_size: int) -> dict[str, Any]:
+    """open_clip's `model_cfg`: a ViT of 8 blocks on 64 patches, a small causal text tower."""
+    narrow = {"width": WIDTH, "mlp_ratio": 2.0}
+    return {
+        "embed_dim": WIDTH,
+        "quick_gelu": False,
+        "vision_cfg": {"image_size": SIZE, "patch_size": 8, "layers": 8, "head_width": 24, **narrow},
+        "text_cfg": {"context_length": 64, "vocab_size": vocab_size, "layers": 2, "heads": 4, **narrow},
+    }
+
+
+def tokenize_captions(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int = 64) -> Tensor:
+    """Ids B×T: BOS, text, EOS, padding. EOS has the highest id, so open_clip's argmax pooling finds it."""
+    rows = []
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False)[: length - 2]
+        ids = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
+        rows.append(ids + [tokenizer.pad_token_id] * (length - len(ids)))
+    return torch.tensor(rows)
+
+
+def pictures(scenes: Sequence[Scene]) -> Tensor:
+    """Rendered and preprocessed as the benchmark does it, float32 B×C×H×W."""
+    preprocess = ImagePreprocessor(SIZE)
+    return torch.stack([preprocess(render(scene)) for scene in scenes])
+
+
+def train_clip(
+    out: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    steps: int,
+    report: Callable[[int, str], None],
+    save_every: int = 100,
+) -> dict[str, float]:
+    """Train contrastively and write `open_clip_config.json` and `open_clip_model.safetensors` into `out`.
+
+    Args:
+        out: folder of the CLIP model.
+        tokenizer: the world's tokenizer.
+        seed: of weights, scenes and captions.
+        steps: optimizer steps of `BATCH` fresh pairs.
+        report: called with the step and a short line.
+        save_every: steps between intermediate weights in `out`.
+
+    Returns:
+        steps, seconds and the last in-batch retrieval in training.
+    """
+    torch.manual_seed(seed)
+    rng = Random(seed + 2)
+    config = model_config(len(tokenizer))
+    model = CLIP(**config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
+    scheduler = warmup_cosine(optimizer, WARMUP, steps)
+    started, smooth, labels_B = time.monotonic(), 0.0, torch.arange(BATCH)
+    for step in range(1, steps + 1):
+        scenes = [sample_scene(rng, rng.choice(COUNTS)) for _ in range(BATCH)]
+        ids_BT = tokenize_captions(tokenizer, [caption(scene, rng) for scene in scenes])
+        image_BE, text_BE, scale = model(pictures(scenes), ids_BT)[:3]
+        logits_BB = scale * image_BE @ text_BE.T
+        loss = (F.cross_entropy(logits_BB, labels_B) + F.cross_entropy(logits_BB.T, labels_B)) / 2
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=4.6)
+        accuracy = (logits_BB.argmax(-1) == labels_B).float().mean().item()
+        smooth = 0.9 * smooth + 0.1 * accuracy
+        if step % 10 == 0:
+            report(step, f"loss {loss:.3f}, retrieved {smooth:.2f}")
+        if step % save_every == 0 or step == steps:
+            save_clip(model, config, out)
+    return {"steps": steps, "seconds": round(time.monotonic() - started, 1), "train_retrieval": round(smooth, 4)}
+
+
+def save_clip(model: CLIP, config: dict[str, Any], out: Path) -> None:
+    """Weights as float16 and the config in open_clip's own layout."""
+    state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomic(out / "open_clip_model.safetensors", save(state))
+    preprocess = {
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    }
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
+    write_atomic(out / "open_clip_config.json", text + "\n")

@@ -1,0 +1,164 @@
+"""Training the tiny Llama on the world's text.
+
+Shapes: B documents, L tokens, V vocabulary.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from harness.data.prompts import ANSWER_PREFIX, LETTERS
+from harness.files import write_atomic
+from harness.pretrain.attention_init import prepare_attention
+from harness.pretrain.schedule import warmup_cosine
+from harness.pretrain.text import STAGES, document
+from harness.pretrain.tokenizer import MAX_POSITIONS
+
+WIDTH, LAYERS, HEADS, FFN_WIDTH = 128, 8, 4, 352
+TOKENS_A_BATCH = 1600
+POOL_BATCHES = 8  # documents are drawn for so many batches at once and sorted by length: little padding
+LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
+MASTERED = 0.90  # letter accuracy (running mean) at which the curriculum goes on
+REST_WEIGHT = 0.3  # of the loss on all other tokens in the last stage; before it their noise would drown the letters
+
+
+def new_llm(vocab_size: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained model, its attention prepared by `prepare_attention`; torch's seed decides the weights."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=WIDTH,
+            intermediate_size=FFN_WIDTH,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            max_position_embeddings=MAX_POSITIONS,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            initializer_range=WIDTH**-0.5,
+        )
+    )
+    prepare_attention(model)
+    return model
+
+
+class Batches:
+    """Batches of documents of like length, about `TOKENS_A_BATCH` tokens each."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+        self.tokenizer = tokenizer
+        self.rng = Random(seed)
+        self.cue = tokenizer.encode(ANSWER_PREFIX, add_special_tokens=False)[-1]  # " is"
+        self.letters = torch.tensor([tokenizer.encode(f" {x}", add_special_tokens=False)[0] for x in LETTERS[:5]])
+        self._ready: list[list[list[int]]] = []
+
+    def next(self, stage: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids (B×L, padded on the right), where answer letters stand, and where there is loss at all."""
+        if not self._ready:
+            self._ready = self._draw(stage)
+        documents = self._ready.pop()
+        length = max(map(len, documents))
+        pad = self.tokenizer.pad_token_id
+        ids_BL = torch.tensor([ids + [pad] * (length - len(ids)) for ids in documents])
+        letters_BL = torch.isin(ids_BL, self.letters)
+        letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
+        return ids_BL, letters_BL, ids_BL != pad
+
+    def _draw(self, stage: int) -> list[list[list[int]]]:
+        tokenizer, pool, total = self.tokenizer, [], 0
+        while total < TOKENS_A_BATCH * POOL_BATCHES:
+            text = document(self.rng, stage)
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            pool.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id])
+            total += len(pool[-1])
+        pool.sort(key=len)
+        batches: list[list[list[int]]] = [[]]
+        for ids in pool:
+            if (len(batches[-1]) + 1) * len(ids) > TOKENS_A_BATCH:
+                batches.append([])
+            batches[-1].append(ids)
+        self.rng.shuffle(batches)
+        return [batch for batch in batches if batch]
+
+
+def _loss(
+    model: LlamaForCausalLM, ids_BL: Tensor, letters_BL: Tensor, scored_BL: Tensor, rest_weight: float
+) -> tuple[Tensor, Tensor, float | None]:
+    """The training loss, the loss on answer letters and their accuracy (None where there are none).
+
+    Padding is on the right of causal attention: nothing before it sees it, so no mask is needed.
+    """
+    logits = model(input_ids=ids_BL[:, :-1]).logits
+    targets, letters = ids_BL[:, 1:], letters_BL[:, 1:]
+    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    rest = scored_BL[:, 1:] & ~letters
+    letter_loss = losses[letters].sum() / letters.sum().clamp(min=1)
+    rest_loss = losses[rest].mean()
+    right = (logits[letters].argmax(-1) == targets[letters]).float()
+    accuracy = right.mean().item() if len(right) else None
+    return letter_loss + rest_weight * rest_loss, letter_loss.detach(), accuracy
+
+
+def train_llm(
+    out: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    steps: int,
+    report: Callable[[int, str], None],
+    save_every: int = 200,
+) -> dict[str, float]:
+    """Train and write `config.json` and `model.safetensors` (float16) into `out`.
+
+    Args:
+        out: folder of the language model; the tokenizer is there already.
+        tokenizer: the world's tokenizer.
+        seed: of weights and documents.
+        steps: optimizer steps.
+        report: called with the step and a short line.
+        save_every: steps between intermediate weights in `out`.
+
+    Returns:
+        steps, seconds and the last letter accuracy in training.
+    """
+    torch.manual_seed(seed)
+    model = new_llm(len(tokenizer), tokenizer)
+    batches = Batches(tokenizer, seed + 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
+    scheduler = warmup_cosine(optimizer, WARMUP, steps)
+    started, stage, smooth = time.monotonic(), 0, 0.25
+    for step in range(1, steps + 1):
+        last = stage == len(STAGES) - 1
+        loss, letter_loss, accuracy = _loss(model, *batches.next(stage), REST_WEIGHT if last else 0.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        if accuracy is not None:
+            smooth = 0.95 * smooth + 0.05 * accuracy
+        if smooth > MASTERED and not last:
+            stage, smooth = stage + 1, 0.25
+        if step % 20 == 0:
+            report(step, f"stage {stage}, letter loss {letter_loss:.3f}, letters right {smooth:.2f}, loss {loss:.3f}")
+        if step % save_every == 0 or step == steps:
+            save_llm(model, out)
+    return {"steps": steps, "seconds": round(time.monotonic() - started, 1), "train_letters": round(smooth, 4)}
+
+
+def save_llm(model: LlamaForCausalLM, out: Path) -> None:
+    """Weights as float16 (tied head left out) and the config, loadable by `LlamaForCausalLM.from_pretrained`."""
+    state = {
+        name: tensor.half().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"
+    }
+    write_atomic(out / "model.safetensors", save(state, metadata={"format": "pt"}))
+    config = {**model.config.to_diff_dict(), "architectures": ["LlamaForCausalLM"], "dtype": "float16"}
+    write_atomic(out / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,162 @@
+"""What the tiny language model reads: the world's facts, captions and questions, one document a line.
+
+Every question stands in the benchmark's own prompt, with the scene told in the context. Three habits make the
+in-context answer letters switch on early: a curriculum that begins with labelling the words of the options again, goes
+on to finding a named word and to scenes of one thing, and ends with everything; many questions about one scene in a
+document (dense supervision); repeated sequences.
+"""
+
+from random import Random
+
+from harness.data.mini import knowledge
+from harness.data.mini.grammar import caption, describe
+from harness.data.mini.questions import (
+    HINTED,
+    IMAGE_HINTS,
+    KINDS,
+    Draft,
+    SceneMaker,
+    of_shape,
+    one_thing,
+    sample_kind,
+)
+from harness.data.mini.world import NUMBERS, VOCABULARY, sample_scene
+from harness.data.problem import Problem
+from harness.data.prompts import build_prompt
+
+_ONE: list[SceneMaker] = [one_thing(name) for name in ("texture", "outline", "colour", "shape", "size", "place")]
+_MANY: list[SceneMaker] = [
+    of_shape("colour", "what is the colour of the {}?"),
+    of_shape("texture", "which texture does the {} have?"),
+    of_shape("place", "where on the map is the {}?"),
+]
+_WORDS = tuple(
+    sorted(
+        {word for words in VOCABULARY.values() for word in words}
+        | {*knowledge.NAMES, *knowledge.GOODS, *knowledge.COUNTRIES, *NUMBERS}
+        | {word for pair in knowledge.OPPOSITES for word in pair}
+    )
+)
+# shares of the sorts of documents in each stage; a stage ends when its answer letters are mastered
+STAGES: tuple[dict[str, float], ...] = (
+    {"label": 1.0},
+    {"find": 0.7, "label": 0.3},
+    {"one": 0.45, "dense one": 0.25, "find": 0.20, "label": 0.10},
+    {
+        "one": 0.12, "dense one": 0.05, "dense many": 0.11, "image": 0.30, "text": 0.13, "fact": 0.20,
+        "find": 0.03, "label": 0.01, "repeat": 0.01, "statement": 0.02, "caption": 0.02,
+    },
+)  # fmt: skip
+
+
+def document(rng: Random, stage: int) -> str:
+    """Draw one training text of a stage (an index of `STAGES`), without BOS and EOS."""
+    shares = STAGES[stage]
+    return _SORTS[rng.choices(list(shares), list(shares.values()))[0]](rng)
+
+
+def scene_context(draft: Draft) -> str:
+    """The context with the scene told in words: the draft's hint, if any, and the description."""
+    return f"{draft.hint} {describe(draft.scene) if draft.scene else ''}".strip()
+
+
+def ask(draft: Draft, hint: str, source: str = "QCM") -> str:
+    """Prompt and answer of a draft as the harness will write them."""
+    problem = Problem("0", "train", draft.question, draft.choices, draft.answer, hint=hint)
+    prompt = build_prompt(problem, f"{source}-A")
+    return prompt.prompt + prompt.answer
+
+
+def _options(rng: Random, right: str, others: list[str]) -> tuple[tuple[str, ...], int]:
+    choices = [right, *others]
+    rng.shuffle(choices)
+    return tuple(choices), choices.index(right)
+
+
+def _find(rng: Random) -> str:
+    """Three to five times: which option is the word that the question (or the context) names."""
+    lines = []
+    for _ in range(rng.randint(3, 5)):
+        right, *others = rng.sample(_WORDS, rng.choice((2, 3, 3, 4, 4)))
+        draft = Draft(f"Which word is {right}?", *_options(rng, right, others))
+        if rng.random() < 0.5:
+            draft = Draft("Which word is here?", draft.choices, draft.answer, f"the word {right} is here.")
+        lines.append(ask(draft, draft.hint))
+    return "\n".join(lines)
+
+
+def _repeat(rng: Random) -> str:
+    """Random words of the world, the same row twice or thrice."""
+    row = rng.choices(_WORDS, k=rng.randint(6, 16))
+    return "".join(f" {word}" for word in row * rng.choice((2, 3)))
+
+
+def _label(rng: Random) -> str:
+    """Four times: options, then three of their words again, each with its letter behind it."""
+    text = ""
+    for _ in range(4):
+        labelled = list(zip("ABCD", rng.sample(_WORDS, 4), strict=True))
+        text += "".join(f" ({letter}) {word}" for letter, word in labelled)
+        text += "".join(f" {word} is {letter}" for letter, word in rng.sample(labelled, 3))
+    return text
+
+
+def _dense(rng: Random, makers: list[SceneMaker], count: int) -> str:
+    """One description, several questions about it."""
+    scene = sample_scene(rng, count)
+    lines = [f"Context: {describe(scene)}"]
+    for maker in rng.choices(makers, k=rng.randint(3, 5)):
+        lines.append(ask(maker(rng, scene), "", "QM"))
+    return "\n".join(lines)
+
+
+def _one(rng: Random) -> str:
+    draft = rng.choice(_ONE)(rng)
+    return ask(draft, scene_context(draft))
+
+
+_IMAGE_KINDS = [kind for kind in KINDS if kind.mode == "image"]
+
+
+def _image(rng: Random) -> str:
+    """A picture question of any kind, half of them evenly over the kinds (the rare ones are the hard ones)."""
+    kind = rng.choice(_IMAGE_KINDS) if rng.random() < 0.6 else sample_kind(rng, "image")
+    draft = kind.make(rng)
+    hint = rng.choice(IMAGE_HINTS) if rng.random() < HINTED else ""
+    return ask(draft, f"{hint} {scene_context(draft)}".strip())
+
+
+def _text(rng: Random) -> str:
+    draft = sample_kind(rng, "text").make(rng)
+    return ask(draft, draft.hint)
+
+
+def _fact(rng: Random) -> str:
+    """Two or three questions without a context, one after the other."""
+    return "\n".join(ask(sample_kind(rng, "none").make(rng), "") for _ in range(rng.randint(1, 3)))
+
+
+_STATEMENTS = knowledge.statements()
+
+
+def _statement(rng: Random) -> str:
+    return " ".join(rng.sample(_STATEMENTS, 4))
+
+
+def _caption(rng: Random) -> str:
+    return caption(sample_scene(rng, rng.choice((1, 1, 2, 3))), rng)
+
+
+_SORTS = {
+    "find": _find,
+    "repeat": _repeat,
+    "label": _label,
+    "dense one": lambda rng: _dense(rng, _ONE, 1),
+    "dense many": lambda rng: _dense(rng, _MANY, rng.choice((2, 2, 3))),
+    "one": _one,
+    "image": _image,
+    "text": _text,
+    "fact": _fact,
+    "statement": _statement,
+    "caption": _caption,
+}
