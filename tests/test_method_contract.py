@@ -251,6 +251,25 @@ def test_other_llamas_work(name: str, overrides: dict[str, Any], sizes: dict[str
         close(model.step(batch.input_ids_BL[:, 9], state), after_prompt(model, batch))
 
 
+@pytest.mark.parametrize(("name", "overrides"), [variant for variant in VARIANTS if variant.values[1]])
+def test_ablations_in_half_precision_under_checkpointing(name: str, overrides: dict[str, Any]) -> None:
+    """What `tests/methods/test_execution.py` asks of the methods themselves."""
+    model = tuned_model(name, tiny_backbone(num_kv_heads=2, tie=True, dtype=torch.bfloat16), **overrides).train()
+    batch = random_batch(model.backbone, 3, 10, padding="left", has_image=MIXED)
+    assert model.hidden_states(batch)[0].dtype == torch.bfloat16
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.llm.gradient_checkpointing_enable({"use_reentrant": False})
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(batch).backward()
+        assert not dead(model)
+        gradients.append([p.grad.clone() for p in model.method.parameters()])  # type: ignore[union-attr]
+    assert all(gradient.dtype == torch.float32 for gradient in gradients[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 @each_method
 def test_building_it_twice_from_one_seed_gives_the_same_weights(name: str) -> None:
     first, second = (tuned_model(name, random=False).method.state_dict() for _ in range(2))
