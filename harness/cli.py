@@ -67,7 +67,7 @@ def run(
     clip: Annotated[str | None, typer.Option(help="open_clip ViT, NAME[:WEIGHTS] or local-dir:FOLDER.")] = None,
     weights: Annotated[str, typer.Option(help="pretrained, or random (cost only, no accuracy).")] = "pretrained",
     limit: Annotated[int | None, typer.Option(min=1, help="Records kept a split.")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0, help="Epochs instead of the recipe's.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead of epochs.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of a recipe or METHOD.key=value.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",

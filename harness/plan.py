@@ -87,7 +87,7 @@ def plan_runs(
     _check_seeds(seeds)
     rows = _rows(_expand(methods), ablations)
     _check_owners(overrides.settings or {}, {name for name, _ in rows})
-    trained_fields = [field for name, _ in rows if name != ORACLE for field in _method(name).Config.model_fields]
+    trained_fields = [field for name, _ in rows if name != ORACLE for field in named_method(name).Config.model_fields]
     plans = []
     for name, variant in rows:
         if name == ORACLE:
@@ -128,7 +128,7 @@ def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str
         if name == ORACLE or name in REFERENCES:
             rows.append(REFERENCES.get(name, (name, None)))
             continue
-        own = list(getattr(_method(name), "ablations", {}))
+        own = list(getattr(named_method(name), "ablations", {}))
         known |= dict.fromkeys(own)
         wanted = own if "all" in ablations else [asked for asked in ablations if asked in own]
         rows += [(name, variant) for variant in wanted] if ablations else [(name, None)]
@@ -149,7 +149,7 @@ def _oracle_plan(spec: BackboneSpec, task: str, overrides: Overrides, trained_fi
 
 def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: str, overrides: Overrides) -> RunPlan:
     recipe = train_recipe(name, spec.name, task)
-    method = _method(name)
+    method = named_method(name)
     fields = method_config(name, spec.name, variant)
     fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), overrides.settings or {})
     if overrides.epochs is not None:
@@ -162,7 +162,12 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
     return RunPlan(name, variant, config, recipe, seed)
 
 
-def _method(name: str) -> Any:
+def named_method(name: str) -> Any:
+    """The class of a method that a user named.
+
+    Raises:
+        UserError: nothing registers it.
+    """
     try:
         return get_method(name)
     except UnknownMethodError as error:

@@ -22,13 +22,17 @@ CLIP_CONFIG = {
 
 
 def save_llm(folder: Path, **changes: Any) -> Path:
-    """A random Llama and a tokenizer of bytes; its vocabulary also has room for the shipped tokenizer's ids."""
+    """A random Llama and a tokenizer of bytes; the vocabulary also has room for the shipped tokenizer's ids."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = {"vocab_size": 2048, "max_position_embeddings": 1024, "initializer_range": 0.2, **sizes, **changes}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(**config)).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+        llm = LlamaForCausalLM(LlamaConfig(**config))
+    tokenizer = byte_tokenizer()
+    with torch.no_grad():  # it says letters more than anything else, so that some answers are right and some wrong
+        llm.lm_head.weight[tokenizer.encode("ABCDE", add_special_tokens=False)] *= 8
+    llm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

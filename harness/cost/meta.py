@@ -1,6 +1,8 @@
 """A method on a backbone of shapes alone: real sizes, no weights, no memory."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 
 from harness.backbone import Backbone, load_backbone
 from harness.errors import UserError
+from harness.plan import named_method
 from harness.presets import PRESETS, BackboneSpec, resolve_spec
 from harness.recipes import method_config
 from methods import get_method, registry
@@ -33,8 +36,19 @@ def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> Ba
 
 
 def method_names(methods: Sequence[str]) -> list[str]:
-    """The names asked for; `all` stands for every registered method."""
-    return list(registry()) if list(methods) == ["all"] else list(methods)
+    """The names asked for; `all` stands for every registered method.
+
+    Raises:
+        UserError: nothing registers one of them.
+    """
+    if list(methods) == ["all"]:
+        return list(registry())
+    return [named_method(name).name for name in methods]
+
+
+def meta_backbone(spec: BackboneSpec) -> Backbone:
+    """The backbone's shapes, with no method attached."""
+    return load_backbone(spec, weights="random", device="meta")
 
 
 def attach_on_meta(
@@ -44,6 +58,7 @@ def attach_on_meta(
     *,
     settings: Mapping[str, Any] | None = None,
     num_patches: int | None = None,
+    pristine: Backbone | None = None,
 ) -> tuple[Backbone, Any]:
     """A fresh meta-device backbone of `spec` and the method attached to it, with its recipe for that model.
 
@@ -53,6 +68,7 @@ def attach_on_meta(
         variant: one of the method's ablations; None for the method itself.
         settings: fields of the config on top of the recipe; those that this method has not are left out.
         num_patches: patches of an image that the formulas take in place of the vision tower's own.
+        pristine: `meta_backbone(spec)`, copied rather than built anew where many methods are asked about.
 
     Returns:
         The backbone and the method, attached.
@@ -63,7 +79,8 @@ def attach_on_meta(
     method_class = get_method(name)
     known = method_class.Config.model_fields
     fields = method_config(name, spec.name, variant) | {k: v for k, v in (settings or {}).items() if k in known}
-    backbone = load_backbone(spec, weights="random", device="meta")
+    pristine = pristine or meta_backbone(spec)
+    backbone = replace(pristine, llm=deepcopy(pristine.llm), vision=deepcopy(pristine.vision))
     if num_patches is not None:
         backbone.vision.num_patches = num_patches
     try:

@@ -1,0 +1,464 @@
+"""The command line as a user meets it: help, errors of one line, runs, records, and what a killed run leaves."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from typer.main import get_command
+
+from harness import cli, requirements
+from harness.backbone import load_backbone
+from harness.metrics import COLUMNS
+from harness.presets import resolve_spec
+from harness.records import predictions_path, read_records, record_path
+from methods import get_method, registry
+from methods.checkpoint import load_adapter, load_adapter_state
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., "Done"]
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def base(small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> list[str]:
+    """A run that takes a moment."""
+    backbone = ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(mini_set)]
+    quick = ["--set", "batch_size=8", "--set", "accumulation=1", "--steps", "3"]
+    return ["run", *backbone, *quick, "--results", str(tmp_path / "results")]
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# Help
+
+
+def _commands() -> Iterator[list[str]]:
+    group: Any = get_command(cli.app)
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        yield from ([name, more] for more in inner) if inner else [[name]]
+
+
+@pytest.mark.parametrize("command", list(_commands()), ids=" ".join)
+def test_every_command_explains_itself(command: list[str], call: Run) -> None:
+    done = call(*command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert f"python -m harness {' '.join(command)}" in done.out
+    assert "Exit status: 0 done, 1 a run failed, 2 wrong use or something missing, 130 interrupted." in done.out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, harness.cli\n"
+        "sys.argv = ['harness', '--help']\n"
+        "try: harness.cli.main()\n"
+        "except SystemExit as ended: assert ended.code == 0\n"
+        "heavy = {'torch', 'transformers', 'open_clip', 'pandas', 'pydantic', 'numpy'}\n"
+        "print('heavy:', sorted(heavy & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "Usage:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_module_runs() -> None:
+    done = subprocess.run([sys.executable, "-m", "harness"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2  # no command given: the help, as a complaint
+    assert "Usage:" in done.stdout + done.stderr
+
+
+# Errors
+
+
+def _is_user_error(done: Done, message: str) -> None:
+    assert done.code == 2
+    assert done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
+    assert message in done.err
+    assert "Traceback" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --methods memvpp", "did you mean memvp"),
+        ("run --methods dehvf --ablation key_only", "did you mean keys_only"),
+        ("run --model tyny", "did you mean tiny"),
+        ("run --set nonsense", "give key=value"),
+        ("run --set bas_lr=1", "--set bas_lr: neither the recipe nor dehvf has it"),
+        ("run --set base_lr=fast", "--set base_lr: Input should be a valid number"),
+        ("run --set base_lr=NaN", "--set base_lr: "),
+        ("run --set lavin.base_lr=1", "lavin is no method of this run"),
+        ("run --seeds one", "--seeds one: give whole numbers"),
+        ("run --seeds -1", "--seeds -1"),
+        ("run --seeds ,", "--seeds: give at least one"),
+        ("run --steps 3 --epochs 2", "--steps and --epochs: give one"),
+        ("run --epochs 0", "--epochs 0: give a number above 0"),
+        ("run --epochs nan", "--epochs nan"),
+        ("run --device gpu", "--device gpu: no such device"),
+        ("run --device meta", "--device meta: give cpu, cuda"),
+        ("run --device cuda:99", "--device cuda:99: torch can use"),
+        ("run --dtype int8", "--dtype int8: give float32, bfloat16"),
+        ("run --weights half", "--weights half: give pretrained or random"),
+        ("run --model 7b", "--data-root DIR: needed for LLaMA-7B"),
+        ("run --model 7b --data-root {data}", "the weights of huggyllama/llama-7b are not on this machine"),
+        ("run --model bench --data-root {data}", "give --weights random"),
+        ("run --model 7b --clip ViT-L-14:openai --data-root {data}", "give ViT-L-14-quickgelu:openai"),
+        ("run --task vqa --llm {llm} --clip {clip} --data-root {data}", "--task vqa: no such task"),
+        ("run --llm {llm} --clip {clip} --data-root nowhere", "nowhere: no such data folder"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --full", "calls itself the full ScienceQA"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --set prompt_format=XX", "unknown prompt format 'XX'"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
+        ("params --methods memvpp", "did you mean memvp"),
+        ("params --model vicuna", "no such preset; presets: tiny, 7b"),
+        ("table --table 9", "9"),
+        ("data check vqa --data-root {data}", "no such data set"),
+        ("data check scienceqa --data-root nowhere", "nowhere"),
+        ("score scienceqa --problems no.json --splits no.json --predictions no.json", "no.json"),
+    ],
+)
+def test_user_errors_are_one_line(
+    arguments: str, message: str, call: Run, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
+) -> None:
+    named = arguments.format(data=mini_set, llm=small_llm, clip=f"local-dir:{small_clip}").split()
+    results = ["--results", tmp_path] if named[0] == "run" else []
+    done = call(*named, *results)
+    _is_user_error(done, message)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run --limit 0", "--limit"),
+        ("run --limit many", "--limit"),
+        ("run --no-such-option", "--no-such-option"),
+        ("runn", "runn"),
+        ("table --format yaml", "--format"),
+        ("data check", "TASK"),
+    ],
+)
+def test_wrong_use(arguments: str, message: str, call: Run) -> None:
+    done = call(*arguments.split())
+    assert done.code == 2
+    assert message.lower() in done.err.lower()
+    assert "Traceback" not in done.out + done.err
+
+
+def test_a_run_that_cannot_be_made_stops_the_sweep_before_it_starts(
+    call: Run, base: list[str], mini_set: Path, tmp_path: Path
+) -> None:
+    silent = shutil.copytree(mini_set, tmp_path / "silent")
+    (silent / "scenes.json").unlink()
+    base[base.index("--data-root") + 1] = str(silent)
+    done = call(*base, "--methods", "memvp,oracle")
+    _is_user_error(done, "scenes.json: not there; the oracle needs every image in words")
+    assert "training" not in done.out
+    assert not (tmp_path / "results").exists()
+
+
+# What is shown without running
+
+
+def test_methods_lists_the_registry(call: Run) -> None:
+    listed = json.loads(call("methods", "--format", "json").out)
+    assert [row["method"] for row in listed] == list(registry())
+    assert all(row["what"] and row["paper"] and row["url"].startswith("https://") for row in listed)
+    text = call("methods").out
+    assert all(row["title"] in text for row in listed)
+
+
+@pytest.mark.parametrize("format", ["markdown", "latex", "csv", "json", "html"])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_tables_without_records(number: int, format: str, call: Run, tmp_path: Path) -> None:
+    done = call("table", "--table", number, "--format", format, "--results", tmp_path)
+    assert done.code == 0
+    if format == "json":
+        cells = [cell for row in json.loads(done.out) for cell in row["metrics"].values()]
+        assert cells and all(cell["value"] is None for cell in cells)
+    elif format != "csv":  # there a missing number is an empty field
+        assert "n/a" in done.out
+
+
+def _rows_of(text: str) -> list[dict[str, Any]]:
+    """The JSON objects that a text begins with."""
+    decoder, rows = json.JSONDecoder(), []
+    while text.lstrip().startswith("{"):
+        row, end = decoder.raw_decode(text.lstrip())
+        rows.append(row)
+        text = text.lstrip()[end:]
+    return rows
+
+
+def test_dry_run_says_what_would_be_done(call: Run, base: list[str], tmp_path: Path) -> None:
+    done = call(*base, "--methods", "memvp,dehvf,oracle", "--set", "memvp.base_lr=0.5", "--dry-run")
+    assert done.code == 0 and "nothing is missing" in done.out
+    memvp, dehvf, oracle = _rows_of(done.out)
+    assert (memvp["run"], memvp["train"]["base_lr"], memvp["train"]["batch_size"]) == ("memvp", 0.5, 8)
+    assert memvp["learning_rate"] == pytest.approx(0.5 * 8 / 256)
+    assert memvp["steps"] == dehvf["steps"] == 3
+    assert dehvf["trainable"] > 0 and dehvf["method"]["num_groups"] == 4
+    assert all(row[key] > 0 for row in (memvp, dehvf) for key in ("free_memory_gib", "trainable_paper_convention"))
+    assert oracle["run"] == "oracle" and "trainable" not in oracle
+    assert not (tmp_path / "results").exists()
+
+
+def test_dry_run_of_the_paper_says_what_is_missing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.dryrun._matmul_rate", lambda spec, machine: 1e12)
+    monkeypatch.setattr("harness.dryrun.free_memory", lambda device: 2**30)
+    done = call("run", "--model", "7b", "--methods", "memvp", "--dry-run")
+    assert done.code == 2
+    missing = [line for line in done.out.splitlines() if line.startswith("missing: ")]
+    assert [line for line in missing if "--data-root DIR" in line]
+    assert [line for line in missing if "huggyllama/llama-7b" in line and "--llm PATH" in line]
+    assert [line for line in missing if "ViT-L-14-quickgelu:openai" in line and "--clip" in line]
+    assert [line for line in missing if "GiB of memory on cpu, which has 1.0 GiB free" in line]
+    assert len(missing) == 4
+    (row,) = _rows_of(done.out)
+    assert (row["paper_trainable"], row["learning_rate"]) == ("3.9M", pytest.approx(1.125e-3))
+    assert "steps" not in row  # the data says how many there are
+
+
+# Runs
+
+
+def test_run_records_skips_and_runs_again(call: Run, base: list[str], mini_set: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    first = call(*base, "--methods", "memvp", "--seeds", "0,1")
+    assert first.code == 0
+    assert "memvp seed 1: training: 3/3 loss" in first.out
+    assert "| MemVP" in first.out and "n/a" in first.out  # the table: what ran, and what has not
+
+    records = read_records(results)
+    assert [(r.label, r.seed, r.status, r.steps, r.kind) for r in records] == [
+        ("memvp", 0, "completed", 3, "train"),
+        ("memvp", 1, "completed", 3, "train"),
+    ]
+    for record in records:
+        assert list(record.metrics) == list(COLUMNS)
+        assert record.metrics["Avg"].n == 12
+        assert record.parameters.trainable > 0 and record.backbone.llm == "small-llm"
+        assert record.epochs == pytest.approx(1.0) and record.data.split_sizes["train"] == 24
+        assert record.loss.first > 0 and record.times_s.train >= record.times_s.train_step_median > 0
+        rows = [json.loads(line) for line in predictions_path(record_path(record, results)).read_text().splitlines()]
+        assert len(rows) == 12 and set(rows[0]) == {"qid", "prompt_sha256", "raw", "choice", "gold"}
+        right = sum(row["choice"] == row["gold"] for row in rows)
+        assert 0 < right < 12
+        assert record.metrics["Avg"].value == pytest.approx(100 * right / 12)
+        assert record.parse_failures.count == sum(row["choice"] is None for row in rows)
+    assert records[0].loss != records[1].loss
+    assert len(files(results)) == 2 * 4  # a record, its predictions and the adapter's two files
+
+    scored = call(
+        *("score", "scienceqa", "--format", "json"),
+        *("--problems", mini_set / "problems.json", "--splits", mini_set / "pid_splits.json"),
+        *("--predictions", predictions_path(record_path(records[0], results))),
+    )
+    assert json.loads(scored.out)["IMG"]["value"] == records[0].metrics["IMG"].value
+
+    again = call(*base, "--methods", "memvp", "--seeds", "0,1,2")
+    assert again.code == 0 and again.out.count("recorded already") == 2
+    assert "seed 2: training" in again.out and "seed 0: training" not in again.out
+    assert read_records(results)[:2] == records
+
+    forced = call(*base, "--methods", "memvp", "--seeds", "0", "--force")
+    assert forced.code == 0 and "recorded already" not in forced.out
+    made_again = read_records(results)[0]
+    assert made_again.created > records[0].created
+    assert (made_again.metrics, made_again.loss) == (records[0].metrics, records[0].loss)  # from the same seed
+
+
+def test_the_saved_adapter_can_be_loaded(call: Run, base: list[str], small_llm: Path, small_clip: Path) -> None:
+    results = Path(base[base.index("--results") + 1])
+    assert call(*base, "--methods", "dehvf", "--seeds", "3").code == 0
+    (folder,) = (results / "adapters").rglob("seed3-*")
+    saved = load_adapter(folder)
+    record = read_records(results)[0]
+    assert saved.method == "dehvf"
+    assert saved.extra["backbone"]["weight_hash"] == record.backbone.weight_hash
+    backbone = load_backbone(resolve_spec("tiny", str(small_llm), f"local-dir:{small_clip}"))
+    chosen = get_method(saved.method)
+    method = chosen(backbone, chosen.Config(**saved.config))
+    load_adapter_state(folder, method)
+    assert sum(p.numel() for p in method.parameters()) == record.parameters.trainable
+
+
+def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str], tmp_path: Path) -> None:
+    done = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
+    assert done.code == 1
+    dehvf, memvp = read_records(tmp_path / "results")
+    assert (dehvf.label, dehvf.status) == ("dehvf", "completed")
+    assert (memvp.status, memvp.failed_step, memvp.steps, memvp.metrics) == ("failed", 3, 2, {})
+    assert memvp.error in ("loss is nan at step 3", "loss is inf at step 3")
+    assert f"failed: memvp seed 0: {memvp.error}" in done.out
+    names = files(tmp_path / "results")
+    assert not [name for name in names if "memvp" in name and not name.endswith(f"{memvp.spec_hash}.json")]
+
+    again = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
+    assert again.code == 1  # a failed run is no recorded run: it is tried again
+    assert again.out.count("recorded already") == 1 and "memvp seed 0: training" in again.out
+
+
+def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(call: Run, base: list[str], tmp_path: Path) -> None:
+    base[base.index("--steps") + 1] = "2"  # the first step's rate is 0, so that the second breaks it
+    done = call(*base, "--methods", "memvp", "--set", "base_lr=1e30")
+    assert done.code == 1
+    (record,) = read_records(tmp_path / "results")
+    assert (record.status, record.steps, record.failed_step, record.metrics) == ("failed", 2, None, {})
+    assert record.error.startswith("logits are NaN or infinite")
+
+
+def test_a_failure_leaves_no_answers_of_an_earlier_run(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.evaluate import EvaluationFailedError
+
+    assert call(*base, "--methods", "memvp").code == 0
+
+    def fail(*args: Any) -> None:
+        raise EvaluationFailedError("no")
+
+    monkeypatch.setattr("harness.tasks.scienceqa.answer_problems", fail)
+    assert call(*base, "--methods", "memvp", "--force").code == 1
+    assert [r.status for r in read_records(tmp_path / "results")] == ["failed"]
+    assert not [name for name in files(tmp_path / "results") if name.endswith(".jsonl")]
+
+
+def test_an_interrupted_run_is_recorded_and_made_later(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.runner.train", interrupt)
+        assert call(*base, "--methods", "memvp").code == 130
+    (record,) = read_records(tmp_path / "results")
+    assert (record.status, record.error, record.steps) == ("interrupted", "interrupted by the user", 0)
+    assert call(*base, "--methods", "memvp").code == 0
+    assert [r.status for r in read_records(tmp_path / "results")] == ["completed"]
+
+
+def test_no_record_without_its_predictions(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*args: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("harness.runner.write_predictions", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *base, "--methods", "memvp"])
+        cli.main()
+    assert read_records(tmp_path / "results") == []
+
+
+def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_path: Path) -> None:
+    base[base.index("--steps") + 1] = "30"
+    arguments = [*base, "--methods", "memvp", "--seeds", "0,1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "seed 1: training" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.read()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+    results = tmp_path / "results"
+    (before,) = read_records(results)
+    assert (before.seed, before.status) == (0, "completed")
+    assert call("table", "--results", results, "--model", "custom").code == 0
+    done = call(*arguments)
+    assert done.code == 0
+    assert "seed 0: recorded already" in done.out and "seed 1: training" in done.out
+    assert [(r.seed, r.status) for r in read_records(results)] == [(0, "completed"), (1, "completed")]
+    assert read_records(results)[0] == before
+    assert not [name for name in files(results) if Path(name).name.startswith(".") or name.endswith(".tmp")]
+
+
+def test_random_weights_have_no_accuracy(call: Run, base: list[str], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = call(*base, "--methods", "memvp", "--weights", "random")
+    assert done.code == 0 and "memvp seed 0: completed: no accuracy" in done.out
+    (record,) = read_records(results)
+    assert (record.status, record.backbone.weights) == ("completed", "random")
+    assert list(record.metrics) == list(COLUMNS)
+    for metric in record.metrics.values():
+        assert (metric.value, metric.stderr, metric.reason) == (None, None, "random weights have no accuracy")
+    assert not predictions_path(record_path(record, results)).exists()
+    table = call("table", "--results", results, "--format", "json", "--model", "custom")
+    assert all(cell["value"] is None for row in json.loads(table.out) for cell in row["metrics"].values())
+    assert "1 run left out: random weights" in call("table", "--results", results, "--model", "custom").out
+
+
+def test_steps_are_the_same_for_methods_with_other_batches(call: Run, base: list[str], tmp_path: Path) -> None:
+    assert call(*base, "--methods", "memvp,dehvf", "--set", "dehvf.batch_size=5", "--limit", "10").code == 0
+    dehvf, memvp = read_records(tmp_path / "results")
+    assert (dehvf.steps, dehvf.epochs) == (3, 1.5)
+    assert (memvp.steps, memvp.epochs) == (3, 1.5)
+    assert dehvf.data.limit == 10 and dehvf.metrics["Avg"].n == 10
+
+
+def test_half_precision_and_clipping(call: Run, base: list[str], tmp_path: Path) -> None:
+    more = ["--dtype", "bfloat16", "--set", "max_grad_norm=1.0", "--set", "gradient_checkpointing=true"]
+    assert call(*base, "--methods", "lavin", *more).code == 0
+    (record,) = read_records(tmp_path / "results")
+    assert record.backbone.dtype == "bfloat16" and record.config["train"]["max_grad_norm"] == 1.0
+
+
+def test_reference_rows_on_the_shipped_backbone(call: Run, mini_set: Path, tmp_path: Path) -> None:
+    quick = ["--steps", 1, "--limit", 6, "--set", "batch_size=4"]
+    done = call("run", "--methods", "blind,oracle", "--data-root", mini_set, "--results", tmp_path, *quick)
+    assert done.code == 0
+    blind, oracle = read_records(tmp_path)
+    assert (blind.label, blind.backbone.weights) == ("dehvf-no_visual_prompts", "shipped")
+    assert (oracle.kind, oracle.steps, oracle.parameters) == ("oracle", None, None)
+    assert not list((tmp_path / "adapters").rglob("*oracle*"))
+    adapter = next((tmp_path / "adapters").rglob("adapter_config.json"))
+    assert str(Path(torch.__file__).parents[1]) not in adapter.read_text() and str(ROOT) not in adapter.read_text()
+
+
+def test_real_records_run_through(call: Run, base: list[str], real_data: Path, tmp_path: Path) -> None:
+    base[base.index("--data-root") + 1] = str(real_data / "scienceqa150")
+    base[base.index("--steps") + 1] = "1"
+    assert call(*base, "--methods", "memvp", "--limit", "4").code == 0
+    (record,) = read_records(tmp_path / "results")
+    assert record.data.name == "scienceqa-subset" and record.metrics["Avg"].n == 4
