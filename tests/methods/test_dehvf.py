@@ -10,7 +10,7 @@ from torch import Tensor
 
 from methods.dehvf import DEHVF
 from methods.memory import VisualMemory
-from tests.backbones import random_batch, tiny_backbone, tiny_config, tuned_model
+from tests.backbones import random_batch, randomise, tiny_backbone, tiny_config, tuned_model
 from tests.methods import plain
 from tests.methods.sizes import paper_count, real_size_backbone
 
@@ -48,11 +48,19 @@ def cases(draw: Any) -> dict[str, Any]:
     }
 
 
+def sharpen(method: DEHVF) -> None:
+    """Make fusion weights differ between features, layers and sides, so that a mix-up shows."""
+    if method.config.fusion == "adaptive":
+        randomise(method.fuser, std=0.7)
+        randomise(method.queries, std=0.7)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=3, deadline=None)
 @given(case=cases(), explicit=st.sampled_from([None, True, False]))
 def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], explicit: bool | None) -> None:
     model = tuned_model("dehvf", tiny_backbone(**case["backbone"]), **case["config"], **VARIANTS[variant])
+    sharpen(model.method)
     bare = tiny_backbone(**case["backbone"])
     batch = random_batch(bare, case["batch"], case["length"], 3, "right", case["has_image"][: case["batch"]])
     params = dict(model.method.named_parameters())
@@ -72,6 +80,7 @@ def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], ex
 def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any]) -> None:
     backbone = tiny_backbone(**case["backbone"])
     model = tuned_model("dehvf", backbone, **case["config"])
+    sharpen(model.method)
     batch = random_batch(backbone, case["batch"], case["length"], has_image=case["has_image"][: case["batch"]])
     visual = model.encode(batch.images_BCHW, batch.has_image_B)
     layers = backbone.num_layers
