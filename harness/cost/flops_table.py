@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from tabulate import tabulate
 
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
-from harness.cost.meta import attach_on_meta, cost_spec, method_names
+from harness.cost.meta import attach_on_meta, cost_spec, meta_backbone, method_names
 from harness.errors import UserError
 from methods import get_method
 
@@ -55,9 +55,10 @@ def flops_table(
     spec = cost_spec(model, llm, clip)
     names = method_names(methods)
     _check_settings(names, settings or {})
+    pristine = meta_backbone(spec)
     rows: list[FlopsRow] = []
     for name in names:
-        backbone, method = attach_on_meta(name, spec, settings=settings, num_patches=visual_tokens)
+        backbone, method = attach_on_meta(name, spec, settings=settings, num_patches=visual_tokens, pristine=pristine)
         for phase in _PHASES:
             counted = count_flops(backbone, method, phase, work)
             rows.append(

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from torch import nn
 
 from harness.backbone import Backbone
-from harness.cost.meta import attach_on_meta, cost_spec, method_names
+from harness.cost.meta import attach_on_meta, cost_spec, meta_backbone, method_names
 from harness.errors import UserError
 from harness.paper import load_paper, printed_trainable
 from harness.sections import ModuleCount, Parameters
@@ -114,10 +114,11 @@ def parameter_table(
         UserError: no such preset or model, or a method that cannot be built at this size.
     """
     spec = cost_spec(model, llm, clip)
+    pristine = meta_backbone(spec)
     rows: list[ParameterRow] = []
     for name in method_names(methods):
         for variant in (None, *getattr(get_method(name), "ablations", {})):
-            counted = count_parameters(*attach_on_meta(name, spec, variant))
+            counted = count_parameters(*attach_on_meta(name, spec, variant, pristine=pristine))
             rows.append(_row(name, variant, spec.name, counted))
     return rows
 
