@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.files import write_atomic
 
 CLIP_STEPS = 600
-LLM_STEPS = 3000
+LLM_STEPS = 3500
 
 
 def pretrain(
@@ -28,7 +28,7 @@ def pretrain(
         out: folder, made as needed; files in it are replaced.
         seed: of everything that is drawn.
         clip_steps: optimizer steps of CLIP (128 pairs each).
-        llm_steps: optimizer steps of the language model (about 1,300 tokens each).
+        llm_steps: optimizer steps of the language model (about 1,600 tokens each).
         threads: of each of the two trainings, 1 by default.
 
     Returns:

@@ -27,7 +27,7 @@ def prepare_attention(model: LlamaForCausalLM) -> None:
     residual_scale = (2 * len(model.model.layers)) ** -0.5
     heads = model.config.num_attention_heads
     width = model.config.hidden_size // heads
-    model.get_input_embeddings().weight[:, 0] = CONSTANT
+    model.model.embed_tokens.weight[:, 0] = CONSTANT
     for index, layer in enumerate(model.model.layers):
         layer.self_attn.o_proj.weight.mul_(residual_scale)
         layer.mlp.down_proj.weight.mul_(residual_scale)
@@ -43,7 +43,7 @@ def prepare_attention(model: LlamaForCausalLM) -> None:
 def _look_one_back(query_HDE: torch.Tensor, key_HDE: torch.Tensor) -> None:
     """Constant keys, and queries turned back by one position: the product peaks at distance one."""
     half = query_HDE.shape[1] // 2
-    angles = 10000.0 ** (-torch.arange(BACK_PAIRS) / half)
+    angles = torch.pow(10000.0, -torch.arange(BACK_PAIRS) / half)
     query_HDE.mul_(0.1)
     key_HDE.mul_(0.1)
     key_HDE[:, :BACK_PAIRS, 0] = BACK_SCALE

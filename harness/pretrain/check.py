@@ -5,17 +5,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import load_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.data.mini.build import Item, sample_items
 from harness.data.mini.grammar import caption, describe
 from harness.data.mini.world import sample_scene
 from harness.data.problem import Problem
-from harness.data.prompts import LETTERS, build_prompt, tokenize_prompt
+from harness.data.prompts import LETTERS, Tokenizer, build_prompt, tokenize_prompt
 from harness.pretrain.clip import pictures, tokenize_captions
 from harness.pretrain.tokenizer import MAX_POSITIONS
 
@@ -68,7 +69,7 @@ def oracle_problem(item: Item) -> Problem:
 
 @torch.no_grad()
 def oracle_accuracy(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, items: Sequence[Item]
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, items: Sequence[Item]
 ) -> dict[str, float]:
     """Accuracy of the language model alone, over all items (`"all"`) and for each kind of question.
 
@@ -77,9 +78,9 @@ def oracle_accuracy(
     right: dict[str, list[bool]] = defaultdict(list)
     for item in items:
         problem = oracle_problem(item)
-        ids = tokenize_prompt(tokenizer, build_prompt(problem).scoring, MAX_POSITIONS).input_ids
+        ids = tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
         token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
-        correct = tokenizer.decode([token]).strip() == LETTERS[problem.answer]
+        correct = str(tokenizer.decode([token])).strip() == LETTERS[problem.answer]
         right[item.kind.name].append(correct)
         right["all"].append(correct)
     return {name: sum(values) / len(values) for name, values in right.items()}

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.data.mini import knowledge, world
 from harness.data.mini.grammar import caption, describe
-from harness.data.mini.questions import IMAGE_HINTS, KINDS
+from harness.data.mini.kinds import IMAGE_HINTS, KINDS
 from harness.data.mini.world import sample_scene
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"  # added last: EOS has the highest id, which CLIP's argmax pooling needs

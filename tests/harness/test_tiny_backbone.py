@@ -1,6 +1,7 @@
 """The shipped backbone: what its card claims, measured again on a sample."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from transformers import AutoTokenizer
 import harness
 from harness.data.mini.world import NUMBERS, VOCABULARY
 from harness.data.prompts import tokenize_example
-from harness.pretrain import check
-from harness.pretrain.llm import Batches
+from harness.errors import UserError
+from harness.pretrain import check, pretrain
+from harness.pretrain.clip import train_clip
+from harness.pretrain.llm import Batches, train_llm
+from harness.pretrain.text import FINISH, STAGES
 from harness.pretrain.tokenizer import build_tokenizer, world_words
 
 TINY = Path(harness.__file__).parent / "assets" / "tiny"
@@ -31,8 +35,6 @@ def test_oracle_answers_picture_questions_from_words() -> None:
 
 
 def test_without_the_scene_picture_questions_are_at_chance() -> None:
-    from dataclasses import replace
-
     model, tokenizer = llm()
     blind = [replace(item, draft=replace(item.draft, scene=None)) for item in check.test_items("image", 300)]
     assert check.oracle_accuracy(model, tokenizer, blind)["all"] < 0.40
@@ -91,18 +93,33 @@ def test_tokenizer_and_batches_are_deterministic() -> None:
     shipped = json.loads((TINY / "llm" / "tokenizer.json").read_text())
     assert json.loads(tokenizer.backend_tokenizer.to_str())["model"] == shipped["model"]
     first, second = Batches(tokenizer, 5), Batches(tokenizer, 5)
-    for progress in (0.1, 0.9):
-        for one, other in zip(first.next(progress), second.next(progress), strict=True):
+    for stage in (*STAGES, FINISH):
+        for one, other in zip(first.next(stage), second.next(stage), strict=True):
             assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("progress", [0.3, 1.0])
-def test_answer_letters_are_marked(progress: float) -> None:
+@pytest.mark.parametrize("stage", (*STAGES, FINISH))
+def test_answer_letters_are_marked(stage: dict[str, float]) -> None:
     tokenizer = build_tokenizer()
     batches = Batches(tokenizer, 0)
     for _ in range(5):
-        ids, letters, scored = batches.next(progress)
+        ids, letters, scored = batches.next(stage)
         assert not (letters & ~scored).any()
         marked = {tokenizer.decode([i]) for i in ids[letters].tolist()}
         assert marked <= {" A", " B", " C", " D", " E"}
     assert marked
+
+
+def test_training_is_deterministic(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    lines: list[str] = []
+    for name in ("once", "again"):
+        train_llm(tmp_path / name / "llm", tokenizer, 3, 2, lambda step, line: lines.append(line))
+        train_clip(tmp_path / name / "clip", tokenizer, 3, 1, lambda step, line: lines.append(line))
+    for file in ("llm/model.safetensors", "clip/open_clip_model.safetensors"):
+        assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_pretrain_refuses_no_steps(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least one step"):
+        pretrain(tmp_path, llm_steps=0)

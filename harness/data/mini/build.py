@@ -16,7 +16,8 @@ from random import Random
 from typing import Any
 
 from harness.data.mini.grammar import caption, describe
-from harness.data.mini.questions import HINTED, IMAGE_HINTS, MODES, Draft, Kind, sample_kind
+from harness.data.mini.kinds import HINTED, IMAGE_HINTS, MODES, Kind, sample_kind
+from harness.data.mini.questions import Draft
 from harness.data.mini.render import render
 from harness.errors import UserError
 

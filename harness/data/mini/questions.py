@@ -1,12 +1,11 @@
-"""The table of question kinds: what is asked, where it belongs, how often, and the generator that draws one.
+"""The generators of questions: each draws a scene, or a hint, and a question about it.
 
 A generator draws the scene and the question together, the right answer uniformly over its vocabulary and the wrong
 options uniformly over the rest. So an option says nothing about being right until one looks at the picture.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -40,22 +39,6 @@ class SceneMaker(Protocol):
     """Draws a question about a given scene, or about a scene of its own."""
 
     def __call__(self, rng: Random, scene: Scene | None = None) -> Draft: ...
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One row of the table. `share` is the weight within its mode (with a picture, with a hint, with neither)."""
-
-    name: str
-    mode: str  # image | text | none
-    level: str  # fine | part | whole | text
-    subject: str
-    topic: str
-    category: str
-    skill: str
-    grades: tuple[int, int]
-    share: float
-    make: Callable[[Random], Draft]
 
 
 def _draft(
@@ -183,33 +166,50 @@ def seen_from(rng: Random) -> Draft:
 # ---- text only, the answer in the hint
 
 
-def owner(rng: Random) -> Draft:
-    """Who has what, told in two or three sentences."""
-    names, goods = rng.sample(know.NAMES, 3), rng.sample(know.GOODS, 3)
-    hint = " ".join(f"{name} has the {good}." for name, good in zip(names, goods, strict=True))
-    i = rng.randrange(3)
-    return _draft(rng, f"who has the {goods[i]}?", names[i], names, 3, hint=hint)
+class PairMaker(Protocol):
+    """Draws a question about pairs of words that a hint tells, given or drawn."""
+
+    def __call__(self, rng: Random, pairs: list[tuple[str, str]] | None = None) -> Draft: ...
 
 
-def owned(rng: Random) -> Draft:
-    names, goods = rng.sample(know.NAMES, 3), rng.sample(know.GOODS, 3)
-    hint = " ".join(f"{name} has the {good}." for name, good in zip(names, goods, strict=True))
-    i = rng.randrange(3)
-    return _draft(rng, f"what does {names[i]} have?", goods[i], goods, 3, hint=hint)
+@dataclass(frozen=True)
+class Telling:
+    """Sentences that each join two words: `"{0} has the {1}."`."""
+
+    sentence: str
+    first: Sequence[str]
+    second: Sequence[str]
+
+    def pairs(self, rng: Random) -> list[tuple[str, str]]:
+        """Three pairs in which no word recurs."""
+        return list(zip(rng.sample(self.first, 3), rng.sample(self.second, 3), strict=True))
+
+    def hint(self, pairs: list[tuple[str, str]]) -> str:
+        """The pairs told, one sentence each."""
+        return " ".join(self.sentence.format(*pair) for pair in pairs)
 
 
-def resident(rng: Random) -> Draft:
-    names, lands = rng.sample(know.NAMES, 3), rng.sample(know.COUNTRIES, 3)
-    hint = " ".join(f"{name} lives in {land}." for name, land in zip(names, lands, strict=True))
-    i = rng.randrange(3)
-    return _draft(rng, f"where does {names[i]} live?", lands[i], lands, 3, hint=hint)
+HAS = Telling("{0} has the {1}.", know.NAMES, know.GOODS)
+LIVES = Telling("{0} lives in {1}.", know.NAMES, know.COUNTRIES)
+IS_HERE = Telling("the {0} {1} is here.", VOCABULARY["colour"], know.GOODS)
 
 
-def told_colour(rng: Random) -> Draft:
-    goods, colours = rng.sample(know.GOODS, 3), rng.sample(VOCABULARY["colour"], 3)
-    hint = " ".join(f"the {colour} {good} is here." for colour, good in zip(colours, goods, strict=True))
-    i = rng.randrange(3)
-    return _draft(rng, f"what is the colour of the {goods[i]}?", colours[i], colours, 3, hint=hint)
+def told(telling: Telling, question: str, answer: int) -> PairMaker:
+    """Ask for the first (`answer` 0) or second (1) word of one of the told pairs, naming the other."""
+
+    def make(rng: Random, pairs: list[tuple[str, str]] | None = None) -> Draft:
+        pairs = pairs or telling.pairs(rng)
+        pair = rng.choice(pairs)
+        words = [p[answer] for p in pairs]
+        return _draft(rng, question.format(*pair), pair[answer], words, 3, hint=telling.hint(pairs))
+
+    return make
+
+
+owner = told(HAS, "who has the {1}?", 0)
+owned = told(HAS, "what does {0} have?", 1)
+resident = told(LIVES, "where does {0} live?", 1)
+told_colour = told(IS_HERE, "what is the colour of the {1}?", 0)
 
 
 # ---- text only, known by heart
@@ -225,7 +225,7 @@ def pair_fact(pairs: Sequence[tuple[str, str]], question: str, options: int = 4)
     return make
 
 
-def group_fact(groups: dict[str, tuple[str, ...]], question: str, options: int) -> Callable[[Random], Draft]:
+def group_fact(groups: Mapping[str, tuple[str, ...]], question: str, options: int) -> Callable[[Random], Draft]:
     """Ask for the group of a member."""
     pairs = [(member, name) for name, members in groups.items() for member in members]
     return pair_fact(pairs, question, options)
@@ -241,92 +241,3 @@ def mixture(rng: Random) -> Draft:
     if rng.random() < 0.5:
         a, b = b, a
     return _draft(rng, f"which colour do {a} and {b} paint give?", right, {c for *_, c in know.MIXTURES}, 4)
-
-
-def _row(
-    name: str, mode: str, level: str, field: str, skill: str, grades: tuple[int, int], share: float
-) -> Callable[[Callable[[Random], Draft]], Kind]:
-    subject, topic, category = FIELDS[field]
-    return partial(Kind, name, mode, level, subject, topic, category, skill, grades, share)
-
-
-FIELDS = {
-    "materials": ("natural science", "physics", "Materials"),
-    "light": ("natural science", "physics", "Light and colour"),
-    "biology": ("natural science", "biology", "Classification"),
-    "geometry": ("natural science", "science-and-engineering-practices", "Figures"),
-    "maps": ("social science", "geography", "Maps"),
-    "world": ("social science", "geography", "Countries"),
-    "people": ("social science", "civics", "Communities"),
-    "words": ("language science", "vocabulary", "Word meaning"),
-    "forms": ("language science", "grammar", "Word forms"),
-    "reading": ("language science", "reading-comprehension", "Read for details"),
-    "captions": ("language science", "writing-strategies", "Captions"),
-}
-KINDS: tuple[Kind, ...] = (
-    _row("texture", "image", "fine", "materials", "Name a texture", (1, 8), 13)(one_thing("texture")),
-    _row("outline", "image", "fine", "materials", "Name an outline", (3, 10), 8)(one_thing("outline")),
-    _row("colour", "image", "part", "light", "Name a colour", (1, 7), 11)(one_thing("colour")),
-    _row("shape", "image", "part", "geometry", "Name a shape", (1, 7), 10)(one_thing("shape")),
-    _row("size", "image", "part", "geometry", "Compare sizes", (2, 8), 5)(one_thing("size")),
-    _row("place", "image", "part", "maps", "Read a map: position", (1, 12), 13)(one_thing("place")),
-    _row("caption", "image", "part", "captions", "Complete a caption", (1, 12), 13)(complete_caption),
-    _row("count", "image", "whole", "geometry", "Count objects", (1, 9), 9)(count_all),
-    _row("background", "image", "whole", "light", "Name a background", (2, 10), 3)(background),
-    _row("colour appears", "image", "whole", "light", "Find a colour", (3, 12), 4)(appears("colour")),
-    _row("shape appears", "image", "whole", "geometry", "Find a shape", (3, 12), 3)(appears("shape")),
-    _row("colour missing", "image", "whole", "light", "Find a missing colour", (5, 12), 2)(colour_missing),
-    _row("count texture", "image", "whole", "materials", "Count by texture", (6, 12), 2)(count_texture),
-    _row("colour of", "image", "part", "captions", "Describe one of several", (6, 12), 3)(
-        of_shape("colour", "what is the colour of the {}?")
-    ),
-    _row("texture of", "image", "fine", "materials", "Texture of one of several", (7, 12), 2)(
-        of_shape("texture", "which texture does the {} have?")
-    ),
-    _row("place of", "image", "part", "maps", "Find a landmark", (6, 12), 3)(
-        of_shape("place", "where on the map is the {}?")
-    ),
-    _row("relation", "image", "whole", "maps", "Read a map: direction", (5, 12), 3)(seen_from),
-    _row("owner", "text", "text", "reading", "Read who has what", (2, 10), 3)(owner),
-    _row("owned", "text", "text", "reading", "Read what someone has", (2, 10), 2)(owned),
-    _row("resident", "text", "text", "people", "Read where people live", (2, 12), 4)(resident),
-    _row("told colour", "text", "text", "light", "Read a description", (2, 12), 4)(told_colour),
-    _row("opposite", "none", "text", "words", "Opposites", (1, 6), 4)(opposite),
-    _row("plural", "none", "text", "forms", "Plurals", (1, 5), 2)(
-        pair_fact(know.PLURALS, "what is the plural of {}?")
-    ),
-    _row("past", "none", "text", "forms", "Past tense", (2, 6), 2)(
-        pair_fact(know.PAST, "what is the past tense of {}?")
-    ),
-    _row("word class", "none", "text", "forms", "Word classes", (4, 9), 2)(
-        group_fact(know.WORD_CLASSES, "which kind of word is {}?", 3)
-    ),
-    _row("capital", "none", "text", "world", "Capitals", (5, 12), 5)(
-        pair_fact(know.CAPITALS, "what is the capital of {}?")
-    ),
-    _row("region", "none", "text", "world", "Regions", (5, 12), 3)(
-        group_fact(know.CONTINENTS, "where does {} lie?", 4)
-    ),
-    _row("animal group", "none", "text", "biology", "Groups of animals", (3, 9), 4)(
-        group_fact(know.ANIMALS, "which group is the {} in?", 4)
-    ),
-    _row("sides", "none", "text", "geometry", "Sides of figures", (2, 7), 2)(
-        pair_fact(know.SIDES, "how many sides does the {} have?")
-    ),
-    _row("mixture", "none", "text", "light", "Mix colours", (4, 9), 2)(mixture),
-)  # fmt: skip
-MODES = {"image": 0.54, "text": 0.21, "none": 0.25}
-IMAGE_HINTS = (
-    "a child drew this picture.",
-    "look at the picture.",
-    "the picture hangs on a wall.",
-    "this is an old map.",
-)
-HINTED = 0.25  # share of picture questions that carry a hint (which never tells the answer)
-
-
-def sample_kind(rng: Random, mode: str | None = None) -> Kind:
-    """Draw a kind by mode and share."""
-    mode = mode or rng.choices(list(MODES), list(MODES.values()))[0]
-    rows = [kind for kind in KINDS if kind.mode == mode]
-    return rng.choices(rows, [kind.share for kind in rows])[0]

@@ -13,7 +13,8 @@ from PIL import Image
 
 from harness.data.mini.build import Item, build_mini, ensure_mini, record, sample_items
 from harness.data.mini.grammar import captions, describe
-from harness.data.mini.questions import KINDS, MODES, Draft, Kind
+from harness.data.mini.kinds import KINDS, MODES, Kind
+from harness.data.mini.questions import Draft
 from harness.data.mini.world import NUMBERS, VOCABULARY, relation, sample_scene
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
