@@ -32,13 +32,13 @@ class VisionTower(nn.Module):
         visual: `open_clip`'s `VisionTransformer`.
     """
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: Any) -> None:
         super().__init__()
-        self.visual: Any = visual
-        self.width: int = self.visual.conv1.out_channels
-        self.num_layers: int = len(self.visual.transformer.resblocks)
-        self.num_patches: int = self.visual.grid_size[0] * self.visual.grid_size[1]
-        self.image_size: int = self.visual.image_size[0]
+        self.visual = visual
+        self.width: int = visual.conv1.out_channels
+        self.num_layers: int = len(visual.transformer.resblocks)
+        self.num_patches: int = visual.grid_size[0] * visual.grid_size[1]
+        self.image_size: int = visual.image_size[0]
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -156,6 +156,7 @@ def load_backbone(
         vision = _random_vision(spec, device, dtype)
         return _frozen(llm, vision, _tokenizer(TINY / "llm"), spec, weights)
     require_weights(spec)
+    assert spec.llm is not None, "required just now"
     config = llm_config(spec)
     require_free_memory(_count_parameters(config), dtype, device, spec)
     llm = _pretrained_llm(spec, device, dtype)
@@ -171,6 +172,7 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     """
     if spec.llm_config is not None:
         return LlamaConfig(**spec.llm_config)
+    assert spec.llm is not None, "a spec names a model or gives its sizes"
     if (lack := missing_llm(spec)) and not hub_reachable():
         raise UserError(f"{lack}; the model hub cannot be reached")
     try:
@@ -208,7 +210,7 @@ def _tokenizer(source: str | Path) -> Any:
 
 def _pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> Any:
     try:
-        llm, loading = LlamaForCausalLM.from_pretrained(
+        loaded: Any = LlamaForCausalLM.from_pretrained(
             spec.llm,
             dtype=dtype,
             device_map={"": device},
@@ -219,6 +221,7 @@ def _pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = _first_line(error)
         raise UserError(f"--llm {spec.llm}: cannot be loaded ({reason}); give a whole model in safetensors") from error
+    llm, loading = loaded
     # Else transformers fills the gap with random numbers and goes on.
     if absent := sorted(loading["missing_keys"]):
         raise UserError(f"--llm {spec.llm}: its weights lack {absent[0]} ({len(absent)} in all); give a whole model")

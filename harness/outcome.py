@@ -120,7 +120,7 @@ def _metrics(evaluation: Evaluation | None, backbone: BackboneInfo) -> dict[str,
 
 def _missing(trained: bool, outcome: Outcome, environment: Environment) -> dict[str, str]:
     """Why what is null in a completed record is null."""
-    missing = {}
+    missing: dict[str, str] = {}
     if environment.gpu is None:
         missing |= {f"peak_memory_bytes.{name}": "no GPU" for name in ("cuda_allocated", "cuda_reserved")}
     if outcome.peak.rss is None:

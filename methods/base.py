@@ -107,9 +107,20 @@ class VisionTower(Protocol):
 class Backbone(Protocol):
     """The frozen pair of language model and vision tower that every method is attached to."""
 
-    llm: Any
-    vision: Any
-    tokenizer: Any
+    @property
+    def llm(self) -> Any:
+        """A Llama-architecture `LlamaForCausalLM`."""
+        ...
+
+    @property
+    def vision(self) -> Any:
+        """A `VisionTower`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The language model's tokenizer."""
+        ...
 
     @property
     def hidden_size(self) -> int:

@@ -53,7 +53,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def base(small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> list[str]:
     """A run that takes a moment."""
     backbone = ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(mini_set)]
-    quick = ["--set", "batch_size=8", "--set", "accumulation=1", "--steps", "3"]
+    quick = ["--set", "batch_size=4", "--set", "accumulation=1", "--steps", "3"]
     return ["run", *backbone, *quick, "--results", str(tmp_path / "results")]
 
 
@@ -226,8 +226,8 @@ def test_dry_run_says_what_would_be_done(call: Run, base: list[str], tmp_path: P
     done = call(*base, "--methods", "memvp,dehvf,oracle", "--set", "memvp.base_lr=0.5", "--dry-run")
     assert done.code == 0 and "nothing is missing" in done.out
     memvp, dehvf, oracle = _rows_of(done.out)
-    assert (memvp["run"], memvp["train"]["base_lr"], memvp["train"]["batch_size"]) == ("memvp", 0.5, 8)
-    assert memvp["learning_rate"] == pytest.approx(0.5 * 8 / 256)
+    assert (memvp["run"], memvp["train"]["base_lr"], memvp["train"]["batch_size"]) == ("memvp", 0.5, 4)
+    assert memvp["learning_rate"] == pytest.approx(0.5 * 4 / 256)
     assert memvp["steps"] == dehvf["steps"] == 3
     assert dehvf["trainable"] > 0 and dehvf["method"]["num_groups"] == 4
     assert all(row[key] > 0 for row in (memvp, dehvf) for key in ("free_memory_gib", "trainable_paper_convention"))
@@ -270,7 +270,7 @@ def test_run_records_skips_and_runs_again(call: Run, base: list[str], mini_set: 
         assert list(record.metrics) == list(COLUMNS)
         assert record.metrics["Avg"].n == 12
         assert record.parameters.trainable > 0 and record.backbone.llm == "small-llm"
-        assert record.epochs == pytest.approx(1.0) and record.data.split_sizes["train"] == 24
+        assert record.epochs == pytest.approx(0.5) and record.data.split_sizes["train"] == 24
         assert record.loss.first > 0 and record.times_s.train >= record.times_s.train_step_median > 0
         rows = [json.loads(line) for line in predictions_path(record_path(record, results)).read_text().splitlines()]
         assert len(rows) == 12 and set(rows[0]) == {"qid", "prompt_sha256", "raw", "choice", "gold"}
@@ -385,7 +385,7 @@ def test_no_record_without_its_predictions(
 
 
 def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_path: Path) -> None:
-    base[base.index("--steps") + 1] = "30"
+    base[base.index("--steps") + 1] = "20"
     arguments = [*base, "--methods", "memvp", "--seeds", "0,1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", *arguments],
@@ -433,7 +433,7 @@ def test_steps_are_the_same_for_methods_with_other_batches(call: Run, base: list
     assert call(*base, "--methods", "memvp,dehvf", "--set", "dehvf.batch_size=5", "--limit", "10").code == 0
     dehvf, memvp = read_records(tmp_path / "results")
     assert (dehvf.steps, dehvf.epochs) == (3, 1.5)
-    assert (memvp.steps, memvp.epochs) == (3, 1.5)
+    assert (memvp.steps, memvp.epochs) == (3, 1.0)
     assert dehvf.data.limit == 10 and dehvf.metrics["Avg"].n == 10
 
 
