@@ -91,9 +91,7 @@ class LLaVALoRA(nn.Module):
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """`tokens_BJD`: the projected patches of the penultimate block."""
         penultimate = backbone.vision.num_layers - 1
-        (features_BJC,) = backbone.vision.features(
-            images_BCHW, [penultimate], normalize=self.config.normalize_features
-        )
+        (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=self.config.normalize_features)
         return {"tokens_BJD": self.projector(features_BJC[:, 1:])}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
