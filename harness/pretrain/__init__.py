@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.files import write_atomic
 
 CLIP_STEPS = 600
-LLM_STEPS = 3500
+LLM_STEPS = 2000
 
 
 def pretrain(

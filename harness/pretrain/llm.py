@@ -5,7 +5,7 @@ Shapes: B documents, L tokens, V vocabulary.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -19,14 +19,13 @@ from harness.data.prompts import ANSWER_PREFIX, LETTERS
 from harness.files import write_atomic
 from harness.pretrain.attention_init import prepare_attention
 from harness.pretrain.schedule import warmup_cosine
-from harness.pretrain.text import FINISH, STAGES, document
+from harness.pretrain.text import STAGES, document
 from harness.pretrain.tokenizer import MAX_POSITIONS
 
 WIDTH, LAYERS, HEADS, FFN_WIDTH = 128, 8, 4, 352
 TOKENS_A_BATCH = 1600
 POOL_BATCHES = 8  # documents are drawn for so many batches at once and sorted by length: little padding
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
-FIRST_LEG = 4 / 7  # share of the steps
 SAVE_EVERY = 200  # steps between intermediate weights
 MASTERED = 0.92  # letter accuracy (running mean) at which the curriculum goes on
 REST_WEIGHT = 0.3  # of the loss on all other tokens in the last stage; before it their noise would drown the letters
@@ -63,10 +62,10 @@ class Batches:
         self.letters = torch.tensor([tokenizer.encode(f" {x}", add_special_tokens=False)[0] for x in LETTERS[:5]])
         self._ready: list[list[list[int]]] = []
 
-    def next(self, shares: dict[str, float]) -> tuple[Tensor, Tensor, Tensor]:
+    def next(self, stage: int) -> tuple[Tensor, Tensor, Tensor]:
         """Ids (B×L, padded on the right), where answer letters stand, and where there is loss at all."""
         if not self._ready:
-            self._ready = self._draw(shares)
+            self._ready = self._draw(stage)
         documents = self._ready.pop()
         length = max(map(len, documents))
         pad = self.tokenizer.pad_token_id
@@ -75,10 +74,10 @@ class Batches:
         letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
         return ids_BL, letters_BL, ids_BL != pad
 
-    def _draw(self, shares: dict[str, float]) -> list[list[list[int]]]:
+    def _draw(self, stage: int) -> list[list[list[int]]]:
         tokenizer, pool, total = self.tokenizer, [], 0
         while total < TOKENS_A_BATCH * POOL_BATCHES:
-            text = document(self.rng, shares)
+            text = document(self.rng, stage)
             ids = tokenizer.encode(text, add_special_tokens=False)
             pool.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id])
             total += len(pool[-1])
@@ -113,61 +112,27 @@ def _loss(
 def train_llm(
     out: Path, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int, report: Callable[[int, str], None]
 ) -> dict[str, float]:
-    """Train in two legs and write `config.json` and `model.safetensors` (float16) into `out`.
-
-    The first leg (`FIRST_LEG` of the steps) climbs through `STAGES`; the second starts from the first one's written
-    weights with a new optimizer and learning rate, on the last mixture of documents.
+    """Train, climbing through `STAGES`, and write `config.json` and `model.safetensors` (float16) into `out`.
 
     Args:
         out: folder of the language model; the tokenizer is there already.
         tokenizer: the world's tokenizer.
         seed: of weights and documents.
-        steps: optimizer steps in all.
+        steps: optimizer steps.
         report: called with the step and a short line.
 
     Returns:
         steps, seconds and the last letter accuracy in training.
     """
     torch.manual_seed(seed)
-    started = time.monotonic()
     model = new_llm(len(tokenizer), tokenizer)
-    first = max(1, round(FIRST_LEG * steps))
-    letters = train_leg(model, Batches(tokenizer, seed + 1), STAGES, first, out, report)
-    if steps > first:
-        letters = second_leg(model, tokenizer, seed, steps - first, out, lambda s, line: report(first + s, line))
-    return {"steps": steps, "seconds": round(time.monotonic() - started, 1), "train_letters": round(letters, 4)}
-
-
-def second_leg(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    seed: int,
-    steps: int,
-    out: Path,
-    report: Callable[[int, str], None],
-) -> float:
-    """Go on from the first leg's weights as they were written (float16)."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half().float())
-    return train_leg(model, Batches(tokenizer, seed + 3), (FINISH,), steps, out, report)
-
-
-def train_leg(
-    model: LlamaForCausalLM,
-    batches: Batches,
-    stages: Sequence[dict[str, float]],
-    steps: int,
-    out: Path,
-    report: Callable[[int, str], None],
-) -> float:
-    """One warm-up and cosine over `steps`, climbing through `stages`; returns the running mean of letters right."""
+    batches = Batches(tokenizer, seed + 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
     scheduler = warmup_cosine(optimizer, WARMUP, steps)
-    stage, smooth = 0, 0.25
+    started, stage, smooth = time.monotonic(), 0, 0.25
     for step in range(1, steps + 1):
-        last = stage == len(stages) - 1
-        loss, letter_loss, accuracy = _loss(model, *batches.next(stages[stage]), REST_WEIGHT if last else 0.0)
+        last = stage == len(STAGES) - 1
+        loss, letter_loss, accuracy = _loss(model, *batches.next(stage), REST_WEIGHT if last else 0.0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -181,7 +146,7 @@ def train_leg(
             report(step, f"stage {stage}, letter loss {letter_loss:.3f}, letters right {smooth:.2f}, loss {loss:.3f}")
         if step % SAVE_EVERY == 0 or step == steps:
             save_llm(model, out)
-    return smooth
+    return {"steps": steps, "seconds": round(time.monotonic() - started, 1), "train_letters": round(smooth, 4)}
 
 
 def save_llm(model: LlamaForCausalLM, out: Path) -> None:

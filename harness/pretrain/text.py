@@ -6,27 +6,12 @@ on to finding a named word and to scenes of one thing, and ends with everything;
 document (dense supervision); repeated sequences.
 """
 
-from dataclasses import replace
 from random import Random
 
 from harness.data.mini import knowledge
 from harness.data.mini.grammar import caption, describe
 from harness.data.mini.kinds import HINTED, IMAGE_HINTS, KINDS, sample_kind
-from harness.data.mini.questions import (
-    HAS,
-    IS_HERE,
-    LIVES,
-    Draft,
-    PairMaker,
-    SceneMaker,
-    Telling,
-    of_shape,
-    one_thing,
-    owned,
-    owner,
-    resident,
-    told_colour,
-)
+from harness.data.mini.questions import Draft, SceneMaker, of_shape, one_thing
 from harness.data.mini.world import NUMBERS, VOCABULARY, sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import build_prompt
@@ -54,15 +39,11 @@ STAGES: tuple[dict[str, float], ...] = (
         "find": 0.03, "label": 0.01, "repeat": 0.01, "statement": 0.02, "caption": 0.02,
     },
 )  # fmt: skip
-# the last stage of all, in the second leg: more facts and hints, which come late
-FINISH: dict[str, float] = {
-    "one": 0.09, "dense one": 0.03, "dense many": 0.10, "image": 0.30, "text": 0.09, "dense text": 0.12, "fact": 0.21,
-    "find": 0.02, "label": 0.01, "repeat": 0.00, "statement": 0.02, "caption": 0.01,
-}  # fmt: skip
 
 
-def document(rng: Random, shares: dict[str, float]) -> str:
-    """Draw one training text of the sorts in `shares`, without BOS and EOS."""
+def document(rng: Random, stage: int) -> str:
+    """Draw one training text of a stage (an index of `STAGES`), without BOS and EOS."""
+    shares = STAGES[stage]
     return _SORTS[rng.choices(list(shares), list(shares.values()))[0]](rng)
 
 
@@ -142,23 +123,6 @@ def _text(rng: Random) -> str:
     return ask(draft, draft.hint)
 
 
-_TOLD: tuple[tuple[Telling, list[PairMaker]], ...] = (
-    (HAS, [owner, owned]),
-    (LIVES, [resident]),
-    (IS_HERE, [told_colour]),
-)
-
-
-def _dense_text(rng: Random) -> str:
-    """One hint, several questions about it."""
-    telling, makers = rng.choice(_TOLD)
-    pairs = telling.pairs(rng)
-    lines = [f"Context: {telling.hint(pairs)}"]
-    for maker in rng.choices(makers, k=rng.randint(3, 5)):
-        lines.append(ask(replace(maker(rng, pairs), hint=""), "", "QM"))
-    return "\n".join(lines)
-
-
 def _fact(rng: Random) -> str:
     """Two or three questions without a context, one after the other."""
     return "\n".join(ask(sample_kind(rng, "none").make(rng), "") for _ in range(rng.randint(1, 3)))
@@ -184,7 +148,6 @@ _SORTS = {
     "one": _one,
     "image": _image,
     "text": _text,
-    "dense text": _dense_text,
     "fact": _fact,
     "statement": _statement,
     "caption": _caption,

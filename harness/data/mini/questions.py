@@ -166,12 +166,6 @@ def seen_from(rng: Random) -> Draft:
 # ---- text only, the answer in the hint
 
 
-class PairMaker(Protocol):
-    """Draws a question about pairs of words that a hint tells, given or drawn."""
-
-    def __call__(self, rng: Random, pairs: list[tuple[str, str]] | None = None) -> Draft: ...
-
-
 @dataclass(frozen=True)
 class Telling:
     """Sentences that each join two words: `"{0} has the {1}."`."""
@@ -194,11 +188,11 @@ LIVES = Telling("{0} lives in {1}.", know.NAMES, know.COUNTRIES)
 IS_HERE = Telling("the {0} {1} is here.", VOCABULARY["colour"], know.GOODS)
 
 
-def told(telling: Telling, question: str, answer: int) -> PairMaker:
+def told(telling: Telling, question: str, answer: int) -> Callable[[Random], Draft]:
     """Ask for the first (`answer` 0) or second (1) word of one of the told pairs, naming the other."""
 
-    def make(rng: Random, pairs: list[tuple[str, str]] | None = None) -> Draft:
-        pairs = pairs or telling.pairs(rng)
+    def make(rng: Random) -> Draft:
+        pairs = telling.pairs(rng)
         pair = rng.choice(pairs)
         words = [p[answer] for p in pairs]
         return _draft(rng, question.format(*pair), pair[answer], words, 3, hint=telling.hint(pairs))
