@@ -135,9 +135,7 @@ def check_images(problems: Iterable[HasImage], skip_bad: bool = False) -> list[B
             load_image(problem.image)
         except UserError as error:
             if not skip_bad:
-                raise UserError(
-                    f"problem {problem.qid}, field 'image': {error}; or pass --skip-bad-images"
-                ) from error
+                raise UserError(f"problem {problem.qid}, field 'image': {error}; or pass --skip-bad-images") from error
             bad.append(BadImage(problem.qid, str(problem.image), str(error)))
     return bad
 

@@ -26,9 +26,7 @@ class ImagePreprocessor:
     The reference runs normalise with ImageNet's statistics though the tower is CLIP's; CLIP's are an option.
     """
 
-    def __init__(
-        self, size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> None:
+    def __init__(self, size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         self.size = size
         self.mean = tuple(mean)
         self.std = tuple(std)

@@ -51,7 +51,5 @@ def read_json(path: Path) -> Any:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror or error}); give the right folder or file"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the right folder or file") from error
     return parse_json(content, str(path))

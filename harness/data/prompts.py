@@ -107,9 +107,7 @@ def build_prompt(problem: Problem, format: str = "QCM-A", use_caption: bool = Fa
     parts = {
         "Q": problem.question,
         "C": context or "N/A",
-        "M": " ".join(
-            f"({letter}) {choice}" for letter, choice in zip(LETTERS, problem.choices, strict=False)
-        ),
+        "M": " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, problem.choices, strict=False)),
         "A": LETTERS[problem.answer],
         "L": problem.lecture.replace("\n", "\\n"),
         "E": problem.solution.replace("\n", "\\n"),

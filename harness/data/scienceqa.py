@@ -151,9 +151,7 @@ def load_scienceqa(
     for split in splits:
         if split not in ids:
             raise UserError(f"{root / 'pid_splits.json'}: no split {split!r}; it has {', '.join(ids)}")
-        loaded[split] = _load_split(
-            root, ids[split], raw, home, texts, limit, skipped if skip_bad_images else None
-        )
+        loaded[split] = _load_split(root, ids[split], raw, home, texts, limit, skipped if skip_bad_images else None)
     files = ["problems.json", "pid_splits.json", *(["captions.json"] if captions else [])]
     files += ["dataset.json"] if (root / "dataset.json").exists() else []
     return ScienceQA(
