@@ -33,6 +33,14 @@ class DecodingState:
     next_position_B: Tensor
     layer_inputs: dict[str, Any] | None = None
 
+    def select(self, rows_N: Tensor) -> None:
+        """Keep, repeat or reorder samples: row `i` becomes what row `rows_N[i]` was."""
+        self.cache.batch_select_indices(rows_N)
+        self.visual = {name: value[rows_N] for name, value in self.visual.items()}
+        self.key_mask_BT = self.key_mask_BT[rows_N]
+        self.next_position_B = self.next_position_B[rows_N]
+        self.layer_inputs = None
+
 
 class TunedModel(nn.Module):
     """A frozen backbone with one method attached.
