@@ -198,6 +198,29 @@ class DEHVF(nn.Module):
         weights_BYSK = self.fuser(self.queries(), cls_BGKC)
         return {"s_BEJP": F.silu(fuse(weights_BYSK, hidden_BGKJP)), "weights_BYSK": weights_BYSK}
 
+    def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
+        """`V = Σ_k α_k F_k` as printed (Eq. 2-6), `B×J×C` each: layer by layer, query by query, in vision width.
+
+        What `encode_images` gives after the projector's first layer; here for `methods.plain`.
+        """
+        if not self.blocks:
+            return []
+        features = backbone.vision.features(images_BCHW, self.blocks, normalize=True)
+        if self.config.fusion == "penultimate":
+            return [features[0][:, 1:]]
+        grouped = [[features[block - 1] for block in group] for group in self.groups]
+        if self.config.fusion == "mean":
+            return [torch.stack([feature[:, 1:] for feature in group]).mean(dim=0) for group in grouped]
+        fused = []
+        for layer, queries_SR in enumerate(self.queries()):
+            group = grouped[layer * len(grouped) // self.num_layers]
+            cls_B1KC = torch.stack([feature[:, 0] for feature in group], dim=1)[:, None]
+            for query_R in queries_SR:
+                weights_KB = self.fuser(query_R[None, None], cls_B1KC)[:, 0, 0].T
+                terms = zip(weights_KB, group, strict=True)
+                fused.append(sum((w_B[:, None, None] * feature[:, 1:] for w_B, feature in terms), 0))
+        return fused
+
     def _group(self, values: list[Tensor]) -> Tensor:
         """Per-block tensors `B×…` arranged by visual group: `B×G×K×…`."""
         return torch.stack([torch.stack([values[b - 1] for b in group], dim=1) for group in self.groups], dim=1)

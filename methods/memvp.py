@@ -73,6 +73,7 @@ class MemVP(nn.Module):
         self.hidden_size = backbone.hidden_size
         self.vision_width = backbone.vision.width
         self.num_patches = backbone.vision.num_patches
+        self.slots: list[tuple[int | None, int | None]] = [(0, 0)] * self.num_layers
         self.memory = VisualMemory(
             PositionPrompts(config.memory_length, backbone.hidden_size, config.prompt_std),
             Projector(backbone.vision.width, config.projector_dim, backbone.hidden_size),
@@ -91,10 +92,14 @@ class MemVP(nn.Module):
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
         assert self.memory.projector is not None
-        assert self.memory.projector is not None
+        (patches_BJC,) = self.fused_features(backbone, images_BCHW)
+        return {"s_BEJP": F.silu(self.memory.projector.down(patches_BJC))[:, None]}
+
+    def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
+        """The one feature of all layers, `B×J×C`: the penultimate block's patches after `ln_post`."""
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
-        return {"s_BEJP": F.silu(self.memory.projector.down(features_BJC[:, 1:]))[:, None]}
+        return [features_BJC[:, 1:]]
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
         """Text alone: visual entries live in the FFNs."""
@@ -104,7 +109,7 @@ class MemVP(nn.Module):
         """`memories`: the one memory, once for every layer."""
         s_BEJP = visual["s_BEJP"]
         gate_B11 = image_gate(visual["has_image_B"], self.config.visual_scale, s_BEJP.dtype)
-        return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, [(0, 0)] * self.num_layers, num_tokens)}
+        return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, self.slots, num_tokens)}
 
     def image_cost(self, images: int) -> ImageCost:
         """CLIP up to the penultimate block, the CLIP adapters, W1 on the patches."""
@@ -120,7 +125,7 @@ class MemVP(nn.Module):
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
         """The memory, built where that is cheaper, read by every layer."""
-        return memory_cost(self.memory, [(0, 0)] * self.num_layers, samples, tokens, self.num_patches)
+        return memory_cost(self.memory, self.slots, samples, tokens, self.num_patches)
 
     def reference_only(self) -> dict[str, int]:
         """The unused modality embedding and the CLIP adapter of the block that never runs."""
