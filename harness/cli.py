@@ -175,9 +175,25 @@ def score_scienceqa(
     print(scores_text(score_scienceqa_files(problems, splits, predictions, split), format.value))
 
 
+@score_app.command("coco", epilog=_epilog("python -m harness score coco --references dataset_coco.json ..."))
+def score_coco(
+    references: Annotated[
+        Path, typer.Option(help="Karpathy's json, COCO's annotation json, or {image id: [captions]}")
+    ],
+    predictions: Annotated[Path, typer.Option(help="COCO results format: [{image_id, caption}, ...]")],
+    split: Annotated[str, typer.Option(help="Split to score, of Karpathy's json.")] = "test",
+    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+) -> None:
+    """BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
+    from harness.commands import scores_text
+    from harness.score_coco import score_coco_files
+
+    print(scores_text(score_coco_files(references, predictions, split), format.value))
+
+
 @data_app.command("check", epilog=_epilog("python -m harness data check scienceqa --data-root DIR"))
 def data_check(
-    task: Annotated[str, typer.Argument(help="scienceqa")],
+    task: Annotated[str, typer.Argument(help="scienceqa or coco")],
     data_root: Annotated[Path, typer.Option(help="Data folder.")],
     full: Annotated[bool, typer.Option(help="It must be the full benchmark.")] = False,
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,

@@ -195,17 +195,19 @@ def scores_text(scores: Mapping[str, Any], format: str) -> str:
     rows = [
         (name, "n/a" if s["value"] is None else f"{s['value']:.2f}", s["n"], s["stderr"], s.get("reason") or "")
         for name, s in scores.items()
+        if "value" in s  # the n-gram counts behind BLEU are for programs
     ]
     return tabulate(rows, headers=("Column", "Value", "n", "Standard error", "Note"), tablefmt="github", floatfmt=".2f")
 
 
 def check_command(task: str, root: Path, full: bool, format: str, console: Console) -> int:
     """`data check`; returns the exit status: 2 where training could not start on the set."""
-    if task != "scienceqa":
-        raise UserError(f"data check {task}: no such data set; give scienceqa")
-    from harness.data.check import check_scienceqa, print_report
+    from harness.data.check import check_coco, check_scienceqa, print_report
 
-    report = check_scienceqa(root, full)
+    checks = {"scienceqa": check_scienceqa, "coco": check_coco}
+    if task not in checks:
+        raise UserError(f"data check {task}: no such data set; give {' or '.join(checks)}")
+    report = checks[task](root, full)
     if format == "json":
         print(json.dumps(report.as_dict(), indent=2))
     else:
