@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -19,6 +20,7 @@ from harness.data.mini.grammar import caption, describe
 from harness.data.mini.kinds import HINTED, IMAGE_HINTS, MODES, Kind, sample_kind
 from harness.data.mini.questions import Draft
 from harness.data.mini.render import render
+from harness.data.mini.world import Scene
 from harness.errors import UserError
 
 VERSION = 2  # raise it whenever the same seed gives other bytes: cached copies are keyed by it
@@ -130,17 +132,17 @@ def build_mini(root: Path, seed: int = 0, sizes: tuple[int, int, int] = SIZES) -
             if item.draft.scene:
                 folder = root / "images" / item.split / item.qid
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / "image.png").write_bytes(_png(item))
+                (folder / "image.png").write_bytes(png(item.draft.scene))
         for name, content in files.items():
             (root / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{root}: cannot write the mini data set ({error}); choose another folder") from error
 
 
-def _png(item: Item) -> bytes:
-    assert item.draft.scene is not None
+def png(scene: Scene) -> bytes:
+    """The picture of a scene as a file."""
     buffer = io.BytesIO()
-    render(item.draft.scene).save(buffer, format="PNG")
+    render(scene).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -151,9 +153,7 @@ def cache_folder() -> Path:
 
 
 def ensure_mini(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[int, int, int] = SIZES) -> Path:
-    """The folder of the mini benchmark, built on first use.
-
-    Built beside its place and renamed, so that a killed build leaves nothing half done, and two at once do no harm.
+    """The folder of the mini benchmark, built on first use; see `ensure_built`.
 
     Args:
         cache_dir: where built sets are kept; None for the user's cache folder.
@@ -163,9 +163,26 @@ def ensure_mini(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[int, 
     Raises:
         UserError: the folder cannot be written.
     """
+    key = [VERSION, seed, list(sizes)]
+    return ensure_built(cache_dir, f"mini-v{VERSION}", key, lambda root: build_mini(root, seed, sizes))
+
+
+def ensure_built(cache_dir: Path | None, name: str, key: Any, build: Callable[[Path], None]) -> Path:
+    """The folder of a procedural set, built on first use.
+
+    Built beside its place and renamed, so that a killed build leaves nothing half done, and two at once do no harm.
+
+    Args:
+        cache_dir: where built sets are kept; None for the user's cache folder.
+        name: of the set.
+        key: JSON value of all that the content depends on.
+        build: writes the set into a folder.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     cache_dir = cache_dir or cache_folder()
-    key = hashlib.sha256(json.dumps([VERSION, seed, list(sizes)]).encode()).hexdigest()[:12]
-    root = cache_dir / f"mini-v{VERSION}-{key}"
+    root = cache_dir / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
     if root.is_dir():
         return root
     try:
@@ -174,7 +191,7 @@ def ensure_mini(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[int, 
     except OSError as error:
         raise UserError(f"{cache_dir}: cannot write ({error}); set XDG_CACHE_HOME to a folder that can be") from error
     try:
-        build_mini(building, seed, sizes)
+        build(building)
         building.chmod(0o755)
         building.rename(root)
     except OSError as error:
