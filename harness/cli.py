@@ -139,6 +139,71 @@ def params(
     print(params_text(_names(methods), model, format.value))
 
 
+@app.command(epilog=_epilog("python -m harness flops --model 7b --text-length 128"))
+def flops(
+    methods: Annotated[str, typer.Option(help="Methods, comma-separated; default all.")] = "all",
+    model: Annotated[str, typer.Option(help="Preset, or a folder or hub id of a Llama model.")] = "7b",
+    text_length: Annotated[int, typer.Option(min=1, help="Text tokens a sample.")] = 256,
+    visual_tokens: Annotated[int | None, typer.Option(min=1, help="Patches of an image; default: the tower's.")] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded by inference.")] = 1,
+    train_batch: Annotated[int, typer.Option(min=1, help="Samples of a training step.")] = 4,
+    eval_batch: Annotated[int, typer.Option(min=1, help="Samples of an inference batch.")] = 32,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of the methods' configs.")] = None,
+    figure2: Annotated[bool, typer.Option("--figure2", help="The paper's Figure 2 instead.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw Figure 2 into this .png, .svg or .pdf.")] = None,
+    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+) -> None:
+    """Floating-point operations by formula, for training and inference; or the paper's Figure 2."""
+    from harness.cost.commands import figure_command_text
+    from harness.cost.flops import Workload
+    from harness.cost.flops_table import flops_text
+
+    if figure2 or plot is not None:
+        print(figure_command_text(format.value, plot), end="")
+        return
+    work = Workload(text_length=text_length, new_tokens=new_tokens, train_batch=train_batch, eval_batch=eval_batch)
+    settings = _settings(set_ or [])
+    options = {"work": work, "visual_tokens": visual_tokens, "settings": settings}
+    print(flops_text(_names(methods), model, format.value, **options), end="")
+
+
+@app.command(epilog=_epilog("python -m harness speed --model slice --steps 20"))
+def speed(
+    methods: Annotated[str, typer.Option(help="Methods, comma-separated; default all.")] = "all",
+    model: Annotated[str, typer.Option(help="Backbone preset: tiny, bench, slice, 7b, 13b.")] = "tiny",
+    layers: Annotated[int | None, typer.Option(min=1, help="Decoder layers in place of the preset's.")] = None,
+    weights: Annotated[str, typer.Option(help="random or pretrained; the time is the same.")] = "random",
+    train_batch: Annotated[int, typer.Option(min=1, help="Samples of a training step.")] = 4,
+    eval_batch: Annotated[int, typer.Option(min=1, help="Samples of an inference batch.")] = 32,
+    text_length: Annotated[int, typer.Option(min=1, help="Text tokens a sample.")] = 256,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded by inference.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Batches timed of each method and phase.")] = 20,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 on a GPU).")] = "auto",
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the language model.")] = False,
+    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    results: Results = Path("results"),
+) -> None:
+    """Seconds a batch of every method, in turns, beside the plain readings and the bare backbone; writes records."""
+    from harness.cost.commands import SpeedOptions, speed_text
+    from harness.cost.flops import Workload
+
+    options = SpeedOptions(
+        methods=_names(methods),
+        model=model,
+        layers=layers,
+        weights=weights,
+        work=Workload(text_length=text_length, new_tokens=new_tokens, train_batch=train_batch, eval_batch=eval_batch),
+        steps=steps,
+        device=device,
+        dtype=dtype,
+        compiled=compile_,
+        format=format.value,
+        results=results,
+    )
+    print(speed_text(options, Console(stderr=True)), end="")
+
+
 @app.command(epilog=_epilog("python -m harness readme --results results"))
 def readme(results: Results = Path("results")) -> None:
     """Write RESULTS/README.md and RESULTS/schema.json from the records."""

@@ -58,7 +58,7 @@ def run_command(options: RunOptions, console: Console) -> int:
     if options.steps is not None and options.epochs is not None:
         raise UserError("--steps and --epochs: give one of them")
     spec = resolve_spec(options.model, options.llm, options.clip)
-    machine = _machine(options)
+    machine = resolve_machine(options.device, options.dtype, options.weights)
     data = DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full)
     # What costs nothing to find out comes before reading data, and that before loading weights.
     plans = _plans(options, spec)
@@ -109,10 +109,28 @@ def _missing_data(options: RunOptions, spec: BackboneSpec) -> str | None:
     return None
 
 
-def _machine(options: RunOptions) -> Machine:
-    if options.weights not in WEIGHTS:
-        raise UserError(f"--weights {options.weights}: give {' or '.join(WEIGHTS)}")
-    name = options.device
+def resolve_machine(name: str, dtype: str, weights: str) -> Machine:
+    """What `--device`, `--dtype` and `--weights` stand for.
+
+    Raises:
+        UserError: no such device, dtype or kind of weights here.
+    """
+    if weights not in WEIGHTS:
+        raise UserError(f"--weights {weights}: give {' or '.join(WEIGHTS)}")
+    device = torch_device(name)
+    if dtype == "auto":
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: give {', '.join(DTYPES)} or auto")
+    return Machine(device, DTYPES[dtype], weights)
+
+
+def torch_device(name: str) -> torch.device:
+    """What `--device` stands for.
+
+    Raises:
+        UserError: no such device here.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -127,12 +145,7 @@ def _machine(options: RunOptions) -> Machine:
             raise UserError(f"--device {name}: torch can use {count} GPUs here; give --device cpu or one of them")
         # Accelerate puts everything on the current device.
         torch.cuda.set_device(device)
-    dtype = options.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" else "float32"
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype}: give {', '.join(DTYPES)} or auto")
-    return Machine(device, DTYPES[dtype], options.weights)
+    return device
 
 
 def _dry_run(

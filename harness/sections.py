@@ -137,6 +137,18 @@ class PeakMemory(Section):
     """Peak reserved by torch on the GPU."""
 
 
+Implementation = Literal["shipped", "plain", "yardstick"]
+
+
+class Spread(Section):
+    median: Annotated[float, Field(ge=0)]
+    """Median."""
+    p10: Annotated[float, Field(ge=0)]
+    """First decile."""
+    p90: Annotated[float, Field(ge=0)]
+    """Ninth decile."""
+
+
 class Timing(Section):
     median_s: Seconds
     """Seconds a batch."""
@@ -146,13 +158,58 @@ class Timing(Section):
     """Ninth decile."""
     n: Count
     """Batches timed, warm-up excluded."""
+    ratio: Spread | None = None
+    """Time over that of Table 2's baseline in the same round; null: the baseline did not run beside it."""
+    tokens_per_s: Seconds | None = None
+    """Text tokens a second at the median, decoded ones included; null: not told."""
+    images_per_s: Seconds | None = None
+    """Images a second at the median; null: not told."""
+    peak_memory_bytes: Count | None = None
+    """Peak of a step, beside the other models' weights: allocated by torch on a GPU, else resident; null: not told."""
+    peak_reserved_bytes: Count | None = None
+    """The same as reserved by torch; null: no GPU."""
+    joules: Seconds | None = None
+    """Energy of the GPU a batch, median; null: no GPU, or its management library does not tell."""
+    utilisation: Seconds | None = None
+    """Counted FLOPs a second over `Speed.matmul_flops_per_s`; null: no GPU, or the method does not count them."""
+
+
+class SpeedSetting(Section):
+    """What was timed; only equal settings can be compared."""
+
+    text_length: Count
+    """Text tokens of a sample, BOS included."""
+    labels: Count
+    """Labelled tokens of a training sample."""
+    new_tokens: Count
+    """Decoded tokens of a sample."""
+    train_batch: Count
+    """Samples of a training step."""
+    eval_batch: Count
+    """Samples of an inference batch."""
+    compiled: bool
+    """Whether `torch.compile` was used."""
 
 
 class Speed(Section):
     phases: dict[Literal["train", "inference"], Timing]
-    """Seconds a batch by phase."""
+    """Seconds a batch by phase: training is forward, backward, optimiser; inference is images, prompt, tokens."""
     loaded: bool
     """True: the machine was doing other work; such a record enters no table."""
+    implementation: Implementation = "shipped"
+    """The method as it is run, the plain reading of its formulas, or the yardstick: frozen towers without a method."""
+    setting: SpeedSetting | None = None
+    """What was timed; null: not told."""
+    cpu_s_per_s: Seconds | None = None
+    """CPU seconds the process got for each second timed; well under `environment.threads` on a loaded machine."""
+    load_average: Seconds | None = None
+    """Runnable processes of the machine in the minute before timing; null: the platform does not tell."""
+    cpu_mhz: Seconds | None = None
+    """CPU clock after timing; null: the platform does not tell."""
+    gpu_mhz: Seconds | None = None
+    """Clock of the GPU's multiprocessors after timing; null: no GPU, or its management library does not tell."""
+    matmul_flops_per_s: Seconds | None = None
+    """Measured peak: an 8192^3 matrix product of random bfloat16 data in the same run; null: no GPU."""
 
 
 class Environment(Section):

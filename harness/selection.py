@@ -25,7 +25,12 @@ class Selection:
 # What the rows of one model must share, so that they can be compared.
 _SETTINGS: Mapping[str, Callable[[Record], tuple[object, ...]]] = {
     "data": lambda r: (r.data.data_hash, r.backbone.weight_hash),
-    "device": lambda r: (r.environment.gpu or r.environment.cpu, r.environment.threads, r.backbone.dtype),
+    "device": lambda r: (
+        r.environment.gpu or r.environment.cpu,
+        r.environment.threads,
+        r.backbone.dtype,
+        r.speed and r.speed.setting,
+    ),
 }
 
 
@@ -108,13 +113,27 @@ def _one_run_a_seed(runs: list[Record], left_out: Counter[str]) -> list[Record]:
 def _remarks(kept: Sequence[Record]) -> list[str]:
     """What a reader must know about the runs that did enter."""
     skipped = sum(record.data.skipped_images > 0 for record in kept)
+    machines = dict.fromkeys(_where(record) for record in kept if record.speed is not None)
     dirty = sum(record.git.dirty is not False for record in kept)
-    remarks = []
+    remarks = [f"Measured on {machine}." for machine in machines]
     if skipped:
         remarks.append(f"{_runs(skipped)} skipped unreadable images.")
     if dirty:
         remarks.append(f"{_runs(dirty)} from code that is not known to be that of a commit.")
     return remarks
+
+
+def _where(record: Record) -> str:
+    """Model, device and batches of a speed measurement."""
+    environment = record.environment
+    device = environment.gpu or f"{environment.cpu or 'an unknown CPU'}, {environment.threads} threads"
+    setting = record.speed.setting if record.speed else None
+    if setting is None:
+        return f"{device}, {record.backbone.dtype} ({record.model})"
+    return (
+        f"{device}, {record.backbone.dtype}{', compiled' if setting.compiled else ''} ({record.model}: text "
+        f"{setting.text_length}, batch {setting.train_batch} and {setting.eval_batch}, {setting.new_tokens} new tokens)"
+    )
 
 
 def _by(records: Iterable[Record], key: Callable[[Record], T]) -> dict[T, list[Record]]:

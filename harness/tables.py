@@ -132,11 +132,17 @@ def _measured(record: Record, column: Column) -> tuple[float | None, int]:
     if column.source == "seconds" and record.speed and column.key in record.speed.phases:
         timing = record.speed.phases[column.key]
         return timing.median_s, timing.n
+    if column.source == "ratio" and record.speed and column.of in record.speed.phases:
+        timing = record.speed.phases[column.of]
+        return (timing.ratio.median if timing.ratio else None), timing.n
     return None, 0
 
 
 def _with_ratios(rows: Sequence[TableRow], plan: Layout) -> list[TableRow]:
-    """Fill the ratio columns: this row over the baseline's row of the same model; measured, and as printed."""
+    """Fill the ratio columns: this row over the baseline's row of the same model; measured, and as printed.
+
+    A ratio that a run took pair by pair beside its baseline stays: medians of another run know less.
+    """
     bases = {row.model: row for row in rows if row.method == plan.baseline and row.variant is None}
     filled = []
     for row in rows:
@@ -145,9 +151,9 @@ def _with_ratios(rows: Sequence[TableRow], plan: Layout) -> list[TableRow]:
             base = bases.get(row.model)
             if column.source == "ratio" and base:
                 over, under = row.metrics[column.of], base.metrics[column.of]
-                metrics[column.key] = Cell(
-                    value=_ratio(over.value, under.value), n=over.n, paper=_ratio(over.paper, under.paper)
-                )
+                paired = row.metrics[column.key].value
+                value = _ratio(over.value, under.value) if paired is None else paired
+                metrics[column.key] = Cell(value=value, n=over.n, paper=_ratio(over.paper, under.paper))
         filled.append(replace(row, metrics=metrics))
     return filled
 

@@ -1,0 +1,57 @@
+"""What the subcommands `speed` and `flops --figure2` do, apart from reading their options."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.commands import resolve_machine
+from harness.cost.figure2 import figure2, figure2_text
+from harness.cost.flops import Phase, Workload
+from harness.cost.speed import WARMUP_ROUNDS, measure, plan_speed
+from harness.cost.speed_report import make_records, report_text, write_records
+from harness.presets import resolve_spec
+from harness.requirements import require_weights
+
+
+@dataclass(frozen=True)
+class SpeedOptions:
+    """The options of `speed`, see its help."""
+
+    methods: tuple[str, ...]
+    model: str
+    layers: int | None
+    weights: str
+    work: Workload
+    steps: int
+    device: str
+    dtype: str
+    compiled: bool
+    format: str
+    results: Path
+
+
+def speed_text(options: SpeedOptions, console: Console) -> str:
+    """`speed`: measure, write the records, and say what they say."""
+    spec = resolve_spec(options.model)
+    machine = resolve_machine(options.device, options.dtype, options.weights)
+    if options.weights == "pretrained":
+        require_weights(spec)
+    methods = options.methods or ("all",)
+    plan = plan_speed(methods, spec, options.layers, options.work, options.steps, machine, options.compiled)
+
+    def tell(phase: Phase, done: int) -> None:
+        console.print(f"{phase}: round {done} of {WARMUP_ROUNDS + plan.steps}", highlight=False)
+
+    records = make_records(plan, measure(plan, tell))
+    write_records(records, options.results)
+    return report_text(records, options.format)
+
+
+def figure_command_text(format: str, plot: Path | None) -> str:
+    """`flops --figure2`: its data as text; `plot` also draws it."""
+    if plot is not None:
+        from harness.plots import plot_figure2
+
+        plot_figure2(figure2(), plot)
+    return figure2_text(format)

@@ -1,0 +1,130 @@
+"""What a speed measurement times: every method, the plain reading where it has one, and the yardstick.
+
+All stand on one set of frozen weights (`harness.cost.share`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from harness.backbone import Backbone
+from harness.cost.flops import Phase, Workload
+from harness.cost.params import count_parameters
+from harness.cost.share import share_backbone
+from harness.cost.yardstick import Yardstick, yardstick_loss
+from harness.errors import UserError
+from harness.plan import RunPlan
+from harness.runner import attach
+from harness.sections import Implementation, Parameters
+from harness.train import parameter_groups
+from methods.base import IGNORE_INDEX, Batch
+from methods.plain import MemoryMethod, PlainReading
+from methods.tuned import TunedModel
+
+LEARNING_RATE = 1e-6
+"""Small: random weights must not run off to infinity, whose arithmetic may cost another time."""
+
+
+@dataclass
+class Contestant:
+    """One model that is timed.
+
+    Attributes:
+        method: registry name, or that of the yardstick.
+        implementation: the method as it is run, its plain reading, or the yardstick.
+        backbone: shares its weights with the others'.
+        plan: the method's config and recipe; None: the yardstick.
+        model: with the method attached.
+        loss: of a training batch.
+        parameters: counts; None: the yardstick.
+        weight_decay: of AdamW.
+    """
+
+    method: str
+    implementation: Implementation
+    backbone: Backbone
+    plan: RunPlan | None
+    model: TunedModel
+    loss: Callable[[Batch], Tensor]
+    parameters: Parameters | None
+    weight_decay: float
+
+    def step(self, phase: Phase, work: Workload) -> Callable[[], None]:
+        """What is timed: a training step, or the inference of one batch. Both on random data, made here."""
+        backbone = self.backbone
+        if phase == "inference":
+            batch = random_batch(backbone, work.eval_batch, work.text_length, labels=0)
+            return lambda: self._infer(batch, work.new_tokens)
+        batch = random_batch(backbone, work.train_batch, work.text_length, work.labels)
+        groups = parameter_groups(self.model, self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+        return lambda: self._train(batch, optimizer)
+
+    def _train(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+        """Forward, backward, optimiser; the gradients are freed, so that the next contestant does not hold them."""
+        self.loss(batch).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _infer(self, batch: Batch, new_tokens: int) -> None:
+        """Image encoding, prefill, greedy tokens; the last one is read back, as an evaluation does."""
+        logits_BV, state = self.model.prefill(batch)
+        tokens_B = logits_BV.argmax(dim=-1)
+        for _ in range(new_tokens - 1):
+            tokens_B = self.model.step(tokens_B, state).argmax(dim=-1)
+        tokens_B.tolist()
+
+
+def build_contestants(backbone: Backbone, plans: Sequence[RunPlan]) -> list[Contestant]:
+    """The yardstick, then each plan's method and, where it has one, its plain reading.
+
+    Args:
+        backbone: with no method attached.
+        plans: one for each method.
+
+    Raises:
+        UserError: a method that cannot be built at this size.
+    """
+    shared = share_backbone(backbone)
+    bare = TunedModel(shared, Yardstick(shared).to(backbone.device))
+    decay = plans[0].recipe.weight_decay
+    found = [Contestant(Yardstick.name, "yardstick", shared, None, bare, partial(yardstick_loss, bare), None, decay)]
+    for plan in plans:
+        found.append(_contestant(backbone, plan, "shipped"))
+        if isinstance(found[-1].model.method, MemoryMethod):
+            found.append(_contestant(backbone, plan, "plain"))
+    return found
+
+
+def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementation) -> Contestant:
+    shared = share_backbone(backbone)
+    method = attach(plan, shared)
+    parameters = count_parameters(shared, method)
+    method = PlainReading(method) if implementation == "plain" else method
+    model = TunedModel(shared, method.to(backbone.device))
+    return Contestant(plan.method, implementation, shared, plan, model, model, parameters, plan.recipe.weight_decay)
+
+
+def random_batch(backbone: Backbone, samples: int, length: int, labels: int) -> Batch:
+    """Random text without padding and random images, the same for equal sizes; the last `labels` tokens are labelled.
+
+    Raises:
+        UserError: more labels than tokens behind the first.
+    """
+    if labels >= length:
+        raise UserError(f"--text-length {length}: leaves no text before the {labels} labelled tokens; give more")
+    generator = torch.Generator().manual_seed(0)
+    vocabulary, size = backbone.llm.config.vocab_size, backbone.vision.image_size
+    ids_BL = torch.randint(3, vocabulary, (samples, length), generator=generator)
+    ids_BL[:, 0] = backbone.tokenizer.bos_token_id
+    labels_BL = None
+    if labels:
+        labels_BL = torch.full_like(ids_BL, IGNORE_INDEX)
+        labels_BL[:, -labels:] = ids_BL[:, -labels:]
+    images_BCHW = torch.randn(samples, 3, size, size, generator=generator)
+    everywhere = torch.ones(samples, length, dtype=torch.bool), torch.ones(samples, dtype=torch.bool)
+    return Batch(ids_BL, everywhere[0], labels_BL, images_BCHW, everywhere[1]).to(backbone.device)

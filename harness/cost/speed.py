@@ -1,0 +1,259 @@
+"""Seconds a batch of every method, in one run: what is timed, how it is judged, and the rows of the report.
+
+Training and inference are timed one after the other; within a phase the contestants take turns
+(`harness.cost.stopwatch`).
+"""
+
+import gc
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from harness.backbone import Backbone, llm_config, load_backbone
+from harness.cost.contestants import Contestant, build_contestants
+from harness.cost.energy import EnergyMeter
+from harness.cost.flops import Phase, Workload, count_flops, total_flops
+from harness.cost.meta import meta_backbone
+from harness.cost.share import share_backbone
+from harness.cost.stopwatch import Sample, interleave, matmul_peak, paired_ratio, spread
+from harness.errors import UserError
+from harness.paper import layout
+from harness.plan import Overrides, RunPlan, plan_runs
+from harness.presets import BackboneSpec
+from harness.runner import Machine, attach
+from harness.sections import Implementation, Timing
+from methods.cost import Costed
+
+TABLE = 2
+WARMUP_ROUNDS = 3
+PHASES: tuple[Phase, ...] = ("train", "inference")
+LEAST_CPU_SHARE = 0.7
+"""Of the threads: a process that got less CPU time was kept waiting by others."""
+
+Key = tuple[str, Implementation]
+"""Method and implementation."""
+
+
+@dataclass(frozen=True)
+class SpeedPlan:
+    """What is asked for.
+
+    Attributes:
+        spec: the backbone, its depth as asked for.
+        plans: one for each method.
+        work: the batches.
+        steps: rounds that are timed.
+        machine: device, dtype, kind of weights.
+        compiled: use `torch.compile`.
+    """
+
+    spec: BackboneSpec
+    plans: Sequence[RunPlan]
+    work: Workload
+    steps: int
+    machine: Machine
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of the machine, and of each contestant.
+
+    Attributes:
+        backbone: with no method attached.
+        contestants: in the order they ran.
+        timings: by contestant and phase.
+        load_average: before anything was loaded; None where the platform does not tell.
+        cpu_s_per_s: CPU seconds for each second timed.
+        loaded: whether the machine was doing other work.
+        gpu_mhz: clock at the end.
+        matmul_flops_per_s: measured peak; None without a GPU.
+    """
+
+    backbone: Backbone
+    contestants: Sequence[Contestant]
+    timings: Mapping[Key, Mapping[Phase, Timing]]
+    load_average: float | None
+    cpu_s_per_s: float
+    loaded: bool
+    gpu_mhz: float | None
+    matmul_flops_per_s: float | None
+
+
+def plan_speed(
+    methods: Sequence[str],
+    spec: BackboneSpec,
+    layers: int | None,
+    work: Workload,
+    steps: int,
+    machine: Machine,
+    compiled: bool,
+) -> SpeedPlan:
+    """Resolve the options.
+
+    Args:
+        methods: registry names, or `all`.
+        spec: the backbone.
+        layers: decoder layers in place of the backbone's own; random weights only.
+        work: the batches.
+        steps: rounds that are timed.
+        machine: device, dtype, kind of weights.
+        compiled: use `torch.compile`.
+
+    Raises:
+        UserError: an unknown method, one that is not trained, or layers taken from pretrained weights.
+    """
+    plans = plan_runs(methods, (), (0,), spec, layout(TABLE).task, Overrides())
+    for plan in plans:
+        if plan.is_oracle:
+            raise UserError(f"--methods {plan.method}: is not trained, so it has no speed of its own; leave it out")
+    if layers is not None:
+        if machine.weights != "random":
+            raise UserError(f"--layers {layers}: needs --weights random")
+        spec = with_layers(spec, layers)
+    return SpeedPlan(spec, plans, work, steps, machine, compiled)
+
+
+def with_layers(spec: BackboneSpec, layers: int) -> BackboneSpec:
+    """The backbone at another depth, under a name of its own: it is no more the model that the paper measured."""
+    config = llm_config(spec)
+    if layers == config.num_hidden_layers:
+        return spec
+    about_the_files = ("model_type", "architectures", "transformers_version")
+    fields = {name: value for name, value in config.to_dict().items() if name not in about_the_files}
+    return replace(
+        spec,
+        name=f"{spec.name}-{layers}-layers",
+        llm_config={**fields, "num_hidden_layers": layers},
+        display=f"{spec.display}, {layers} layers",
+        shipped=False,
+    )
+
+
+def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda phase, done: None) -> Measurement:
+    """Load the backbone once, attach everything, time it.
+
+    Raises:
+        UserError: a method that cannot be built at this size, a text too short or too long, too little GPU memory.
+    """
+    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    torch.manual_seed(0)
+    machine = plan.machine
+    backbone = load_backbone(plan.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
+    contestants = build_contestants(backbone, plan.plans)
+    if plan.compiled:
+        for contestant in contestants:
+            contestant.model.llm.model.compile()
+    meter = EnergyMeter(machine.device)
+    try:
+        samples = {phase: _phase(phase, plan, contestants, meter, on_round) for phase in PHASES}
+    except ValueError as error:
+        raise UserError(f"--text-length {plan.work.text_length}: {error}") from error
+    except torch.cuda.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"out of GPU memory: {reason}; give a smaller --train-batch or --eval-batch") from error
+    peak = matmul_peak(machine.device) if machine.device.type == "cuda" else None
+    flops = _flops(plan) if peak else {}
+    timed = [sample for runs in samples.values() for found in runs.values() for sample in found]
+    share = sum(sample.cpu_s for sample in timed) / sum(sample.seconds for sample in timed)
+    return Measurement(
+        backbone,
+        contestants,
+        {
+            key: {phase: _timing(key, phase, samples[phase], plan, flops, peak) for phase in PHASES}
+            for key in _keys(contestants)
+        },
+        load_average,
+        share,
+        is_loaded(load_average, share, torch.get_num_threads(), _cores(), on_gpu=machine.device.type == "cuda"),
+        meter.clock_mhz(),
+        peak,
+    )
+
+
+def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores: int, *, on_gpu: bool) -> bool:
+    """Whether the machine was doing other work.
+
+    Args:
+        load_average: runnable processes before the run.
+        cpu_share: CPU seconds that the process got for each second timed.
+        threads: compute threads.
+        cores: cores that the process may use.
+        on_gpu: the work was the GPU's, so that the process's own CPU time says nothing.
+    """
+    busy_before = load_average is not None and load_average > cores / 2
+    kept_waiting = not on_gpu and cpu_share < LEAST_CPU_SHARE * threads
+    return busy_before or kept_waiting
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keys(contestants: Sequence[Contestant]) -> list[Key]:
+    return [(contestant.method, contestant.implementation) for contestant in contestants]
+
+
+def _phase(
+    phase: Phase,
+    plan: SpeedPlan,
+    contestants: Sequence[Contestant],
+    meter: EnergyMeter,
+    on_round: Callable[[Phase, int], None],
+) -> dict[Key, list[Sample]]:
+    for contestant in contestants:
+        contestant.model.train(phase == "train")
+    steps = {key: c.step(phase, plan.work) for key, c in zip(_keys(contestants), contestants, strict=True)}
+    gc.collect()
+    device = plan.machine.device
+    return interleave(steps, plan.steps, WARMUP_ROUNDS, device, meter, lambda done: on_round(phase, done))
+
+
+def _flops(plan: SpeedPlan) -> dict[tuple[str, Phase], int]:
+    """FLOPs of one batch of each method that counts them, on shapes alone."""
+    pristine = meta_backbone(plan.spec)
+    found: dict[tuple[str, Phase], int] = {}
+    for one in plan.plans:
+        backbone = share_backbone(pristine)
+        with torch.device("meta"):
+            method = attach(one, backbone)
+        if isinstance(method, Costed):
+            for phase in PHASES:
+                found[one.method, phase] = total_flops(count_flops(backbone, method, phase, plan.work))
+    return found
+
+
+def _timing(
+    key: Key,
+    phase: Phase,
+    samples: Mapping[Key, Sequence[Sample]],
+    plan: SpeedPlan,
+    flops: Mapping[tuple[str, Phase], int],
+    matmul_flops_per_s: float | None,
+) -> Timing:
+    ours, work = samples[key], plan.work
+    seconds = spread([sample.seconds for sample in ours])
+    baseline = samples.get((layout(TABLE).baseline or "", "shipped"))
+    batch = work.train_batch if phase == "train" else work.eval_batch
+    # The prompt gives the first token; every later one is fed back.
+    tokens = batch * (work.text_length + (work.new_tokens - 1 if phase == "inference" else 0))
+    joules = [sample.joules for sample in ours if sample.joules is not None]
+    peaks = [sample.peak.cuda_allocated or sample.peak.rss or 0 for sample in ours]
+    reserved = [sample.peak.cuda_reserved for sample in ours if sample.peak.cuda_reserved is not None]
+    counted = flops.get((key[0], phase)) if key[1] == "shipped" else None
+    return Timing(
+        median_s=seconds.median,
+        p10_s=seconds.p10,
+        p90_s=seconds.p90,
+        n=len(ours),
+        ratio=None if baseline is None else paired_ratio(ours, baseline),
+        tokens_per_s=tokens / seconds.median,
+        images_per_s=batch / seconds.median,
+        peak_memory_bytes=max(peaks) or None,
+        peak_reserved_bytes=max(reserved) if reserved else None,
+        joules=median(joules) if joules else None,
+        utilisation=counted / seconds.median / matmul_flops_per_s if counted and matmul_flops_per_s else None,
+    )

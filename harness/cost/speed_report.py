@@ -1,0 +1,213 @@
+"""A speed measurement as records, and as text."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from tabulate import tabulate
+
+from harness.cost.contestants import Contestant
+from harness.cost.speed import Measurement, SpeedPlan
+from harness.errors import UserError
+from harness.outcome import UNKNOWN_HERE, describe_backbone
+from harness.paper import layout, method_names
+from harness.records import (
+    BackboneInfo,
+    Data,
+    PeakMemory,
+    Record,
+    Speed,
+    SpeedSetting,
+    Timing,
+    collect_environment,
+    collect_git,
+    spec_hash,
+    write_record,
+)
+
+TABLE = 2
+NOT_PARTS = "a speed measurement times batches alone"
+
+
+def make_records(plan: SpeedPlan, found: Measurement) -> list[Record]:
+    """One record for each contestant; the plain readings are a variant, the yardstick has a name of its own."""
+    info = describe_backbone(found.backbone, plan.spec)
+    return [_record(contestant, plan, found, info) for contestant in found.contestants]
+
+
+def write_records(records: Sequence[Record], results_dir: Path) -> None:
+    """Write them all; each replaces the record of an equal measurement on equal hardware."""
+    for record in records:
+        write_record(record, results_dir)
+
+
+def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: BackboneInfo) -> Record:
+    device = plan.machine.device
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads())
+    variant = "plain" if contestant.implementation == "plain" else None
+    setting = SpeedSetting(**vars(plan.work), compiled=plan.compiled)
+    config = {
+        "method": {} if contestant.plan is None else contestant.plan.config.model_dump(mode="json"),
+        "speed": {**setting.model_dump(mode="json"), "steps": plan.steps},
+    }
+    identity: dict[str, Any] = {
+        "method": contestant.method,
+        "variant": variant,
+        "model": plan.spec.name,
+        "task": layout(TABLE).task,
+    }
+    machine: list[Any] = [environment.gpu or environment.cpu, environment.threads]
+    timings = found.timings[contestant.method, contestant.implementation]
+    missing = {f"times_s.{name}": NOT_PARTS for name in ("load", "data", "train", "eval", "scoring")}
+    missing |= {f"times_s.train_step_{name}": "under speed.phases.train" for name in ("median", "p90")}
+    missing |= {f"peak_memory_bytes.{name}": "by phase, under speed.phases" for name in PeakMemory.model_fields}
+    if contestant.parameters is None:
+        missing["parameters"] = "the yardstick has no adapter"
+    if environment.cpu is None:
+        missing["environment.cpu"] = UNKNOWN_HERE
+    return Record(
+        **identity,
+        kind="speed",
+        spec_hash=spec_hash(
+            {**identity, "config": config, "backbone": info.model_dump(mode="json"), "machine": machine}
+        ),
+        seed=0,
+        config=config,
+        data=_random_data(setting),
+        backbone=info,
+        parameters=contestant.parameters,
+        speed=Speed(
+            phases=dict(timings),
+            loaded=found.loaded,
+            implementation=contestant.implementation,
+            setting=setting,
+            cpu_s_per_s=found.cpu_s_per_s,
+            load_average=found.load_average,
+            cpu_mhz=_cpu_mhz(),
+            gpu_mhz=found.gpu_mhz,
+            matmul_flops_per_s=found.matmul_flops_per_s,
+        ),
+        environment=environment,
+        git=collect_git(),
+        missing=missing,
+    )
+
+
+def _random_data(setting: SpeedSetting) -> Data:
+    """Random batches are made by their sizes: these are what is hashed."""
+    text = json.dumps(setting.model_dump(mode="json"), sort_keys=True)
+    return Data(name="random-batches", data_hash=sha256(text.encode()).hexdigest(), files={}, split_sizes={})
+
+
+def _cpu_mhz() -> float | None:
+    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    return frequency.current if frequency else None
+
+
+def report_json(records: Sequence[Record]) -> dict[str, Any]:
+    """`{device, dtype, preset, …, rows: [{method, phase, implementation, median_s, …}]}` of one measurement."""
+    first = records[0]
+    assert first.speed is not None and first.speed.setting is not None
+    about = first.speed.model_dump(mode="json", exclude={"phases", "implementation", "setting"})
+    return {
+        "device": first.environment.gpu or first.environment.cpu,
+        "dtype": first.backbone.dtype,
+        "preset": first.model,
+        "threads": first.environment.threads,
+        **first.speed.setting.model_dump(mode="json"),
+        **about,
+        "rows": [
+            _row(record, phase, timing)
+            for record in records
+            if record.speed is not None
+            for phase, timing in record.speed.phases.items()
+        ],
+    }
+
+
+def _row(record: Record, phase: str, timing: Timing) -> dict[str, Any]:
+    assert record.speed is not None
+    values = timing.model_dump(mode="json", exclude={"ratio"})
+    ratio = timing.ratio
+    spreads = {} if ratio is None else {"ratio_p10": ratio.p10, "ratio_p90": ratio.p90}
+    return {
+        "method": record.method,
+        "phase": phase,
+        "implementation": record.speed.implementation,
+        **values,
+        "ratio_to_memvp": None if ratio is None else ratio.median,
+        **spreads,
+    }
+
+
+def report_text(records: Sequence[Record], format: str) -> str:
+    """One measurement as text, ending in a newline.
+
+    Args:
+        records: from `make_records`.
+        format: markdown or json.
+
+    Raises:
+        UserError: no such format.
+    """
+    if format not in ("markdown", "json"):
+        raise UserError(f"--format {format}: unknown; choose markdown or json")
+    report = report_json(records)
+    if format == "json":
+        return json.dumps(report, indent=2) + "\n"
+    names = method_names()
+    baseline = names.get(layout(TABLE).baseline or "", "baseline")
+    body = [
+        (
+            names.get(row["method"], row["method"]),
+            row["implementation"],
+            row["phase"],
+            *(f"{row[key]:.4f}" for key in ("median_s", "p10_s", "p90_s")),
+            "n/a"
+            if row["ratio_to_memvp"] is None
+            else f"{row['ratio_to_memvp']:.3f} [{row['ratio_p10']:.3f}, {row['ratio_p90']:.3f}]",
+            f"{row['tokens_per_s']:,.0f}",
+            f"{row['images_per_s']:,.1f}",
+            "n/a" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 2**30:.2f}",
+            "n/a" if row["utilisation"] is None else f"{row['utilisation']:.1%}",
+        )
+        for row in sorted(report["rows"], key=lambda row: row["phase"], reverse=True)
+    ]
+    heads = (
+        "method",
+        "implementation",
+        "phase",
+        "s/batch",
+        "p10",
+        "p90",
+        f"/ {baseline} [p10, p90]",
+        "tokens/s",
+        "images/s",
+        "peak GiB",
+        "utilisation",
+    )
+    table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 3 + ["right"] * 8)
+    return f"**{_title(report)}**\n\n{table}\n{_warning(report)}"
+
+
+def _title(report: dict[str, Any]) -> str:
+    return (
+        f"Seconds a batch of {report['preset']} on {report['device']}, {report['dtype']}, {report['threads']} threads; "
+        f"text {report['text_length']}, {report['new_tokens']} new tokens, batch {report['train_batch']} in training "
+        f"and {report['eval_batch']} in inference{', compiled' if report['compiled'] else ''}"
+    )
+
+
+def _warning(report: dict[str, Any]) -> str:
+    if not report["loaded"]:
+        return ""
+    load = "unknown" if report["load_average"] is None else f"{report['load_average']:.1f}"
+    return (
+        f"\nThe machine was doing other work (load average {load} before, {report['cpu_s_per_s']:.2f} CPU seconds a "
+        f"second on {report['threads']} threads): these times enter no table.\n"
+    )

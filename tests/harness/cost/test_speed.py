@@ -1,0 +1,251 @@
+"""The speed measurement on tiny random backbones: what is timed and written, never how long it takes."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness import cli
+from harness.backbone import load_backbone
+from harness.cost import contestants as building
+from harness.cost.contestants import build_contestants, random_batch
+from harness.cost.energy import EnergyMeter
+from harness.cost.flops import Workload
+from harness.cost.speed import is_loaded, measure, plan_speed, with_layers
+from harness.cost.speed_report import make_records, report_text, write_records
+from harness.cost.stopwatch import Sample, interleave, paired_ratio, spread
+from harness.cost.yardstick import Yardstick, yardstick_loss
+from harness.errors import UserError
+from harness.presets import resolve_spec
+from harness.records import PeakMemory, read_records
+from harness.runner import Machine
+from harness.tables import leaderboard
+from methods import registry
+from methods.tuned import TunedModel
+from tests.backbones import tiny_backbone
+
+CPU = torch.device("cpu")
+MACHINE = Machine(CPU, torch.float32, "random")
+WORK = Workload(text_length=16, labels=3, new_tokens=2, train_batch=2, eval_batch=2)
+METHODS = sorted(registry())
+
+
+def plan(methods=("all",), layers=None, work=WORK, machine=MACHINE):
+    return plan_speed(methods, resolve_spec("tiny"), layers, work, 2, machine, False)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    made = plan()
+    return made, measure(made)
+
+
+@pytest.fixture(scope="module")
+def records(measured):
+    return make_records(*measured)
+
+
+def sample(seconds):
+    return Sample(seconds, 0.0, PeakMemory(), None)
+
+
+# The stopwatch
+
+
+def test_steps_take_turns_and_warm_up_is_left_out():
+    order = []
+    steps = {name: lambda name=name: order.append(name) for name in "abc"}
+    rounds = []
+    found = interleave(steps, 3, 2, CPU, EnergyMeter(CPU), rounds.append)
+    assert "".join(order) == "abc" * 5
+    assert {name: len(samples) for name, samples in found.items()} == {"a": 3, "b": 3, "c": 3}
+    assert rounds == [1, 2, 3, 4, 5]
+    assert all(one.seconds >= 0 and one.joules is None for samples in found.values() for one in samples)
+
+
+def test_ratios_are_taken_pair_by_pair():
+    # Each twice its partner while the machine drifts tenfold: medians of the two alone would do, deciles would not.
+    base = [sample(seconds) for seconds in (1.0, 3.0, 10.0)]
+    ratio = paired_ratio([sample(2 * one.seconds) for one in base], base)
+    assert (ratio.p10, ratio.median, ratio.p90) == (2, 2, 2)
+    uneven = paired_ratio([sample(3.0), sample(3.0)], [sample(1.0), sample(3.0)])
+    assert uneven.median == pytest.approx(2) and uneven.p10 == pytest.approx(1.2) and uneven.p90 == pytest.approx(2.8)
+
+
+def test_spread_is_median_and_deciles():
+    found = spread([float(x) for x in range(11)])
+    assert (found.p10, found.median, found.p90) == (1, 5, 9)
+
+
+@pytest.mark.parametrize(
+    ("load", "share", "on_gpu", "expected"),
+    [
+        (0.1, 1.9, False, False),
+        (0.1, 1.0, False, True),
+        (1.5, 1.9, False, True),
+        (None, 1.9, False, False),
+        (0.1, 0.9, True, False),
+        (1.5, 0.9, True, True),
+    ],
+)
+def test_a_loaded_machine_is_noticed(load, share, on_gpu, expected):
+    assert is_loaded(load, share, threads=2, cores=2, on_gpu=on_gpu) is expected
+
+
+# What is timed
+
+
+def test_yardstick_computes_the_bare_model_and_reaches_every_block_backward():
+    bare, wrapped = tiny_backbone(), tiny_backbone()
+    model = TunedModel(wrapped, Yardstick(wrapped))
+    batch = random_batch(bare, 2, 9, labels=3)
+    with torch.no_grad():
+        logits, _ = model.prefill(batch)
+        torch.testing.assert_close(logits, bare.llm(input_ids=batch.input_ids_BL).logits[:, -1])
+        features = model.encode(batch.images_BCHW, batch.has_image_B)["features_BJC"]
+        (expected,) = bare.vision.features(batch.images_BCHW, [bare.vision.num_layers - 1], normalize=True)
+        torch.testing.assert_close(features, expected)
+    widths = []
+    wrapped.llm.lm_head.register_forward_hook(lambda _, __, out: widths.append(tuple(out.shape)))
+    yardstick_loss(model, batch).backward()
+    assert widths == [(2, 9, bare.llm.config.vocab_size)]
+    for parameter in (model.method.text_D, model.method.patch_C):
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0
+
+
+def test_every_contestant_trains_its_own_parameters_and_keeps_no_gradient(monkeypatch):
+    monkeypatch.setattr(building, "LEARNING_RATE", 0.1)
+    backbone = load_backbone(resolve_spec("tiny"), weights="random")
+    frozen = {name: tensor.clone() for name, tensor in backbone.llm.state_dict().items()}
+    found = build_contestants(backbone, plan().plans)
+    named = [(one.method, one.implementation) for one in found]
+    assert named[0] == ("frozen", "yardstick")
+    assert sorted(name for name, kind in named if kind == "shipped") == METHODS
+    assert sorted(name for name, kind in named if kind == "plain") == ["dehvf", "memvp"]
+    for one in found:
+        before = [parameter.clone() for parameter in one.model.method.parameters()]
+        one.model.train()
+        one.step("train", WORK)()
+        after = list(one.model.method.parameters())
+        assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True)), one.method
+        assert all(parameter.grad is None for parameter in one.model.parameters())
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in backbone.llm.state_dict().items())
+
+
+def test_random_batches_are_the_same_again_and_labelled_at_the_end():
+    backbone = tiny_backbone()
+    batch, again = (random_batch(backbone, 3, 7, labels=2) for _ in range(2))
+    assert torch.equal(batch.input_ids_BL, again.input_ids_BL) and torch.equal(batch.images_BCHW, again.images_BCHW)
+    assert ((batch.labels_BL != -100).sum(dim=1) == 2).all() and (batch.labels_BL[:, :-2] == -100).all()
+    assert bool(batch.has_image_B.all()) and bool(batch.attention_mask_BL.all())
+    with pytest.raises(UserError, match="--text-length 2"):
+        random_batch(backbone, 3, 2, labels=2)
+
+
+# From options to records
+
+
+def test_wrong_options_are_user_errors():
+    with pytest.raises(UserError, match="--methods oracle"):
+        plan(("oracle",))
+    with pytest.raises(UserError, match="--layers 2: needs --weights random"):
+        plan(layers=2, machine=replace(MACHINE, weights="pretrained"))
+
+
+def test_another_depth_is_another_model():
+    spec = resolve_spec("7b")
+    assert with_layers(spec, 32) is spec
+    shallow = with_layers(spec, 8)
+    assert shallow.name == "7b-8-layers" and shallow.llm_config["num_hidden_layers"] == 8
+    assert shallow.llm_config["intermediate_size"] == 11008
+    tiny = load_backbone(with_layers(resolve_spec("tiny"), 4), weights="random", device="meta")
+    assert tiny.num_layers == 4
+
+
+def test_records_hold_every_contestant_with_ratios(records, tmp_path):
+    assert len(records) == len(METHODS) + 3
+    for record in records:
+        assert record.kind == "speed" and record.backbone.weights == "random" and not record.metrics
+        assert record.speed.setting.text_length == 16 and record.speed.cpu_s_per_s > 0
+        for timing in record.speed.phases.values():
+            assert timing.n == 2 and 0 < timing.p10_s <= timing.median_s <= timing.p90_s
+            assert timing.ratio.median > 0 and timing.peak_memory_bytes > 0
+        if record.method == "memvp" and record.variant is None:
+            assert {timing.ratio.median for timing in record.speed.phases.values()} == {1.0}
+        train = record.speed.phases["train"]
+        assert train.tokens_per_s == pytest.approx(2 * 16 / train.median_s)
+    write_records(records, tmp_path)
+    assert sorted(read_records(tmp_path), key=str) == sorted(records, key=str)
+
+
+def test_json_has_the_agreed_form(records):
+    report = json.loads(report_text(records, "json"))
+    assert {"device", "dtype", "preset", "rows"} <= report.keys()
+    assert (report["dtype"], report["preset"]) == ("float32", "tiny")
+    wanted = {"method", "phase", "implementation", "median_s", "p10_s", "p90_s", "ratio_to_memvp", "peak_memory_bytes"}
+    assert all(wanted <= row.keys() for row in report["rows"])
+    assert len(report["rows"]) == 2 * len(records)
+    assert {row["implementation"] for row in report["rows"]} == {"shipped", "plain", "yardstick"}
+    with pytest.raises(UserError, match="--format xml"):
+        report_text(records, "xml")
+
+
+def test_text_warns_of_a_loaded_machine(records):
+    def with_load(loaded):
+        return [one.model_copy(update={"speed": one.speed.model_copy(update={"loaded": loaded})}) for one in records]
+
+    assert "enter no table" in report_text(with_load(True), "markdown")
+    assert "enter no table" not in report_text(with_load(False), "markdown")
+    assert "| DEHVF" in report_text(with_load(False), "markdown")
+
+
+def test_table_2_takes_the_shipped_forms_and_the_paired_ratios(records):
+    quiet = [one.model_copy(update={"speed": one.speed.model_copy(update={"loaded": False})}) for one in records]
+    board = leaderboard(quiet, 2, "tiny")
+    rows = {row.method: row for row in board.rows}
+    assert {row.variant for row in board.rows} == {None} and set(METHODS) <= rows.keys()
+    for record in quiet:
+        if record.variant is None and record.method in METHODS:
+            cells, phases = rows[record.method].metrics, record.speed.phases
+            assert cells["train"].value == phases["train"].median_s
+            assert cells["train_ratio"].value == phases["train"].ratio.median
+            assert cells["inference_ratio"].value == phases["inference"].ratio.median
+    assert any(note.startswith("Measured on ") and "text 16, batch 2 and 2" in note for note in board.notes)
+    # Another text length is another measurement: never in one table with this one.
+    setting = quiet[1].speed.setting.model_copy(update={"text_length": 99})
+    other = quiet[1].model_copy(update={"speed": quiet[1].speed.model_copy(update={"setting": setting})})
+    notes = leaderboard([*(one for one in quiet if one is not quiet[1]), other], 2, "tiny").notes
+    assert any("1 run left out" in note for note in notes)
+
+
+def test_the_command_line_measures_records_and_prints(tmp_path, capsys, monkeypatch):
+    arguments = "speed --methods memvp,lavin --layers 4 --steps 1 --train-batch 1 --eval-batch 1 --text-length 12"
+    monkeypatch.setattr(sys, "argv", ["harness", *arguments.split(), "--format", "json", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["preset"] == "tiny-4-layers"
+    assert {(row["method"], row["implementation"]) for row in report["rows"]} == {
+        ("frozen", "yardstick"),
+        ("memvp", "shipped"),
+        ("memvp", "plain"),
+        ("lavin", "shipped"),
+    }
+    assert len(read_records(tmp_path)) == 4
+
+
+def test_the_command_line_counts_flops_and_draws_figure_2(tmp_path, capsys, monkeypatch):
+    def call(arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *arguments.split()])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        return done.value.code, capsys.readouterr().out
+
+    code, out = call("flops --methods memvp --model tiny --text-length 20 --train-batch 3 --format json")
+    rows = json.loads(out)
+    assert code == 0 and [row["batch"] for row in rows] == [3, 32] and {row["text_length"] for row in rows} == {20}
+    code, out = call(f"flops --figure2 --plot {tmp_path / 'figure.svg'}")
+    assert code == 0 and "Figure 2" in out and (tmp_path / "figure.svg").stat().st_size > 0
