@@ -66,6 +66,15 @@ class TrainRecipe(BaseModel):
         return self.model_copy(update={"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs})
 
 
+class CaptionRecipe(TrainRecipe):
+    """The same with how captions are decoded; the papers do not say, so greedily."""
+
+    max_new_tokens: int = Field(64, ge=1, description="tokens a caption at most, EOS included")
+    beams: int = Field(1, ge=1, description="beam width; 1 is greedy")
+    length_penalty: float = Field(1.0, description="exponent of the length in a beam's score")
+
+
+_RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
 _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "tiny"): {
         "epochs": 10,
@@ -77,7 +86,16 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "eval_batch_size": 64,
         "tuning": "not searched yet",
     },
-    ("coco", "tiny"): {"batch_size": 32, "accumulation": 1, "base_lr": 0.04, "epochs": 5, "warmup_epochs": 0.5},
+    ("coco", "tiny"): {
+        "epochs": 3,
+        "warmup_epochs": 0.3,
+        "batch_size": 32,
+        "accumulation": 1,
+        "base_lr": 0.04,
+        "eval_batch_size": 64,
+        "max_new_tokens": 72,
+        "tuning": "not searched yet",
+    },
     ("coco", "7b"): {"epochs": 5, "warmup_epochs": 0.5},
     ("coco", "13b"): {"epochs": 5, "warmup_epochs": 0.5},
 }
@@ -134,10 +152,15 @@ def method_config(name: str, model: str, variant: str | None = None) -> dict[str
     return fields
 
 
+def recipe_class(task: str) -> type[TrainRecipe]:
+    """What a recipe of a task consists of."""
+    return _RECIPE_OF_TASK.get(task, TrainRecipe)
+
+
 def train_recipe(name: str, model: str, task: str) -> TrainRecipe:
     """Training settings of a method on a model and task."""
     model = _LIKE.get(model, model)
-    return TrainRecipe(**{**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((name, model), {})})
+    return recipe_class(task)(**{**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((name, model), {})})
 
 
 def apply_overrides(
@@ -153,16 +176,16 @@ def apply_overrides(
         owner, _, field = key.rpartition(".")
         if owner and owner != name:
             continue
-        if field in TrainRecipe.model_fields:
+        if field in type(recipe).model_fields:
             updates[field] = value
         elif field in method_fields:
             fields[field] = value
         else:
-            known = ", ".join([*TrainRecipe.model_fields, *method_fields])
+            known = ", ".join([*type(recipe).model_fields, *method_fields])
             hint = "" if owner else f" (METHOD.{field} sets it for one method)"
             raise UserError(f"--set {key}: neither the recipe nor {name} has it{hint}; fields: {known}")
     try:
-        return fields, TrainRecipe(**{**recipe.model_dump(), **updates})
+        return fields, type(recipe)(**{**recipe.model_dump(), **updates})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "recipe"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from harness.errors import UserError
 from harness.records import Data, Metric, ParseFailures
 
-_TASKS = {"scienceqa": "harness.tasks.scienceqa:ScienceQATask"}
+_TASKS = {"scienceqa": "harness.tasks.scienceqa:ScienceQATask", "coco": "harness.tasks.coco:CocoTask"}
 OnProgress = Callable[[int], None]
 
 

@@ -168,7 +168,8 @@ def test_greedy_search_takes_the_likeliest_token_until_the_end(seed: int, penalt
     for logits_VV, found in zip(
         model.logits_SVV, decode(model, None, 5, Search(8, 1, penalty)), strict=True  # type: ignore[arg-type]
     ):  # fmt: skip
-        tokens, last = [], 0
+        tokens: list[int] = []
+        last = 0
         while len(tokens) < 8 and (last := int(logits_VV[last].argmax())) != 5:
             tokens.append(last)
         assert found.tokens == tuple(tokens)
