@@ -225,6 +225,25 @@ def pretrain(
     print(json.dumps(make(out, seed=seed), indent=2))
 
 
+@app.command(epilog=_epilog("python -m harness predict --adapter results/adapters/... --image FILE --question '...'"))
+def predict(
+    adapter: Annotated[Path, typer.Option(help="Folder of a saved adapter.")],
+    question: Annotated[str, typer.Option(help="The question; without one the image is captioned.")] = "",
+    image: Annotated[Path | None, typer.Option(help="Image file.")] = None,
+    choices: Annotated[
+        list[str] | None, typer.Option(help="Options, comma-separated; or once for each option, commas and all.")
+    ] = None,
+    hint: Annotated[str, typer.Option(help="Context of the question.")] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+) -> None:
+    """Answer one question, or caption one image, with a saved adapter."""
+    from harness.commands import predict_text
+
+    options = _names(choices[0]) if choices and len(choices) == 1 else tuple(choices or ())
+    print(predict_text(adapter, question, image, options, hint, device, format.value))
+
+
 @score_app.command("scienceqa", epilog=_epilog("python -m harness score scienceqa --problems problems.json ..."))
 def score_scienceqa(
     problems: Annotated[Path, typer.Option(help="problems.json")],

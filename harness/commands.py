@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +211,18 @@ def scores_text(scores: Mapping[str, Any], format: str) -> str:
         if "value" in s  # the n-gram counts behind BLEU are for programs
     ]
     return tabulate(rows, headers=("Column", "Value", "n", "Standard error", "Note"), tablefmt="github", floatfmt=".2f")
+
+
+def predict_text(
+    adapter: Path, question: str, image: Path | None, choices: Sequence[str], hint: str, device: str, format: str
+) -> str:
+    """`predict`: the answer as JSON or as text."""
+    from harness.predict import load_adapter
+
+    found = load_adapter(adapter, str(torch_device(device))).answer(question, image, choices, hint)
+    if format == "json":
+        return json.dumps(asdict(found), indent=2)
+    return found.text or f"(nothing could be read: the model said {found.raw!r})"
 
 
 def check_command(task: str, root: Path, full: bool, format: str, console: Console) -> int:

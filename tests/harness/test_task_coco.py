@@ -82,7 +82,7 @@ def test_from_the_data_to_table_3(
     assert record.metrics["CIDEr"].value is not None and record.metrics["CIDEr"].stderr is not None
     assert record.metrics["BLEU-4"].n == 4
     assert record.parse_failures is None and "parse_failures" in record.missing
-    assert dict(record.config["train"])["beams"] == 2  # type: ignore[arg-type, call-overload]
+    assert record.config["train"]["beams"] == 2
     lines = predictions_path(record_path(record, tmp_path)).read_text().splitlines()
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
     assert [row["image_id"] for row in rows] == ["9", "10", "11", "12"]
