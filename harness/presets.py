@@ -26,6 +26,7 @@ class BackboneSpec:
         clip_config: open_clip model config to build random weights from; None: the config that `clip` names.
         display: how tables name the language model.
         shipped: the weights are part of this package.
+        part_of: the preset that this is some layers of; None: it is whole.
     """
 
     name: str
@@ -35,6 +36,7 @@ class BackboneSpec:
     clip_config: Mapping[str, Any] | None
     display: str
     shipped: bool = False
+    part_of: str | None = None
 
 
 def _llama(hidden: int, intermediate: int, layers: int, heads: int, **more: Any) -> Mapping[str, Any]:
@@ -66,7 +68,7 @@ PRESETS: Mapping[str, BackboneSpec] = MappingProxyType(
             BackboneSpec("tiny", str(TINY / "llm"), _CLIP_TINY, None, None, "tiny-Llama", shipped=True),
             BackboneSpec("7b", "huggyllama/llama-7b", _CLIP_L, _llama(4096, 11008, 32, 32), None, "LLaMA-7B"),
             BackboneSpec("13b", "huggyllama/llama-13b", _CLIP_L, _llama(5120, 13824, 40, 40), None, "LLaMA-13B"),
-            BackboneSpec("slice", None, None, _llama(4096, 11008, 4, 32), None, "slice of LLaMA-7B"),
+            BackboneSpec("slice", None, None, _llama(4096, 11008, 4, 32), None, "slice of LLaMA-7B", part_of="7b"),
             BackboneSpec("bench", None, None, _llama(512, 1536, 8, 8), _BENCH_CLIP, "bench"),
         )
     }

@@ -168,6 +168,10 @@ class Timing(Section):
     """Peak of a step, beside the other models' weights: allocated by torch on a GPU, else resident; null: not told."""
     peak_reserved_bytes: Count | None = None
     """The same as reserved by torch; null: no GPU."""
+    layer_s: float | None = None
+    """Estimate, where the backbone is some layers of another: seconds of one more decoder layer. Null: it is whole."""
+    whole_s: float | None = None
+    """Estimate, where the backbone is some layers of another: seconds a batch of that other. Null: it is whole."""
     joules: Seconds | None = None
     """Energy of the GPU a batch, median; null: no GPU, or its management library does not tell."""
     utilisation: Seconds | None = None

@@ -3,10 +3,12 @@
 from copy import deepcopy
 from dataclasses import replace
 
+from torch import nn
+
 from harness.backbone import Backbone
 
 
-def share_backbone(backbone: Backbone) -> Backbone:
+def share_backbone(backbone: Backbone, repeat: int = 1) -> Backbone:
     """A backbone of new modules over the same parameters and buffers, for one more method to be attached to.
 
     Methods wrap or replace submodules in place, so that two of them cannot live in one module tree; at 7B a tree of
@@ -14,9 +16,17 @@ def share_backbone(backbone: Backbone) -> Backbone:
 
     Args:
         backbone: with no method attached; it stays as it is.
+        repeat: how often the decoder layers follow one another in the copy; 2: twice the depth, no more weights.
     """
     shared: dict[int, object] = {}
     for module in backbone.modules():
         shared |= {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     llm, vision = (deepcopy(part, dict(shared)) for part in (backbone.llm, backbone.vision))
+    if repeat > 1:
+        memo = {**shared, id(backbone.llm.config): llm.config}
+        more = [layer for _ in range(repeat - 1) for layer in deepcopy(backbone.llm.model.layers, dict(memo))]
+        llm.model.layers = nn.ModuleList([*llm.model.layers, *more])
+        llm.config.num_hidden_layers = len(llm.model.layers)
+        for index, layer in enumerate(llm.model.layers):
+            layer.self_attn.layer_idx = index
     return replace(backbone, llm=llm, vision=vision)

@@ -7,13 +7,14 @@ Training and inference are timed one after the other; within a phase the contest
 import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import torch
 
-from harness.backbone import Backbone, llm_config, load_backbone
+from harness.backbone import Backbone, load_backbone
 from harness.cost.contestants import Contestant, build_contestants
+from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
 from harness.cost.meta import meta_backbone
@@ -33,8 +34,8 @@ PHASES: tuple[Phase, ...] = ("train", "inference")
 LEAST_CPU_SHARE = 0.7
 """Of the threads: a process that got less CPU time was kept waiting by others."""
 
-Key = tuple[str, Implementation]
-"""Method and implementation."""
+Key = tuple[str, Implementation, int]
+"""Method, implementation, and how often the decoder layers are repeated."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Measurement:
     Attributes:
         backbone: with no method attached.
         contestants: in the order they ran.
-        timings: by contestant and phase.
+        timings: by method and implementation, then by phase.
         load_average: before anything was loaded; None where the platform does not tell.
         cpu_s_per_s: CPU seconds for each second timed.
         loaded: whether the machine was doing other work.
@@ -75,7 +76,7 @@ class Measurement:
 
     backbone: Backbone
     contestants: Sequence[Contestant]
-    timings: Mapping[Key, Mapping[Phase, Timing]]
+    timings: Mapping[tuple[str, Implementation], Mapping[Phase, Timing]]
     load_average: float | None
     cpu_s_per_s: float
     loaded: bool
@@ -117,22 +118,6 @@ def plan_speed(
     return SpeedPlan(spec, plans, work, steps, machine, compiled)
 
 
-def with_layers(spec: BackboneSpec, layers: int) -> BackboneSpec:
-    """The backbone at another depth, under a name of its own: it is no more the model that the paper measured."""
-    config = llm_config(spec)
-    if layers == config.num_hidden_layers:
-        return spec
-    about_the_files = ("model_type", "architectures", "transformers_version")
-    fields = {name: value for name, value in config.to_dict().items() if name not in about_the_files}
-    return replace(
-        spec,
-        name=f"{spec.name}-{layers}-layers",
-        llm_config={**fields, "num_hidden_layers": layers},
-        display=f"{spec.display}, {layers} layers",
-        shipped=False,
-    )
-
-
 def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda phase, done: None) -> Measurement:
     """Load the backbone once, attach everything, time it.
 
@@ -144,12 +129,14 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
     machine = plan.machine
     backbone = load_backbone(plan.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
     contestants = build_contestants(backbone, plan.plans)
+    whole = whole_layers(plan.spec)
+    doubled = build_contestants(share_backbone(backbone, repeat=2), plan.plans) if whole else []
     if plan.compiled:
-        for contestant in contestants:
+        for contestant in (*contestants, *doubled):
             contestant.model.llm.model.compile()
     meter = EnergyMeter(machine.device)
     try:
-        samples = {phase: _phase(phase, plan, contestants, meter, on_round) for phase in PHASES}
+        samples = {phase: _phase(phase, plan, contestants, doubled, meter, on_round) for phase in PHASES}
     except ValueError as error:
         raise UserError(f"--text-length {plan.work.text_length}: {error}") from error
     except torch.cuda.OutOfMemoryError as error:
@@ -159,19 +146,13 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
     flops = _flops(plan) if peak else {}
     timed = [sample for runs in samples.values() for found in runs.values() for sample in found]
     share = sum(sample.cpu_s for sample in timed) / sum(sample.seconds for sample in timed)
-    return Measurement(
-        backbone,
-        contestants,
-        {
-            key: {phase: _timing(key, phase, samples[phase], plan, flops, peak) for phase in PHASES}
-            for key in _keys(contestants)
-        },
-        load_average,
-        share,
-        is_loaded(load_average, share, torch.get_num_threads(), _cores(), on_gpu=machine.device.type == "cuda"),
-        meter.clock_mhz(),
-        peak,
-    )
+    timings = {
+        key: {phase: _timing(key, phase, samples[phase], backbone.num_layers, plan, flops, peak) for phase in PHASES}
+        for key in ((contestant.method, contestant.implementation) for contestant in contestants)
+    }
+    threads, on_gpu = torch.get_num_threads(), machine.device.type == "cuda"
+    loaded = is_loaded(load_average, share, threads, _cores(), on_gpu=on_gpu)
+    return Measurement(backbone, contestants, timings, load_average, share, loaded, meter.clock_mhz(), peak)
 
 
 def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores: int, *, on_gpu: bool) -> bool:
@@ -193,20 +174,20 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _keys(contestants: Sequence[Contestant]) -> list[Key]:
-    return [(contestant.method, contestant.implementation) for contestant in contestants]
-
-
 def _phase(
     phase: Phase,
     plan: SpeedPlan,
     contestants: Sequence[Contestant],
+    doubled: Sequence[Contestant],
     meter: EnergyMeter,
     on_round: Callable[[Phase, int], None],
 ) -> dict[Key, list[Sample]]:
-    for contestant in contestants:
-        contestant.model.train(phase == "train")
-    steps = {key: c.step(phase, plan.work) for key, c in zip(_keys(contestants), contestants, strict=True)}
+    """Samples by method, implementation and how often the decoder layers are repeated."""
+    steps = {}
+    for repeat, group in ((1, contestants), (2, doubled)):
+        for one in group:
+            one.model.train(phase == "train")
+            steps[one.method, one.implementation, repeat] = one.step(phase, plan.work)
     gc.collect()
     device = plan.machine.device
     return interleave(steps, plan.steps, WARMUP_ROUNDS, device, meter, lambda done: on_round(phase, done))
@@ -227,16 +208,19 @@ def _flops(plan: SpeedPlan) -> dict[tuple[str, Phase], int]:
 
 
 def _timing(
-    key: Key,
+    key: tuple[str, Implementation],
     phase: Phase,
     samples: Mapping[Key, Sequence[Sample]],
+    layers: int,
     plan: SpeedPlan,
     flops: Mapping[tuple[str, Phase], int],
     matmul_flops_per_s: float | None,
 ) -> Timing:
-    ours, work = samples[key], plan.work
+    ours, work = samples[*key, 1], plan.work
     seconds = spread([sample.seconds for sample in ours])
-    baseline = samples.get((layout(TABLE).baseline or "", "shipped"))
+    baseline = samples.get((layout(TABLE).baseline or "", "shipped", 1))
+    whole = whole_layers(plan.spec)
+    guess = estimate(ours, samples[*key, 2], layers, whole) if whole else None
     batch = work.train_batch if phase == "train" else work.eval_batch
     # The prompt gives the first token; every later one is fed back.
     tokens = batch * (work.text_length + (work.new_tokens - 1 if phase == "inference" else 0))
@@ -254,6 +238,8 @@ def _timing(
         images_per_s=batch / seconds.median,
         peak_memory_bytes=max(peaks) or None,
         peak_reserved_bytes=max(reserved) if reserved else None,
+        layer_s=guess.layer_s if guess else None,
+        whole_s=guess.whole_s if guess else None,
         joules=median(joules) if joules else None,
         utilisation=counted / seconds.median / matmul_flops_per_s if counted and matmul_flops_per_s else None,
     )

@@ -192,7 +192,7 @@ def report_text(records: Sequence[Record], format: str) -> str:
         "utilisation",
     )
     table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 3 + ["right"] * 8)
-    return f"**{_title(report)}**\n\n{table}\n{_warning(report)}"
+    return f"**{_title(report)}**\n\n{table}\n{_estimates(report)}{_warning(report)}"
 
 
 def _title(report: dict[str, Any]) -> str:
@@ -201,6 +201,20 @@ def _title(report: dict[str, Any]) -> str:
         f"text {report['text_length']}, {report['new_tokens']} new tokens, batch {report['train_batch']} in training "
         f"and {report['eval_batch']} in inference{', compiled' if report['compiled'] else ''}"
     )
+
+
+def _estimates(report: dict[str, Any]) -> str:
+    rows = [row for row in report["rows"] if row["layer_s"] is not None]
+    if not rows:
+        return ""
+    body = [
+        (row["method"], row["implementation"], row["phase"], f"{row['layer_s']:.4f}", f"{row['whole_s']:.3f}")
+        for row in sorted(rows, key=lambda row: row["phase"], reverse=True)
+    ]
+    heads = ("method", "implementation", "phase", "s a decoder layer", "s/batch of the whole")
+    aligned = ["left"] * 3 + ["right"] * 2
+    table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=aligned)
+    return f"\n**Estimates, not measured: the whole model from this many layers and twice as many**\n\n{table}\n"
 
 
 def _warning(report: dict[str, Any]) -> str:

@@ -28,6 +28,30 @@ def test_every_frozen_tensor_is_the_same_and_no_module_is(tie):
     assert not any(id(module) in modules for part in shared.modules() for module in part.modules())
 
 
+def test_repeated_layers_share_their_weights_and_compute_the_deeper_model():
+    backbone = tiny_backbone(num_layers=2)
+    deep = share_backbone(backbone, repeat=2)
+    assert (backbone.num_layers, deep.num_layers) == (2, 4)
+    assert {id(p) for p in deep.llm.parameters()} == {id(p) for p in backbone.llm.parameters()}
+    built = tiny_backbone(num_layers=4)
+    for index, layer in enumerate(built.llm.model.layers):
+        layer.load_state_dict(backbone.llm.model.layers[index % 2].state_dict())
+    for name in ("embed_tokens", "norm"):
+        getattr(built.llm.model, name).load_state_dict(getattr(backbone.llm.model, name).state_dict())
+    built.llm.lm_head.load_state_dict(backbone.llm.lm_head.state_dict())
+    ids = random_batch(backbone, 2, 9).input_ids_BL
+    with torch.no_grad():
+        # With a cache, whose entries go by the layers' numbers.
+        found, expected = (one.llm(input_ids=ids, use_cache=True) for one in (deep, built))
+        assert torch.equal(found.logits, expected.logits)
+        token = torch.tensor([[5], [6]])
+        again = [
+            one.llm(input_ids=token, past_key_values=out.past_key_values).logits
+            for one, out in ((deep, found), (built, expected))
+        ]
+    assert torch.equal(again[0], again[1])
+
+
 def test_methods_side_by_side_compute_what_they_compute_alone():
     backbone = tiny_backbone()
     batch = random_batch(backbone, 3, 10)

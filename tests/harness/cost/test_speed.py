@@ -11,9 +11,10 @@ from harness import cli
 from harness.backbone import load_backbone
 from harness.cost import contestants as building
 from harness.cost.contestants import build_contestants, random_batch
+from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Workload
-from harness.cost.speed import is_loaded, measure, plan_speed, with_layers
+from harness.cost.speed import is_loaded, measure, plan_speed
 from harness.cost.speed_report import make_records, report_text, write_records
 from harness.cost.stopwatch import Sample, interleave, paired_ratio, spread
 from harness.cost.yardstick import Yardstick, yardstick_loss
@@ -72,6 +73,14 @@ def test_ratios_are_taken_pair_by_pair():
     assert (ratio.p10, ratio.median, ratio.p90) == (2, 2, 2)
     uneven = paired_ratio([sample(3.0), sample(3.0)], [sample(1.0), sample(3.0)])
     assert uneven.median == pytest.approx(2) and uneven.p10 == pytest.approx(1.2) and uneven.p90 == pytest.approx(2.8)
+
+
+def test_the_whole_is_estimated_from_two_depths():
+    # 0.5 s beside the layers, 0.25 s a layer, on a machine that is slower in the second round.
+    once = [sample(slow * (0.5 + 4 * 0.25)) for slow in (1, 1, 3)]
+    twice = [sample(slow * (0.5 + 8 * 0.25)) for slow in (1, 1, 3)]
+    found = estimate(once, twice, layers=4, whole=32)
+    assert (found.layer_s, found.whole_s) == (0.25, 0.5 + 32 * 0.25)
 
 
 def test_spread_is_median_and_deciles():
@@ -160,6 +169,7 @@ def test_another_depth_is_another_model():
     shallow = with_layers(spec, 8)
     assert shallow.name == "7b-8-layers" and shallow.llm_config["num_hidden_layers"] == 8
     assert shallow.llm_config["intermediate_size"] == 11008
+    assert whole_layers(shallow) == whole_layers(resolve_spec("slice")) == 32 and whole_layers(spec) is None
     tiny = load_backbone(with_layers(resolve_spec("tiny"), 4), weights="random", device="meta")
     assert tiny.num_layers == 4
 
@@ -170,6 +180,7 @@ def test_records_hold_every_contestant_with_ratios(records, tmp_path):
         assert record.kind == "speed" and record.backbone.weights == "random" and not record.metrics
         assert record.speed.setting.text_length == 16 and record.speed.cpu_s_per_s > 0
         for timing in record.speed.phases.values():
+            assert timing.layer_s is timing.whole_s is None
             assert timing.n == 2 and 0 < timing.p10_s <= timing.median_s <= timing.p90_s
             assert timing.ratio.median > 0 and timing.peak_memory_bytes > 0
         if record.method == "memvp" and record.variant is None:
@@ -234,7 +245,9 @@ def test_the_command_line_measures_records_and_prints(tmp_path, capsys, monkeypa
         ("memvp", "plain"),
         ("lavin", "shipped"),
     }
+    assert all(isinstance(row["whole_s"], float) for row in report["rows"])
     assert len(read_records(tmp_path)) == 4
+    assert "Estimates, not measured" in report_text(read_records(tmp_path), "markdown")
 
 
 def test_the_command_line_counts_flops_and_draws_figure_2(tmp_path, capsys, monkeypatch):
