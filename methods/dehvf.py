@@ -44,6 +44,7 @@ from methods.fuser import (
     visual_groups,
 )
 from methods.memory import (
+    MemoryConfig,
     PositionPrompts,
     VisualMemory,
     attach_memory,
@@ -53,18 +54,9 @@ from methods.memory import (
 )
 
 
-class DEHVFConfig(MethodConfig):
+class DEHVFConfig(MemoryConfig):
     """Sizes, scales and ablations of DEHVF; the defaults are the paper's at 7B."""
 
-    memory_length: int = Field(320, ge=1, description="memory rows N: 320 at 7B, 400 at 13B")
-    projector_dim: int = Field(128, ge=1, description="width between the projector's two layers")
-    visual_scale: float = Field(0.01, description="λ, the factor on projected visual features")
-    memory_scale: float = Field(0.1, description="s, the factor on the memory's output")
-    memory_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the memory's activations")
-    prompt_std: float = Field(0.02, ge=0, description="standard deviation of P_k at init")
-    adapter_dim: int = Field(12, ge=1, description="bottleneck of the parallel CLIP adapters")
-    adapter_scale: float = Field(0.1, description="factor on the CLIP adapters' output")
-    adapter_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the CLIP adapters")
     num_groups: int = Field(4, ge=1, description="visual groups M")
     fuser_dim: int = Field(64, ge=1, description="width r of the fuser and of the layer embeddings")
     fuser_blocks: int = Field(4, ge=0, description="cross-attention blocks of the fuser")

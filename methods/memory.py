@@ -19,12 +19,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.adapters import Projector
-from methods.base import Backbone
+from methods.base import Backbone, MethodConfig
 from methods.decoder import AdaptedDecoderLayer
+
+
+class MemoryConfig(MethodConfig):
+    """What every method with such a memory can choose; the defaults are MemVP's published 7B run's."""
+
+    memory_length: int = Field(320, ge=1, description="memory rows N: 320 at 7B, 400 at 13B")
+    projector_dim: int = Field(128, ge=1, description="width between the projector's two layers")
+    visual_scale: float = Field(0.01, description="λ, the factor on projected visual features")
+    memory_scale: float = Field(0.1, description="s, the factor on the memory's output")
+    memory_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the memory's activations")
+    prompt_std: float = Field(0.02, ge=0, description="standard deviation of P_k at init")
+    adapter_dim: int = Field(12, ge=1, description="bottleneck of the parallel CLIP adapters")
+    adapter_scale: float = Field(0.1, description="factor on the CLIP adapters' output")
+    adapter_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the CLIP adapters")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ Shape suffixes: as in `methods.memory`, C vision width, H W image height and wid
 
 from typing import Any, ClassVar
 
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from methods.adapters import Projector, attach_parallel_adapters
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
 from methods.cost import Entry, ImageCost, TokenCost, linear, memory_cost, parallel_adapter_products
 from methods.memory import (
+    MemoryConfig,
     PositionPrompts,
     VisualMemory,
     attach_memory,
@@ -31,18 +31,8 @@ from methods.memory import (
 )
 
 
-class MemVPConfig(MethodConfig):
+class MemVPConfig(MemoryConfig):
     """Sizes and scales of MemVP; the defaults are the published 7B run's."""
-
-    memory_length: int = Field(320, ge=1, description="memory rows N: 320 at 7B, 400 at 13B")
-    projector_dim: int = Field(128, ge=1, description="width between the projector's two layers")
-    visual_scale: float = Field(0.01, description="λ, the factor on projected visual features")
-    memory_scale: float = Field(0.1, description="s, the factor on the memory's output")
-    memory_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the memory's activations")
-    prompt_std: float = Field(0.02, ge=0, description="standard deviation of P_k at init")
-    adapter_dim: int = Field(12, ge=1, description="bottleneck of the parallel CLIP adapters")
-    adapter_scale: float = Field(0.1, description="factor on the CLIP adapters' output")
-    adapter_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the CLIP adapters")
 
 
 class MemVP(nn.Module):
