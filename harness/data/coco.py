@@ -5,7 +5,6 @@ or under its `images/`. Source: Karpathy and Fei-Fei 2015. Training takes `train
 input: the first bad record is named by its id and field.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.data.imagefile import BadImage, contained
+from harness.data.imagefile import BadImage, contained, leave_out
 from harness.data.jsonio import read_json
 from harness.data.problem import NonEmpty, first_error
 from harness.errors import UserError
-from harness.files import sha256_file
+from harness.files import sha256_file, sha256_of_files
 
 OFFICIAL_SIZES = {"train": 113_287, "val": 5_000, "test": 5_000}
 ANNOTATIONS = "dataset_coco.json"
@@ -57,8 +56,7 @@ class CocoCaptions:
     @property
     def data_hash(self) -> str:
         """One SHA-256 over the hashes of the files read."""
-        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.sha256.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return sha256_of_files(self.sha256)
 
     @property
     def used_sizes(self) -> dict[str, int]:
@@ -72,9 +70,7 @@ class CocoCaptions:
     def without(self, bad: Iterable[BadImage]) -> "CocoCaptions":
         """The set without the images of `bad`, which are added to `skipped`."""
         bad = tuple(bad)
-        names = {entry.qid for entry in bad}
-        kept = {s: tuple(i for i in images if i.qid not in names) for s, images in self.images.items()}
-        return replace(self, images=kept, skipped=(*self.skipped, *bad))
+        return replace(self, images=leave_out(self.images, bad), skipped=(*self.skipped, *bad))
 
 
 class _Sentence(BaseModel):

@@ -8,10 +8,10 @@ reference); 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anyt
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -55,6 +55,15 @@ class HasImage(Protocol):
     def qid(self) -> str: ...
     @property
     def image(self) -> Path | None: ...
+
+
+T = TypeVar("T", bound=HasImage)
+
+
+def leave_out(splits: Mapping[str, Sequence[T]], bad: Iterable[BadImage]) -> dict[str, tuple[T, ...]]:
+    """split -> its records without those whose image is in `bad`."""
+    names = {entry.qid for entry in bad}
+    return {split: tuple(r for r in records if r.qid not in names) for split, records in splits.items()}
 
 
 def contained(root: Path, relative: str) -> Path:

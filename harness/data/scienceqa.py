@@ -6,7 +6,6 @@ Source: Lu et al. 2022, https://scienceqa.github.io. The files are hostile input
 named by qid and field. Published partial copies lack metadata, so subject, grade and the like may be absent.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.data.imagefile import BadImage, contained
+from harness.data.imagefile import BadImage, contained, leave_out
 from harness.data.jsonio import read_json
 from harness.data.problem import Problem as Problem
 from harness.data.problem import Text, first_error, parse_problem
 from harness.errors import UserError
-from harness.files import sha256_file
+from harness.files import sha256_file, sha256_of_files
 
 OFFICIAL_SIZES = {"train": 12_726, "val": 4_241, "test": 4_241}
 BASE_SPLITS = tuple(OFFICIAL_SIZES)
@@ -48,8 +47,7 @@ class ScienceQA:
     @property
     def data_hash(self) -> str:
         """One SHA-256 over the hashes of the files read."""
-        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.sha256.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return sha256_of_files(self.sha256)
 
     @property
     def used_sizes(self) -> dict[str, int]:
@@ -63,9 +61,7 @@ class ScienceQA:
     def without(self, bad: Iterable[BadImage]) -> "ScienceQA":
         """The set without the problems of `bad`, which are added to `skipped`."""
         bad = tuple(bad)
-        names = {entry.qid for entry in bad}
-        kept = {s: tuple(p for p in problems if p.qid not in names) for s, problems in self.problems.items()}
-        return replace(self, problems=kept, skipped=(*self.skipped, *bad))
+        return replace(self, problems=leave_out(self.problems, bad), skipped=(*self.skipped, *bad))
 
 
 class _Marker(BaseModel):
