@@ -1,7 +1,7 @@
 """Caption scores as the COCO server computes them: BLEU-1..4, METEOR, ROUGE-L, CIDEr, SPICE, through pycocoevalcap.
 
 All values are x 100. Standard errors: CIDEr and BLEU by a bootstrap over images (1,000 resamples, fixed seed;
-CIDEr's document frequencies stay those of the whole set), ROUGE-L as the error of a mean.
+CIDEr's document frequencies stay those of the whole set), ROUGE-L and SPICE as the error of a mean; one image has none.
 """
 
 import subprocess
@@ -58,20 +58,32 @@ def _package() -> Path:
     return Path(next(iter(pycocoevalcap.__path__)))
 
 
+def require_tokenizer() -> tuple[Path, Path]:
+    """The Java program and Stanford's PTB tokenizer; nothing is started.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR
+
+    jar = _package() / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
+    if not jar.is_file():
+        raise UserError(f"the PTB tokenizer {jar} is missing: reinstall pycocoevalcap")
+    return find_java(), jar
+
+
 def tokenize_captions(captions: Sequence[str]) -> list[str]:
     """Captions through Stanford's PTB tokenizer: lower case, punctuation removed, tokens between single blanks.
 
     Raises:
         UserError: no Java runtime, no tokenizer, or it failed; there is no other tokenizer to fall back to.
     """
-    from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
+    from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
-    jar = _package() / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
-    if not jar.is_file():
-        raise UserError(f"the PTB tokenizer {jar} is missing: reinstall pycocoevalcap")
+    java, jar = require_tokenizer()
     # A line is a caption for the tokenizer, so no caption may hold a line break of any kind.
     text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
-    command = [str(find_java()), "-Dfile.encoding=UTF-8", "-cp", str(jar)]
+    command = [str(java), "-Dfile.encoding=UTF-8", "-cp", str(jar)]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
     done = subprocess.run(command, input=text.encode(errors="replace"), capture_output=True, check=False)
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]
@@ -134,6 +146,15 @@ def _check_ids(references: Captions, predictions: Mapping[str, str]) -> None:
         raise UserError("; ".join(complaints))
 
 
+def _scored(value: float, n: int, stderr: float) -> CaptionScore:
+    """A score with its error; one image shows no spread, so that its error would be none or a false 0."""
+    return CaptionScore(value, n, stderr) if n > 1 else CaptionScore(value, n, None, "one image has no standard error")
+
+
+def _error_of_mean(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
 def _resamples(n: int) -> np.ndarray:
     """Bootstrap: how often each of `n` images is drawn, `RESAMPLES x n`."""
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
@@ -170,7 +191,7 @@ def _bleu(refs: Captions, hyps: Captions, weights: np.ndarray) -> tuple[dict[str
     assert total[:2] == [scorer.testlen("closest"), scorer.reflen("closest")]
     errors = 100 * bleu_from_counts(weights @ table).std(axis=0, ddof=1)
     scores = {
-        f"BLEU-{k}": CaptionScore(100 * value, len(rows), float(error))
+        f"BLEU-{k}": _scored(100 * value, len(rows), float(error))
         for k, (value, error) in enumerate(zip(values, errors, strict=True), 1)
     }
     return scores, BleuCounts(total[0], total[1], tuple(total[2:6]), tuple(total[6:]))
@@ -181,16 +202,14 @@ def _cider(refs: Captions, hyps: Captions, weights: np.ndarray) -> CaptionScore:
 
     value, each = Cider().compute_score(refs, hyps)
     error = (weights @ np.asarray(each) / len(each)).std(ddof=1)
-    return CaptionScore(100 * float(value), len(each), 100 * float(error))
+    return _scored(100 * float(value), len(each), 100 * float(error))
 
 
 def _rouge(refs: Captions, hyps: Captions) -> CaptionScore:
     from pycocoevalcap.rouge.rouge import Rouge
 
     value, each = Rouge().compute_score(refs, hyps)
-    if len(each) < 2:
-        return CaptionScore(100 * float(value), len(each), None, "one image has no standard error")
-    return CaptionScore(100 * float(value), len(each), 100 * float(each.std(ddof=1)) / len(each) ** 0.5)
+    return _scored(100 * float(value), len(each), 100 * _error_of_mean(each))
 
 
 def _meteor(refs: Captions, hyps: Captions) -> CaptionScore:
@@ -222,4 +241,4 @@ def _spice(refs: Captions, hyps: Captions) -> CaptionScore:
     except (OSError, subprocess.SubprocessError) as error:
         return CaptionScore(None, len(refs), None, f"SPICE's program failed: {error}")
     singles = np.array([score["All"]["f"] for score in each])
-    return CaptionScore(100 * float(value), len(refs), 100 * float(singles.std(ddof=1)) / len(refs) ** 0.5)
+    return _scored(100 * float(value), len(refs), 100 * _error_of_mean(singles))

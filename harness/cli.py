@@ -262,9 +262,11 @@ def score_scienceqa(
 @score_app.command("coco", epilog=_epilog("python -m harness score coco --references dataset_coco.json ..."))
 def score_coco(
     references: Annotated[
-        Path, typer.Option(help="Karpathy's json, COCO's annotation json, or {image id: [captions]}")
+        Path, typer.Option(help="Karpathy's json, COCO's annotation json, {image id: [captions]}, or predictions.jsonl")
     ],
-    predictions: Annotated[Path, typer.Option(help="COCO results format: [{image_id, caption}, ...]")],
+    predictions: Annotated[
+        Path, typer.Option(help="COCO results format: [{image_id, caption}, ...], or predictions.jsonl")
+    ],
     split: Annotated[str, typer.Option(help="Split to score, of Karpathy's json.")] = "test",
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
 ) -> None:
@@ -273,6 +275,14 @@ def score_coco(
     from harness.score_coco import score_coco_files
 
     print(scores_text(score_coco_files(references, predictions, split), format.value))
+
+
+@data_app.command("fetch", epilog=_epilog("python -m harness data fetch --data-root scienceqa-hf"))
+def data_fetch(data_root: Annotated[Path, typer.Option(help="New folder, for the official layout.")]) -> None:
+    """Download ScienceQA in its Hugging Face form (needs `datasets`) and write it in the official layout."""
+    from harness.data.huggingface import fetch
+
+    fetch(data_root)
 
 
 @data_app.command("check", epilog=_epilog("python -m harness data check scienceqa --data-root DIR"))

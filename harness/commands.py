@@ -12,6 +12,7 @@ from rich.console import Console
 from tabulate import tabulate
 
 from harness.errors import UserError
+from harness.lookup import named_method, registered_names
 from harness.plan import Overrides, RunPlan, plan_runs
 from harness.presets import WEIGHTS, BackboneSpec, resolve_spec
 from harness.recipes import DEFAULT_METHODS
@@ -20,7 +21,6 @@ from harness.runner import Machine, Runner
 from harness.sweep import sweep
 from harness.tasks import DataOptions, Task, load_task
 from harness.train import steps_per_epoch
-from methods import get_method, registry
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TABLE_OF_TASK = {"scienceqa": 1, "coco": 3}
@@ -179,8 +179,8 @@ def _dry_run(
 def methods_text(format: str) -> str:
     """Every registered method: name, title, summary, paper, address."""
     rows = []
-    for name in registry():
-        method = get_method(name)
+    for name in registered_names():
+        method = named_method(name)
         source = method.source
         rows.append(
             {

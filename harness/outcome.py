@@ -1,6 +1,6 @@
 """What a run has measured so far, and the record that says so; a record can be made of it at any time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
@@ -19,7 +19,9 @@ from harness.records import (
     Parameters,
     PeakMemory,
     Record,
+    Sample,
     Times,
+    Truncated,
     collect_environment,
     collect_git,
 )
@@ -41,6 +43,7 @@ class Outcome:
     load_s: float | None = None
     parameters: Parameters | None = None
     training: TrainResult = field(default_factory=TrainResult)
+    train_truncated: int | None = None
     evaluation: Evaluation | None = None
     peak: PeakMemory = field(default_factory=PeakMemory)
 
@@ -55,7 +58,12 @@ class Ending:
 
 
 def make_record(
-    plan: RunPlan, outcome: Outcome, ending: Ending, device: torch.device, identity: Mapping[str, Any]
+    plan: RunPlan,
+    outcome: Outcome,
+    ending: Ending,
+    device: torch.device,
+    identity: Mapping[str, Any],
+    samples: Sequence[Sample] = (),
 ) -> Record:
     """The record of a run.
 
@@ -65,6 +73,7 @@ def make_record(
         ending: how it ended.
         device: where it was made.
         identity: the record's `spec_hash`, `model`, `task`, `data` and `backbone`.
+        samples: what is kept to be looked at.
     """
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
@@ -79,6 +88,8 @@ def make_record(
         config=plan.resolved(),
         metrics=_metrics(evaluation, identity["backbone"]),
         parse_failures=None if evaluation is None else evaluation.failures,
+        truncated=Truncated(train=outcome.train_truncated, eval=evaluation.truncated if evaluation else None),
+        samples=list(samples),
         parameters=outcome.parameters,
         times_s=_times(outcome),
         steps=len(training.losses) if trained else None,
@@ -131,6 +142,7 @@ def _missing(trained: bool, outcome: Outcome, environment: Environment) -> dict[
         missing["parse_failures"] = NO_CHOICES
     if not trained:
         missing |= {f"times_s.{name}": NOT_TRAINED for name in ("train", "train_step_median", "train_step_p90")}
+        missing["truncated.train"] = NOT_TRAINED
     return missing
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UserError
+from harness.lookup import named_method, registered_names
 from harness.presets import BackboneSpec
 from harness.recipes import (
     ORACLE,
@@ -18,7 +19,6 @@ from harness.recipes import (
     train_recipe,
 )
 from harness.records import default_label
-from methods import UnknownMethodError, get_method, registry
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
 def _expand(methods: Sequence[str]) -> list[str]:
     names: list[str] = []
     for name in methods:
-        names += list(registry()) if name == "all" else [name]
+        names += registered_names() if name == "all" else [name]
     return names
 
 
@@ -160,15 +160,3 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
         first = error.errors()[0]
         raise UserError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']} ({name})") from error
     return RunPlan(name, variant, config, recipe, seed)
-
-
-def named_method(name: str) -> Any:
-    """The class of a method that a user named.
-
-    Raises:
-        UserError: nothing registers it.
-    """
-    try:
-        return get_method(name)
-    except UnknownMethodError as error:
-        raise UserError(f"--methods {name}: {error}; see `python -m harness methods`") from error

@@ -88,7 +88,7 @@ class LoadedAdapter:
             UserError: nothing to answer, unusable options, an image that cannot be read, or a prompt that is too long.
         """
         path = None if image is None else Path(image)
-        self._collator.truncated = 0
+        self._collator.cut.clear()
         found = self._choose(question, path, tuple(choices), hint) if choices else self._say(question, path, hint)
         if self._collator.truncated:
             raise UserError(f"the question is longer than the {self.recipe.max_length} tokens of the adapter's recipe")

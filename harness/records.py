@@ -32,6 +32,7 @@ from harness.sections import (
     Parameters,
     ParseFailures,
     PeakMemory,
+    Sample,
     Seconds,
     Section,
     Speed,
@@ -39,6 +40,7 @@ from harness.sections import (
     Spread,
     Times,
     Timing,
+    Truncated,
     unexplained,
 )
 
@@ -56,11 +58,13 @@ __all__ = [
     "ParseFailures",
     "PeakMemory",
     "Record",
+    "Sample",
     "Speed",
     "SpeedSetting",
     "Spread",
     "Times",
     "Timing",
+    "Truncated",
     "collect_environment",
     "collect_git",
     "default_label",
@@ -81,8 +85,8 @@ Kind = Literal["train", "oracle", "speed"]
 
 # What each kind of run measures. A section outside its kind is null and needs no reason; one inside it does.
 SECTIONS: Mapping[str, frozenset[str]] = {
-    "train": frozenset({"parse_failures", "parameters", "loss", "steps", "epochs"}),
-    "oracle": frozenset({"parse_failures"}),
+    "train": frozenset({"parse_failures", "truncated", "parameters", "loss", "steps", "epochs"}),
+    "oracle": frozenset({"parse_failures", "truncated"}),
     "speed": frozenset({"parameters", "speed"}),
 }
 _ALL_SECTIONS: frozenset[str] = frozenset().union(*SECTIONS.values())
@@ -125,6 +129,10 @@ class Record(Section):
     """Column -> result; ScienceQA's nine columns or the caption scores."""
     parse_failures: Annotated[ParseFailures | None, REASON] = None
     """How often no answer could be read."""
+    truncated: Annotated[Truncated | None, REASON] = None
+    """What was longer than the context and was cut."""
+    samples: list[Sample] = Field(default_factory=list)
+    """Captions kept to be looked at, of the first images of the evaluation split; empty for tasks without captions."""
     parameters: Annotated[Parameters | None, REASON] = None
     """Trainable and total counts."""
     times_s: Times = Times()

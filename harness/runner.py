@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from harness.backbone import Backbone, load_backbone
+from harness.backbone import Backbone, llm_config, load_backbone
 from harness.cost.memory import read_peak, reset_peak
 from harness.cost.params import count_parameters
 from harness.data.collate import Collator
@@ -32,6 +32,7 @@ from harness.records import (
     write_record,
 )
 from harness.tasks import Task
+from harness.tasks.samples import keep_samples
 from harness.train import TrainingFailedError, total_steps, train
 from methods import get_method
 from methods.checkpoint import save_adapter
@@ -86,9 +87,14 @@ class Runner:
         """Find out what would stop a run, before any is made.
 
         Raises:
-            UserError: a method that cannot be built at this size, or data that a run cannot be made on.
+            UserError: a method that cannot be built at this size, texts that may be longer than the language model's
+                context, or data that a run cannot be made on.
         """
+        context = llm_config(self.spec).max_position_embeddings
         for plan in {plan.label: plan for plan in plans}.values():
+            if plan.recipe.max_length > context:
+                wanted = f"--set max_length={plan.recipe.max_length}"
+                raise UserError(f"{wanted}: {self.spec.display} reads {context} tokens at most; give no more")
             self.task.evaluation_size(plan.recipe)
             if plan.is_oracle:
                 self.task.require_oracle(plan.recipe)
@@ -177,16 +183,19 @@ class Runner:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         progress.start(f"{plan.label} seed {plan.seed}: training", total_steps(len(examples), recipe))
         accelerator = Accelerator(cpu=self.machine.device.type == "cpu")
-        train(
-            model,
-            examples,
-            collator,
-            recipe,
-            accelerator,
-            plan.seed,
-            lambda step, loss, rate: progress.advance(step, f"loss {loss:.3f} lr {rate:.2e}"),
-            outcome.training,
-        )
+        try:
+            train(
+                model,
+                examples,
+                collator,
+                recipe,
+                accelerator,
+                plan.seed,
+                lambda step, loss, rate: progress.advance(step, f"loss {loss:.3f} lr {rate:.2e}"),
+                outcome.training,
+            )
+        finally:
+            outcome.train_truncated = collator.truncated
 
     def _save(self, plan: RunPlan, method: Any) -> None:
         digest = spec_hash(self.spec_of(plan))
@@ -202,18 +211,23 @@ class Runner:
         save_adapter(self.results_dir / place, method, extra, write_atomic)
 
     def _write(self, plan: RunPlan, outcome: Outcome, ending: Ending) -> Record:
+        data = self.task.data(plan.recipe)
         identity = {
             "spec_hash": spec_hash(self.spec_of(plan)),
             "model": self.spec.name,
             "task": self.task.name,
-            "data": self.task.data(plan.recipe),
+            "data": data,
             "backbone": self.backbone_info(),
         }
-        record = make_record(plan, outcome, ending, self.machine.device, identity)
+        # Answers of random weights are none.
+        answered = None if self.backbone_info().weights == "random" else outcome.evaluation
+        # The record comes last: where it is, the run is whole.
+        shown = answered.shown if answered else ()
+        samples = keep_samples(shown, self.task.name, data, self.results_dir)
+        record = make_record(plan, outcome, ending, self.machine.device, identity, samples)
         path = record_path(record, self.results_dir)
-        # The record comes last: where it is, the run is whole. Answers of random weights are none.
-        if outcome.evaluation is not None and record.backbone.weights != "random":
-            write_predictions(path, outcome.evaluation.rows)
+        if answered is not None:
+            write_predictions(path, answered.rows)
         else:
             predictions_path(path).unlink(missing_ok=True)
         write_record(record, self.results_dir)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.data.jsonio import parse_json
+from harness.data.jsonio import parse_json, parse_json_lines
 from harness.data.problem import Problem, parse_problem
 from harness.data.scienceqa import read_problems, read_splits
 from harness.errors import UserError
@@ -52,9 +52,8 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-    records = [line for line in text.splitlines() if line.strip()] if _is_jsonl(path, text) else None
-    if records is not None:
-        return _from_records(path, records, problems)
+    if _is_jsonl(path, text):
+        return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
     data = parse_json(text, str(path))
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a JSON object or one record a line")
@@ -98,13 +97,12 @@ def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict
     return choices
 
 
-def _from_records(path: Path, lines: list[str], problems: Mapping[str, Problem]) -> dict[str, int | None]:
+def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[str, Problem]) -> dict[str, int | None]:
     choices: dict[str, int | None] = {}
     count: Counter[str] = Counter()
-    for number, line in enumerate(lines, 1):
-        record = parse_json(line, f"{path}, line {number}")
+    for place, record in lines:
         if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "choice" not in record:
-            raise UserError(f"{path}, line {number}: expected a record with 'qid' and 'choice'")
+            raise UserError(f"{place}: expected a record with 'qid' and 'choice'")
         qid = record["qid"]
         count[qid] += 1
         choices[qid] = _choice(path, qid, record["choice"])

@@ -1,4 +1,4 @@
-"""Scoring saved captions in COCO's results format against references in any of three forms."""
+"""Scoring saved captions, in COCO's results format or a run's own, against references in any of four forms."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -7,17 +7,17 @@ from typing import Any
 
 from harness.caption_metrics import METRICS, score_captions
 from harness.data.coco import read_karpathy
-from harness.data.jsonio import read_json
+from harness.data.jsonio import read_json, read_json_lines
 from harness.errors import UserError
 from harness.metrics import listing
 
 
-def _identity(source: Path, value: Any, where: str) -> str:
+def _identity(where: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str) and value:
         return value
-    raise UserError(f"{source}: {where}: {value!r} is no image id")
+    raise UserError(f"{where}: {value!r} is no image id")
 
 
 def _entries(source: Path, rows: Any, what: str) -> Iterator[tuple[str, str]]:
@@ -28,11 +28,14 @@ def _entries(source: Path, rows: Any, what: str) -> Iterator[tuple[str, str]]:
             raise UserError(f"{source}: {what} {number}: expected an object with 'image_id' and 'caption'")
         if not isinstance(row["caption"], str):
             raise UserError(f"{source}: {what} {number} (image {row['image_id']}): the caption is not text")
-        yield _identity(source, row["image_id"], f"{what} {number}"), row["caption"]
+        yield _identity(f"{source}: {what} {number}", row["image_id"]), row["caption"]
 
 
 def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
-    """Image id -> reference captions, from Karpathy's JSON, COCO's annotation JSON or `{image id: [captions]}`.
+    """Image id -> reference captions.
+
+    From Karpathy's JSON, COCO's annotation JSON, `{image id: [captions]}`, or a run's `.jsonl`, which holds what its
+    captions were scored against.
 
     Args:
         path: the file.
@@ -41,7 +44,10 @@ def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
     Raises:
         UserError: none of the forms, or a bad record by its id.
     """
-    raw = read_json(Path(path))
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        return _references_of_a_run(path)
+    raw = read_json(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected Karpathy's JSON, COCO's annotations or {{image id: [captions]}}")
     references: dict[str, list[str]] = {}
@@ -49,25 +55,40 @@ def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
         for key, caption in _entries(path, raw["annotations"], "annotation"):
             references.setdefault(key, []).append(caption)
     elif isinstance(raw.get("images"), list):
-        _, records = read_karpathy(Path(path))
+        _, records = read_karpathy(path)
         for key, record in records.items():
             if record.split == split:
                 references[key] = [sentence.raw for sentence in record.sentences]
     else:
         for key, captions in raw.items():
-            if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-                raise UserError(f"{path}: image {key}: expected a list of captions")
-            references[key] = captions
+            references[key] = _captions(f"{path}: image {key}", captions)
     return references
 
 
+def _references_of_a_run(path: Path) -> dict[str, list[str]]:
+    references: dict[str, list[str]] = {}
+    for place, row in read_json_lines(path):
+        if not isinstance(row, dict) or not {"image_id", "references"} <= row.keys():
+            raise UserError(f"{place}: expected an object with 'image_id' and 'references'")
+        references[_identity(place, row["image_id"])] = _captions(place, row["references"])
+    return references
+
+
+def _captions(where: str, captions: Any) -> list[str]:
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise UserError(f"{where}: expected a list of captions")
+    return captions
+
+
 def read_captions(path: Path) -> dict[str, str]:
-    """COCO's results format, a list of `{image_id, caption}`, as image id -> caption.
+    """COCO's results format, a list of `{image_id, caption}`, or a run's `.jsonl` of them, as image id -> caption.
 
     Raises:
         UserError: another form, or an image twice (lists them).
     """
-    pairs = list(_entries(path, read_json(Path(path)), "result"))
+    path = Path(path)
+    rows = [row for _, row in read_json_lines(path)] if path.suffix == ".jsonl" else read_json(path)
+    pairs = list(_entries(path, rows, "result"))
     count = Counter(key for key, _ in pairs)
     if twice := [key for key, times in count.items() if times > 1]:
         raise UserError(f"{path}: images with two captions: {listing(twice)}")

@@ -30,9 +30,9 @@ class Data(Section):
     name: Name
     """Which set, e.g. `scienceqa-mini`; never a path."""
     data_hash: Sha256
-    """SHA-256 over the set's files (names and contents)."""
+    """SHA-256 over `files` (names and hashes)."""
     files: dict[str, Sha256]
-    """Path inside the set -> SHA-256."""
+    """File of the set -> SHA-256; `images` is one over the names and contents of all images used."""
     split_sizes: dict[str, Count]
     """Records per split as loaded: `train`, `val`, `test`."""
     limit: Count | None = None
@@ -84,6 +84,24 @@ class ParseFailures(Section):
     """Answers in which no choice could be read (they count as wrong)."""
     n: Count
     """Answers given."""
+
+
+class Truncated(Section):
+    train: MaybeCount = None
+    """Training examples seen that are longer than the recipe's `max_length`; each lost the end of its answer."""
+    eval: MaybeCount = None
+    """Prompts of the evaluation split that are longer; each lost its beginning."""
+
+
+class Sample(Section):
+    image_id: str
+    """Id in the data set."""
+    image: Annotated[str, Field(pattern=r"^samples/[A-Za-z0-9_./+-]+$")]
+    """Copy of the image, at most 320 pixels a side; path inside the results folder."""
+    caption: str
+    """What the model says."""
+    references: list[str]
+    """What people say."""
 
 
 class ModuleCount(Section):

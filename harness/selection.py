@@ -113,11 +113,14 @@ def _one_run_a_seed(runs: list[Record], left_out: Counter[str]) -> list[Record]:
 def _remarks(kept: Sequence[Record]) -> list[str]:
     """What a reader must know about the runs that did enter."""
     skipped = sum(record.data.skipped_images > 0 for record in kept)
+    cut = sum(any((record.truncated.train, record.truncated.eval)) for record in kept if record.truncated)
     machines = dict.fromkeys(_where(record) for record in kept if record.speed is not None)
     dirty = sum(record.git.dirty is not False for record in kept)
     remarks = [f"Measured on {machine}." for machine in machines]
     if skipped:
         remarks.append(f"{_runs(skipped)} skipped unreadable images.")
+    if cut:
+        remarks.append(f"{_runs(cut)} cut texts that are longer than the recipe's max_length.")
     if dirty:
         remarks.append(f"{_runs(dirty)} from code that is not known to be that of a commit.")
     return remarks

@@ -7,7 +7,7 @@ from harness.records import Record, collect_environment, spec_hash
 
 NINE = ["NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg"]
 OFFICIAL = {"train": 12726, "val": 4241, "test": 4241}
-NULLABLE = ("parse_failures", "parameters", "times_s", "steps", "epochs", "loss", "peak_memory_bytes")
+NULLABLE = ("parse_failures", "truncated", "parameters", "times_s", "steps", "epochs", "loss", "peak_memory_bytes")
 _serial = count()
 
 
@@ -51,7 +51,7 @@ def make(method="memvp", seed=0, value=50.0, model="tiny", *, backbone=None, dat
     if record.get("kind") in ("oracle", "speed"):
         unused = {
             "oracle": ("steps", "epochs", "loss"),
-            "speed": ("parse_failures", "steps", "epochs", "loss"),
+            "speed": ("parse_failures", "truncated", "steps", "epochs", "loss"),
         }
         record["missing"] = {k: v for k, v in record["missing"].items() if k not in unused[record["kind"]]}
         if record["kind"] == "oracle":

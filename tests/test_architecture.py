@@ -173,3 +173,19 @@ def test_both_sides_ignore_the_same_label() -> None:
     from methods.base import IGNORE_INDEX
 
     assert IGNORED == IGNORE_INDEX
+
+
+def test_the_picture_in_contributing_is_the_tree() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    picture = re.search(r"^```text\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    assert picture
+    drawn: dict[str, set[str]] = {}
+    for line in picture[1].splitlines():
+        if not line.startswith(" "):
+            drawn[folder := line.partition("/")[0]] = set()
+        else:
+            drawn[folder] |= set(re.findall(r"(?<=\s)\w+(?:/|\.py|\.toml)(?=\s)", line))
+    for folder in ("methods", "harness"):
+        inner = [path for path in (ROOT / folder).iterdir() if not path.name.startswith(("__pycache__", "__main__"))]
+        there = {f"{path.name}/" if path.is_dir() else path.name for path in inner}
+        assert drawn[folder] - {"mini/", "__init__.py"} == there - {"__init__.py"}

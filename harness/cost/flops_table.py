@@ -10,12 +10,16 @@ from harness.cost.flops import Phase, Workload, count_flops, total_flops
 from harness.cost.meta import attach_on_meta, cost_spec, meta_backbone, method_names
 from harness.errors import UserError
 from methods import get_method
+from methods.cost import Costed
 
 _PHASES: tuple[Phase, ...] = ("train", "inference")
 
 
 class FlopsRow(TypedDict):
-    """FLOPs of one batch of one method: `by_module` maps a module to its forward and backward."""
+    """FLOPs of one batch of one method: `by_module` maps a module to its forward and backward.
+
+    `total` is None, and `by_module` empty, where the method does not say what it costs.
+    """
 
     method: str
     model: str
@@ -23,7 +27,7 @@ class FlopsRow(TypedDict):
     text_length: int
     visual_tokens: int
     batch: int
-    total: int
+    total: int | None
     by_module: dict[str, dict[str, int]]
 
 
@@ -60,7 +64,7 @@ def flops_table(
     for name in names:
         backbone, method = attach_on_meta(name, spec, settings=settings, num_patches=visual_tokens, pristine=pristine)
         for phase in _PHASES:
-            counted = count_flops(backbone, method, phase, work)
+            counted = count_flops(backbone, method, phase, work) if isinstance(method, Costed) else {}
             rows.append(
                 {
                     "method": name,
@@ -69,7 +73,7 @@ def flops_table(
                     "text_length": work.text_length,
                     "visual_tokens": backbone.vision.num_patches,
                     "batch": work.train_batch if phase == "train" else work.eval_batch,
-                    "total": total_flops(counted),
+                    "total": total_flops(counted) if counted else None,
                     "by_module": {
                         module: {"forward": flops.forward, "backward": flops.backward}
                         for module, flops in counted.items()
@@ -111,7 +115,7 @@ def _markdown(rows: Sequence[FlopsRow]) -> str:
             row["batch"],
             row["text_length"],
             row["visual_tokens"],
-            _giga(row["total"]),
+            "n/a" if row["total"] is None else _giga(row["total"]),
         )
         for row in rows
     ]
@@ -129,7 +133,9 @@ def _markdown(rows: Sequence[FlopsRow]) -> str:
         disable_numparse=True,
         colalign=["left"] * 3 + ["right"] * 2,
     )
-    return f"**FLOPs of a batch**\n\n{summary}\n\n**By module (GFLOPs)**\n\n{parts}\n"
+    silent = sorted({row["method"] for row in rows if row["total"] is None})
+    note = f"n/a: no formulas (methods/cost.py) for {', '.join(silent)}.\n\n" if silent else ""
+    return f"**FLOPs of a batch**\n\n{summary}\n\n{note}**By module (GFLOPs)**\n\n{parts}\n"
 
 
 def _giga(flops: int) -> str:

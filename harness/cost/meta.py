@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from harness.backbone import Backbone, load_backbone
 from harness.errors import UserError
-from harness.plan import named_method
+from harness.lookup import named_method, registered_names
 from harness.presets import PRESETS, BackboneSpec, resolve_spec
 from harness.recipes import method_config
-from methods import get_method, registry
+from methods import get_method
 
 _CLIP_OF = "7b"
 """The preset whose vision tower stands beside a language model that is given alone."""
@@ -39,11 +39,10 @@ def method_names(methods: Sequence[str]) -> list[str]:
     """The names asked for; `all` stands for every registered method.
 
     Raises:
-        UserError: nothing registers one of them.
+        UserError: as `harness.lookup` raises.
     """
-    if list(methods) == ["all"]:
-        return list(registry())
-    return [named_method(name).name for name in methods]
+    names = registered_names() if list(methods) == ["all"] else methods
+    return [named_method(name).name for name in names]
 
 
 def meta_backbone(spec: BackboneSpec) -> Backbone:

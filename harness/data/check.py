@@ -2,20 +2,22 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.data.coco import load_coco
-from harness.data.imagefile import BadImage, check_images, images_digest
+from harness.data.dataset import DataSet
+from harness.data.imagefile import BadImage, HasImage
 from harness.data.problem import Problem
-from harness.data.scienceqa import BASE_SPLITS, ScienceQA, load_scienceqa
+from harness.data.scienceqa import load_scienceqa
 from harness.files import sha256_file
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+T = TypeVar("T", bound=HasImage)
 _LISTED = 20
 
 
@@ -26,8 +28,8 @@ class CheckReport:
     Attributes:
         name: of the set.
         root: its folder.
-        counts: split -> count name -> number; names are `problems`, `images`, `images readable`, and a property's
-            values, e.g. `subject: natural science`, `context: TXT`, `grade: grade4`.
+        counts: split -> count name -> number; names are `problems` (or `images`), `images present`, `images readable`,
+            `captions`, and a property's values, e.g. `subject: natural science`, `context: text`, `grade: grade4`.
         bad_images: images that are missing, leave the folder or cannot be decoded.
         duplicates: groups of ids with the same content in more than one split, as `split/id`.
         sha256: file -> hash; `images` is one hash over all readable images.
@@ -62,53 +64,13 @@ def check_scienceqa(root: Path, full: bool = False) -> CheckReport:
             and has other counts.
     """
     root = Path(root)
-    captions = (root / "captions.json").exists()
-    data = load_scienceqa(root, captions=captions, full=full, skip_bad_images=True)
-    undecodable = check_images(data.all_problems(), skip_bad=True)
-    bad = (*data.skipped, *undecodable)
-    unreadable = {entry.qid for entry in undecodable}
-    hashes = {p.qid: sha256_file(p.image) for p in data.all_problems() if p.image and p.qid not in unreadable}
-    readable = [p.image for p in data.all_problems() if p.image is not None and p.qid in hashes]
-    return CheckReport(
-        name=data.name,
-        root=str(root),
-        counts={split: _counts(data, split, unreadable) for split in BASE_SPLITS},
-        bad_images=bad,
-        duplicates=_across_splits((p.split, p.qid, _content(p, hashes.get(p.qid, ""))) for p in data.all_problems()),
-        sha256={**data.sha256, "images": images_digest(readable, root)},
-    )
+    data = load_scienceqa(root, captions=(root / "captions.json").exists(), full=full, skip_bad_images=True)
 
+    def content(problem: Problem, image_hash: str) -> str:
+        text = "\0".join((problem.question, problem.hint, *problem.choices, image_hash))
+        return hashlib.sha256(text.encode()).hexdigest()
 
-def _counts(data: ScienceQA, split: str, unreadable: set[str]) -> dict[str, int]:
-    problems = data.problems[split]
-    present = sum(problem.image is not None for problem in problems)
-    counts = {
-        "problems": data.split_sizes[split],
-        "images": present,
-        "images readable": present - sum(problem.qid in unreadable for problem in problems),
-    }
-    tally: Counter[str] = Counter()
-    for problem in problems:
-        tally[f"subject: {problem.subject or 'unknown'}"] += 1
-        tally[f"context: {_context(problem)}"] += 1
-        tally[f"grade: {problem.grade or 'unknown'}"] += 1
-    return {**counts, **tally}
-
-
-def _row_order(name: str) -> tuple[int, int, str]:
-    # Counts first, then subjects, contexts and grades; the length sorts grade2 before grade10.
-    group = name.partition(":")[0] if ":" in name else ""
-    return ("", "subject", "context", "grade").index(group), len(name) if group == "grade" else 0, name
-
-
-def _context(problem: Problem) -> str:
-    parts = ["text"] * bool(problem.hint) + ["image"] * (problem.image is not None)
-    return " and ".join(parts) or "none"
-
-
-def _content(problem: Problem, image_hash: str) -> str:
-    text = "\0".join((problem.question, problem.hint, *problem.choices, image_hash))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _report(data, {split: _properties(problems) for split, problems in data.splits.items()}, content)
 
 
 def check_coco(root: Path, full: bool = False) -> CheckReport:
@@ -121,29 +83,67 @@ def check_coco(root: Path, full: bool = False) -> CheckReport:
     Raises:
         UserError: a record or file is wrong (bad images are in the report instead), or a full set has other counts.
     """
-    root = Path(root)
-    data = load_coco(root, full=full, skip_bad_images=True)
-    images = data.all_images()
-    undecodable = check_images(images, skip_bad=True)
-    unreadable = {entry.qid for entry in undecodable}
-    hashes = {image.qid: sha256_file(image.image) for image in images if image.qid not in unreadable}
-    counts = {
-        split: {
-            "problems": data.split_sizes[split],
-            "images": len(members),
-            "images readable": sum(image.qid in hashes for image in members),
-            "captions": sum(len(image.captions) for image in members),
-        }
-        for split, members in data.images.items()
+    data = load_coco(Path(root), full=full, skip_bad_images=True)
+    captions = {
+        split: {"captions": sum(len(image.captions) for image in images)} for split, images in data.splits.items()
     }
+    return _report(data, captions, lambda image, image_hash: image_hash)
+
+
+def _report(
+    data: DataSet[T], more_counts: Mapping[str, Mapping[str, int]], content: Callable[[T, str], str]
+) -> CheckReport:
+    """The report on a set whose missing images are left out already.
+
+    Args:
+        data: the set; its images are decoded here.
+        more_counts: split -> counts of its own kind.
+        content: what makes two samples the same, from a sample and its image's hash ("" without image).
+    """
+    checked = data.checked(skip_bad=True)
+    hashes = {sample.qid: sha256_file(sample.image) for sample in checked.all_samples() if sample.image}
+    counts = {}
+    for split, samples in data.splits.items():
+        present = [sample.qid for sample in samples if sample.image is not None]
+        counts[split] = {
+            f"{data.noun}s": data.split_sizes[split],
+            "images present": len(present),
+            "images readable": sum(qid in hashes for qid in present),
+            **more_counts[split],
+        }
+    contents = (
+        (split, sample.qid, content(sample, hashes.get(sample.qid, "")))
+        for split, samples in checked.splits.items()
+        for sample in samples
+    )
     return CheckReport(
         name=data.name,
-        root=str(root),
+        root=str(data.root),
         counts=counts,
-        bad_images=(*data.skipped, *undecodable),
-        duplicates=_across_splits((i.split, i.qid, hashes[i.qid]) for i in images if i.qid in hashes),
-        sha256={**data.sha256, "images": images_digest([i.image for i in images if i.qid in hashes], root)},
+        bad_images=checked.skipped,
+        duplicates=_across_splits(contents),
+        sha256=dict(checked.sha256),
     )
+
+
+def _properties(problems: Iterable[Problem]) -> Mapping[str, int]:
+    tally: Counter[str] = Counter()
+    for problem in problems:
+        tally[f"subject: {problem.subject or 'unknown'}"] += 1
+        tally[f"context: {_context(problem)}"] += 1
+        tally[f"grade: {problem.grade or 'unknown'}"] += 1
+    return tally
+
+
+def _row_order(name: str) -> tuple[int, int, str]:
+    # Subjects, contexts, grades; the length sorts grade2 before grade10.
+    group = name.partition(":")[0]
+    return ("subject", "context", "grade").index(group), len(name) if group == "grade" else 0, name
+
+
+def _context(problem: Problem) -> str:
+    parts = ["text"] * bool(problem.hint) + ["image"] * (problem.image is not None)
+    return " and ".join(parts) or "none"
 
 
 def _across_splits(contents: Iterable[tuple[str, str, str]]) -> tuple[tuple[str, ...], ...]:
@@ -164,7 +164,9 @@ def print_report(report: CheckReport, console: "Console") -> None:
     from rich.table import Table
 
     table = Table("", *report.counts, title=escape(f"{report.name} in {report.root}"))
-    for name in sorted({name for counts in report.counts.values() for name in counts}, key=_row_order):
+    names = {name for counts in report.counts.values() for name in counts}
+    plain = [name for name in next(iter(report.counts.values())) if ":" not in name]
+    for name in (*plain, *sorted(names - {*plain}, key=_row_order)):
         table.add_row(name, *(f"{counts.get(name, 0):,}" for counts in report.counts.values()))
     console.print(table)
     _print_list(console, "bad images", [f"{bad.qid}: {bad.reason}" for bad in report.bad_images])

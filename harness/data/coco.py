@@ -5,21 +5,23 @@ or under its `images/`. Source: Karpathy and Fei-Fei 2015. Training takes `train
 input: the first bad record is named by its id and field.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.data.imagefile import BadImage, contained, leave_out
+from harness.data.dataset import DataSet, SetName
+from harness.data.imagefile import MEND, BadImage, check_relative, contained
 from harness.data.jsonio import read_json
 from harness.data.problem import NonEmpty, first_error
 from harness.errors import UserError
-from harness.files import sha256_file, sha256_of_files
+from harness.files import sha256_file
 
 OFFICIAL_SIZES = {"train": 113_287, "val": 5_000, "test": 5_000}
 ANNOTATIONS = "dataset_coco.json"
+_NAME = TypeAdapter(SetName)
 _PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
@@ -31,46 +33,6 @@ class CaptionImage:
     split: str
     image: Path
     captions: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CocoCaptions:
-    """A loaded set.
-
-    Attributes:
-        name: "coco" (official counts), the `dataset` field of the file if it is another one, or "coco-subset".
-        root: the data folder.
-        images: split (train holds restval) -> images in file order, cut by `limit`, without skipped ones.
-        sha256: file name -> hash of each JSON file read.
-        split_sizes: split -> number of images in the file, before any limit.
-        skipped: images left out because their file is bad.
-    """
-
-    name: str
-    root: Path
-    images: Mapping[str, tuple[CaptionImage, ...]]
-    sha256: Mapping[str, str]
-    split_sizes: Mapping[str, int]
-    skipped: tuple[BadImage, ...] = ()
-
-    @property
-    def data_hash(self) -> str:
-        """One SHA-256 over the hashes of the files read."""
-        return sha256_of_files(self.sha256)
-
-    @property
-    def used_sizes(self) -> dict[str, int]:
-        """split -> number of images in `images`."""
-        return {split: len(images) for split, images in self.images.items()}
-
-    def all_images(self) -> list[CaptionImage]:
-        """Every loaded image, split by split."""
-        return [image for images in self.images.values() for image in images]
-
-    def without(self, bad: Iterable[BadImage]) -> "CocoCaptions":
-        """The set without the images of `bad`, which are added to `skipped`."""
-        bad = tuple(bad)
-        return replace(self, images=leave_out(self.images, bad), skipped=(*self.skipped, *bad))
 
 
 class _Sentence(BaseModel):
@@ -101,11 +63,15 @@ def read_karpathy(path: Path) -> tuple[str, dict[str, _Image]]:
     The id is `cocoid`, or `imgid` where there is none.
 
     Raises:
-        UserError: wrong shape, the first bad record, or an image id twice.
+        UserError: wrong shape, a bad `dataset` name, the first bad record, or an image id twice.
     """
     raw = read_json(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("images"), list):
         raise UserError(f'{path}: expected Karpathy\'s form, {{"images": [...], "dataset": ...}}')
+    try:
+        name = _NAME.validate_python(raw.get("dataset", "coco"), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{path}: field 'dataset': {first_error(error)}") from error
     records: dict[str, _Image] = {}
     for index, entry in enumerate(raw["images"]):
         try:
@@ -117,7 +83,7 @@ def read_karpathy(path: Path) -> tuple[str, dict[str, _Image]]:
         if record.identity in records:
             raise UserError(f"{path}: image {record.identity} is there twice")
         records[record.identity] = record
-    return str(raw.get("dataset", "coco")), records
+    return name, records
 
 
 def _where(entry: Any, index: int) -> str:
@@ -132,8 +98,11 @@ def load_coco(
     limit: int | None = None,
     full: bool = False,
     skip_bad_images: bool = False,
-) -> CocoCaptions:
-    """Load and check a caption set; image files are looked for, not decoded (see `check_images`).
+) -> DataSet[CaptionImage]:
+    """Load and check a caption set; image files are looked for, not decoded (see `DataSet.checked`).
+
+    It is called "coco" (official counts), as the `dataset` field of the file if that is another name, or "coco-subset".
+    The split train holds restval.
 
     Args:
         root: data folder with `dataset_coco.json`.
@@ -158,10 +127,11 @@ def load_coco(
         members = [(qid, record) for qid, record in records.items() if record.split in _PARTS[split]]
         images = [_find(root, split, *member, skipped, skip_bad_images) for member in members[:limit]]
         loaded[split] = tuple(image for image in images if image is not None)
-    return CocoCaptions(
+    return DataSet(
         name=_name(root, dataset, sizes, full),
         root=root,
-        images=loaded,
+        noun="image",
+        splits=loaded,
         sha256={ANNOTATIONS: sha256_file(root / ANNOTATIONS)},
         split_sizes={split: sizes[split] for split in splits},
         skipped=tuple(skipped),
@@ -170,14 +140,14 @@ def load_coco(
 
 def _find(root: Path, split: str, qid: str, record: _Image, skipped: list[BadImage], skip: bool) -> CaptionImage | None:
     relative = "/".join(part for part in (record.filepath, record.filename) if part)
-    inner = root / "images"
-    base = f"images/{relative}" if inner.is_dir() and not (root / relative).exists() else relative
     try:
-        path = contained(root, base)
+        check_relative(relative)
+        inner = (root / "images").is_dir() and not (root / relative).exists()
+        path = contained(root, f"images/{relative}" if inner else relative)
     except ValueError as error:
         if not skip:
             where = f"{root / ANNOTATIONS}: image {qid}, field 'filename'"
-            raise UserError(f"{where}: {error}; mend it or pass --skip-bad-images") from error
+            raise UserError(f"{where}: {error}; {MEND}") from error
         skipped.append(BadImage(qid, relative, str(error)))
         return None
     return CaptionImage(qid, split, path, tuple(sentence.raw for sentence in record.sentences))

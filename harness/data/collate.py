@@ -35,7 +35,8 @@ class Collator:
         padding_side: "right" to train, "left" to decode.
         store: where decoded images are kept; None: an `ImageStore` of its own.
 
-    `truncated` counts the samples that were cut so far.
+    `cut` holds the ids of the examples that were longer than `max_length`, `truncated` is their number: an example
+    counts once, however often it is seen.
     """
 
     def __init__(
@@ -51,7 +52,12 @@ class Collator:
         self.max_length = max_length
         self.padding_side = padding_side
         self.store = ImageStore(preprocessor) if store is None else store
-        self.truncated = 0
+        self.cut: set[str] = set()
+
+    @property
+    def truncated(self) -> int:
+        """Examples that were cut so far."""
+        return len(self.cut)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """A batch.
@@ -67,7 +73,7 @@ class Collator:
         has_answers = {example.answer is not None for example in examples}
         assert len(has_answers) == 1, "a batch holds examples with answers or without, not both"
         tokens = [self._tokenize(example) for example in examples]
-        self.truncated += sum(item.truncated for item in tokens)
+        self.cut.update(example.id for example, item in zip(examples, tokens, strict=True) if item.truncated)
         masks = [[1] * len(item.input_ids) for item in tokens]
         labels_BL = self._pad([item.labels for item in tokens], IGNORED) if has_answers == {True} else None
         return {

@@ -4,13 +4,11 @@ One loader then reads both forms, with one set of checks and one hash. The Huggi
 so ids are made of the split and the row's number; captions are not part of this form.
 """
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.data.imagefile import to_rgb
 from harness.data.problem import Problem, parse_problem
 from harness.errors import UserError
 from harness.files import write_atomic
@@ -23,10 +21,10 @@ _FIELDS = (
 
 
 def problem_from_row(row: Mapping[str, Any], split: str, index: int) -> Problem:
-    """One row as a checked Problem; its image, a PIL object in the row, is not part of it.
+    """One row as a checked Problem, without its image.
 
     Args:
-        row: question, choices, answer, hint, task, grade, subject, topic, category, skill, lecture, solution, image.
+        row: question, choices, answer, hint, task, grade, subject, topic, category, skill, lecture, solution.
         split: train, val or test.
         index: the row's number in the split, from 0.
 
@@ -41,7 +39,8 @@ def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path) 
     """Write rows to the official layout in `root`: `load_scienceqa(root)` reads them.
 
     Args:
-        rows: split (train, validation or val, test) -> rows; images are PIL objects or None.
+        rows: split (train, validation or val, test) -> rows; an image is `{"bytes": its file}`, which is written as it
+            is, to be checked by whoever loads the set, or None.
         root: folder to write to; `dataset.json` names the set and is written last.
 
     Raises:
@@ -59,36 +58,38 @@ def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path) 
             image = row.get("image")
             if image is not None:
                 target = root / "images" / split / problem.qid / "image.png"
-                write_atomic(target, _png(image, problem.qid))
+                write_atomic(target, _file_of(image, problem.qid))
             record = {field: row[field] for field in _FIELDS if row.get(field) is not None}
-            problems[problem.qid] = {**record, "image": image and "image.png", "split": split}
+            problems[problem.qid] = {**record, "image": None if image is None else "image.png", "split": split}
             ids[split].append(problem.qid)
     write_atomic(root / "problems.json", json.dumps(problems, indent=1))
     write_atomic(root / "pid_splits.json", json.dumps(ids))
     write_atomic(root / "dataset.json", json.dumps({"name": "scienceqa-hf"}))
 
 
-def _png(image: Any, qid: str) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        to_rgb(image).save(buffer, format="PNG")
-    except (OSError, SyntaxError, ValueError, AttributeError) as error:
-        raise UserError(f"{DATASET}: problem {qid}, field 'image': {error}") from error
-    return buffer.getvalue()
+def _file_of(image: Any, qid: str) -> bytes:
+    content = image.get("bytes") if isinstance(image, Mapping) else None
+    if not isinstance(content, bytes):
+        raise UserError(f"{DATASET}: problem {qid}, field 'image': holds no bytes of a file")
+    return content
 
 
 def fetch(root: Path) -> None:
     """Download `derek-thomas/ScienceQA` through the `datasets` package and write it to `root`.
 
     Raises:
-        UserError: `datasets` is not installed, or the hub cannot be reached.
+        UserError: the folder holds something, `datasets` is not installed, or the set cannot be reached.
     """
+    root = Path(root)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(f"{root}: is there and not empty; give --data-root a new folder")
     try:
         import datasets
     except ImportError as error:
         raise UserError("the Hugging Face form needs the `datasets` package: pip install datasets") from error
     try:
-        rows = datasets.load_dataset(DATASET)
+        rows = datasets.load_dataset(DATASET).cast_column("image", datasets.Image(decode=False))
     except (OSError, ValueError) as error:
-        raise UserError(f"{DATASET}: cannot be fetched ({error}); give --data-root a folder instead") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{DATASET}: cannot be fetched ({reason}); take it from the data set's own page") from error
     write_official(rows, root)

@@ -8,10 +8,10 @@ reference); 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anyt
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 MAX_PIXELS = 50_000_000
+MEND = "mend it or pass --skip-bad-images"
 FORMATS = ("PNG", "JPEG")
 _CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _DECODER_ERRORS = (
@@ -57,13 +58,11 @@ class HasImage(Protocol):
     def image(self) -> Path | None: ...
 
 
-T = TypeVar("T", bound=HasImage)
-
-
-def leave_out(splits: Mapping[str, Sequence[T]], bad: Iterable[BadImage]) -> dict[str, tuple[T, ...]]:
-    """split -> its records without those whose image is in `bad`."""
-    names = {entry.qid for entry in bad}
-    return {split: tuple(r for r in records if r.qid not in names) for split, records in splits.items()}
+def check_relative(relative: str) -> None:
+    """Raise ValueError where a path, as it is written, is absolute or has `..` in it."""
+    parts = relative.replace("\\", "/")
+    if "\0" in parts or parts.startswith("/") or Path(parts).is_absolute() or ".." in parts.split("/"):
+        raise ValueError(f"path {relative!r} leaves the data root")
 
 
 def contained(root: Path, relative: str) -> Path:
@@ -72,9 +71,7 @@ def contained(root: Path, relative: str) -> Path:
     Raises:
         ValueError: absolute path, `..`, link out of the root, missing, or not a regular file; says which.
     """
-    parts = relative.replace("\\", "/")
-    if "\0" in parts or parts.startswith("/") or Path(parts).is_absolute() or ".." in parts.split("/"):
-        raise ValueError(f"path {relative!r} leaves the data root")
+    check_relative(relative)
     try:
         base = root.resolve(strict=True)
         path = (base / relative).resolve(strict=True)
@@ -123,12 +120,13 @@ def load_image(path: Path) -> "PILImage":
         raise UserError(f"{path}: not a usable image ({reason})") from error
 
 
-def check_images(problems: Iterable[HasImage], skip_bad: bool = False) -> list[BadImage]:
-    """Decode every image once, so that no bad one is met in the middle of training.
+def check_images(samples: Iterable[HasImage], skip_bad: bool = False, noun: str = "problem") -> list[BadImage]:
+    """Decode every image once.
 
     Args:
-        problems: records with `qid` and `image`.
+        samples: records with `qid` and `image`.
         skip_bad: collect the bad ones instead of raising at the first.
+        noun: what a sample is called in the error.
 
     Returns:
         the bad images (empty unless `skip_bad`).
@@ -137,15 +135,15 @@ def check_images(problems: Iterable[HasImage], skip_bad: bool = False) -> list[B
         UserError: the first bad image, naming the record; not with `skip_bad`.
     """
     bad: list[BadImage] = []
-    for problem in problems:
-        if problem.image is None:
+    for sample in samples:
+        if sample.image is None:
             continue
         try:
-            load_image(problem.image)
+            load_image(sample.image)
         except UserError as error:
             if not skip_bad:
-                raise UserError(f"problem {problem.qid}, field 'image': {error}; or pass --skip-bad-images") from error
-            bad.append(BadImage(problem.qid, str(problem.image), str(error)))
+                raise UserError(f"{noun} {sample.qid}, field 'image': {error}; {MEND}") from error
+            bad.append(BadImage(sample.qid, str(sample.image), str(error)))
     return bad
 
 

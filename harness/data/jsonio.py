@@ -42,14 +42,37 @@ def parse_json(text: str | bytes, source: str) -> Any:
         raise UserError(f"{source}: not valid JSON ({error})") from error
 
 
+def parse_json_lines(content: bytes, source: str) -> list[tuple[str, Any]]:
+    """The JSON values of a file that holds one a line, each with its place for errors; empty lines are passed over.
+
+    Raises:
+        UserError: see `parse_json`; names the line.
+    """
+    # JSON escapes line feeds, but not the other line breaks that `splitlines` knows.
+    lines = [(f"{source}, line {number}", line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    return [(place, parse_json(line, place)) for place, line in lines]
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in file `path`.
 
     Raises:
         UserError: the file is missing or unreadable, or see `parse_json`.
     """
+    return parse_json(_read(path), str(path))
+
+
+def read_json_lines(path: Path) -> list[tuple[str, Any]]:
+    """What `parse_json_lines` finds in file `path`.
+
+    Raises:
+        UserError: see `read_json`; names the line.
+    """
+    return parse_json_lines(_read(path), str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the right folder or file") from error
-    return parse_json(content, str(path))

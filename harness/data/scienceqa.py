@@ -6,68 +6,29 @@ Source: Lu et al. 2022, https://scienceqa.github.io. The files are hostile input
 named by qid and field. Published partial copies lack metadata, so subject, grade and the like may be absent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from harness.data.imagefile import BadImage, contained, leave_out
+from harness.data.dataset import DataSet, SetName
+from harness.data.imagefile import MEND, BadImage, contained
 from harness.data.jsonio import read_json
 from harness.data.problem import Problem as Problem
 from harness.data.problem import Text, first_error, parse_problem
 from harness.errors import UserError
-from harness.files import sha256_file, sha256_of_files
+from harness.files import sha256_file
 
 OFFICIAL_SIZES = {"train": 12_726, "val": 4_241, "test": 4_241}
 BASE_SPLITS = tuple(OFFICIAL_SIZES)
 
 
-@dataclass(frozen=True, slots=True)
-class ScienceQA:
-    """A loaded set.
-
-    Attributes:
-        name: "scienceqa" (official counts), the name in `dataset.json`, or "scienceqa-subset".
-        root: the data folder.
-        problems: split -> problems in the order of `pid_splits.json` (cut by `limit`, without skipped ones).
-        sha256: file name -> hash of each JSON file read.
-        split_sizes: split -> number of ids in `pid_splits.json`, before any limit.
-        skipped: problems left out because of their image.
-    """
-
-    name: str
-    root: Path
-    problems: Mapping[str, tuple[Problem, ...]]
-    sha256: Mapping[str, str]
-    split_sizes: Mapping[str, int]
-    skipped: tuple[BadImage, ...] = ()
-
-    @property
-    def data_hash(self) -> str:
-        """One SHA-256 over the hashes of the files read."""
-        return sha256_of_files(self.sha256)
-
-    @property
-    def used_sizes(self) -> dict[str, int]:
-        """split -> number of problems in `problems`."""
-        return {split: len(problems) for split, problems in self.problems.items()}
-
-    def all_problems(self) -> list[Problem]:
-        """Every loaded problem, split by split."""
-        return [problem for problems in self.problems.values() for problem in problems]
-
-    def without(self, bad: Iterable[BadImage]) -> "ScienceQA":
-        """The set without the problems of `bad`, which are added to `skipped`."""
-        bad = tuple(bad)
-        return replace(self, problems=leave_out(self.problems, bad), skipped=(*self.skipped, *bad))
-
-
 class _Marker(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    name: SetName
     full: bool = False
 
 
@@ -117,11 +78,12 @@ def load_scienceqa(
     captions: bool = False,
     full: bool = False,
     skip_bad_images: bool = False,
-) -> ScienceQA:
+) -> DataSet[Problem]:
     """Load and check a set in the official layout.
 
-    Every record of the asked splits is validated; for the problems within `limit` image files are looked for
-    (not decoded: see `check_images`).
+    It is called "scienceqa" (official counts), by the name in `dataset.json`, or "scienceqa-subset". Every record of
+    the asked splits is validated; for the problems within `limit` image files are looked for (not decoded: see
+    `DataSet.checked`).
 
     Args:
         root: data folder.
@@ -150,10 +112,11 @@ def load_scienceqa(
         loaded[split] = _load_split(root, ids[split], raw, home, texts, limit, skipped if skip_bad_images else None)
     files = ["problems.json", "pid_splits.json", *(["captions.json"] if captions else [])]
     files += ["dataset.json"] if (root / "dataset.json").exists() else []
-    return ScienceQA(
+    return DataSet(
         name=name,
         root=root,
-        problems=loaded,
+        noun="problem",
+        splits=loaded,
         sha256={file: sha256_file(root / file) for file in files},
         split_sizes={split: len(ids[split]) for split in splits},
         skipped=tuple(skipped),
@@ -182,9 +145,7 @@ def _load_split(
             image = find_image(root, problem, raw[qid].get("image"))
         except ValueError as error:
             if skipped is None:
-                raise UserError(
-                    f"{source}: problem {qid}, field 'image': {error}; or pass --skip-bad-images"
-                ) from error
+                raise UserError(f"{source}: problem {qid}, field 'image': {error}; {MEND}") from error
             skipped.append(BadImage(qid, f"images/{problem.split}/{qid}/{raw[qid]['image']}", str(error)))
             continue
         problems.append(replace(problem, image=image, caption=captions.get(qid, "")))

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.data.dataset import DataSet
 from harness.errors import UserError
 from harness.records import Data, Metric, ParseFailures
+from harness.tasks.samples import Shown
 
 _TASKS = {"scienceqa": "harness.tasks.scienceqa:ScienceQATask", "coco": "harness.tasks.coco:CocoTask"}
 OnProgress = Callable[[int], None]
@@ -37,13 +39,17 @@ class Evaluation:
     Attributes:
         metrics: column -> metric.
         failures: answers that could not be read; None for tasks without.
+        truncated: prompts that were cut to the recipe's `max_length`.
         rows: predictions, one a sample.
+        shown: samples to keep with their images, see `harness.tasks.samples`.
         eval_s, scoring_s: seconds of decoding and of scoring.
     """
 
     metrics: dict[str, Metric]
     failures: ParseFailures | None
+    truncated: int
     rows: list[dict[str, Any]] = field(default_factory=list)
+    shown: Sequence[Shown] = ()
     eval_s: float = 0.0
     scoring_s: float = 0.0
 
@@ -76,6 +82,25 @@ class Task(Protocol):
     def evaluate_oracle(self, model: Any, recipe: Any, preprocessor: Any, on_progress: OnProgress) -> Evaluation:
         """The same with every image told in words; raises as `require_oracle`."""
         ...
+
+
+def data_section(data: DataSet[Any], options: DataOptions, prompt_format: str | None = None) -> Data:
+    """The record's data section: which set was read, and what of it.
+
+    Args:
+        data: the set, its images checked.
+        options: how it was read.
+        prompt_format: of the recipe; None: the task has one prompt only.
+    """
+    return Data(
+        name=data.name,
+        data_hash=data.data_hash,
+        files=dict(data.sha256),
+        split_sizes=data.used_sizes,
+        limit=options.limit,
+        skipped_images=len(data.skipped),
+        prompt_format=prompt_format,
+    )
 
 
 def task_names() -> list[str]:

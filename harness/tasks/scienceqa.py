@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from harness.data.collate import Collator, Example
-from harness.data.imagefile import check_images
 from harness.data.images import ImagePreprocessor
 from harness.data.jsonio import read_json
 from harness.data.mini.build import ensure_mini
@@ -18,7 +17,7 @@ from harness.evaluate import answer_problems
 from harness.metrics import score_scienceqa
 from harness.recipes import TrainRecipe
 from harness.records import Data, Metric, ParseFailures
-from harness.tasks import DataOptions, Evaluation, OnProgress
+from harness.tasks import DataOptions, Evaluation, OnProgress, data_section
 
 
 class ScienceQATask:
@@ -33,43 +32,35 @@ class ScienceQATask:
     def __init__(self, options: DataOptions) -> None:
         self.options = options
         root = ensure_mini() if options.root is None else options.root
+        self.has_captions = (root / "captions.json").exists()
         loaded = load_scienceqa(
             root,
             limit=options.limit,
-            captions=(root / "captions.json").exists(),
+            captions=self.has_captions,
             full=options.full,
             skip_bad_images=options.skip_bad_images,
         )
-        self.set = loaded.without(check_images(loaded.all_problems(), skip_bad=options.skip_bad_images))
-        self.has_captions = "captions.json" in loaded.sha256
+        self.set = loaded.checked(options.skip_bad_images)
 
     def data(self, recipe: TrainRecipe) -> Data:
         """The record's data section."""
-        return Data(
-            name=self.set.name,
-            data_hash=self.set.data_hash,
-            files=dict(self.set.sha256),
-            split_sizes=self.set.used_sizes,
-            limit=self.options.limit,
-            skipped_images=len(self.set.skipped),
-            prompt_format=recipe.prompt_format,
-        )
+        return data_section(self.set, self.options, recipe.prompt_format)
 
     def train_examples(self, recipe: TrainRecipe) -> list[Example]:
         """Prompt, answer and image of every training problem."""
-        problems = self._problems("train")
+        problems = self.set.samples("train")
         prompts = self._prompts(problems, recipe)
         return [Example(p.qid, q.prompt, q.answer, p.image) for p, q in zip(problems, prompts, strict=True)]
 
     def evaluation_size(self, recipe: TrainRecipe) -> int:
         """Problems of the evaluation split."""
-        return len(self._problems(recipe.eval_split))
+        return len(self.set.samples(recipe.eval_split))
 
     def evaluate(
         self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
     ) -> Evaluation:
         """Answer and score the evaluation split."""
-        return self._evaluate(model, self._problems(recipe.eval_split), recipe, preprocessor, on_progress)
+        return self._evaluate(model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress)
 
     def evaluate_oracle(
         self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
@@ -78,7 +69,7 @@ class ScienceQATask:
         scenes = self._scenes(recipe)
         told = [
             replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
-            for p in self._problems(recipe.eval_split)
+            for p in self.set.samples(recipe.eval_split)
         ]
         return self._evaluate(model, told, recipe, preprocessor, on_progress)
 
@@ -91,15 +82,10 @@ class ScienceQATask:
         if not path.exists():
             raise UserError(f"{path}: not there; the oracle needs every image in words: run it on the procedural set")
         scenes = read_json(path)
-        for problem in self._problems(recipe.eval_split):
+        for problem in self.set.samples(recipe.eval_split):
             if problem.image and not (isinstance(scenes, dict) and isinstance(scenes.get(problem.qid), str)):
                 raise UserError(f"{path}: problem {problem.qid}: its image is not told in words")
         return scenes
-
-    def _problems(self, split: str) -> Sequence[Problem]:
-        if not self.set.problems[split]:
-            raise UserError(f"{self.set.root}: split {split!r} holds no problem that can be used")
-        return self.set.problems[split]
 
     def _prompts(self, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Prompt]:
         if recipe.use_caption and not self.has_captions:
@@ -121,10 +107,17 @@ class ScienceQATask:
             model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress
         )
         decoded = time.perf_counter()
-        scores = score_scienceqa(self._problems(recipe.eval_split), {row["qid"]: row["choice"] for row in rows})
+        scores = score_scienceqa(self.set.samples(recipe.eval_split), {row["qid"]: row["choice"] for row in rows})
         metrics = {
             column: Metric(value=score.value, n=score.n, stderr=score.stderr, reason=score.reason)
             for column, score in scores.items()
         }
         failures = ParseFailures(count=scores["Avg"].failures, n=len(rows))
-        return Evaluation(metrics, failures, rows, decoded - started, time.perf_counter() - decoded)
+        return Evaluation(
+            metrics,
+            failures,
+            collator.truncated,
+            rows,
+            eval_s=decoded - started,
+            scoring_s=time.perf_counter() - decoded,
+        )

@@ -15,7 +15,7 @@ from harness import caption_metrics
 from harness.caption_metrics import bleu_from_counts, score_captions, tokenize_captions
 from harness.errors import UserError
 from harness.java import find_java, java_on_path
-from harness.score_coco import score_coco_files
+from harness.score_coco import read_captions, read_references, score_coco_files
 
 QUICK = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "SPICE")
 REFERENCES = {
@@ -41,6 +41,14 @@ def test_perfect_captions():
     assert scores["BLEU-4"].value == pytest.approx(100) and scores["ROUGE-L"].value == pytest.approx(100)
     assert counts.guess == counts.correct and counts.testlen == counts.guess[0] == counts.reflen
     assert scores["CIDEr"].n == 3 and scores["CIDEr"].stderr is not None
+
+
+def test_one_image_has_no_standard_error():
+    scores, _ = score_captions({"1": REFERENCES["1"]}, {"1": "a red square"}, QUICK)
+    for name, score in scores.items():
+        if score.value is not None:
+            assert (score.stderr, score.reason) == (None, "one image has no standard error"), name
+    assert scores["CIDEr"].value is not None
 
 
 def test_spice_is_null_with_a_reason_where_its_models_are_missing():
@@ -138,6 +146,22 @@ def test_reference_forms(tmp_path, form):
     assert set(got) == {"BLEU-1", "CIDEr", "counts"}
     assert got["BLEU-1"]["value"] == pytest.approx(100) and got["counts"]["testlen"] == 18
     json.dumps(got)
+
+
+def test_a_runs_own_file_holds_captions_and_references(tmp_path):
+    """Line breaks of Unicode inside a caption are text."""
+    rows = [{"image_id": k, "caption": "a\u2028b\x85c", "references": refs} for k, refs in REFERENCES.items()]
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    assert read_captions(file) == {key: "a\u2028b\x85c" for key in REFERENCES}
+    assert read_references(file) == REFERENCES
+    file.write_text('\n{"image_id": 1, "caption": "a"}\n')
+    assert read_captions(file) == {"1": "a"}
+    with pytest.raises(UserError, match=r"predictions\.jsonl, line 2: expected an object with .*'references'"):
+        read_references(file)
+    file.write_text('{"image_id": 1, "references": "a"}')
+    with pytest.raises(UserError, match="line 1: expected a list of captions"):
+        read_references(file)
 
 
 @pytest.mark.parametrize(

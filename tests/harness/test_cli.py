@@ -16,9 +16,12 @@ from typer.main import get_command
 
 from harness import cli, requirements
 from harness.backbone import load_backbone
+from harness.data.prompts import build_prompt
 from harness.metrics import COLUMNS
 from harness.presets import resolve_spec
+from harness.recipes import TrainRecipe
 from harness.records import predictions_path, read_records, record_path
+from harness.tasks import DataOptions, load_task
 from methods import get_method, registry
 from methods.checkpoint import load_adapter, load_adapter_state
 
@@ -141,6 +144,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --llm {llm} --clip {clip} --data-root {data} --set prompt_format=XX", "unknown prompt format 'XX'"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads 1024 tokens at most"),
         ("params --methods memvpp", "did you mean memvp"),
         ("params --model vicuna", "no such preset; presets: tiny, 7b"),
         ("table --table 9", "9"),
@@ -451,9 +455,25 @@ def test_reference_rows_on_the_shipped_backbone(call: Run, mini_set: Path, tmp_p
     blind, oracle = read_records(tmp_path)
     assert (blind.label, blind.backbone.weights) == ("dehvf-no_visual_prompts", "shipped")
     assert (oracle.kind, oracle.steps, oracle.parameters) == ("oracle", None, None)
+    assert oracle.truncated.eval == 0 and oracle.missing["truncated.train"] == "nothing is trained"
     assert not list((tmp_path / "adapters").rglob("*oracle*"))
     adapter = next((tmp_path / "adapters").rglob("adapter_config.json"))
     assert str(Path(torch.__file__).parents[1]) not in adapter.read_text() and str(ROOT) not in adapter.read_text()
+
+
+def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Path, tmp_path: Path) -> None:
+    base[base.index("--steps") + 1] = "12"  # two epochs: what is seen twice is cut once
+    task = load_task("scienceqa", DataOptions(mini_set))
+    recipe = TrainRecipe()
+    whole = [len((e.prompt + e.answer).encode()) + 2 for e in task.train_examples(recipe)]  # a byte is a token
+    limit = sorted(whole)[-3]
+    assert call(*base, "--methods", "memvp", "--set", f"max_length={limit}").code == 0
+    (record,) = read_records(tmp_path / "results")
+    prompts = [len(build_prompt(p).scoring.encode()) + 1 for p in task.set.samples("test")]
+    assert record.truncated.train == sum(length > limit for length in whole) > 0
+    assert record.truncated.eval == sum(length > limit for length in prompts)
+    assert call(*base, "--methods", "memvp", "--set", f"max_length={max(whole)}").code == 0
+    assert {r.truncated.train for r in read_records(tmp_path / "results")} == {record.truncated.train, 0}
 
 
 def test_real_records_run_through(call: Run, base: list[str], real_data: Path, tmp_path: Path) -> None:

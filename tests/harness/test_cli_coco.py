@@ -37,7 +37,7 @@ def test_check(coco_folder: Path) -> None:
     done = call("data", "check", "coco", "--data-root", coco_folder, "--format", "json")
     report = json.loads(done.stdout)
     assert done.exit_code == 0 and report["ok"]
-    assert report["counts"]["test"] == {"problems": 1, "images": 1, "images readable": 1, "captions": 2}
+    assert report["counts"]["test"] == {"images": 1, "images present": 1, "images readable": 1, "captions": 2}
     (coco_folder / "val2014" / "8.png").write_bytes(b"no image")
     done = call("data", "check", "coco", "--data-root", coco_folder)
     assert done.exit_code == 2 and "bad images: 1" in done.stdout

@@ -1,6 +1,8 @@
 """Decoding: the same tokens alone and in a batch, with and without the cache, and a search that finds the best."""
 
 import itertools
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
@@ -49,11 +52,30 @@ def model(request: pytest.FixtureRequest) -> TunedModel:
     return model
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
-def test_a_sample_alone_and_in_a_batch_is_the_same(model: TunedModel, search: Search) -> None:
+def gathered(batch: Batch, rows: list[int], more_padding: int) -> Batch:
+    """Samples in any order, repeated or left out, with columns of padding in front."""
+    padding = (more_padding, 0)
+    return Batch(
+        functional.pad(batch.input_ids_BL[rows], padding), functional.pad(batch.attention_mask_BL[rows], padding), None,
+        batch.images_BCHW[rows], batch.has_image_B[rows],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def decoded_alone(model: TunedModel) -> Callable[[Search], list[Hypothesis]]:
+    """What every sample gets by itself, once a search."""
     batch = prompts(model)
-    together = decode(model, batch, EOS, search)
-    singly = [decode(model, alone(batch, row), EOS, search)[0] for row in range(4)]
+    return cache(lambda search: [decode(model, alone(batch, row), EOS, search)[0] for row in range(4)])
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@settings(max_examples=8, deadline=None)
+@given(rows=st.lists(st.integers(0, 3), min_size=2, max_size=6), more_padding=st.integers(0, 3))
+def test_a_sample_is_the_same_alone_and_in_any_batch(
+    model: TunedModel, decoded_alone: Any, search: Search, rows: list[int], more_padding: int
+) -> None:
+    together = decode(model, gathered(prompts(model), rows, more_padding), EOS, search)
+    singly = [decoded_alone(search)[row] for row in rows]
     assert [h.tokens for h in together] == [h.tokens for h in singly]
     assert [h.finished for h in together] == [h.finished for h in singly]
     assert [h.score for h in together] == pytest.approx([h.score for h in singly], abs=1e-4)
@@ -101,6 +123,21 @@ def test_images_are_encoded_once_a_sample(monkeypatch: pytest.MonkeyPatch) -> No
     batch = random_batch(model.backbone, batch=3, length=6, has_image=[True, False, True])
     decode(model, batch, EOS, Search(6, beams=4))
     assert seen == [2]
+
+
+@pytest.mark.parametrize("name", ["memvp", "dehvf"])
+def test_between_steps_a_memory_is_not_built(name: str) -> None:
+    """`B×N×D` matrices would be the largest thing kept."""
+    model = tuned_model(name, tiny_backbone(num_layers=8))
+    with torch.no_grad():
+        logits_BV, state = model.prefill(random_batch(model.backbone, batch=3, length=40, has_image=[True] * 3))
+        model.step(logits_BV.argmax(dim=-1), state)
+    assert state.layer_inputs is not None
+    kept = [*state.visual.values()]
+    for memory in state.layer_inputs["memories"]:
+        kept += [tensor for side in (memory.keys, memory.values) if side for tensor in (side.s_BJP, side.gate_B11)]
+        assert memory.keys_BND is None and memory.values_BND is None
+    assert all(tensor.shape[-1] != model.llm.config.hidden_size for tensor in kept if tensor is not None)
 
 
 # A model whose texts can all be listed

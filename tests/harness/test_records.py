@@ -27,7 +27,7 @@ from harness.records import (
 
 WHY = {
     key: "not measured in this test"
-    for key in ("parse_failures", "parameters", "times_s", "steps", "epochs", "loss", "peak_memory_bytes")
+    for key in ("parse_failures", "truncated", "parameters", "times_s", "steps", "epochs", "loss", "peak_memory_bytes")
 }
 
 

@@ -59,6 +59,12 @@ def test_forms(files, form):
     assert scores["SOC"]["value"] is None and scores["SOC"]["missing"] == 0
 
 
+def test_line_breaks_of_unicode_are_text(files):
+    given = [{"qid": qid, "raw": "\u2028\x85\x0b", "choice": 0} for qid in "123"]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in given)
+    assert score(files, text)["Avg"]["n"] == 3
+
+
 def test_one_line_of_our_form(files):
     with pytest.raises(UserError, match="2 problems without a prediction: 2, 3"):
         score(files, lines({"qid": "1", "choice": 0}))

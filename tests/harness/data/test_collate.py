@@ -52,6 +52,8 @@ def test_prompts_alone_have_no_labels_and_cuts_are_counted():
     assert batch["labels_BL"] is None
     assert batch["input_ids_BL"].tolist() == [[1, 5, 6, 7], [0, 0, 1, 3]]
     assert collate.truncated == 1
+    collate([Example("a", "3 4 5 6 7"), Example("c", "3 4 5 6")])
+    assert (collate.truncated, collate.cut) == (2, {"a", "c"})  # the next epoch's "a" is no other example
 
 
 def test_images_and_flags(tmp_path):

@@ -69,7 +69,7 @@ def test_files_have_the_official_layout(small: Path) -> None:
 
 def test_the_common_loader_reads_it(small: Path) -> None:
     dataset = load_scienceqa(small)
-    assert [len(dataset.problems[name]) for name in ("train", "val", "test")] == list(SMALL)
+    assert [len(dataset.splits[name]) for name in ("train", "val", "test")] == list(SMALL)
 
 
 def test_ensure_builds_once(tmp_path: Path) -> None:

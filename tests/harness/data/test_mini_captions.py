@@ -25,9 +25,9 @@ def test_the_loader_reads_it_and_the_check_passes(root: Path) -> None:
     data = load_coco(root)
     assert data.name == "mini-captions"
     assert data.used_sizes == {"train": 12, "val": 3, "test": 5}
-    assert all(len(set(image.captions)) == 5 for image in data.all_images())
-    assert {image.image.parent.name for image in data.images["train"]} == {"train2014"}
-    assert {image.image.parent.name for image in data.images["test"]} == {"val2014"}
+    assert all(len(set(image.captions)) == 5 for image in data.all_samples())
+    assert {image.image.parent.name for image in data.splits["train"]} == {"train2014"}
+    assert {image.image.parent.name for image in data.splits["test"]} == {"val2014"}
     report = check_coco(root)
     assert report.ok and not report.duplicates
     assert report.counts["test"]["captions"] == 25

@@ -137,7 +137,7 @@ def test_llama_tokens_equal_sentencepiece(real_data: Path):
 
     reference = spm.SentencePieceProcessor(model_file=str(real_data / "llama" / "tokenizer.model"))
     tokenizer = LlamaTokenizer.from_pretrained(real_data / "llama")
-    for item in load_scienceqa(real_data / "scienceqa150", captions=True).all_problems():
+    for item in load_scienceqa(real_data / "scienceqa150", captions=True).all_samples():
         prompt = build_prompt(item, "QCM-ALE", use_caption=True)
         got = tokenize_example(tokenizer, prompt.prompt, prompt.answer, 4096)
         assert got.input_ids == [1, *reference.encode(prompt.prompt + prompt.answer), 2]

@@ -1,8 +1,11 @@
 """Reading ScienceQA: a good set comes through whole, each way of being bad is named by qid and field."""
 
+import io
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +20,10 @@ from harness.errors import UserError
 
 def test_loads_in_split_order(folder):
     data = load_scienceqa(folder.root)
-    assert [p.qid for p in data.problems["train"]] == ["2", "1"]
+    assert [p.qid for p in data.splits["train"]] == ["2", "1"]
     assert data.name == "scienceqa-subset"
     assert data.split_sizes == {"train": 2, "val": 1, "test": 2}
-    first = data.problems["test"][0]
+    first = data.splits["test"][0]
     assert (first.answer, first.choices, first.image) == (1, ("water", "ice", "steam"), folder.image_path("test", "4"))
     assert (first.subject, first.grade, first.caption) == ("natural science", "grade4", "")
     assert set(data.sha256) == {"problems.json", "pid_splits.json"}
@@ -36,8 +39,8 @@ def test_hash_follows_content(folder):
 
 def test_limit_and_other_splits(folder):
     data = load_scienceqa(folder.root, splits=("test", "minitest"), limit=1)
-    assert [p.qid for p in data.problems["test"]] == ["4"]
-    assert [(p.qid, p.split) for p in data.problems["minitest"]] == [("10", "test")]
+    assert [p.qid for p in data.splits["test"]] == ["4"]
+    assert [(p.qid, p.split) for p in data.splits["minitest"]] == [("10", "test")]
     assert data.split_sizes["test"] == 2 and data.used_sizes["test"] == 1
 
 
@@ -46,7 +49,7 @@ def test_captions(folder):
         load_scienceqa(folder.root, captions=True)
     (folder.root / "captions.json").write_text(json.dumps({"captions": {"4": "a glass"}}))
     data = load_scienceqa(folder.root, captions=True)
-    assert data.problems["test"][0].caption == "a glass"
+    assert data.splits["test"][0].caption == "a glass"
     assert "captions.json" in data.sha256
 
 
@@ -176,8 +179,8 @@ def test_bad_images_can_be_skipped(folder):
     data = load_scienceqa(folder.root, skip_bad_images=True)
     assert [bad.qid for bad in data.skipped] == ["4"]
     with pytest.raises(UserError, match="problem 1, field 'image'"):
-        check_images(data.all_problems())
-    data = data.without(check_images(data.all_problems(), skip_bad=True))
+        check_images(data.all_samples())
+    data = data.checked(skip_bad=True)
     assert data.used_sizes == {"train": 1, "val": 1, "test": 1}
     assert {bad.qid for bad in data.skipped} == {"1", "4"}
 
@@ -185,7 +188,7 @@ def test_bad_images_can_be_skipped(folder):
 def test_check_report(folder):
     folder.image_path("train", "1").write_bytes(b"no image")
     report = check_scienceqa(folder.root)
-    assert report.counts["train"]["images"] == 1 and report.counts["train"]["images readable"] == 0
+    assert report.counts["train"]["images present"] == 1 and report.counts["train"]["images readable"] == 0
     assert report.counts["test"]["context: none"] == 1
     assert report.counts["test"]["subject: language science"] == 1
     assert [bad.qid for bad in report.bad_images] == ["1"] and not report.ok
@@ -205,27 +208,67 @@ def row(**changes: Any) -> dict[str, Any]:
     return {**{f: from_record[f] for f in fields}, "lecture": "L", "solution": "S", "image": None, **changes}
 
 
+def picture() -> dict[str, Any]:
+    """An image as it comes undecoded."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (5, 4), (255, 0, 0)).save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
 def test_hugging_face_rows_become_the_official_layout(tmp_path):
-    picture = Image.new("RGBA", (5, 4), (255, 0, 0, 255))
-    write_official({"train": [row()], "validation": [row(answer=0)], "test": [row(image=picture)]}, tmp_path)
+    write_official({"train": [row()], "validation": [row(answer=0)], "test": [row(image=picture())]}, tmp_path)
     data = load_scienceqa(tmp_path)
     assert data.name == "scienceqa-hf" and data.used_sizes == {"train": 1, "val": 1, "test": 1}
-    problem = data.problems["test"][0]
+    problem = data.splits["test"][0]
     assert (problem.question, problem.answer, problem.lecture, problem.grade) == ("Which?", 1, "L", "grade2")
     assert problem.image is not None and Image.open(problem.image).getpixel((0, 0)) == (255, 0, 0)
-    assert data.problems["val"][0].image is None
+    assert data.splits["val"][0].image is None
 
 
 def test_bad_hugging_face_row(tmp_path):
     with pytest.raises(UserError, match="hf-test-1, field 'answer'"):
         write_official({"test": [row(), row(answer=2)]}, tmp_path)
+    with pytest.raises(UserError, match="hf-test-0, field 'image': holds no bytes"):
+        write_official({"test": [row(image={"bytes": None, "path": "/etc/hostname"})]}, tmp_path)
     with pytest.raises(UserError, match="unknown split 'dev'"):
         write_official({"dev": []}, tmp_path)
 
 
-def test_missing_datasets_package_is_said(tmp_path, monkeypatch):
-    import sys
+def test_a_hostile_hugging_face_image_is_left_to_the_check(tmp_path):
+    bad = {"bytes": b"GIF89a", "path": None}
+    write_official({"train": [row()], "val": [row()], "test": [row(image=bad)]}, tmp_path)
+    with pytest.raises(UserError, match="problem hf-test-0, field 'image'"):
+        load_scienceqa(tmp_path).checked()
 
+
+def test_fetching(tmp_path, monkeypatch):
+    """The package is stood in for: what it is asked for, and what becomes of what it gives."""
+    asked: list[Any] = []
+
+    class Rows(dict):
+        def cast_column(self, column, feature):
+            asked.append((column, feature))
+            return self
+
+    def load_dataset(name):
+        asked.append(name)
+        if "offline" in asked:
+            raise ConnectionError("no such host\nand more")
+        return Rows(train=[row()], validation=[row()], test=[row(image=picture())])
+
+    stand_in = SimpleNamespace(load_dataset=load_dataset, Image=lambda decode: f"decode={decode}")
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    fetch(tmp_path / "new")
+    assert asked == ["derek-thomas/ScienceQA", ("image", "decode=False")]
+    assert load_scienceqa(tmp_path / "new").checked().used_sizes == {"train": 1, "val": 1, "test": 1}
+    with pytest.raises(UserError, match="not empty; give --data-root a new folder"):
+        fetch(tmp_path / "new")
+    asked.append("offline")
+    with pytest.raises(UserError, match=r"cannot be fetched \(no such host\)"):
+        fetch(tmp_path / "other")
+
+
+def test_missing_datasets_package_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="pip install datasets"):
         fetch(tmp_path)
@@ -234,5 +277,5 @@ def test_missing_datasets_package_is_said(tmp_path, monkeypatch):
 def test_real_records(real_data: Path):
     data = load_scienceqa(real_data / "scienceqa150", captions=True)
     assert data.used_sizes == {"train": 50, "val": 50, "test": 50}
-    assert check_images(data.all_problems()) == []
-    assert sum(problem.image is not None for problem in data.all_problems()) == 67
+    assert check_images(data.all_samples()) == []
+    assert sum(problem.image is not None for problem in data.all_samples()) == 67

@@ -1,0 +1,37 @@
+"""The registry as a user meets it: what is wrong with a name, or with an installed package, is one line."""
+
+from typing import Any
+
+from harness.errors import UserError
+from methods import UnknownMethodError, get_method, registry
+
+
+def registered_names() -> list[str]:
+    """Names of all methods, those of installed packages included.
+
+    Raises:
+        UserError: two packages register the same name.
+    """
+    try:
+        return list(registry())
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def named_method(name: str) -> Any:
+    """The class of a method that a user named.
+
+    Raises:
+        UserError: nothing registers it, it cannot be imported, or the class has another name.
+    """
+    registered_names()
+    try:
+        found = get_method(name)
+    except UnknownMethodError as error:
+        raise UserError(f"--methods {name}: {error}; see `python -m harness methods`") from error
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"method {name}: {registry()[name]}: {error}; repair its package or uninstall it") from error
+    own = getattr(found, "name", None)
+    if own != name:  # saved adapters carry the one, records the other
+        raise UserError(f"method {name}: {registry()[name]} has the name {own!r}; register it under its own name")
+    return found
