@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from methods.cache_keyword import CACHE_KEYWORD
+
 
 class AdaptedDecoderLayer(GradientCheckpointingLayer):
     """`LlamaDecoderLayer` with a method's modules in it.
@@ -18,7 +20,7 @@ class AdaptedDecoderLayer(GradientCheckpointingLayer):
 
     Args:
         layer: the frozen layer; its submodules are taken over, not copied.
-        before_attention: called as `(x_BTD, past_key_values=…, **layer_inputs)`, replaces the attention's input.
+        before_attention: called as `(x_BTD, cache=…, **layer_inputs)`, replaces the attention's input.
         beside_ffn: called as `(u_BTD, **layer_inputs)`, added to the FFN's output.
     """
 
@@ -46,22 +48,22 @@ class AdaptedDecoderLayer(GradientCheckpointingLayer):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         use_cache: bool | None = False,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         **layer_inputs: Any,
     ) -> Tensor:
-        """`B×T×D` to `B×T×D`; `layer_inputs` are the method's own, see `methods.base.Method.layer_inputs`."""
+        """`B×T×D` to `B×T×D`; `layer_inputs`: the cache, and the method's own (`methods.base.Method.layer_inputs`)."""
+        cache = layer_inputs.pop(CACHE_KEYWORD, None)
         x_BTD = self.input_layernorm(hidden_states)
         if self.before_attention is not None:
-            x_BTD = self.before_attention(x_BTD, past_key_values=past_key_values, **layer_inputs)
+            x_BTD = self.before_attention(x_BTD, cache=cache, **layer_inputs)
         attended_BTD, _ = self.self_attn(
             hidden_states=x_BTD,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             position_embeddings=position_embeddings,
+            **{CACHE_KEYWORD: cache},
         )
         hidden_states = hidden_states + attended_BTD
         u_BTD = self.post_attention_layernorm(hidden_states)

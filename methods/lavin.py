@@ -64,7 +64,7 @@ class RoutedByModality(nn.Module):
         self.adapter = adapter
         self.layer = layer
 
-    def forward(self, x_BTD: Tensor, routing: list[Tensor | None], past_key_values: Any = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, routing: list[Tensor | None], cache: Any = None) -> Tensor:
         """`B×T×D` to `B×T×D`.
 
         `routing` holds one `B×E` a layer in decoding. While the prompt runs it holds None, column 0 is the modality
@@ -73,7 +73,7 @@ class RoutedByModality(nn.Module):
         weights_BE = routing[self.layer]
         if weights_BE is None:
             weights_BE = self.adapter.route(x_BTD[:, 0])
-            if past_key_values is not None:
+            if cache is not None:
                 routing[self.layer] = weights_BE
         return self.adapter(x_BTD, weights_BE[:, None])
 

@@ -41,6 +41,7 @@ from transformers.models.llama.modeling_llama import (
 
 from methods.adapters import Projector
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.cache_keyword import CACHE_KEYWORD
 from methods.cost import Entry, ImageCost, TokenCost, linear, matmul
 from methods.fuser import check_divisible
 
@@ -115,16 +116,16 @@ class ZeroInitAttention(nn.Module):
         position_embeddings: tuple[Tensor, Tensor],
         prompts: Mapping[int, PromptMemory],
         attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """`B×T×D` to `B×T×D` (and the attention weights, where the implementation gives them)."""
+        cache = kwargs.pop(CACHE_KEYWORD, None)
         query_BNTX, key_BMTX = apply_rotary_pos_emb(
             self.heads(self.q_proj(hidden_states)), self.heads(self.k_proj(hidden_states)), *position_embeddings
         )
         value_BMTX = self.heads(self.v_proj(hidden_states))
-        if past_key_values is not None:
-            key_BMTX, value_BMTX = past_key_values.update(key_BMTX, value_BMTX, self.layer_idx)
+        if cache is not None:
+            key_BMTX, value_BMTX = cache.update(key_BMTX, value_BMTX, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         attended_BTNX, weights = attend(
             self,

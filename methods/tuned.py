@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from methods.base import IGNORE_INDEX, Backbone, Batch, VisualFeatures, freeze
+from methods.cache_keyword import CACHE_KEYWORD
 
 
 @dataclass
@@ -157,8 +158,8 @@ class TunedModel(nn.Module):
                 inputs_embeds=sequence.inputs_embeds_BTD,
                 attention_mask=llm_attention_mask(self.llm, sequence.attention_mask),
                 position_ids=sequence.position_ids_BT,
-                past_key_values=cache,
                 use_cache=True,
+                **{CACHE_KEYWORD: cache},
                 **layer_inputs,
             )
             logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
@@ -177,8 +178,8 @@ class TunedModel(nn.Module):
                 inputs_embeds=self.llm.model.embed_tokens(tokens_B[:, None]),
                 attention_mask=state.key_mask_BT,
                 position_ids=state.next_position_B[:, None],
-                past_key_values=state.cache,
                 use_cache=True,
+                **{CACHE_KEYWORD: state.cache},
                 **state.layer_inputs,
             )
             logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])

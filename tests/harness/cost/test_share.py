@@ -5,6 +5,7 @@ import torch
 
 from harness.cost.share import share_backbone
 from methods import registry
+from methods.cache_keyword import CACHE_KEYWORD
 from tests.backbones import random_batch, tiny_backbone, tuned_model
 
 
@@ -46,7 +47,7 @@ def test_repeated_layers_share_their_weights_and_compute_the_deeper_model():
         assert torch.equal(found.logits, expected.logits)
         token = torch.tensor([[5], [6]])
         again = [
-            one.llm(input_ids=token, past_key_values=out.past_key_values).logits
+            one.llm(input_ids=token, **{CACHE_KEYWORD: out[CACHE_KEYWORD]}).logits
             for one, out in ((deep, found), (built, expected))
         ]
     assert torch.equal(again[0], again[1])
