@@ -59,6 +59,13 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     return [group for group in groups if group["params"]]
 
 
+def adamw(
+    module: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95), rate: float = 0.0
+) -> torch.optim.AdamW:
+    """The optimiser of every method: AdamW over `parameter_groups`, all its parameters in one kernel."""
+    return torch.optim.AdamW(parameter_groups(module, weight_decay), lr=rate, betas=betas, fused=True)
+
+
 def total_steps(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> int:
     """Optimiser steps of a whole run."""
     return max(1, round(recipe.epochs * steps_per_epoch(num_examples, recipe, processes)))
@@ -103,7 +110,7 @@ def train(
         generator=generator,
         collate_fn=collator,
     )
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe.weight_decay), lr=0.0, betas=recipe.betas)
+    optimizer = adamw(model, recipe.weight_decay, recipe.betas)
     prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     prepared.train()
     result = TrainResult() if result is None else result

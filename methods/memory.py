@@ -7,11 +7,12 @@ the has-image flag, the memory of one layer is
     out(x) = s · dropout(SiLU(x Kᵀ)) M
 
 MemVP (Jie et al. 2024, arXiv:2405.05615), DEHVF Eq. (10)-(13). Apart from the prompts, `K` and `M` have rank P,
-so `K` need not exist: `x f(V)ᵀ = (x W2) Sᵀ + x·b2` and `a f(V) = (a S) W2ᵀ + (Σ a) b2`. Both forms are here and
-give the same output; `layer_memories` counts their multiply-adds and picks one.
+so `K` need not exist: `x f(V)ᵀ = (x W2) Sᵀ + x·b2` and `a f(V) = (a S) W2ᵀ + (Σ a) b2`. There the products with the
+prompts, W2 and b2 are one, with their rows put together: `[P; W2ᵀ; b2]`. Both forms are here and give the same output;
+`layer_memories` counts their multiply-adds and picks one.
 
 Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width, E distinct
-fused features; 1 a broadcast dimension.
+fused features, R = N + P + 1 rows put together; 1 a broadcast dimension.
 """
 
 from collections import Counter
@@ -61,11 +62,13 @@ class Memory:
 
     Attributes:
         keys, values: factored sides; None in the explicit form.
+        rows_RD: with them, `VisualMemory.rows` of either side, where one of them takes visual entries.
         keys_BND, values_BND: the matrices K and M, `B×N×D`; None in the factored form.
     """
 
     keys: FactoredSide | None = None
     values: FactoredSide | None = None
+    rows_RD: tuple[Tensor, Tensor] | None = None
     keys_BND: Tensor | None = None
     values_BND: Tensor | None = None
 
@@ -117,29 +120,41 @@ class VisualMemory(nn.Module):
             a_BTN = self.dropout(F.silu(x_BTD @ memory.keys_BND.mT))
             return (a_BTN @ memory.values_BND) * self.scale
         assert memory.keys is not None and memory.values is not None, "a memory has one of its two forms"
-        a_BTN = self.dropout(F.silu(self._scores(x_BTD, memory.keys)))
-        return self._read(a_BTN, memory.values) * self.scale
+        key_rows, value_rows = memory.rows_RD or (None, None)
+        a_BTN = self.dropout(F.silu(self._scores(x_BTD, memory.keys, key_rows)))
+        return self._read(a_BTN, memory.values, value_rows) * self.scale
 
-    def _scores(self, x_BTD: Tensor, side: FactoredSide) -> Tensor:
+    def _scores(self, x_BTD: Tensor, side: FactoredSide, rows_RD: Tensor | None) -> Tensor:
         """`x Kᵀ`, `B×T×N`, without building K."""
-        scores_BTN = F.linear(x_BTD, self.prompts.keys)
-        if side.s_BJP is None or self.projector is None:
-            return scores_BTN
-        up = self.projector.up
-        visual_BTJ = (x_BTD @ up.weight) @ side.s_BJP.mT + (x_BTD @ up.bias)[..., None] * side.gate_B11
-        return scores_BTN + F.pad(visual_BTJ, (0, scores_BTN.shape[-1] - visual_BTJ.shape[-1]))
+        if side.s_BJP is None:
+            return F.linear(x_BTD, self.prompts.keys)
+        assert rows_RD is not None, "visual entries come with their rows"
+        patches, rank = side.s_BJP.shape[1:]
+        scores_BTR = F.linear(x_BTD, rows_RD)
+        prompt_BTN, down_BTP, bias_BT1 = scores_BTR.split([len(rows_RD) - rank - 1, rank, 1], dim=-1)
+        visual_BTJ = down_BTP @ side.s_BJP.mT + bias_BT1 * side.gate_B11
+        return torch.cat([prompt_BTN[..., :patches] + visual_BTJ, prompt_BTN[..., patches:]], dim=-1)
 
-    def _read(self, a_BTN: Tensor, side: FactoredSide) -> Tensor:
+    def _read(self, a_BTN: Tensor, side: FactoredSide, rows_RD: Tensor | None) -> Tensor:
         """`a M`, `B×T×D`, without building M."""
-        out_BTD = a_BTN @ self.prompts.values
-        if side.s_BJP is None or self.projector is None:
-            return out_BTD
+        if side.s_BJP is None:
+            return a_BTN @ self.prompts.values
+        assert rows_RD is not None, "visual entries come with their rows"
         a_BTJ = a_BTN[..., : side.s_BJP.shape[1]]
         total_BT1 = a_BTJ.sum(dim=-1, keepdim=True) * side.gate_B11
-        up = self.projector.up
-        # The bias in the activations' dtype: in float32 it would turn the residual stream of a half-precision
-        # backbone into float32 from the first layer on.
-        return out_BTD + F.linear(a_BTJ @ side.s_BJP, up.weight) + total_BT1 * up.bias.to(total_BT1.dtype)
+        return torch.cat([a_BTN, a_BTJ @ side.s_BJP, total_BT1], dim=-1) @ rows_RD
+
+    def rows(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """`[P; W2ᵀ; b2]` of keys and of values, in `dtype` once for all layers; None without a projector."""
+        if self.projector is None:
+            return None
+        shared_RD = torch.cat([self.projector.up.weight.T, self.projector.up.bias[None]])
+        keys_RD, values_RD = (torch.cat([p, shared_RD]).to(dtype) for p in (self.prompts.keys, self.prompts.values))
+        return keys_RD, values_RD
+
+    def factored(self, keys: FactoredSide, values: FactoredSide) -> Memory:
+        """The memory that is read without building its matrices."""
+        return Memory(keys=keys, values=values, rows_RD=self.rows(keys.gate_B11.dtype))
 
     def explicit(self, keys: FactoredSide, values: FactoredSide) -> Memory:
         """The same memory with K and M built, `B×N×D` each."""
@@ -217,11 +232,15 @@ def layer_memories(
     def side(slot: int | None) -> FactoredSide:
         return FactoredSide(None if slot is None or s_BEJP is None else s_BEJP[:, slot], gate_B11)
 
+    rows_RD: tuple[Tensor, Tensor] | None = None
     built: dict[tuple[int | None, int | None], Memory] = {}
     for pair, sharing in Counter(slots).items():
         keys, values = side(pair[0]), side(pair[1])
-        explicit = memory.explicit_is_cheaper(keys, values, num_tokens, sharing)
-        built[pair] = memory.explicit(keys, values) if explicit else Memory(keys=keys, values=values)
+        if memory.explicit_is_cheaper(keys, values, num_tokens, sharing):
+            built[pair] = memory.explicit(keys, values)
+        else:
+            rows_RD = memory.rows(gate_B11.dtype) if rows_RD is None else rows_RD
+            built[pair] = Memory(keys=keys, values=values, rows_RD=rows_RD)
     return [built[pair] for pair in slots]
 
 

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.plan import RunPlan
 from harness.runner import attach
 from harness.sections import Implementation, Parameters
-from harness.train import parameter_groups
+from harness.train import adamw
 from methods.base import IGNORE_INDEX, Batch
 from methods.plain import MemoryMethod, PlainReading
 from methods.tuned import TunedModel
@@ -59,8 +59,7 @@ class Contestant:
             batch = random_batch(backbone, work.eval_batch, work.text_length, labels=0)
             return lambda: self._infer(batch, work.new_tokens)
         batch = random_batch(backbone, work.train_batch, work.text_length, work.labels)
-        groups = parameter_groups(self.model, self.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+        optimizer = adamw(self.model, self.weight_decay, rate=LEARNING_RATE)
         return lambda: self._train(batch, optimizer)
 
     def _train(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:

@@ -33,7 +33,8 @@ def pretrain(
 
     Returns:
         What `training.json` holds: seed, steps, seconds, sizes, and the measured accuracies (`oracle` on the mini
-        benchmark's test problems, over all and by kind; `text` and `none` likewise; `retrieval` among 128).
+        benchmark's test problems, over all and by kind; `text` and `none` likewise; `overlay_own` and `overlay_all`,
+        see `harness.pretrain.overlay`; `retrieval_among_128`).
 
     Raises:
         UserError: a step count below 1, or a folder that cannot be written.
@@ -64,6 +65,8 @@ def measure(folder: Path) -> dict[str, Any]:
         name: check.oracle_accuracy(model, tokenizer, check.test_items(mode))
         for name, mode in (("oracle", "image"), ("text", "text"), ("none", "none"))
     }
+    for name, own in (("overlay_own", True), ("overlay_all", False)):
+        accuracies[name] = check.overlay_accuracy(model, tokenizer, check.test_items("image"), own)
     clip = check.load_clip(folder / "clip")
     accuracies["retrieval_among_128"] = check.retrieval_accuracy(clip, tokenizer)
     files = sorted(path for part in ("llm", "clip") for path in (folder / part).iterdir())

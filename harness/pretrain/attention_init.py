@@ -8,6 +8,8 @@ odd layers at like tokens. Values, outputs and everything else start at random, 
 Legend: H heads, D head width, E hidden width. Rotary pairs are (i, i + D/2), as in transformers' Llama.
 """
 
+from typing import Any
+
 import torch
 from transformers import LlamaForCausalLM
 
@@ -15,29 +17,64 @@ HEADS_PREPARED = 2
 CONSTANT = 0.5  # first coordinate of every token's embedding: what "one back" is built on
 BACK_SCALE, BACK_PAIRS = 1.6, 6  # strength and number of the fast rotary pairs that point one token back
 LIKE_SCALE = 0.22  # std of the shared query and key weights of heads that look for like tokens
+NAMED_SCALE = 0.3  # the same of heads that look for the token that was one back
+MOVED_SCALE = 0.16  # of what "one back" writes: about as large as an embedding
+FOUND_SCALE = 0.4  # of what is read at the named token
+RESIDUAL_SCALE = 0.2
+QUIET = 0.1  # of the embeddings' second half, into which "one back" writes
 
 
 @torch.no_grad()
 def prepare_attention(model: LlamaForCausalLM) -> None:
-    """Set the first two heads of every layer and the embeddings' first coordinate.
+    """Set the first two heads of every layer and the embeddings.
 
     The other heads' keys start as copies of their queries. Residual outputs start small, as in GPT-2, so that what a
     token is stays readable for the heads of later layers.
     """
-    residual_scale = (2 * len(model.model.layers)) ** -0.5
+    residual_scale = RESIDUAL_SCALE * (2 * len(model.model.layers)) ** -0.5
     heads = model.config.num_attention_heads
     width = model.config.hidden_size // heads
+    half = HEADS_PREPARED * width
+    model.model.embed_tokens.weight[:, half:] *= QUIET
     model.model.embed_tokens.weight[:, 0] = CONSTANT
     for index, layer in enumerate(model.model.layers):
-        layer.self_attn.o_proj.weight.mul_(residual_scale)
+        attention = layer.self_attn
+        attention.o_proj.weight.mul_(residual_scale)
         layer.mlp.down_proj.weight.mul_(residual_scale)
-        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
-        query_HDE = layer.self_attn.q_proj.weight.view(heads, width, -1)[:HEADS_PREPARED]
-        key_HDE = layer.self_attn.k_proj.weight.view(heads, width, -1)[:HEADS_PREPARED]
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        query_HDE = attention.q_proj.weight.view(heads, width, -1)[:HEADS_PREPARED]
+        key_HDE = attention.k_proj.weight.view(heads, width, -1)[:HEADS_PREPARED]
         if index % 2 == 0:
             _look_one_back(query_HDE, key_HDE)
         else:
             _look_for_the_like(query_HDE, key_HDE)
+        if index == 0:
+            _move(attention, range(half), range(half, 2 * half), MOVED_SCALE)
+        if index == 1:
+            _look_for_the_named(query_HDE, key_HDE, half)
+            _move(attention, range(half, 2 * half), range(half), FOUND_SCALE)
+
+
+def _move(attention: Any, source: range, target: range, scale: float) -> None:
+    """Values of the prepared heads: the coordinates `source` of what they look at are written to `target`."""
+    rows = torch.arange(len(source))
+    attention.v_proj.weight[: len(rows)] = 0
+    attention.v_proj.weight[rows, torch.tensor(source)] = 1
+    attention.o_proj.weight[:, : len(rows)] = 0
+    attention.o_proj.weight[torch.tensor(target), rows] = scale
+
+
+def _look_for_the_named(query_HDE: torch.Tensor, key_HDE: torch.Tensor, moved: int) -> None:
+    """Queries from the token that was one back, keys from the token itself, on the slow rotary pairs only."""
+    half = query_HDE.shape[1] // 2
+    weight_HDE = NAMED_SCALE * torch.randn(*query_HDE.shape[:2], moved)
+    weight_HDE[:, : half // 2] = 0
+    weight_HDE[:, half : half + half // 2] = 0
+    weight_HDE[:, :, 0] = 0
+    query_HDE.zero_()
+    key_HDE.zero_()
+    query_HDE[:, :, moved:] = weight_HDE
+    key_HDE[:, :, :moved] = weight_HDE
 
 
 def _look_one_back(query_HDE: torch.Tensor, key_HDE: torch.Tensor) -> None:

@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.data.mini.build import Item, sample_items
-from harness.data.mini.grammar import caption, describe
+from harness.data.mini.grammar import caption, describe, scene_words
 from harness.data.mini.world import sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import LETTERS, Tokenizer, build_prompt, tokenize_prompt
 from harness.pretrain.clip import pictures, tokenize_captions
+from harness.pretrain.overlay import MAX_START_LAYER, collate_overlays, draw_overlay, overlaid
+from harness.pretrain.text import OVERLAYABLE
 from harness.pretrain.tokenizer import MAX_POSITIONS
 
 SEEN_BY_NONE = 1_000_003  # seed of the scenes on which retrieval is measured
@@ -65,6 +67,29 @@ def oracle_problem(item: Item) -> Problem:
     draft = item.draft
     hint = f"{draft.hint} {describe(draft.scene) if draft.scene else ''}".strip()
     return Problem(item.qid, item.split, draft.question, draft.choices, draft.answer, hint=hint)
+
+
+@torch.no_grad()
+def overlay_accuracy(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, items: Sequence[Item], own: bool, seed: int = 0
+) -> float:
+    """Accuracy on the items that the scene's words answer, the words told by an overlay and not in the text."""
+    rng, right = Random(seed), []
+    for item in items:
+        scene = item.draft.scene
+        if item.kind.name not in OVERLAYABLE or scene is None:
+            continue
+        words = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in scene_words(scene)]
+        overlay = draw_overlay(rng, words, own)
+        draft = item.draft
+        problem = Problem(item.qid, item.split, draft.question, draft.choices, draft.answer, hint=draft.hint)
+        ids = tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
+        if own:
+            ids[1:1] = [cast(int, tokenizer.pad_token_id)] * len(overlay.shares)
+        with overlaid(model, collate_overlays([overlay], len(ids), 0, rng.randint(0, MAX_START_LAYER))):
+            token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
+        right.append(str(tokenizer.decode([token])).strip() == LETTERS[draft.answer])
+    return sum(right) / len(right)
 
 
 @torch.no_grad()

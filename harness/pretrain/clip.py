@@ -1,11 +1,16 @@
 """Training the tiny CLIP on pictures of the world and captions of them.
 
+A batch is made of families: a scene, and others that differ from it in one word of one thing. Told apart only by that
+word, they make CLIP look at textures, outlines and sizes too; scenes drawn at random differ in so much that colour and
+place are enough.
+
 Shapes: B pairs, C = 3 channels, H = W = 64 pixels, T text positions, E embedding.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,15 +23,16 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from harness.data.images import IMAGENET_MEAN, IMAGENET_STD, ImagePreprocessor
-from harness.data.mini.grammar import caption
+from harness.data.mini.grammar import caption, describe
 from harness.data.mini.render import SIZE, render
-from harness.data.mini.world import Scene, sample_scene
+from harness.data.mini.world import ATTRIBUTES, DISTINCT, VOCABULARY, Scene, jittered, sample_scene
 from harness.files import write_atomic
 from harness.pretrain.schedule import warmup_cosine
 
 WIDTH = 96
-BATCH = 128
-COUNTS = (1, 1, 1, 1, 2, 2, 3, 4)  # things a scene in training
+BATCH, FAMILY = 128, 4
+COUNTS = (1, 1, 1, 1, 1, 2, 2, 3, 4)  # things a scene in training
+WORDINGS = 3  # of captions in training: those that name every attribute of a thing
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1.5e-3, 50, 0.05
 
 
@@ -55,6 +61,31 @@ def pictures(scenes: Sequence[Scene]) -> Tensor:
     """Rendered and preprocessed as the benchmark does it, float32 B×C×H×W."""
     preprocess = ImagePreprocessor(SIZE)
     return torch.stack([preprocess(render(scene)) for scene in scenes])
+
+
+def family(rng: Random, size: int = FAMILY) -> list[Scene]:
+    """A scene and `size - 1` others, each with one attribute of one thing changed and every jitter drawn anew."""
+    first = sample_scene(rng, rng.choice(COUNTS))
+    scenes, told = [first], {describe(first)}
+    while len(scenes) < size:
+        other = changed(rng, first)
+        if (text := describe(other)) not in told:
+            told.add(text)
+            scenes.append(other)
+    return scenes
+
+
+def changed(rng: Random, scene: Scene) -> Scene:
+    """The scene with one attribute of one thing changed to another word, drawn evenly."""
+    index = rng.randrange(len(scene.things))
+    attribute = rng.choice(ATTRIBUTES)
+    taken = scene.present(attribute) if attribute in DISTINCT else {getattr(scene.things[index], attribute)}
+    free = [word for word in VOCABULARY[attribute] if word not in taken]
+    things = list(scene.things)
+    if free:
+        change: dict[str, Any] = {attribute: rng.choice(free)}
+        things[index] = replace(things[index], **change)
+    return Scene(tuple(jittered(rng, thing) for thing in things), scene.background)
 
 
 def train_clip(
@@ -86,8 +117,8 @@ def train_clip(
     scheduler = warmup_cosine(optimizer, WARMUP, steps)
     started, smooth, labels_B = time.monotonic(), 0.0, torch.arange(BATCH)
     for step in range(1, steps + 1):
-        scenes = [sample_scene(rng, rng.choice(COUNTS)) for _ in range(BATCH)]
-        ids_BT = tokenize_captions(tokenizer, [caption(scene, rng) for scene in scenes])
+        scenes = [scene for _ in range(BATCH // FAMILY) for scene in family(rng)]
+        ids_BT = tokenize_captions(tokenizer, [caption(scene, rng, rng.randrange(WORDINGS)) for scene in scenes])
         image_BE, text_BE, scale = model(pictures(scenes), ids_BT)[:3]
         logits_BB = scale * image_BE @ text_BE.T
         loss = (F.cross_entropy(logits_BB, labels_B) + F.cross_entropy(logits_BB.T, labels_B)) / 2

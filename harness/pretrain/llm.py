@@ -6,6 +6,7 @@ Shapes: B documents, L tokens, V vocabulary.
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -18,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.data.prompts import ANSWER_PREFIX, LETTERS
 from harness.files import write_atomic
 from harness.pretrain.attention_init import prepare_attention
+from harness.pretrain.overlay import MAX_START_LAYER, Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid
 from harness.pretrain.schedule import warmup_cosine
 from harness.pretrain.text import STAGES, document
 from harness.pretrain.tokenizer import MAX_POSITIONS
@@ -27,7 +29,6 @@ TOKENS_A_BATCH = 1600
 POOL_BATCHES = 8  # documents are drawn for so many batches at once and sorted by length: little padding
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
 SAVE_EVERY = 200  # steps between intermediate weights
-MASTERED = 0.92  # letter accuracy (running mean) at which the curriculum goes on
 REST_WEIGHT = 0.3  # of the loss on all other tokens in the last stage; before it their noise would drown the letters
 
 
@@ -52,6 +53,23 @@ def new_llm(vocab_size: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCaus
     return model
 
 
+@dataclass(frozen=True)
+class TextBatch:
+    """Documents of like length.
+
+    Attributes:
+        ids_BL: token ids, padded on the right.
+        letters_BL: where answer letters stand.
+        scored_BL: where there is loss at all.
+        overlay: what is told besides the text, if anything.
+    """
+
+    ids_BL: Tensor
+    letters_BL: Tensor
+    scored_BL: Tensor
+    overlay: OverlayBatch | None
+
+
 class Batches:
     """Batches of documents of like length, about `TOKENS_A_BATCH` tokens each."""
 
@@ -60,48 +78,53 @@ class Batches:
         self.rng = Random(seed)
         self.cue = tokenizer.encode(ANSWER_PREFIX, add_special_tokens=False)[-1]  # " is"
         self.letters = torch.tensor([tokenizer.encode(f" {x}", add_special_tokens=False)[0] for x in LETTERS[:5]])
-        self._ready: list[list[list[int]]] = []
+        self._ready: list[list[tuple[list[int], Overlay | None]]] = []
 
-    def next(self, stage: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids (B×L, padded on the right), where answer letters stand, and where there is loss at all."""
+    def next(self, stage: int) -> TextBatch:
+        """The next batch of a stage (an index of `STAGES`)."""
         if not self._ready:
             self._ready = self._draw(stage)
         documents = self._ready.pop()
-        length = max(map(len, documents))
+        length = max(len(ids) for ids, _ in documents)
         pad = self.tokenizer.pad_token_id
-        ids_BL = torch.tensor([ids + [pad] * (length - len(ids)) for ids in documents])
+        ids_BL = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in documents])
         letters_BL = torch.isin(ids_BL, self.letters)
         letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
-        return ids_BL, letters_BL, ids_BL != pad
+        overlay = collate_overlays(
+            [overlay for _, overlay in documents], length, pad, self.rng.randint(0, MAX_START_LAYER)
+        )
+        return TextBatch(ids_BL, letters_BL, ids_BL != pad, overlay)
 
-    def _draw(self, stage: int) -> list[list[list[int]]]:
+    def _draw(self, stage: int) -> list[list[tuple[list[int], Overlay | None]]]:
         tokenizer, pool, total = self.tokenizer, [], 0
         while total < TOKENS_A_BATCH * POOL_BATCHES:
-            text = document(self.rng, stage)
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            pool.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id])
-            total += len(pool[-1])
-        pool.sort(key=len)
-        batches: list[list[list[int]]] = [[]]
-        for ids in pool:
+            drawn = document(self.rng, stage)
+            words = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in drawn.overlay]
+            overlay = draw_overlay(self.rng, words) if words else None
+            own = [tokenizer.pad_token_id] * (len(overlay.shares) if overlay and overlay.own else 0)
+            ids = tokenizer.encode(drawn.text, add_special_tokens=False)
+            pool.append(([tokenizer.bos_token_id, *own, *ids, tokenizer.eos_token_id], overlay))
+            total += len(pool[-1][0])
+        pool.sort(key=lambda document: len(document[0]))
+        batches: list[list[tuple[list[int], Overlay | None]]] = [[]]
+        for ids, overlay in pool:
             if (len(batches[-1]) + 1) * len(ids) > TOKENS_A_BATCH:
                 batches.append([])
-            batches[-1].append(ids)
+            batches[-1].append((ids, overlay))
         self.rng.shuffle(batches)
         return [batch for batch in batches if batch]
 
 
-def _loss(
-    model: LlamaForCausalLM, ids_BL: Tensor, letters_BL: Tensor, scored_BL: Tensor, rest_weight: float
-) -> tuple[Tensor, Tensor, float | None]:
+def _loss(model: LlamaForCausalLM, batch: TextBatch, rest_weight: float) -> tuple[Tensor, Tensor, float | None]:
     """The training loss, the loss on answer letters and their accuracy (None where there are none).
 
     Padding is on the right of causal attention: nothing before it sees it, so no mask is needed.
     """
-    logits = model(input_ids=ids_BL[:, :-1]).logits
-    targets, letters = ids_BL[:, 1:], letters_BL[:, 1:]
+    with overlaid(model, batch.overlay):
+        logits = model(input_ids=batch.ids_BL[:, :-1]).logits
+    targets, letters = batch.ids_BL[:, 1:], batch.letters_BL[:, 1:]
     losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    rest = scored_BL[:, 1:] & ~letters
+    rest = batch.scored_BL[:, 1:] & ~letters
     letter_loss = losses[letters].sum() / letters.sum().clamp(min=1)
     rest_loss = losses[rest].mean()
     right = (logits[letters].argmax(-1) == targets[letters]).float()
@@ -132,7 +155,7 @@ def train_llm(
     started, stage, smooth = time.monotonic(), 0, 0.25
     for step in range(1, steps + 1):
         last = stage == len(STAGES) - 1
-        loss, letter_loss, accuracy = _loss(model, *batches.next(stage), REST_WEIGHT if last else 0.0)
+        loss, letter_loss, accuracy = _loss(model, batches.next(stage), REST_WEIGHT if last else 0.0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -140,7 +163,7 @@ def train_llm(
         optimizer.zero_grad()
         if accuracy is not None:
             smooth = 0.95 * smooth + 0.05 * accuracy
-        if smooth > MASTERED and not last:
+        if smooth > STAGES[stage].mastered and not last:
             stage, smooth = stage + 1, 0.25
         if step % 20 == 0:
             report(step, f"stage {stage}, letter loss {letter_loss:.3f}, letters right {smooth:.2f}, loss {loss:.3f}")

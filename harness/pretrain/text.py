@@ -3,16 +3,19 @@
 Every question stands in the benchmark's own prompt, with the scene told in the context. Three habits make the
 in-context answer letters switch on early: a curriculum that begins with labelling the words of the options again, goes
 on to finding a named word and to scenes of one thing, and ends with everything; many questions about one scene in a
-document (dense supervision); repeated sequences.
+document (dense supervision); repeated sequences. A part of the questions that need no more than the scene's words
+(which, not whose) is told by an overlay (`harness.pretrain.overlay`) and not in the text.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from random import Random
 
 from harness.data.mini import knowledge
-from harness.data.mini.grammar import caption, describe
+from harness.data.mini.grammar import caption, describe, scene_words
 from harness.data.mini.kinds import HINTED, IMAGE_HINTS, KINDS, sample_kind
 from harness.data.mini.questions import Draft, SceneMaker, of_shape, one_thing
-from harness.data.mini.world import NUMBERS, VOCABULARY, sample_scene
+from harness.data.mini.world import NUMBERS, VOCABULARY, Scene, sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import build_prompt
 
@@ -29,27 +32,62 @@ _WORDS = tuple(
         | {word for pair in knowledge.OPPOSITES for word in pair}
     )
 )
-# shares of the sorts of documents in each stage; a stage ends when its answer letters are mastered
-STAGES: tuple[dict[str, float], ...] = (
-    {"label": 1.0},
-    {"find": 0.7, "label": 0.3},
-    {"one": 0.45, "dense one": 0.25, "find": 0.20, "label": 0.10},
-    {
-        "one": 0.16, "dense one": 0.07, "dense many": 0.14, "image": 0.33, "text": 0.09, "fact": 0.12,
-        "find": 0.03, "label": 0.01, "repeat": 0.01, "statement": 0.02, "caption": 0.02,
-    },
-)  # fmt: skip
 
 
-def document(rng: Random, stage: int) -> str:
-    """Draw one training text of a stage (an index of `STAGES`), without BOS and EOS."""
-    shares = STAGES[stage]
-    return _SORTS[rng.choices(list(shares), list(shares.values()))[0]](rng)
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the curriculum.
+
+    Attributes:
+        shares: of the sorts of documents.
+        overlaid: share of the scenes that are told by an overlay, among those that can be.
+        mastered: letter accuracy (running mean) at which the next stage begins.
+    """
+
+    shares: Mapping[str, float]
+    overlaid: float = 0.0
+    mastered: float = 0.92
 
 
-def scene_context(draft: Draft) -> str:
-    """The context with the scene told in words: the draft's hint, if any, and the description."""
-    return f"{draft.hint} {describe(draft.scene) if draft.scene else ''}".strip()
+_EASY = {"one": 0.45, "dense one": 0.25, "find": 0.20, "label": 0.10}
+_ALL = {
+    "one": 0.14, "dense one": 0.07, "dense many": 0.14, "image": 0.33, "text": 0.10, "fact": 0.13,
+    "find": 0.03, "label": 0.01, "repeat": 0.01, "statement": 0.02, "caption": 0.02,
+}  # fmt: skip
+STAGES = (
+    Stage({"label": 1.0}),
+    Stage({"find": 0.7, "label": 0.3}),
+    Stage(_EASY),
+    Stage(_EASY, overlaid=0.6, mastered=0.85),
+    Stage(_ALL, overlaid=0.5),
+)
+OVERLAYABLE = {
+    "texture", "outline", "colour", "shape", "size", "place", "caption", "count", "background", "colour appears",
+    "shape appears",
+}  # fmt: skip
+"""Kinds of picture questions that the scene's words answer in any order."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A training text without BOS and EOS, and the words that are told by an overlay."""
+
+    text: str
+    overlay: tuple[str, ...] = ()
+
+
+def document(rng: Random, stage: int) -> Document:
+    """Draw one training document of a stage (an index of `STAGES`)."""
+    shares = STAGES[stage].shares
+    made = _SORTS[rng.choices(list(shares), list(shares.values()))[0]](rng, STAGES[stage].overlaid)
+    return Document(made) if isinstance(made, str) else made
+
+
+def _told(rng: Random, scene: Scene | None, overlaid: float) -> tuple[str, tuple[str, ...]]:
+    """A scene as text and as an overlay; one of the two is empty."""
+    if scene is None:
+        return "", ()
+    return ("", scene_words(scene)) if rng.random() < overlaid else (describe(scene), ())
 
 
 def ask(draft: Draft, hint: str, source: str = "QCM") -> str:
@@ -65,7 +103,7 @@ def _options(rng: Random, right: str, others: list[str]) -> tuple[tuple[str, ...
     return tuple(choices), choices.index(right)
 
 
-def _find(rng: Random) -> str:
+def _find(rng: Random, overlaid: float) -> str:
     """Three to five times: which option is the word that the question (or the context) names."""
     lines = []
     for _ in range(rng.randint(3, 5)):
@@ -77,13 +115,13 @@ def _find(rng: Random) -> str:
     return "\n".join(lines)
 
 
-def _repeat(rng: Random) -> str:
+def _repeat(rng: Random, overlaid: float) -> str:
     """Random words of the world, the same row twice or thrice."""
     row = rng.choices(_WORDS, k=rng.randint(6, 16))
     return "".join(f" {word}" for word in row * rng.choice((2, 3)))
 
 
-def _label(rng: Random) -> str:
+def _label(rng: Random, overlaid: float) -> str:
     """Four times: options, then three of their words again, each with its letter behind it."""
     text = ""
     for _ in range(4):
@@ -93,37 +131,40 @@ def _label(rng: Random) -> str:
     return text
 
 
-def _dense(rng: Random, makers: list[SceneMaker], count: int) -> str:
+def _dense(rng: Random, makers: list[SceneMaker], count: int, overlaid: float) -> Document:
     """One description, several questions about it."""
     scene = sample_scene(rng, count)
-    lines = [f"Context: {describe(scene)}"]
+    text, overlay = _told(rng, scene, overlaid)
+    lines = [f"Context: {text or 'N/A'}"]
     for maker in rng.choices(makers, k=rng.randint(3, 5)):
         lines.append(ask(maker(rng, scene), "", "QM"))
-    return "\n".join(lines)
+    return Document("\n".join(lines), overlay)
 
 
-def _one(rng: Random) -> str:
+def _one(rng: Random, overlaid: float) -> Document:
     draft = rng.choice(_ONE)(rng)
-    return ask(draft, scene_context(draft))
+    text, overlay = _told(rng, draft.scene, overlaid)
+    return Document(ask(draft, text), overlay)
 
 
 _IMAGE_KINDS = [kind for kind in KINDS if kind.mode == "image"]
 
 
-def _image(rng: Random) -> str:
+def _image(rng: Random, overlaid: float) -> Document:
     """A picture question of any kind, half of them evenly over the kinds (the rare ones are the hard ones)."""
     kind = rng.choice(_IMAGE_KINDS) if rng.random() < 0.6 else sample_kind(rng, "image")
     draft = kind.make(rng)
     hint = rng.choice(IMAGE_HINTS) if rng.random() < HINTED else ""
-    return ask(draft, f"{hint} {scene_context(draft)}".strip())
+    text, overlay = _told(rng, draft.scene, overlaid if kind.name in OVERLAYABLE else 0.0)
+    return Document(ask(draft, f"{hint} {text}".strip()), overlay)
 
 
-def _text(rng: Random) -> str:
+def _text(rng: Random, overlaid: float) -> str:
     draft = sample_kind(rng, "text").make(rng)
     return ask(draft, draft.hint)
 
 
-def _fact(rng: Random) -> str:
+def _fact(rng: Random, overlaid: float) -> str:
     """Two or three questions without a context, one after the other."""
     return "\n".join(ask(sample_kind(rng, "none").make(rng), "") for _ in range(rng.randint(1, 3)))
 
@@ -131,20 +172,20 @@ def _fact(rng: Random) -> str:
 _STATEMENTS = knowledge.statements()
 
 
-def _statement(rng: Random) -> str:
+def _statement(rng: Random, overlaid: float) -> str:
     return " ".join(rng.sample(_STATEMENTS, 4))
 
 
-def _caption(rng: Random) -> str:
+def _caption(rng: Random, overlaid: float) -> str:
     return caption(sample_scene(rng, rng.choice((1, 1, 2, 3))), rng)
 
 
-_SORTS = {
+_SORTS: dict[str, Callable[[Random, float], str | Document]] = {
     "find": _find,
     "repeat": _repeat,
     "label": _label,
-    "dense one": lambda rng: _dense(rng, _ONE, 1),
-    "dense many": lambda rng: _dense(rng, _MANY, rng.choice((2, 2, 3))),
+    "dense one": lambda rng, overlaid: _dense(rng, _ONE, 1, overlaid),
+    "dense many": lambda rng, overlaid: _dense(rng, _MANY, rng.choice((2, 2, 3)), 0.0),
     "one": _one,
     "image": _image,
     "text": _text,

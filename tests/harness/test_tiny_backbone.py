@@ -94,8 +94,12 @@ def test_tokenizer_and_batches_are_deterministic() -> None:
     assert json.loads(tokenizer.backend_tokenizer.to_str())["model"] == shipped["model"]
     first, second = Batches(tokenizer, 5), Batches(tokenizer, 5)
     for stage in range(len(STAGES)):
-        for one, other in zip(first.next(stage), second.next(stage), strict=True):
-            assert torch.equal(one, other)
+        one, other = first.next(stage), second.next(stage)
+        for field in ("ids_BL", "letters_BL", "scored_BL"):
+            assert torch.equal(getattr(one, field), getattr(other, field))
+        assert (one.overlay is None) == (other.overlay is None)
+        if one.overlay and other.overlay:
+            assert torch.equal(one.overlay.weights_BLW, other.overlay.weights_BLW)
 
 
 @pytest.mark.parametrize("stage", range(len(STAGES)))
@@ -103,9 +107,9 @@ def test_answer_letters_are_marked(stage: int) -> None:
     tokenizer = build_tokenizer()
     batches = Batches(tokenizer, 0)
     for _ in range(5):
-        ids, letters, scored = batches.next(stage)
-        assert not (letters & ~scored).any()
-        marked = {tokenizer.decode([i]) for i in ids[letters].tolist()}
+        batch = batches.next(stage)
+        assert not (batch.letters_BL & ~batch.scored_BL).any()
+        marked = {tokenizer.decode([i]) for i in batch.ids_BL[batch.letters_BL].tolist()}
         assert marked <= {" A", " B", " C", " D", " E"}
     assert marked
 

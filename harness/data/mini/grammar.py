@@ -24,6 +24,12 @@ def describe(scene: Scene) -> str:
     return " ".join([*parts, where] if where else parts)
 
 
+def scene_words(scene: Scene) -> tuple[str, ...]:
+    """The words that `describe` uses for what there is to see, in its order."""
+    seen = [(t.size, t.texture, t.colour, t.shape, t.outline, t.place) for t in scene.things]
+    return (scene.count, scene.background, *(word for words in seen for word in words))
+
+
 def relation_sentence(scene: Scene) -> str | None:
     """`the star is left of the circle.`, or None unless the scene holds two aligned things."""
     if len(scene.things) != 2:

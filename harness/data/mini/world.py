@@ -5,7 +5,7 @@ A scene holds one to four things, one a quadrant. Shapes and colours never repea
 what keeps the questions free of leaks (a wrong option is as likely a word as the right one).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart")
@@ -33,6 +33,8 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "slate": (72, 80, 104),
     "mint": (168, 206, 184),
 }
+ATTRIBUTES = ("shape", "colour", "texture", "outline", "size", "place")
+DISTINCT = ("shape", "colour", "place")  # no two things of a scene share one of these
 NUMBERS = ("one", "two", "three", "four")
 DIRECTIONS = ("left", "right", "above", "below")
 
@@ -79,6 +81,12 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 }
 
 
+def jittered(rng: Random, thing: Thing) -> Thing:
+    """The same thing with shift and phase drawn anew."""
+    slack = (31.0 - SIZES[thing.size]) / 2
+    return replace(thing, shift=(rng.uniform(-slack, slack), rng.uniform(-slack, slack)), phase=rng.random())
+
+
 def sample_scene(
     rng: Random,
     count: int,
@@ -92,19 +100,17 @@ def sample_scene(
     things = []
     for i in range(count):
         size = rng.choice(list(SIZES))
-        slack = (31.0 - SIZES[size]) / 2
-        things.append(
-            Thing(
-                shape=shapes[i],
-                colour=colours[i],
-                texture=textures[i] if textures else rng.choice(TEXTURES),
-                outline=rng.choice(list(OUTLINES)),
-                size=size,
-                place=places[i],
-                shift=(rng.uniform(-slack, slack), rng.uniform(-slack, slack)),
-                phase=rng.random(),
-            )
+        thing = Thing(
+            shape=shapes[i],
+            colour=colours[i],
+            texture=textures[i] if textures else rng.choice(TEXTURES),
+            outline=rng.choice(list(OUTLINES)),
+            size=size,
+            place=places[i],
+            shift=(0.0, 0.0),
+            phase=0.0,
         )
+        things.append(jittered(rng, thing))
     return Scene(tuple(things), rng.choice(list(BACKGROUNDS)))
 
 
