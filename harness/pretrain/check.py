@@ -18,7 +18,7 @@ from harness.data.mini.world import sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import LETTERS, Tokenizer, build_prompt, tokenize_prompt
 from harness.pretrain.clip import pictures, tokenize_captions
-from harness.pretrain.overlay import MAX_START_LAYER, collate_overlays, draw_overlay, overlaid
+from harness.pretrain.overlay import collate_overlays, draw_overlay, overlaid
 from harness.pretrain.text import OVERLAYABLE
 from harness.pretrain.tokenizer import MAX_POSITIONS
 
@@ -71,9 +71,23 @@ def oracle_problem(item: Item) -> Problem:
 
 @torch.no_grad()
 def overlay_accuracy(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, items: Sequence[Item], own: bool, seed: int = 0
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    items: Sequence[Item],
+    own: bool,
+    start_layer: int = 0,
+    seed: int = 0,
 ) -> float:
-    """Accuracy on the items that the scene's words answer, the words told by an overlay and not in the text."""
+    """Accuracy on the items that the scene's words answer, the words told by an overlay and not in the text.
+
+    Args:
+        model: the language model.
+        tokenizer: its tokenizer.
+        items: picture problems; kinds that words in any order do not answer are left out.
+        own: in columns of their own, or at every column.
+        start_layer: before which they are added at every column.
+        seed: of the weights.
+    """
     rng, right = Random(seed), []
     for item in items:
         scene = item.draft.scene
@@ -86,7 +100,7 @@ def overlay_accuracy(
         ids = tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
         if own:
             ids[1:1] = [cast(int, tokenizer.pad_token_id)] * len(overlay.shares)
-        with overlaid(model, collate_overlays([overlay], len(ids), 0, rng.randint(0, MAX_START_LAYER))):
+        with overlaid(model, collate_overlays([overlay], len(ids), 0, start_layer)):
             token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
         right.append(str(tokenizer.decode([token])).strip() == LETTERS[draft.answer])
     return sum(right) / len(right)

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.data.prompts import ANSWER_PREFIX, LETTERS
 from harness.files import write_atomic
 from harness.pretrain.attention_init import prepare_attention
-from harness.pretrain.overlay import MAX_START_LAYER, Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid
+from harness.pretrain.overlay import Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid
 from harness.pretrain.schedule import warmup_cosine
 from harness.pretrain.text import STAGES, document
 from harness.pretrain.tokenizer import MAX_POSITIONS
@@ -90,9 +90,8 @@ class Batches:
         ids_BL = torch.tensor([ids + [pad] * (length - len(ids)) for ids, _ in documents])
         letters_BL = torch.isin(ids_BL, self.letters)
         letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
-        overlay = collate_overlays(
-            [overlay for _, overlay in documents], length, pad, self.rng.randint(0, MAX_START_LAYER)
-        )
+        start_layer = self.rng.randrange(STAGES[stage].start_layers)
+        overlay = collate_overlays([overlay for _, overlay in documents], length, pad, start_layer)
         return TextBatch(ids_BL, letters_BL, ids_BL != pad, overlay)
 
     def _draw(self, stage: int) -> list[list[tuple[list[int], Overlay | None]]]:

@@ -5,13 +5,13 @@ embeddings of single words does not, and a method that adds what it sees to hidd
 own, would speak to it in vain. So the tiny language model also learns from documents in which the scene's words are not
 in the text. Their embeddings, each with a random weight, are added up and told in one of two ways, drawn evenly:
 
-- in one to sixteen columns of their own behind BOS, each word in a random part of these columns;
+- in one to eight columns of their own behind BOS, each word in a random part of these columns;
 - at every column, from a random layer on.
 
 No picture and no method of the benchmark is involved. Legend: B documents, L tokens, W words, D hidden width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-OWN_COLUMNS = (1, 2, 4, 8, 16)
-MAX_START_LAYER = 2  # the sum is added before one of the first layers
-WEIGHTS = (0.4, 1.6)  # of a word in the sum
+OWN_COLUMNS = (1, 2, 4, 8)
+WEIGHTS = (0.6, 1.5)  # of a word in the sum
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def draw_overlay(rng: Random, words: Sequence[int], own: bool | None = None) -> 
 
     if rng.random() < 0.5 if own is None else not own:
         return Overlay(tuple(words), (tuple(weight() for _ in words),), own=False)
-    count, told = rng.choice(OWN_COLUMNS), rng.choice((0.25, 0.5, 1.0))
+    count, told = rng.choice(OWN_COLUMNS), rng.choice((0.0, 0.5, 1.0))
     columns = [[weight() if rng.random() < told else 0.0 for _ in words] for _ in range(count)]
     for index in range(len(words)):
         if not any(column[index] for column in columns):
@@ -60,10 +59,18 @@ def draw_overlay(rng: Random, words: Sequence[int], own: bool | None = None) -> 
 
 @dataclass(frozen=True)
 class OverlayBatch:
-    """The overlays of a batch: `weights_BLW` says how much of word `words_BW` is added at a column."""
+    """The overlays of a batch.
+
+    Attributes:
+        words_BW: token ids.
+        weights_BLW: how much of a word is added at a column.
+        own_B: documents with columns of their own; those are filled before the first layer.
+        start_layer: before which the other documents' sums are added.
+    """
 
     words_BW: Tensor
     weights_BLW: Tensor
+    own_B: Tensor
     start_layer: int
 
     def values(self, model: LlamaForCausalLM) -> Tensor:
@@ -88,7 +95,8 @@ def collate_overlays(
         shares = torch.tensor(overlay.shares)
         columns = slice(1, 1 + len(shares)) if overlay.own else slice(0, length)
         weights_BLW[row, columns, :count] = shares
-    return OverlayBatch(words_BW, weights_BLW, start_layer)
+    own_B = torch.tensor([overlay is not None and overlay.own for overlay in overlays])
+    return OverlayBatch(words_BW, weights_BLW, own_B, start_layer)
 
 
 @contextmanager
@@ -98,12 +106,18 @@ def overlaid(model: LlamaForCausalLM, batch: OverlayBatch | None) -> Iterator[No
         yield
         return
     values_BLD = batch.values(model)
+    own_B11 = batch.own_B[:, None, None]
 
-    def add(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0] + values_BLD[:, : args[0].shape[1]], *args[1:])
+    def add(sums_BLD: Tensor) -> Callable[[Any, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        return lambda layer, args: (args[0] + sums_BLD[:, : args[0].shape[1]], *args[1:])
 
-    handle = model.model.layers[batch.start_layer].register_forward_pre_hook(add)
+    layers = model.model.layers
+    handles = [
+        layers[0].register_forward_pre_hook(add(values_BLD * own_B11)),
+        layers[batch.start_layer].register_forward_pre_hook(add(values_BLD * ~own_B11)),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

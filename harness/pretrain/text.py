@@ -7,19 +7,19 @@ document (dense supervision); repeated sequences. A part of the questions that n
 (which, not whose) is told by an overlay (`harness.pretrain.overlay`) and not in the text.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from harness.data.mini import knowledge
 from harness.data.mini.grammar import caption, describe, scene_words
 from harness.data.mini.kinds import HINTED, IMAGE_HINTS, KINDS, sample_kind
 from harness.data.mini.questions import Draft, SceneMaker, of_shape, one_thing
-from harness.data.mini.world import NUMBERS, VOCABULARY, Scene, sample_scene
+from harness.data.mini.world import ATTRIBUTES, NUMBERS, VOCABULARY, Scene, sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import build_prompt
 
-_ONE: list[SceneMaker] = [one_thing(name) for name in ("texture", "outline", "colour", "shape", "size", "place")]
+_ONE: dict[str, SceneMaker] = {name: one_thing(name) for name in ATTRIBUTES}
 _MANY: list[SceneMaker] = [
     of_shape("colour", "what is the colour of the {}?"),
     of_shape("texture", "which texture does the {} have?"),
@@ -41,26 +41,34 @@ class Stage:
     Attributes:
         shares: of the sorts of documents.
         overlaid: share of the scenes that are told by an overlay, among those that can be.
+        words: attributes that an overlay of one thing tells at most; None: often the whole scene.
+        start_layers: an overlay at every column is added before one of so many first layers.
         mastered: letter accuracy (running mean) at which the next stage begins.
     """
 
     shares: Mapping[str, float]
     overlaid: float = 0.0
+    words: int | None = None
+    start_layers: int = 1
     mastered: float = 0.92
 
 
 _EASY = {"one": 0.45, "dense one": 0.25, "find": 0.20, "label": 0.10}
+_HEARD = {"one": 0.35, "dense one": 0.55, "find": 0.10}
 _ALL = {
-    "one": 0.14, "dense one": 0.07, "dense many": 0.14, "image": 0.33, "text": 0.10, "fact": 0.13,
-    "find": 0.03, "label": 0.01, "repeat": 0.01, "statement": 0.02, "caption": 0.02,
+    "one": 0.14, "dense one": 0.10, "dense many": 0.10, "image": 0.33, "text": 0.10, "fact": 0.13,
+    "find": 0.03, "label": 0.01, "repeat": 0.01, "statement": 0.02, "caption": 0.03,
 }  # fmt: skip
 STAGES = (
     Stage({"label": 1.0}),
     Stage({"find": 0.7, "label": 0.3}),
     Stage(_EASY),
-    Stage(_EASY, overlaid=0.6, mastered=0.85),
-    Stage(_ALL, overlaid=0.5),
+    Stage(_HEARD, overlaid=0.8, words=1, mastered=0.90),
+    Stage(_HEARD, overlaid=0.8, words=3, mastered=0.85),
+    Stage(_HEARD, overlaid=0.8, mastered=0.85),
+    Stage(_ALL, overlaid=0.5, start_layers=3),
 )
+WHOLE = 0.5  # of the overlays of one thing, where a stage does not limit their words
 OVERLAYABLE = {
     "texture", "outline", "colour", "shape", "size", "place", "caption", "count", "background", "colour appears",
     "shape appears",
@@ -79,15 +87,26 @@ class Document:
 def document(rng: Random, stage: int) -> Document:
     """Draw one training document of a stage (an index of `STAGES`)."""
     shares = STAGES[stage].shares
-    made = _SORTS[rng.choices(list(shares), list(shares.values()))[0]](rng, STAGES[stage].overlaid)
+    made = _SORTS[rng.choices(list(shares), list(shares.values()))[0]](rng, STAGES[stage])
     return Document(made) if isinstance(made, str) else made
 
 
-def _told(rng: Random, scene: Scene | None, overlaid: float) -> tuple[str, tuple[str, ...]]:
-    """A scene as text and as an overlay; one of the two is empty."""
+def _told(rng: Random, scene: Scene | None, stage: Stage, names: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """A scene as text and as an overlay; one of the two is empty.
+
+    Args:
+        rng: decides which, and how much.
+        scene: what to tell; nothing if None.
+        stage: says how often it is an overlay.
+        names: attributes of the only thing; many overlays are these alone, which are fewer words to hear apart.
+    """
     if scene is None:
         return "", ()
-    return ("", scene_words(scene)) if rng.random() < overlaid else (describe(scene), ())
+    if rng.random() >= stage.overlaid:
+        return describe(scene), ()
+    if names and (stage.words is not None or rng.random() >= WHOLE):
+        return "", tuple(dict.fromkeys(getattr(scene.things[0], name) for name in names))
+    return "", scene_words(scene)
 
 
 def ask(draft: Draft, hint: str, source: str = "QCM") -> str:
@@ -103,7 +122,7 @@ def _options(rng: Random, right: str, others: list[str]) -> tuple[tuple[str, ...
     return tuple(choices), choices.index(right)
 
 
-def _find(rng: Random, overlaid: float) -> str:
+def _find(rng: Random, stage: Stage) -> str:
     """Three to five times: which option is the word that the question (or the context) names."""
     lines = []
     for _ in range(rng.randint(3, 5)):
@@ -115,13 +134,13 @@ def _find(rng: Random, overlaid: float) -> str:
     return "\n".join(lines)
 
 
-def _repeat(rng: Random, overlaid: float) -> str:
+def _repeat(rng: Random, stage: Stage) -> str:
     """Random words of the world, the same row twice or thrice."""
     row = rng.choices(_WORDS, k=rng.randint(6, 16))
     return "".join(f" {word}" for word in row * rng.choice((2, 3)))
 
 
-def _label(rng: Random, overlaid: float) -> str:
+def _label(rng: Random, stage: Stage) -> str:
     """Four times: options, then three of their words again, each with its letter behind it."""
     text = ""
     for _ in range(4):
@@ -131,40 +150,49 @@ def _label(rng: Random, overlaid: float) -> str:
     return text
 
 
-def _dense(rng: Random, makers: list[SceneMaker], count: int, overlaid: float) -> Document:
-    """One description, several questions about it."""
-    scene = sample_scene(rng, count)
-    text, overlay = _told(rng, scene, overlaid)
-    lines = [f"Context: {text or 'N/A'}"]
-    for maker in rng.choices(makers, k=rng.randint(3, 5)):
-        lines.append(ask(maker(rng, scene), "", "QM"))
+def _dense_one(rng: Random, stage: Stage) -> Document:
+    """One thing described, several of its attributes asked for, each once: asked again, it would stand in the text."""
+    scene = sample_scene(rng, 1)
+    names = rng.sample(ATTRIBUTES, rng.randint(1, stage.words or len(ATTRIBUTES)))
+    text, overlay = _told(rng, scene, stage, names)
+    lines = [f"Context: {text or 'N/A'}", *(ask(_ONE[name](rng, scene), "", "QM") for name in names)]
     return Document("\n".join(lines), overlay)
 
 
-def _one(rng: Random, overlaid: float) -> Document:
-    draft = rng.choice(_ONE)(rng)
-    text, overlay = _told(rng, draft.scene, overlaid)
+def _dense_many(rng: Random, stage: Stage) -> str:
+    """Two or three things described, several questions about them."""
+    scene = sample_scene(rng, rng.choice((2, 2, 3)))
+    makers = rng.choices(_MANY, k=rng.randint(3, 5))
+    return "\n".join([f"Context: {describe(scene)}", *(ask(maker(rng, scene), "", "QM") for maker in makers)])
+
+
+def _one(rng: Random, stage: Stage) -> Document:
+    name = rng.choice(ATTRIBUTES)
+    draft = _ONE[name](rng)
+    names = [name, *rng.sample(ATTRIBUTES, rng.randint(0, (stage.words or len(ATTRIBUTES)) - 1))]
+    text, overlay = _told(rng, draft.scene, stage, names)
     return Document(ask(draft, text), overlay)
 
 
 _IMAGE_KINDS = [kind for kind in KINDS if kind.mode == "image"]
 
 
-def _image(rng: Random, overlaid: float) -> Document:
+def _image(rng: Random, stage: Stage) -> Document:
     """A picture question of any kind, half of them evenly over the kinds (the rare ones are the hard ones)."""
     kind = rng.choice(_IMAGE_KINDS) if rng.random() < 0.6 else sample_kind(rng, "image")
     draft = kind.make(rng)
     hint = rng.choice(IMAGE_HINTS) if rng.random() < HINTED else ""
-    text, overlay = _told(rng, draft.scene, overlaid if kind.name in OVERLAYABLE else 0.0)
+    stage = stage if kind.name in OVERLAYABLE else replace(stage, overlaid=0.0)
+    text, overlay = _told(rng, draft.scene, stage)
     return Document(ask(draft, f"{hint} {text}".strip()), overlay)
 
 
-def _text(rng: Random, overlaid: float) -> str:
+def _text(rng: Random, stage: Stage) -> str:
     draft = sample_kind(rng, "text").make(rng)
     return ask(draft, draft.hint)
 
 
-def _fact(rng: Random, overlaid: float) -> str:
+def _fact(rng: Random, stage: Stage) -> str:
     """Two or three questions without a context, one after the other."""
     return "\n".join(ask(sample_kind(rng, "none").make(rng), "") for _ in range(rng.randint(1, 3)))
 
@@ -172,20 +200,20 @@ def _fact(rng: Random, overlaid: float) -> str:
 _STATEMENTS = knowledge.statements()
 
 
-def _statement(rng: Random, overlaid: float) -> str:
+def _statement(rng: Random, stage: Stage) -> str:
     return " ".join(rng.sample(_STATEMENTS, 4))
 
 
-def _caption(rng: Random, overlaid: float) -> str:
+def _caption(rng: Random, stage: Stage) -> str:
     return caption(sample_scene(rng, rng.choice((1, 1, 2, 3))), rng)
 
 
-_SORTS: dict[str, Callable[[Random, float], str | Document]] = {
+_SORTS: dict[str, Callable[[Random, Stage], str | Document]] = {
     "find": _find,
     "repeat": _repeat,
     "label": _label,
-    "dense one": lambda rng, overlaid: _dense(rng, _ONE, 1, overlaid),
-    "dense many": lambda rng, overlaid: _dense(rng, _MANY, rng.choice((2, 2, 3)), 0.0),
+    "dense one": _dense_one,
+    "dense many": _dense_many,
     "one": _one,
     "image": _image,
     "text": _text,
