@@ -12,8 +12,8 @@ from typing import Any
 from harness.errors import UserError
 from harness.files import write_atomic
 
-CLIP_STEPS = 600
-LLM_STEPS = 2000
+CLIP_STEPS = 1500
+LLM_STEPS = 4000
 
 
 def pretrain(

@@ -1,9 +1,15 @@
-"""Initial weights that let a small Llama find things in its context within a hundred steps.
+"""Initial weights with which a small Llama finds things in its context from the start.
 
-Answering "which option is the word that the context names" takes two steps of attention: an option's word must know
-the letter just before it, and must find its like elsewhere. From random weights both appear together, after more than a
-thousand steps at chance. So half of the heads start as one of the two: in even layers they look one token back, in
-odd layers at like tokens. Values, outputs and everything else start at random, and all weights are trained.
+Answering "what stood before this word" takes two steps of attention: a column must know the token just before it, and
+must find where the token that it asks for stands. From random weights both appear together, after hundreds or thousands
+of steps at chance. So half of the heads start as one of these:
+
+- in even layers they look one token back; those of layer 0 copy what is there into the second half of the hidden state,
+  which the embeddings leave nearly empty;
+- in odd layers they look at like tokens; those of layer 1 look for the token that was one back (query from the second
+  half, key from the first) and copy what stood before it.
+
+Everything else starts at random and small, so that both halves stay readable, and all weights are trained.
 
 Legend: H heads, D head width, E hidden width. Rotary pairs are (i, i + D/2), as in transformers' Llama.
 """
@@ -20,7 +26,7 @@ LIKE_SCALE = 0.22  # std of the shared query and key weights of heads that look 
 NAMED_SCALE = 0.3  # the same of heads that look for the token that was one back
 MOVED_SCALE = 0.16  # of what "one back" writes: about as large as an embedding
 FOUND_SCALE = 0.4  # of what is read at the named token
-RESIDUAL_SCALE = 0.2
+RESIDUAL_SCALE = 0.2  # of what the other heads and the FFNs write, on top of GPT-2's 1 / sqrt(2 · layers)
 QUIET = 0.1  # of the embeddings' second half, into which "one back" writes
 
 

@@ -100,7 +100,7 @@ def overlay_accuracy(
         ids = tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
         if own:
             ids[1:1] = [cast(int, tokenizer.pad_token_id)] * len(overlay.shares)
-        with overlaid(model, collate_overlays([overlay], len(ids), 0, start_layer)):
+        with overlaid(model, collate_overlays([overlay], len(ids), 0, start_layer, model.config.hidden_size)):
             token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
         right.append(str(tokenizer.decode([token])).strip() == LETTERS[draft.answer])
     return sum(right) / len(right)

@@ -28,6 +28,9 @@ WIDTH, LAYERS, HEADS, FFN_WIDTH = 128, 8, 4, 352
 TOKENS_A_BATCH = 1600
 POOL_BATCHES = 8  # documents are drawn for so many batches at once and sorted by length: little padding
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
+SIZE_WEIGHT = 0.01
+"""Of the mean square of the hidden states. Every layer norms its input, so nothing else keeps the residual stream from
+growing, to norms of 800 behind embeddings of norm 2; beside these, what a method adds to it would not count."""
 SAVE_EVERY = 200  # steps between intermediate weights
 REST_WEIGHT = 0.3  # of the loss on all other tokens in the last stage; before it their noise would drown the letters
 
@@ -76,6 +79,7 @@ class Batches:
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self.tokenizer = tokenizer
         self.rng = Random(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self.cue = tokenizer.encode(ANSWER_PREFIX, add_special_tokens=False)[-1]  # " is"
         self.letters = torch.tensor([tokenizer.encode(f" {x}", add_special_tokens=False)[0] for x in LETTERS[:5]])
         self._ready: list[list[tuple[list[int], Overlay | None]]] = []
@@ -91,7 +95,8 @@ class Batches:
         letters_BL = torch.isin(ids_BL, self.letters)
         letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
         start_layer = self.rng.randrange(STAGES[stage].start_layers)
-        overlay = collate_overlays([overlay for _, overlay in documents], length, pad, start_layer)
+        overlays = [overlay for _, overlay in documents]
+        overlay = collate_overlays(overlays, length, pad, start_layer, WIDTH, self.generator)
         return TextBatch(ids_BL, letters_BL, ids_BL != pad, overlay)
 
     def _draw(self, stage: int) -> list[list[tuple[list[int], Overlay | None]]]:
@@ -99,7 +104,7 @@ class Batches:
         while total < TOKENS_A_BATCH * POOL_BATCHES:
             drawn = document(self.rng, stage)
             words = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in drawn.overlay]
-            overlay = draw_overlay(self.rng, words) if words else None
+            overlay = draw_overlay(self.rng, words, faint=STAGES[stage].faint) if words else None
             own = [tokenizer.pad_token_id] * (len(overlay.shares) if overlay and overlay.own else 0)
             ids = tokenizer.encode(drawn.text, add_special_tokens=False)
             pool.append(([tokenizer.bos_token_id, *own, *ids, tokenizer.eos_token_id], overlay))
@@ -120,7 +125,8 @@ def _loss(model: LlamaForCausalLM, batch: TextBatch, rest_weight: float) -> tupl
     Padding is on the right of causal attention: nothing before it sees it, so no mask is needed.
     """
     with overlaid(model, batch.overlay):
-        logits = model(input_ids=batch.ids_BL[:, :-1]).logits
+        output = model(input_ids=batch.ids_BL[:, :-1], output_hidden_states=True)
+    logits = output.logits
     targets, letters = batch.ids_BL[:, 1:], batch.letters_BL[:, 1:]
     losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
     rest = batch.scored_BL[:, 1:] & ~letters
@@ -128,7 +134,10 @@ def _loss(model: LlamaForCausalLM, batch: TextBatch, rest_weight: float) -> tupl
     rest_loss = losses[rest].mean()
     right = (logits[letters].argmax(-1) == targets[letters]).float()
     accuracy = right.mean().item() if len(right) else None
-    return letter_loss + rest_weight * rest_loss, letter_loss.detach(), accuracy
+    # Behind the last layer `hidden_states` holds the normed state, which has no size of its own.
+    size = torch.stack([state.square().mean() for state in output.hidden_states[1:-1]]).mean()
+    loss = letter_loss + rest_weight * rest_loss + SIZE_WEIGHT * size
+    return loss, letter_loss.detach(), accuracy
 
 
 def train_llm(

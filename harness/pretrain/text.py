@@ -43,6 +43,7 @@ class Stage:
         overlaid: share of the scenes that are told by an overlay, among those that can be.
         words: attributes that an overlay of one thing tells at most; None: often the whole scene.
         start_layers: an overlay at every column is added before one of so many first layers.
+        faint: overlays may be faint and noisy.
         mastered: letter accuracy (running mean) at which the next stage begins.
     """
 
@@ -50,6 +51,7 @@ class Stage:
     overlaid: float = 0.0
     words: int | None = None
     start_layers: int = 1
+    faint: bool = False
     mastered: float = 0.92
 
 
@@ -65,8 +67,8 @@ STAGES = (
     Stage(_EASY),
     Stage(_HEARD, overlaid=0.8, words=1, mastered=0.90),
     Stage(_HEARD, overlaid=0.8, words=3, mastered=0.85),
-    Stage(_HEARD, overlaid=0.8, mastered=0.85),
-    Stage(_ALL, overlaid=0.5, start_layers=3),
+    Stage(_HEARD, overlaid=0.8, start_layers=2, mastered=0.85),
+    Stage(_ALL, overlaid=0.5, start_layers=3, faint=True),
 )
 WHOLE = 0.5  # of the overlays of one thing, where a stage does not limit their words
 OVERLAYABLE = {

@@ -45,7 +45,7 @@ def test_an_overlay_changes_its_own_document_only(start_layer: int) -> None:
     overlay = draw_overlay(Random(1), [50, 60], own=False)
     with torch.no_grad():
         plain = model(input_ids=ids_BL).logits
-        with overlaid(model, collate_overlays([None, overlay], 12, tokenizer.pad_token_id, start_layer)):
+        with overlaid(model, collate_overlays([None, overlay], 12, tokenizer.pad_token_id, start_layer, 128)):
             told = model(input_ids=ids_BL).logits
         after = model(input_ids=ids_BL).logits
     assert torch.equal(plain, after)
