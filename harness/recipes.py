@@ -111,20 +111,6 @@ _TRAIN_OF_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
 # prompt_std · sqrt(h), 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128). The other two were searched, see `tuning`.
 _TINY_MEMORY = {"memory_length": 80, "prompt_std": 0.113, "visual_scale": 0.03, "memory_scale": 0.3}
 _METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("dehvf", "7b"): _DEHVF_RATE,
-    ("dehvf", "13b"): _DEHVF_RATE,
-}
-
-# With h = 128 the published scales (made for h = 4096) leave the memory silent: x·P_k has standard deviation
-# prompt_std · sqrt(h), 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128).
-_TINY_MEMORY = {
-    "memory_length": 80,
-    "projector_dim": 64,
-    "prompt_std": 0.113,
-    "visual_scale": 0.06,
-    "memory_scale": 0.5,
-}
-_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dehvf", "13b"): {"memory_length": 400},
     ("memvp", "13b"): {"memory_length": 400},
     ("lavin", "13b"): {"temperature": 5.0},

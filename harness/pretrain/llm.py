@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.data.prompts import ANSWER_PREFIX, LETTERS
 from harness.files import write_atomic
 from harness.pretrain.attention_init import prepare_attention
-from harness.pretrain.overlay import Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid
+from harness.pretrain.overlay import REPEATED, Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid
 from harness.pretrain.schedule import warmup_cosine
 from harness.pretrain.text import STAGES, document
 from harness.pretrain.tokenizer import MAX_POSITIONS
@@ -28,6 +28,7 @@ WIDTH, LAYERS, HEADS, FFN_WIDTH = 128, 8, 4, 352
 TOKENS_A_BATCH = 1600
 POOL_BATCHES = 8  # documents are drawn for so many batches at once and sorted by length: little padding
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
+IN_PARTS = 0.6  # of the batches whose sums begin behind layer 0
 SIZE_WEIGHT = 0.01
 """Of the mean square of the hidden states. Every layer norms its input, so nothing else keeps the residual stream from
 growing, to norms of 800 behind embeddings of norm 2; beside these, what a method adds to it would not count."""
@@ -96,7 +97,10 @@ class Batches:
         letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
         start_layer = self.rng.randrange(STAGES[stage].start_layers)
         overlays = [overlay for _, overlay in documents]
-        overlay = collate_overlays(overlays, length, pad, start_layer, WIDTH, self.generator)
+        # Before layer 0 a sum is as large as embeddings; beside what later layers hold, parts of it would be nothing.
+        in_parts = start_layer > 0 and self.rng.random() < IN_PARTS
+        part = self.rng.uniform(*REPEATED) if in_parts else None
+        overlay = collate_overlays(overlays, length, pad, start_layer, WIDTH, part=part, generator=self.generator)
         return TextBatch(ids_BL, letters_BL, ids_BL != pad, overlay)
 
     def _draw(self, stage: int) -> list[list[tuple[list[int], Overlay | None]]]:

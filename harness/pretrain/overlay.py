@@ -6,7 +6,7 @@ own, would speak to it in vain. So the tiny language model also learns from docu
 in the text. Their embeddings, each with a random weight, are added up and told in one of two ways, drawn evenly:
 
 - in one to eight columns of their own behind BOS, each word in a random part of these columns;
-- at every column, from a random layer on.
+- at every column, before one of the first layers, or in parts before that layer and each later one.
 
 No picture and no method of the benchmark is involved. Legend: B documents, L tokens, W words, D hidden width.
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 OWN_COLUMNS = (1, 2, 4, 8)
+REPEATED = (0.12, 0.4)  # share of the sum that each layer gets, where it is added in parts
 WEIGHTS = (0.6, 1.5)  # of a word in the sum
 FAINTEST = 0.05  # every weight of a document is scaled by a factor between this and 1, where it may be faint
 MAX_NOISE = 0.08  # standard deviation of what is added to each coordinate of a sum (an embedding's is 0.09)
@@ -81,6 +82,7 @@ class OverlayBatch:
         noise_BLD: noise on the sums, the same at every column of a document without columns of its own.
         own_B: documents with columns of their own; those are filled before the first layer.
         start_layer: before which the other documents' sums are added.
+        part: share of the sum that this layer and each later one gets; None: this layer gets it all.
     """
 
     words_BW: Tensor
@@ -88,6 +90,7 @@ class OverlayBatch:
     noise_BLD: Tensor
     own_B: Tensor
     start_layer: int
+    part: float | None
 
     def values(self, model: LlamaForCausalLM) -> Tensor:
         """What is added, `B×L×D`."""
@@ -100,6 +103,8 @@ def collate_overlays(
     pad: int,
     start_layer: int,
     hidden_size: int,
+    *,
+    part: float | None = None,
     generator: torch.Generator | None = None,
 ) -> OverlayBatch | None:
     """The overlays of a batch of documents; None if no document has one.
@@ -110,6 +115,7 @@ def collate_overlays(
         pad: token id where there is no word.
         start_layer: see `OverlayBatch`.
         hidden_size: D.
+        part: see `OverlayBatch`.
         generator: of the noise.
     """
     if not any(overlays):
@@ -128,7 +134,7 @@ def collate_overlays(
         weights_BLW[row, columns, :count] = shares
         noise_BLD[row, columns] = overlay.noise * torch.randn(len(shares), hidden_size, generator=generator)
     own_B = torch.tensor([overlay is not None and overlay.own for overlay in overlays])
-    return OverlayBatch(words_BW, weights_BLW, noise_BLD, own_B, start_layer)
+    return OverlayBatch(words_BW, weights_BLW, noise_BLD, own_B, start_layer, part)
 
 
 def run_alone(model: LlamaForCausalLM, sums_B1D: Tensor, layers: int) -> Tensor:
@@ -157,10 +163,12 @@ def overlaid(model: LlamaForCausalLM, batch: OverlayBatch | None) -> Iterator[No
         return lambda layer, args: (args[0] + sums_BLD[:, : args[0].shape[1]], *args[1:])
 
     layers = model.model.layers
-    handles = [
-        layers[0].register_forward_pre_hook(add(values_BLD * own_B11)),
-        layers[batch.start_layer].register_forward_pre_hook(add(heard_B1D)),
-    ]
+    handles = [layers[0].register_forward_pre_hook(add(values_BLD * own_B11))]
+    if batch.part is None:
+        handles.append(layers[batch.start_layer].register_forward_pre_hook(add(heard_B1D)))
+    else:
+        part = add(batch.part * heard_B1D)
+        handles += [layer.register_forward_pre_hook(part) for layer in layers[batch.start_layer :]]
     try:
         yield
     finally:

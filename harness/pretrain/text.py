@@ -68,7 +68,7 @@ STAGES = (
     Stage(_HEARD, overlaid=0.8, words=1, mastered=0.90),
     Stage(_HEARD, overlaid=0.8, words=3, mastered=0.85),
     Stage(_HEARD, overlaid=0.8, start_layers=2, mastered=0.85),
-    Stage(_ALL, overlaid=0.5, start_layers=3, faint=True),
+    Stage(_ALL, overlaid=0.55, start_layers=3, faint=True),
 )
 WHOLE = 0.5  # of the overlays of one thing, where a stage does not limit their words
 OVERLAYABLE = {
