@@ -77,8 +77,8 @@ class CaptionRecipe(TrainRecipe):
 _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
 _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "tiny"): {
-        "epochs": 10,
-        "warmup_epochs": 1,
+        "epochs": 16,
+        "warmup_epochs": 1.6,
         "batch_size": 32,
         "accumulation": 1,
         "base_lr": 0.04,

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.files import write_atomic
 
 CLIP_STEPS = 1500
-LLM_STEPS = 4000
+LLM_STEPS = 4500
 
 
 def pretrain(
