@@ -75,6 +75,10 @@ class CaptionRecipe(TrainRecipe):
 
 
 _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
+_TINY_TUNING = (
+    "length, rate and the memory's scales were chosen with MemVP on problems outside the test split and taken over for "
+    "every method; no method has been searched by itself yet"
+)
 _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "tiny"): {
         "epochs": 16,
@@ -84,7 +88,7 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "base_lr": 0.04,
         "max_length": 1024,
         "eval_batch_size": 64,
-        "tuning": "not searched yet",
+        "tuning": _TINY_TUNING,
     },
     ("coco", "tiny"): {
         "epochs": 3,
@@ -108,7 +112,7 @@ _TRAIN_OF_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
 }
 
 # With h = 128 the published scales (made for h = 4096) leave the memory silent: x·P_k has standard deviation
-# prompt_std · sqrt(h), 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128). The other two were searched, see `tuning`.
+# prompt_std · sqrt(h), 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128). The other two were chosen, see `tuning`.
 _TINY_MEMORY = {"memory_length": 80, "prompt_std": 0.113, "visual_scale": 0.03, "memory_scale": 0.3}
 _METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dehvf", "13b"): {"memory_length": 400},
