@@ -81,8 +81,8 @@ _TINY_TUNING = (
 )
 _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "tiny"): {
-        "epochs": 16,
-        "warmup_epochs": 1.6,
+        "epochs": 12,
+        "warmup_epochs": 1.2,
         "batch_size": 32,
         "accumulation": 1,
         "base_lr": 0.04,

@@ -27,7 +27,7 @@ def make(method="memvp", seed=0, value=50.0, model="tiny", *, backbone=None, dat
             "name": "scienceqa" if model != "tiny" else "scienceqa-mini",
             "data_hash": "0" * 64,
             "files": {},
-            "split_sizes": OFFICIAL if model != "tiny" else {"train": 3000, "val": 500, "test": 1000},
+            "split_sizes": OFFICIAL if model != "tiny" else {"train": 3600, "val": 500, "test": 1000},
         }
         | (data or {}),
         "backbone": {

@@ -116,7 +116,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     _row("mixture", "none", "text", "light", "Mix colours", (4, 9), 2)(mixture),
 )  # fmt: skip
-MODES = {"image": 0.54, "text": 0.21, "none": 0.25}
+MODES = {"image": 0.64, "text": 0.17, "none": 0.19}
 IMAGE_HINTS = (
     "a child drew this picture.",
     "look at the picture.",
