@@ -59,11 +59,10 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     return [group for group in groups if group["params"]]
 
 
-def adamw(
-    module: nn.Module, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95), rate: float = 0.0
-) -> torch.optim.AdamW:
+def adamw(module: nn.Module, recipe: TrainRecipe, rate: float = 0.0) -> torch.optim.AdamW:
     """The optimiser of every method: AdamW over `parameter_groups`, all its parameters in one kernel."""
-    return torch.optim.AdamW(parameter_groups(module, weight_decay), lr=rate, betas=betas, fused=True)
+    groups = parameter_groups(module, recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, fused=True)
 
 
 def total_steps(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> int:
@@ -110,7 +109,7 @@ def train(
         generator=generator,
         collate_fn=collator,
     )
-    optimizer = adamw(model, recipe.weight_decay, recipe.betas)
+    optimizer = adamw(model, recipe)
     prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     prepared.train()
     result = TrainResult() if result is None else result

@@ -152,10 +152,6 @@ class VisualMemory(nn.Module):
         keys_RD, values_RD = (torch.cat([p, shared_RD]).to(dtype) for p in (self.prompts.keys, self.prompts.values))
         return keys_RD, values_RD
 
-    def factored(self, keys: FactoredSide, values: FactoredSide) -> Memory:
-        """The memory that is read without building its matrices."""
-        return Memory(keys=keys, values=values, rows_RD=self.rows(keys.gate_B11.dtype))
-
     def explicit(self, keys: FactoredSide, values: FactoredSide) -> Memory:
         """The same memory with K and M built, `B×N×D` each."""
         return Memory(

@@ -17,6 +17,7 @@ from harness.cost.share import share_backbone
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
 from harness.plan import RunPlan
+from harness.recipes import TrainRecipe
 from harness.runner import attach
 from harness.sections import Implementation, Parameters
 from harness.train import adamw
@@ -40,7 +41,7 @@ class Contestant:
         model: with the method attached.
         loss: of a training batch.
         parameters: counts; None: the yardstick.
-        weight_decay: of AdamW.
+        recipe: of the optimiser.
     """
 
     method: str
@@ -50,7 +51,7 @@ class Contestant:
     model: TunedModel
     loss: Callable[[Batch], Tensor]
     parameters: Parameters | None
-    weight_decay: float
+    recipe: TrainRecipe
 
     def step(self, phase: Phase, work: Workload) -> Callable[[], None]:
         """What is timed: a training step, or the inference of one batch. Both on random data, made here."""
@@ -59,7 +60,7 @@ class Contestant:
             batch = random_batch(backbone, work.eval_batch, work.text_length, labels=0)
             return lambda: self._infer(batch, work.new_tokens)
         batch = random_batch(backbone, work.train_batch, work.text_length, work.labels)
-        optimizer = adamw(self.model, self.weight_decay, rate=LEARNING_RATE)
+        optimizer = adamw(self.model, self.recipe, LEARNING_RATE)
         return lambda: self._train(batch, optimizer)
 
     def _train(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
@@ -90,8 +91,8 @@ def build_contestants(backbone: Backbone, plans: Sequence[RunPlan]) -> list[Cont
     """
     shared = share_backbone(backbone)
     bare = TunedModel(shared, Yardstick(shared).to(backbone.device))
-    decay = plans[0].recipe.weight_decay
-    found = [Contestant(Yardstick.name, "yardstick", shared, None, bare, partial(yardstick_loss, bare), None, decay)]
+    recipe = plans[0].recipe
+    found = [Contestant(Yardstick.name, "yardstick", shared, None, bare, partial(yardstick_loss, bare), None, recipe)]
     for plan in plans:
         found.append(_contestant(backbone, plan, "shipped"))
         if isinstance(found[-1].model.method, MemoryMethod):
@@ -105,7 +106,7 @@ def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementatio
     parameters = count_parameters(shared, method)
     method = PlainReading(method) if implementation == "plain" else method
     model = TunedModel(shared, method.to(backbone.device))
-    return Contestant(plan.method, implementation, shared, plan, model, model, parameters, plan.recipe.weight_decay)
+    return Contestant(plan.method, implementation, shared, plan, model, model, parameters, plan.recipe)
 
 
 def random_batch(backbone: Backbone, samples: int, length: int, labels: int) -> Batch:

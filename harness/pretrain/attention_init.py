@@ -1,8 +1,8 @@
 """Initial weights with which a small Llama finds things in its context from the start.
 
 Answering "what stood before this word" takes two steps of attention: a column must know the token just before it, and
-must find where the token that it asks for stands. From random weights both appear together, after hundreds or thousands
-of steps at chance. So half of the heads start as one of these:
+must find where the token that it asks for stands. From random weights both have to appear together, which takes long.
+So half of the heads start as one of these:
 
 - in even layers they look one token back; those of layer 0 copy what is there into the second half of the hidden state,
   which the embeddings leave nearly empty;
@@ -72,15 +72,20 @@ def _move(attention: Any, source: range, target: range, scale: float) -> None:
 
 def _look_for_the_named(query_HDE: torch.Tensor, key_HDE: torch.Tensor, moved: int) -> None:
     """Queries from the token that was one back, keys from the token itself, on the slow rotary pairs only."""
-    half = query_HDE.shape[1] // 2
-    weight_HDE = NAMED_SCALE * torch.randn(*query_HDE.shape[:2], moved)
-    weight_HDE[:, : half // 2] = 0
-    weight_HDE[:, half : half + half // 2] = 0
-    weight_HDE[:, :, 0] = 0
+    weight_HDE = _on_slow_pairs(NAMED_SCALE * torch.randn(*query_HDE.shape[:2], moved))
     query_HDE.zero_()
     key_HDE.zero_()
     query_HDE[:, :, moved:] = weight_HDE
     key_HDE[:, :, :moved] = weight_HDE
+
+
+def _on_slow_pairs(weight_HDE: torch.Tensor) -> torch.Tensor:
+    """The weights with the fast half of the rotary pairs, and what reads the constant coordinate, set to 0."""
+    half = weight_HDE.shape[1] // 2
+    weight_HDE[:, : half // 2] = 0
+    weight_HDE[:, half : half + half // 2] = 0
+    weight_HDE[:, :, 0] = 0
+    return weight_HDE
 
 
 def _look_one_back(query_HDE: torch.Tensor, key_HDE: torch.Tensor) -> None:
@@ -96,10 +101,6 @@ def _look_one_back(query_HDE: torch.Tensor, key_HDE: torch.Tensor) -> None:
 
 def _look_for_the_like(query_HDE: torch.Tensor, key_HDE: torch.Tensor) -> None:
     """Query and key weights alike, on the slow rotary pairs only: like content attracts at any distance."""
-    half = query_HDE.shape[1] // 2
-    weight_HDE = LIKE_SCALE * torch.randn(query_HDE.shape)
-    weight_HDE[:, : half // 2] = 0
-    weight_HDE[:, half : half + half // 2] = 0
-    weight_HDE[:, :, 0] = 0
+    weight_HDE = _on_slow_pairs(LIKE_SCALE * torch.randn(query_HDE.shape))
     query_HDE.copy_(weight_HDE)
     key_HDE.copy_(weight_HDE)

@@ -18,7 +18,7 @@ from harness.data.mini.world import sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import LETTERS, Tokenizer, build_prompt, tokenize_prompt
 from harness.pretrain.clip import pictures, tokenize_captions
-from harness.pretrain.overlay import collate_overlays, draw_overlay, overlaid
+from harness.pretrain.overlay import collate_overlays, draw_overlay, overlaid, word_ids
 from harness.pretrain.text import OVERLAYABLE
 from harness.pretrain.tokenizer import MAX_POSITIONS
 
@@ -69,6 +69,16 @@ def oracle_problem(item: Item) -> Problem:
     return Problem(item.qid, item.split, draft.question, draft.choices, draft.answer, hint=hint)
 
 
+def _prompt_ids(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> list[int]:
+    return tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
+
+
+def _answers(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ids: list[int], problem: Problem) -> bool:
+    """Whether the right letter is the most likely token of the whole vocabulary behind `The answer is`."""
+    token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
+    return str(tokenizer.decode([token])).strip() == LETTERS[problem.answer]
+
+
 @torch.no_grad()
 def overlay_accuracy(
     model: LlamaForCausalLM,
@@ -93,16 +103,14 @@ def overlay_accuracy(
         scene = item.draft.scene
         if item.kind.name not in OVERLAYABLE or scene is None:
             continue
-        words = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in scene_words(scene)]
-        overlay = draw_overlay(rng, words, own)
+        overlay = draw_overlay(rng, word_ids(tokenizer, scene_words(scene)), own)
         draft = item.draft
         problem = Problem(item.qid, item.split, draft.question, draft.choices, draft.answer, hint=draft.hint)
-        ids = tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
+        ids = _prompt_ids(tokenizer, problem)
         if own:
             ids[1:1] = [cast(int, tokenizer.pad_token_id)] * len(overlay.shares)
         with overlaid(model, collate_overlays([overlay], len(ids), 0, start_layer, model.config.hidden_size)):
-            token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
-        right.append(str(tokenizer.decode([token])).strip() == LETTERS[draft.answer])
+            right.append(_answers(model, tokenizer, ids, problem))
     return sum(right) / len(right)
 
 
@@ -110,16 +118,11 @@ def overlay_accuracy(
 def oracle_accuracy(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, items: Sequence[Item]
 ) -> dict[str, float]:
-    """Accuracy of the language model alone, over all items (`"all"`) and for each kind of question.
-
-    The letter is the most likely token of the whole vocabulary behind `The answer is`: anything else is wrong.
-    """
+    """Accuracy of the language model alone, over all items (`"all"`) and for each kind of question."""
     right: dict[str, list[bool]] = defaultdict(list)
     for item in items:
         problem = oracle_problem(item)
-        ids = tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
-        token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
-        correct = str(tokenizer.decode([token])).strip() == LETTERS[problem.answer]
+        correct = _answers(model, tokenizer, _prompt_ids(tokenizer, problem), problem)
         right[item.kind.name].append(correct)
         right["all"].append(correct)
     return {name: sum(values) / len(values) for name, values in right.items()}

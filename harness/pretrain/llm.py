@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.data.prompts import ANSWER_PREFIX, LETTERS
 from harness.files import write_atomic
 from harness.pretrain.attention_init import prepare_attention
-from harness.pretrain.overlay import REPEATED, Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid
+from harness.pretrain.overlay import REPEATED, Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid, word_ids
 from harness.pretrain.schedule import warmup_cosine
 from harness.pretrain.text import STAGES, document
 from harness.pretrain.tokenizer import MAX_POSITIONS
@@ -31,7 +31,7 @@ LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
 IN_PARTS = 0.6  # of the batches whose sums begin behind layer 0
 SIZE_WEIGHT = 0.01
 """Of the mean square of the hidden states. Every layer norms its input, so nothing else keeps the residual stream from
-growing, to norms of 800 behind embeddings of norm 2; beside these, what a method adds to it would not count."""
+growing far beyond the embeddings; beside large states, what a method adds to them would not count."""
 SAVE_EVERY = 200  # steps between intermediate weights
 REST_WEIGHT = 0.3  # of the loss on all other tokens in the last stage; before it their noise would drown the letters
 
@@ -82,7 +82,7 @@ class Batches:
         self.rng = Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.cue = tokenizer.encode(ANSWER_PREFIX, add_special_tokens=False)[-1]  # " is"
-        self.letters = torch.tensor([tokenizer.encode(f" {x}", add_special_tokens=False)[0] for x in LETTERS[:5]])
+        self.letters = torch.tensor(word_ids(tokenizer, LETTERS[:5]))
         self._ready: list[list[tuple[list[int], Overlay | None]]] = []
 
     def next(self, stage: int) -> TextBatch:
@@ -107,7 +107,7 @@ class Batches:
         tokenizer, pool, total = self.tokenizer, [], 0
         while total < TOKENS_A_BATCH * POOL_BATCHES:
             drawn = document(self.rng, stage)
-            words = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in drawn.overlay]
+            words = word_ids(tokenizer, drawn.overlay)
             overlay = draw_overlay(self.rng, words, faint=STAGES[stage].faint) if words else None
             own = [tokenizer.pad_token_id] * (len(overlay.shares) if overlay and overlay.own else 0)
             ids = tokenizer.encode(drawn.text, add_special_tokens=False)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 OWN_COLUMNS = (1, 2, 4, 8)
 REPEATED = (0.12, 0.4)  # share of the sum that each layer gets, where it is added in parts
@@ -43,6 +43,11 @@ class Overlay:
     shares: tuple[tuple[float, ...], ...]
     own: bool
     noise: float = 0.0
+
+
+def word_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[int]:
+    """Token ids of words of the world, each as it stands behind another word."""
+    return [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
 
 
 def draw_overlay(rng: Random, words: Sequence[int], own: bool | None = None, *, faint: bool = False) -> Overlay:
