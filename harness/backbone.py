@@ -39,6 +39,11 @@ class VisionTower(nn.Module):
         self.num_layers: int = len(visual.transformer.resblocks)
         self.num_patches: int = visual.grid_size[0] * visual.grid_size[1]
         self.image_size: int = visual.image_size[0]
+        # Sequence first: with the batch first, each attention hands its linear layers a transposed view, which become
+        # one small product for each column in place of a large one.
+        for module in visual.transformer.modules():
+            if hasattr(module, "batch_first"):
+                module.batch_first = False
 
     @property
     def blocks(self) -> nn.ModuleList:

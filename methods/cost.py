@@ -19,7 +19,8 @@ from torch import nn
 
 from methods.adapters import Projector, RoutedAdapter
 from methods.fuser import FuserBlock, HierarchicalVisualFuser
-from methods.memory import Memory, VisualMemory, layer_memories
+from methods.memory import VisualMemory, layer_memories, name_features
+from methods.memory_forms import BuiltSide, FactoredSide, MemorySide, RebuiltSide
 
 
 @dataclass(frozen=True)
@@ -182,37 +183,44 @@ def memory_cost(
         tokens: columns of this forward.
         patches: visual rows.
     """
-    features = 1 + max((feature for slot in slots for feature in slot if feature is not None), default=-1)
-    s_BEJP, rank = None, 0
-    if memory.projector is not None:
-        rank = memory.projector.down.out_features
-        s_BEJP = torch.empty(samples, features, patches, rank, device="meta")
-    gate_B11 = torch.empty(samples, 1, 1, device="meta")
-    memories = layer_memories(memory, s_BEJP, gate_B11, slots, tokens)
-    built = {slot for slot, given in zip(slots, memories, strict=True) if given.keys_BND is not None}
-    sides = sum(feature is not None for slot in built for feature in slot)
+    used = {slot for pair in slots for slot in pair if slot is not None}
+    rank = memory.projector.down.out_features if memory.projector is not None else 0
+    visual = {
+        **name_features(torch.empty(samples, patches, rank, device="meta") for _ in range(1 + max(used, default=-1))),
+        "has_image_B": torch.empty(samples, device="meta"),
+    }
+    # λ is no matter: shapes alone.
+    memories = layer_memories(memory, visual, 1.0, slots, tokens)
     width = memory.prompts.keys.shape[1]
+    shared = {id(side) for given in memories for side in (given.keys, given.values) if isinstance(side, BuiltSide)}
     return TokenCost(
         # The FFN is the first that sees anything trained, and it gives it to the next layer.
         entry=Entry(0, "ffn"),
-        prepared=[matmul("memory.build", sides * samples * patches, rank, width, gradients=2)],
-        products=[p for layer, given in enumerate(memories) for p in _read(memory, given, samples * tokens, layer > 0)],
+        prepared=[matmul("memory.build", len(shared) * samples * patches, rank, width, gradients=2)],
+        products=[
+            product
+            for layer, given in enumerate(memories)
+            # The first layer's input needs no gradient; the activations always do.
+            for side, left_grad in ((given.keys, layer > 0), (given.values, True))
+            for product in _side_products(memory, side, samples * tokens, left_grad)
+        ],
     )
 
 
-def _read(memory: VisualMemory, given: Memory, rows: int, input_grad: bool) -> list[Product]:
-    """Reading one layer's memory in the form it is given; the first layer's input needs no gradient."""
+def _side_products(memory: VisualMemory, side: MemorySide, rows: int, left_grad: bool) -> list[Product]:
+    """Products with one side of one layer's memory; `left_grad`: what is multiplied with it needs a gradient."""
     length, width = memory.prompts.keys.shape
-    with_input = 1 + int(input_grad)
-    products = [
-        matmul("memory.read", rows, width, length, gradients=with_input),
-        matmul("memory.read", rows, length, width, gradients=2),
-    ]
-    for side, gradients in ((given.keys, with_input), (given.values, 2)):
-        if side is not None and side.s_BJP is not None:
-            _, patches, rank = side.s_BJP.shape
+    with_left = 1 + int(left_grad)
+    products = [matmul("memory.read", rows, length, width, gradients=with_left)]
+    match side:
+        case FactoredSide(s_BJP):
+            _, patches, rank = s_BJP.shape
             products += [
-                matmul("memory.read", rows, width, rank, gradients=gradients),
+                matmul("memory.read", rows, width, rank, gradients=with_left),
                 matmul("memory.read", rows, rank, patches, gradients=2),
             ]
+        case RebuiltSide(s_BJP):
+            samples, patches, rank = s_BJP.shape
+            # Where the left side needs a gradient, the backward builds the matrix once more.
+            products.append(matmul("memory.build", samples * patches, rank, width, gradients=2 + int(left_grad)))
     return products

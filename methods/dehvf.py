@@ -13,10 +13,12 @@ Exact algebra instead of the printed order of operations: the projector's first 
 feature is projected once and fused in P dimensions; the second layer is never applied to a fused feature
 (`methods.memory`); the fuser runs once per image for all layers.
 
-Shape suffixes: B batch, J patches, C vision width, P projector width, G visual groups, K features of a group,
-Y decoder layers, S sides (keys, values), E distinct fused features.
+Shape suffixes: B batch, J patches (or tokens of the vision tower), C vision width, P projector width, X blocks of the
+vision tower, G visual groups, K features of a group, Y decoder layers, S sides (keys, values), Q queries of a group,
+E distinct fused features.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -49,8 +51,8 @@ from methods.memory import (
     VisualMemory,
     attach_memory,
     check_memory_length,
-    image_gate,
     layer_memories,
+    name_features,
 )
 
 
@@ -98,6 +100,8 @@ class DEHVF(nn.Module):
         "values_only": {"prompts_in": "values"},
         "learnable_tokens": {"query": "learnable"},
     }
+    index_GK: Tensor
+    members_GKX: Tensor
 
     def __init__(self, backbone: Backbone, config: DEHVFConfig) -> None:
         super().__init__()
@@ -106,6 +110,8 @@ class DEHVF(nn.Module):
         check_divisible("the language model's layers", backbone.num_layers, config.num_groups)
         self.num_blocks = vision.num_layers
         self.groups = visual_groups(vision.num_layers, config.num_groups)
+        self.register_buffer("index_GK", torch.tensor(self.groups) - 1, persistent=False)
+        self.register_buffer("members_GKX", F.one_hot(self.index_GK, self.num_blocks).float(), persistent=False)
         self.config = config
         self.num_layers = backbone.num_layers
         self.hidden_size = backbone.hidden_size
@@ -172,7 +178,7 @@ class DEHVF(nn.Module):
         )
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`s_BEJP`, `SiLU(W1 V + b1)` of each fused feature V, and `weights_BYSK`, the fusion weights α.
+        """`s_0`, `s_1`, …, `SiLU(W1 V + b1)` of each fused feature V, and `weights_BYSK`, the fusion weights α.
 
         The fusion `Σ_k α_k F_k` (Eq. 6) is done after W1, which is linear: `W1 Σ α_k F_k + b1 = Σ α_k (W1 F_k + b1)`.
         """
@@ -180,15 +186,18 @@ class DEHVF(nn.Module):
         if projector is None:
             return {}
         features = backbone.vision.features(images_BCHW, self.blocks, normalize=True)
-        hidden = [projector.down(feature_BJC[:, 1:]) for feature_BJC in features]
         if self.config.fusion == "penultimate":
-            return {"s_BEJP": F.silu(hidden[0])[:, None]}
-        hidden_BGKJP = self._group(hidden)
+            return name_features([F.silu(projector.down(features[0][:, 1:]))])
+        features_BXJC = torch.stack(features, dim=1)
+        hidden_BXJP = projector.down(features_BXJC)[:, :, 1:]
         if self.config.fusion == "mean":
-            return {"s_BEJP": F.silu(hidden_BGKJP.mean(dim=2))}
-        cls_BGKC = self._group([feature_BJC[:, 0] for feature_BJC in features])
+            groups, size = self.members_GKX.shape[:2]
+            mean_BYSK = hidden_BXJP.new_full((1, groups, 1, size), 1 / size).expand(len(images_BCHW), -1, -1, -1)
+            return name_features(map(F.silu, fuse(mean_BYSK, self.members_GKX, hidden_BXJP)))
+        cls_BGKC = features_BXJC[:, :, 0].index_select(1, self.index_GK.flatten()).unflatten(1, self.index_GK.shape)
         weights_BYSK = self.fuser(self.queries(), cls_BGKC)
-        return {"s_BEJP": F.silu(fuse(weights_BYSK, hidden_BGKJP)), "weights_BYSK": weights_BYSK}
+        fused = fuse(weights_BYSK, self.members_GKX, hidden_BXJP)
+        return {**name_features(map(F.silu, fused)), "weights_BYSK": weights_BYSK}
 
     def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
         """`V = Σ_k α_k F_k` as printed (Eq. 2-6), `B×J×C` each: layer by layer, query by query, in vision width.
@@ -213,20 +222,13 @@ class DEHVF(nn.Module):
                 fused.append(sum((w_B[:, None, None] * feature[:, 1:] for w_B, feature in terms), 0))
         return fused
 
-    def _group(self, values: list[Tensor]) -> Tensor:
-        """Per-block tensors `B×…` arranged by visual group: `B×G×K×…`."""
-        return torch.stack([torch.stack([values[b - 1] for b in group], dim=1) for group in self.groups], dim=1)
-
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
         """Text alone: visual entries live in the FFNs."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """`memories`: one memory for each decoder layer."""
-        s_BEJP = visual.get("s_BEJP")
-        dtype = self.memory.prompts.keys.dtype if s_BEJP is None else s_BEJP.dtype
-        gate_B11 = image_gate(visual["has_image_B"], self.config.visual_scale, dtype)
-        return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, self.slots, num_tokens)}
+        return {"memories": layer_memories(self.memory, visual, self.config.visual_scale, self.slots, num_tokens)}
 
     def image_cost(self, images: int) -> ImageCost:
         """CLIP blocks, the CLIP adapters, W1 on every block's patches, queries, fuser, the weighted sums."""
@@ -234,14 +236,24 @@ class DEHVF(nn.Module):
         if projector is None:
             return ImageCost(0, None, [])
         blocks, patches = len(self.vision_adapters), self.num_patches
+        tokens, one = patches + 1, self.config.fusion == "penultimate"
+        # CLS goes through W1 with the patches where the features of all blocks are one tensor.
+        rows = images * (patches if one else len(self.blocks) * tokens)
         products = [
-            *parallel_adapter_products("vision_adapters", self.vision_adapters, images * (patches + 1)),
-            linear("projector", projector.down, len(self.blocks) * images * patches, input_grad=True),
+            *parallel_adapter_products("vision_adapters", self.vision_adapters, images * tokens),
+            linear("projector", projector.down, rows, input_grad=True),
         ]
-        if self.config.fusion == "adaptive":
-            features = len(self.groups[0])
-            queries = self.num_layers * self.num_queries // len(self.groups)
-            sums = images * len(self.groups) * queries
+        if one:
+            return ImageCost(blocks, Entry(0, "ffn"), products)
+        adaptive = self.config.fusion == "adaptive"
+        groups, features, _ = self.members_GKX.shape
+        queries = self.num_layers * self.num_queries // groups if adaptive else 1
+        sums = images * groups * queries
+        products += [
+            matmul("fusion", sums, features, self.num_blocks, gradients=int(adaptive)),
+            matmul("fusion", sums, self.num_blocks, patches * self.config.projector_dim, gradients=1 + int(adaptive)),
+        ]
+        if adaptive:
             products += [
                 *(
                     linear("queries", layer, self.num_layers * self.num_queries, input_grad=True)
@@ -249,7 +261,6 @@ class DEHVF(nn.Module):
                     if isinstance(layer, nn.Linear)
                 ),
                 *fuser_products("fuser", self.fuser, images, queries, features),
-                matmul("fusion", sums, features, patches * self.config.projector_dim, gradients=2),
             ]
         return ImageCost(blocks, Entry(0, "ffn"), products)
 
@@ -275,8 +286,17 @@ class DEHVF(nn.Module):
         return {name: count for name, count in unused.items() if count}
 
 
-def fuse(weights_BYSK: Tensor, hidden_BGKJP: Tensor) -> Tensor:
-    """`Σ_k α_k H_k` of the group that each decoder layer reads, as `B×E×J×P` with E = Y·S, layer-major."""
-    batch, groups, features, patches, width = hidden_BGKJP.shape
-    weights_BGQK = weights_BYSK.reshape(batch, groups, -1, features)
-    return (weights_BGQK @ hidden_BGKJP.flatten(3)).reshape(batch, -1, patches, width)
+def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Sequence[Tensor]:
+    """`Σ_k α_k H_k` over the group that each decoder layer reads: Y·S tensors `B×J×P`, layer-major.
+
+    One product over all blocks, whose weights are 0 outside the group, in place of a copy of every group.
+
+    Args:
+        weights_BYSK: α.
+        members_GKX: 1 where block X is feature K of group G.
+        hidden_BXJP: of all blocks.
+    """
+    weights_BGQK = weights_BYSK.unflatten(1, (len(members_GKX), -1)).flatten(2, 3)
+    mix_BEX = (weights_BGQK @ members_GKX).flatten(1, 2)
+    fused_BEJP = (mix_BEX @ hidden_BXJP.flatten(2)).unflatten(2, hidden_BXJP.shape[2:])
+    return fused_BEJP.unbind(dim=1)

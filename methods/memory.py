@@ -6,17 +6,15 @@ the has-image flag, the memory of one layer is
     K = λ · ind · [f(V_k); 0] + P_k        M = λ · ind · [f(V_v); 0] + P_v        both N × D
     out(x) = s · dropout(SiLU(x Kᵀ)) M
 
-MemVP (Jie et al. 2024, arXiv:2405.05615), DEHVF Eq. (10)-(13). Apart from the prompts, `K` and `M` have rank P,
-so `K` need not exist: `x f(V)ᵀ = (x W2) Sᵀ + x·b2` and `a f(V) = (a S) W2ᵀ + (Σ a) b2`. There the products with the
-prompts, W2 and b2 are one, with their rows put together: `[P; W2ᵀ; b2]`. Both forms are here and give the same output;
-`layer_memories` counts their multiply-adds and picks one.
+MemVP (Jie et al. 2024, arXiv:2405.05615), DEHVF Eq. (10)-(13). `K` and `M` need not exist: `methods.memory_forms` has
+the forms of equal output, and `layer_memories` picks the cheapest for each side.
 
 Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width, E distinct
 fused features, R = N + P + 1 rows put together; 1 a broadcast dimension.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,8 +23,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.adapters import Projector
-from methods.base import Backbone, MethodConfig
+from methods.base import Backbone, MethodConfig, VisualFeatures
 from methods.decoder import AdaptedDecoderLayer
+from methods.memory_forms import (
+    BuiltSide,
+    FactoredSide,
+    MemorySide,
+    PromptSide,
+    RebuiltSide,
+    SideWeights,
+    cheapest_form,
+)
 
 
 class MemoryConfig(MethodConfig):
@@ -44,33 +51,11 @@ class MemoryConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
-class FactoredSide:
-    """One side (keys or values) of one layer's visual entries, before the projector's second layer.
-
-    Attributes:
-        s_BJP: `λ · ind · SiLU(W1 V + b1)`; None where this side takes no visual entries.
-        gate_B11: `λ · ind`, the factor of the projector's bias.
-    """
-
-    s_BJP: Tensor | None
-    gate_B11: Tensor
-
-
-@dataclass(frozen=True)
 class Memory:
-    """The memory of one layer (or of all layers, where they share it), in exactly one of two forms.
+    """The memory of one layer, or of all layers that share it: `K` and `M`, each in some form."""
 
-    Attributes:
-        keys, values: factored sides; None in the explicit form.
-        rows_RD: with them, `VisualMemory.rows` of either side, where one of them takes visual entries.
-        keys_BND, values_BND: the matrices K and M, `B×N×D`; None in the factored form.
-    """
-
-    keys: FactoredSide | None = None
-    values: FactoredSide | None = None
-    rows_RD: tuple[Tensor, Tensor] | None = None
-    keys_BND: Tensor | None = None
-    values_BND: Tensor | None = None
+    keys: MemorySide
+    values: MemorySide
 
 
 class PositionPrompts(nn.Module):
@@ -115,70 +100,16 @@ class VisualMemory(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, memory: Memory) -> Tensor:
-        """`s · dropout(SiLU(x Kᵀ)) M`, `B×T×D`, in whichever form `memory` is given."""
-        if memory.keys_BND is not None and memory.values_BND is not None:
-            a_BTN = self.dropout(F.silu(x_BTD @ memory.keys_BND.mT))
-            return (a_BTN @ memory.values_BND) * self.scale
-        assert memory.keys is not None and memory.values is not None, "a memory has one of its two forms"
-        key_rows, value_rows = memory.rows_RD or (None, None)
-        a_BTN = self.dropout(F.silu(self._scores(x_BTD, memory.keys, key_rows)))
-        return self._read(a_BTN, memory.values, value_rows) * self.scale
+        """`s · dropout(SiLU(x Kᵀ)) M`, `B×T×D`."""
+        a_BTN = self.dropout(F.silu(memory.keys.scores(x_BTD)))
+        return memory.values.read(a_BTN) * self.scale
 
-    def _scores(self, x_BTD: Tensor, side: FactoredSide, rows_RD: Tensor | None) -> Tensor:
-        """`x Kᵀ`, `B×T×N`, without building K."""
-        if side.s_BJP is None:
-            return F.linear(x_BTD, self.prompts.keys)
-        assert rows_RD is not None, "visual entries come with their rows"
-        patches, rank = side.s_BJP.shape[1:]
-        scores_BTR = F.linear(x_BTD, rows_RD)
-        prompt_BTN, down_BTP, bias_BT1 = scores_BTR.split([len(rows_RD) - rank - 1, rank, 1], dim=-1)
-        visual_BTJ = down_BTP @ side.s_BJP.mT + bias_BT1 * side.gate_B11
-        return torch.cat([prompt_BTN[..., :patches] + visual_BTJ, prompt_BTN[..., patches:]], dim=-1)
-
-    def _read(self, a_BTN: Tensor, side: FactoredSide, rows_RD: Tensor | None) -> Tensor:
-        """`a M`, `B×T×D`, without building M."""
-        if side.s_BJP is None:
-            return a_BTN @ self.prompts.values
-        assert rows_RD is not None, "visual entries come with their rows"
-        a_BTJ = a_BTN[..., : side.s_BJP.shape[1]]
-        total_BT1 = a_BTJ.sum(dim=-1, keepdim=True) * side.gate_B11
-        return torch.cat([a_BTN, a_BTJ @ side.s_BJP, total_BT1], dim=-1) @ rows_RD
-
-    def rows(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
-        """`[P; W2ᵀ; b2]` of keys and of values, in `dtype` once for all layers; None without a projector."""
-        if self.projector is None:
-            return None
-        shared_RD = torch.cat([self.projector.up.weight.T, self.projector.up.bias[None]])
-        keys_RD, values_RD = (torch.cat([p, shared_RD]).to(dtype) for p in (self.prompts.keys, self.prompts.values))
-        return keys_RD, values_RD
-
-    def explicit(self, keys: FactoredSide, values: FactoredSide) -> Memory:
-        """The same memory with K and M built, `B×N×D` each."""
-        return Memory(
-            keys_BND=self._matrix(self.prompts.keys, keys), values_BND=self._matrix(self.prompts.values, values)
-        )
-
-    def _matrix(self, prompts_ND: Tensor, side: FactoredSide) -> Tensor:
-        # In the visual entries' dtype once, not in every layer that reads the matrix.
-        prompts_ND = prompts_ND.to(side.gate_B11.dtype)
-        if side.s_BJP is None or self.projector is None:
-            return prompts_ND.expand(side.gate_B11.shape[0], -1, -1)
-        up = self.projector.up
-        rows_BJD = F.linear(side.s_BJP, up.weight) + side.gate_B11 * up.bias.to(side.gate_B11.dtype)
-        return prompts_ND + F.pad(rows_BJD, (0, 0, 0, prompts_ND.shape[0] - rows_BJD.shape[1]))
-
-    def explicit_is_cheaper(self, keys: FactoredSide, values: FactoredSide, num_tokens: int, num_layers: int) -> bool:
-        """Whether building the matrices beats going through the projector's rank.
-
-        On each side that takes visual entries, building costs `J·P·D` once for all layers that share it; the factored
-        form costs `T·P·(D + J)` more than a read of the built matrix, in every layer. A memory that is not shared is
-        never built: its matrices, `B×N×D` a layer and side, would all be kept for the backward pass.
-        """
-        s_BJP = values.s_BJP if keys.s_BJP is None else keys.s_BJP
-        if s_BJP is None or num_layers == 1:
-            return False
-        patches, hidden_size = s_BJP.shape[1], self.prompts.keys.shape[1]
-        return num_layers * num_tokens * (hidden_size + patches) > patches * hidden_size
+    def side_weights(self, dtype: torch.dtype) -> tuple[SideWeights, SideWeights]:
+        """What keys and values of all layers share, in `dtype`; asked for where there is a projector."""
+        assert self.projector is not None, "visual entries come through the projector"
+        weight_DP, bias_D = (p.to(dtype) for p in (self.projector.up.weight, self.projector.up.bias))
+        keys_ND, values_ND = (p.to(dtype) for p in (self.prompts.keys, self.prompts.values))
+        return SideWeights(keys_ND, weight_DP, bias_D), SideWeights(values_ND, weight_DP, bias_D)
 
 
 class MemoryRead(nn.Module):
@@ -206,38 +137,64 @@ def attach_memory(backbone: Backbone, memory: VisualMemory) -> None:
         layers[index] = AdaptedDecoderLayer(layer, beside_ffn=MemoryRead(memory, index))
 
 
+def name_features(features: Iterable[Tensor]) -> dict[str, Tensor]:
+    """`SiLU(W1 V + b1)` of each fused feature V, `B×J×P`, as `encode_images` returns them: `s_0`, `s_1`, ….
+
+    Apart, because a tensor of all of them would be written and read whole wherever one is used.
+    """
+    return {f"s_{slot}": s_BJP for slot, s_BJP in enumerate(features)}
+
+
 def layer_memories(
     memory: VisualMemory,
-    s_BEJP: Tensor | None,
-    gate_B11: Tensor,
+    visual: VisualFeatures,
+    visual_scale: float,
     slots: Sequence[tuple[int | None, int | None]],
     num_tokens: int,
 ) -> list[Memory]:
-    """One memory a layer, each in the form that costs fewer multiply-adds; layers with equal slots share one.
+    """One memory a layer, each side in the form that costs fewest multiply-adds; layers with equal slots share them.
 
     Args:
         memory: the module that reads them.
-        s_BEJP: `SiLU(W1 V + b1)` of the E distinct fused features; None when there are none.
-        gate_B11: `λ · ind`.
-        slots: for each layer which of the E features feeds its keys and its values; None where only the prompt does.
+        visual: `has_image_B`, and `name_features`'.
+        visual_scale: λ.
+        slots: for each layer which feature feeds its keys and its values; None where only the prompt does.
         num_tokens: tokens a sample that will be run through the memories.
     """
-    if s_BEJP is not None:
-        s_BEJP = s_BEJP * gate_B11[..., None]
+    used = {slot for pair in slots for slot in pair if slot is not None}
+    if not used:
+        alone = Memory(PromptSide(memory.prompts.keys), PromptSide(memory.prompts.values))
+        return [alone] * len(slots)
+    dtype = visual[f"s_{min(used)}"].dtype
+    gate_B11 = image_gate(visual["has_image_B"], visual_scale, dtype)
+    features = {slot: visual[f"s_{slot}"] * gate_B11 for slot in used}
+    keys, values = (
+        _sides(features, gate_B11, [pair[index] for pair in slots], num_tokens, weights)
+        for index, weights in enumerate(memory.side_weights(dtype))
+    )
+    return [Memory(keys[key], values[value]) for key, value in slots]
 
-    def side(slot: int | None) -> FactoredSide:
-        return FactoredSide(None if slot is None or s_BEJP is None else s_BEJP[:, slot], gate_B11)
 
-    rows_RD: tuple[Tensor, Tensor] | None = None
-    built: dict[tuple[int | None, int | None], Memory] = {}
-    for pair, sharing in Counter(slots).items():
-        keys, values = side(pair[0]), side(pair[1])
-        if memory.explicit_is_cheaper(keys, values, num_tokens, sharing):
-            built[pair] = memory.explicit(keys, values)
-        else:
-            rows_RD = memory.rows(gate_B11.dtype) if rows_RD is None else rows_RD
-            built[pair] = Memory(keys=keys, values=values, rows_RD=rows_RD)
-    return [built[pair] for pair in slots]
+def _sides(
+    features: Mapping[int, Tensor], gate_B11: Tensor, slots: Sequence[int | None], num_tokens: int, weights: SideWeights
+) -> dict[int | None, MemorySide]:
+    """One side of each distinct slot."""
+    sides: dict[int | None, MemorySide] = {}
+    for slot, sharing in Counter(slots).items():
+        if slot is None:
+            sides[slot] = PromptSide(weights.prompts_ND)
+            continue
+        s_BJP = features[slot]
+        patches, hidden_size = s_BJP.shape[1], weights.prompts_ND.shape[1]
+        form = cheapest_form(num_tokens, sharing, patches, hidden_size, with_backward=torch.is_grad_enabled())
+        match form:
+            case "built":
+                sides[slot] = BuiltSide(weights.matrix(s_BJP, gate_B11))
+            case "rebuilt":
+                sides[slot] = RebuiltSide(s_BJP, gate_B11, weights)
+            case "factored":
+                sides[slot] = FactoredSide(s_BJP, gate_B11, weights.rows_RD)
+    return sides
 
 
 def image_gate(has_image_B: Tensor, scale: float, dtype: torch.dtype) -> Tensor:

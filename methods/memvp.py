@@ -26,8 +26,8 @@ from methods.memory import (
     VisualMemory,
     attach_memory,
     check_memory_length,
-    image_gate,
     layer_memories,
+    name_features,
 )
 
 
@@ -80,10 +80,10 @@ class MemVP(nn.Module):
         attach_memory(backbone, self.memory)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
+        """`s_0`: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
         assert self.memory.projector is not None
         (patches_BJC,) = self.fused_features(backbone, images_BCHW)
-        return {"s_BEJP": F.silu(self.memory.projector.down(patches_BJC))[:, None]}
+        return name_features([F.silu(self.memory.projector.down(patches_BJC))])
 
     def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
         """The one feature of all layers, `B×J×C`: the penultimate block's patches after `ln_post`."""
@@ -97,9 +97,7 @@ class MemVP(nn.Module):
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """`memories`: the one memory, once for every layer."""
-        s_BEJP = visual["s_BEJP"]
-        gate_B11 = image_gate(visual["has_image_B"], self.config.visual_scale, s_BEJP.dtype)
-        return {"memories": layer_memories(self.memory, s_BEJP, gate_B11, self.slots, num_tokens)}
+        return {"memories": layer_memories(self.memory, visual, self.config.visual_scale, self.slots, num_tokens)}
 
     def image_cost(self, images: int) -> ImageCost:
         """CLIP up to the penultimate block, the CLIP adapters, W1 on the patches."""

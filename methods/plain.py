@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from methods.base import Backbone, Batch, InputSequence, VisualFeatures
 from methods.memory import Memory, image_gate
+from methods.memory_forms import BuiltSide
 
 
 @runtime_checkable
@@ -59,8 +60,8 @@ class PlainReading(nn.Module):
             if pair not in built:
                 keys, values = pair
                 built[pair] = Memory(
-                    keys_BND=self._matrix(prompts.keys, keys, visual, gate_B11),
-                    values_BND=self._matrix(prompts.values, values, visual, gate_B11),
+                    BuiltSide(self._matrix(prompts.keys, keys, visual, gate_B11)),
+                    BuiltSide(self._matrix(prompts.values, values, visual, gate_B11)),
                 )
         return {"memories": [built[pair] for pair in self.method.slots]}
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from harness.backbone import Backbone
 from harness.errors import UserError
 from methods.cost import Costed, Entry, Product, matmul
@@ -74,7 +76,9 @@ def count_flops(backbone: Backbone, method: Any, phase: Phase, work: Workload) -
             "(methods/cost.py)"
         )
     training = phase == "train"
-    products = _train(backbone, method, work) if training else _inference(backbone, method, work)
+    # Methods choose between forms by whether a backward pass will follow.
+    with torch.set_grad_enabled(training):
+        products = _train(backbone, method, work) if training else _inference(backbone, method, work)
     found: dict[str, Flops] = {}
     for product in products:
         if product.flops:

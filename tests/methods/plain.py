@@ -21,7 +21,7 @@ def features(vision: Any, image_CHW: Tensor, params: Parameters, config: Any) ->
     x = visual.ln_pre(x)
     found = []
     for index, block in enumerate(vision.blocks):
-        normed = block.ln_1(x)
+        normed = block.ln_1(x)[0]
         x = x + block.attn(normed, normed, normed, need_weights=False)[0]
         u = block.ln_2(x)
         step = block.mlp(u)

@@ -8,11 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from methods import memory
 from methods.dehvf import DEHVF
-from methods.memory import VisualMemory
+from methods.memory_forms import Form
 from tests.backbones import random_batch, randomise, tiny_backbone, tiny_config, tuned_model
 from tests.methods import plain
 from tests.methods.sizes import paper_count, real_size_backbone
+
+FORMS: tuple[Form | None, ...] = (None, "built", "rebuilt", "factored")
+"""Of every side of a memory; None: as chosen."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -57,16 +61,16 @@ def sharpen(method: DEHVF) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=3, deadline=None)
-@given(case=cases(), explicit=st.sampled_from([None, True, False]))
-def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], explicit: bool | None) -> None:
+@given(case=cases(), form=st.sampled_from(FORMS))
+def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], form: Form | None) -> None:
     model = tuned_model("dehvf", tiny_backbone(**case["backbone"]), **case["config"], **VARIANTS[variant])
     sharpen(model.method)
     bare = tiny_backbone(**case["backbone"])
     batch = random_batch(bare, case["batch"], case["length"], 3, "right", case["has_image"][: case["batch"]])
     params = dict(model.method.named_parameters())
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        if explicit is not None:
-            patch.setattr(VisualMemory, "explicit_is_cheaper", lambda *_: explicit)
+        if form is not None:
+            patch.setattr(memory, "cheapest_form", lambda *_, **__: form)
         logits = model.logits(batch)
         for sample in range(case["batch"]):
             real = batch.attention_mask_BL[sample]
@@ -85,7 +89,9 @@ def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any])
     visual = model.encode(batch.images_BCHW, batch.has_image_B)
     layers = backbone.num_layers
     features = backbone.vision.num_layers // case["config"]["num_groups"] + 1
-    assert visual["s_BEJP"].shape == (case["batch"], 2 * layers, backbone.vision.num_patches, 16)
+    fused = [value for name, value in visual.items() if name.startswith("s_")]
+    assert len(fused) == 2 * layers
+    assert all(s_BJP.shape == (case["batch"], backbone.vision.num_patches, 16) for s_BJP in fused)
     assert visual["weights_BYSK"].shape == (case["batch"], layers, 2, features)
     assert (visual["weights_BYSK"] >= 0).all()
     ones = batch.has_image_B.float()[:, None, None].expand(-1, layers, 2)
@@ -160,18 +166,20 @@ def _saved_for_backward(model: Any, batch: Any) -> list[tuple[int, ...]]:
     return saved
 
 
-@pytest.mark.parametrize("explicit", [False, True])
-def test_no_matrix_of_a_sample_is_kept_for_the_backward_pass(explicit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """K and M, `B×N×D` a layer and side, never exist; the explicit form shows that the test would see them."""
-    if explicit:
-        monkeypatch.setattr(VisualMemory, "explicit_is_cheaper", lambda *_: True)
+@pytest.mark.parametrize("form", FORMS)
+def test_no_matrix_of_a_sample_is_kept_for_the_backward_pass(
+    form: Form | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K and M, `B×N×D` a layer and side, are not kept; the built form shows that the test would see them."""
+    if form is not None:
+        monkeypatch.setattr(memory, "cheapest_form", lambda *_, **__: form)
     model = tuned_model("dehvf").train()
     batch = random_batch(model.backbone, 3, 7, has_image=[True] * 3)
     rows, width = model.method.config.memory_length, model.backbone.hidden_size
     shapes = _saved_for_backward(model, batch)
     large = [s for s in shapes if sorted(s[-2:]) == sorted((rows, width)) and len(s) > 2]
     projected = [s for s in shapes if s[-2:] == (model.vision.num_patches, width) and len(s) > 2]
-    assert bool(large or projected) == explicit
+    assert bool(large or projected) == (form == "built")
 
 
 def test_layers_that_do_not_divide_into_groups_are_refused() -> None:

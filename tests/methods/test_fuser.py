@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from methods.dehvf import fuse
 from methods.fuser import (
@@ -90,14 +91,17 @@ def test_fuse_is_the_weighted_sum_over_the_layers_group(case: dict[str, int], pa
     generator = torch.Generator().manual_seed(2)
     shape = [case[name] for name in ("batch", "layers", "sides", "features")]
     weights = torch.rand(*shape, generator=generator)
-    hidden = torch.randn(case["batch"], case["groups"], case["features"], patches, 3, generator=generator)
-    out = fuse(weights, hidden)
-    assert out.shape == (case["batch"], case["layers"] * case["sides"], patches, 3)
+    blocks = case["groups"] * case["features"]
+    hidden = torch.randn(case["batch"], blocks, patches, 3, generator=generator)
+    # Any blocks, also one twice in a group.
+    groups = torch.randint(blocks, (case["groups"], case["features"]), generator=generator)
+    out = fuse(weights, F.one_hot(groups, blocks).float(), hidden)
+    assert len(out) == case["layers"] * case["sides"]
     for layer in range(case["layers"]):
-        group = hidden[:, layer * case["groups"] // case["layers"]]
+        group = hidden[:, groups[layer * case["groups"] // case["layers"]]]
         for side in range(case["sides"]):
             expected = sum(weights[:, layer, side, k, None, None] * group[:, k] for k in range(case["features"]))
-            torch.testing.assert_close(out[:, layer * case["sides"] + side], expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(out[layer * case["sides"] + side], expected, atol=1e-5, rtol=1e-4)
 
 
 @quick

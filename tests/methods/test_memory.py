@@ -1,4 +1,4 @@
-"""The memory FFN: both forms against the printed formula, gating, sharing and the choice of form."""
+"""The memory FFN: every form against the printed formula, gating, sharing and the choice of form."""
 
 from typing import Any
 
@@ -11,17 +11,19 @@ from torch.nn import functional as F
 
 from methods.adapters import Projector
 from methods.memory import (
-    FactoredSide,
     Memory,
     PositionPrompts,
     VisualMemory,
     check_memory_length,
     image_gate,
     layer_memories,
+    name_features,
 )
+from methods.memory_forms import BuiltSide, FactoredSide, Form, MemorySide, PromptSide, RebuiltSide, cheapest_form
 from tests.backbones import randomise
 
 quick = settings(max_examples=12, deadline=None)
+FORMS: tuple[Form, ...] = ("built", "rebuilt", "factored")
 SCALE, LAMBDA = 0.7, 0.6
 
 
@@ -42,11 +44,6 @@ def cases(draw: Any) -> dict[str, Any]:
     }
 
 
-def as_factors(memory: VisualMemory, keys: FactoredSide, values: FactoredSide) -> Memory:
-    """The memory that is read without building its matrices."""
-    return Memory(keys=keys, values=values, rows_RD=memory.rows(keys.gate_B11.dtype))
-
-
 def build(case: dict[str, Any]) -> tuple[VisualMemory, Tensor, Tensor, Tensor]:
     """A memory with random weights, an input, fused features of both sides, and `S` of both sides."""
     generator = torch.Generator().manual_seed(0)
@@ -63,10 +60,26 @@ def build(case: dict[str, Any]) -> tuple[VisualMemory, Tensor, Tensor, Tensor]:
     return memory, x, fused, F.silu(memory.projector.down(fused))  # type: ignore[union-attr]
 
 
-def sides(case: dict[str, Any], s_BEJP: Tensor) -> tuple[FactoredSide, FactoredSide]:
+def made(case: dict[str, Any], memory: VisualMemory, s_BEJP: Tensor, form: Form) -> Memory:
+    """The memory of one layer in a form; feature 0 feeds the keys, feature 1 the values."""
     gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
-    made = [FactoredSide(s_BEJP[:, i] * gate if used else None, gate) for i, used in enumerate(case["sides"])]
-    return made[0], made[1]
+    found: list[MemorySide] = []
+    for index, weights in enumerate(memory.side_weights(torch.float32)):
+        s_BJP = s_BEJP[:, index] * gate
+        if not case["sides"][index]:
+            found.append(PromptSide(weights.prompts_ND))
+        elif form == "built":
+            found.append(BuiltSide(weights.matrix(s_BJP, gate)))
+        elif form == "rebuilt":
+            found.append(RebuiltSide(s_BJP, gate, weights))
+        else:
+            found.append(FactoredSide(s_BJP, gate, weights.rows_RD))
+    return Memory(*found)
+
+
+def visual(case: dict[str, Any], s_BEJP: Tensor) -> dict[str, Tensor]:
+    """What a method's encoding leaves."""
+    return {**name_features(s_BEJP.unbind(1)), "has_image_B": torch.tensor(case["ind"])}
 
 
 def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) -> Tensor:
@@ -87,30 +100,30 @@ def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) 
 
 @quick
 @given(cases())
-def test_both_forms_equal_the_printed_formula(case: dict[str, Any]) -> None:
+def test_every_form_equals_the_printed_formula(case: dict[str, Any]) -> None:
     memory, x, fused, s = build(case)
-    keys, values = sides(case, s)
     expected = plain(case, memory, x, fused)
-    for form in (as_factors(memory, keys, values), memory.explicit(keys, values)):
-        out = memory(x, form)
+    for form in FORMS:
+        out = memory(x, made(case, memory, s, form))
         assert out.shape == x.shape
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
 
 
 @quick
 @given(cases())
-def test_both_forms_have_the_same_gradients(case: dict[str, Any]) -> None:
-    memory, x, _, _ = build(case)
+def test_every_form_has_the_same_gradients(case: dict[str, Any]) -> None:
+    memory, x, fused, _ = build(case)
     found = []
-    for explicit in (False, True):
+    for form in FORMS:
         memory.zero_grad()
-        keys, values = sides(case, build(case)[3].detach())
-        memory(
-            x, memory.explicit(keys, values) if explicit else as_factors(memory, keys, values)
-        ).square().sum().backward()
-        found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in memory.parameters()])
-    for factored, explicit_gradient in zip(*found, strict=True):
-        torch.testing.assert_close(factored, explicit_gradient, atol=1e-4, rtol=1e-3)
+        given_x = x.clone().requires_grad_()
+        s = F.silu(memory.projector.down(fused))  # type: ignore[union-attr]
+        memory(given_x, made(case, memory, s, form)).square().sum().backward()
+        leaves = [given_x, *memory.parameters()]
+        found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in leaves])
+    for gradients in found[1:]:
+        for expected, gradient in zip(found[0], gradients, strict=True):
+            torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-3)
 
 
 @quick
@@ -120,65 +133,65 @@ def test_without_an_image_only_the_prompts_are_read(case: dict[str, Any]) -> Non
     memory, x, _, s = build(case)
     scores = x @ memory.prompts.keys.T
     expected = SCALE * F.silu(scores) @ memory.prompts.values
-    for keys, values in (sides(case, s), sides(case, 100 * s)):
-        torch.testing.assert_close(memory(x, as_factors(memory, keys, values)), expected, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(memory(x, memory.explicit(keys, values)), expected, atol=1e-5, rtol=1e-4)
+    for features in (s, 100 * s):
+        for form in FORMS:
+            torch.testing.assert_close(memory(x, made(case, memory, features, form)), expected, atol=1e-5, rtol=1e-4)
 
 
 @quick
-@given(cases(), st.randoms(use_true_random=False))
-def test_permuting_the_batch_permutes_the_output(case: dict[str, Any], random: Any) -> None:
+@given(cases(), st.randoms(use_true_random=False), st.sampled_from(FORMS))
+def test_permuting_the_batch_permutes_the_output(case: dict[str, Any], random: Any, form: Form) -> None:
     memory, x, _, s = build(case)
     order = list(range(len(case["ind"])))
     random.shuffle(order)
-    keys, values = sides(case, s)
-    shuffled = sides({**case, "ind": [case["ind"][i] for i in order]}, s[order])
-    out = memory(x[order], as_factors(memory, shuffled[0], shuffled[1]))
-    torch.testing.assert_close(out, memory(x, as_factors(memory, keys, values))[order], atol=1e-6, rtol=1e-5)
+    shuffled = {**case, "ind": [case["ind"][i] for i in order]}
+    out = memory(x[order], made(shuffled, memory, s[order], form))
+    torch.testing.assert_close(out, memory(x, made(case, memory, s, form))[order], atol=1e-6, rtol=1e-5)
 
 
 def test_dropout_falls_on_the_activations_of_training_only() -> None:
     case = {"tokens": 3, "hidden_size": 5, "vision_width": 4, "projector_dim": 3, "patches": 4, "spare_rows": 2}
     case |= {"ind": [1, 0], "sides": (True, True)}
     memory, x, _, s = build(case)
-    keys, values = sides(case, s)
-    explicit = memory.explicit(keys, values)
+    built = made(case, memory, s, "built")
+    assert isinstance(built.keys, BuiltSide) and isinstance(built.values, BuiltSide)
     memory.train()
-    for form in (explicit, as_factors(memory, keys, values)):
+    for form in FORMS:
         torch.manual_seed(3)
-        out = memory(x, form)
+        out = memory(x, made(case, memory, s, form))
         torch.manual_seed(3)
-        kept = F.dropout(F.silu(x @ explicit.keys_BND.mT), 0.5)  # type: ignore[union-attr]
-        torch.testing.assert_close(out, SCALE * kept @ explicit.values_BND)  # type: ignore[operator]
+        kept = F.dropout(F.silu(x @ built.keys.matrix_BND.mT), 0.5)
+        torch.testing.assert_close(out, SCALE * kept @ built.values.matrix_BND)
 
 
 @quick
 @given(cases(), st.integers(1, 5))
 def test_layers_with_equal_slots_share_one_memory(case: dict[str, Any], layers: int) -> None:
     memory, x, fused, s = build(case)
-    gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
     used: list[int | None] = [i if case["sides"][i] else None for i in (0, 1)]
     slots = [(used[0], used[1])] * layers + [(used[1], used[0])]
-    made = layer_memories(memory, s, gate, slots, case["tokens"])
-    assert len(made) == len(slots)
-    assert all(one is made[0] for one in made[:layers])
-    torch.testing.assert_close(memory(x, made[0]), plain(case, memory, x, fused), atol=1e-5, rtol=1e-4)
+    chosen = layer_memories(memory, visual(case, s), LAMBDA, slots, case["tokens"])
+    assert len(chosen) == len(slots)
+    assert all(one.keys is chosen[0].keys and one.values is chosen[0].values for one in chosen[:layers])
+    torch.testing.assert_close(memory(x, chosen[0]), plain(case, memory, x, fused), atol=1e-5, rtol=1e-4)
     swapped = {**case, "sides": case["sides"][::-1]}
-    torch.testing.assert_close(memory(x, made[-1]), plain(swapped, memory, x, fused.flip(1)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(memory(x, chosen[-1]), plain(swapped, memory, x, fused.flip(1)), atol=1e-5, rtol=1e-4)
 
 
-@quick
-@given(cases(), st.integers(1, 40))
-def test_the_cheaper_form_is_chosen_where_layers_share(case: dict[str, Any], layers: int) -> None:
-    memory, _, _, s = build(case)
-    chosen = memory.explicit_is_cheaper(*sides(case, s), case["tokens"], layers)
-    tokens, patches, width, rank = case["tokens"], case["patches"], case["hidden_size"], case["projector_dim"]
-    rows = patches + case["spare_rows"]
-    taking = sum(case["sides"])
-    read = 2 * tokens * rows * width
-    explicit = taking * patches * rank * width + layers * read
-    factored = layers * (read + taking * tokens * rank * (width + patches))
-    assert chosen == (layers > 1 and taking > 0 and explicit < factored)
+SIZE = st.integers(1, 60)
+
+
+@given(SIZE, st.integers(1, 40), SIZE, SIZE, st.integers(1, 20), st.booleans())
+def test_the_form_of_fewest_multiply_adds_is_chosen(
+    tokens: int, layers: int, patches: int, width: int, rank: int, with_backward: bool
+) -> None:
+    """A matrix of one layer is never kept, so it is built twice where there is a backward."""
+    passes = 3 if with_backward else 1
+    build = patches * rank * width
+    factored = passes * layers * (tokens * rank * width + tokens * rank * patches)
+    built = passes * build + (build if layers == 1 and with_backward else 0)
+    chosen = cheapest_form(tokens, layers, patches, width, with_backward=with_backward)
+    assert chosen == ("factored" if factored <= built else "rebuilt" if layers == 1 else "built")
 
 
 def test_a_half_precision_stream_stays_half_precision() -> None:
@@ -187,10 +200,9 @@ def test_a_half_precision_stream_stays_half_precision() -> None:
     memory, x, fused, _ = build(case)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         s = F.silu(memory.projector.down(fused))  # type: ignore[union-attr]
-        gate = image_gate(torch.tensor(case["ind"]), LAMBDA, s.dtype)
         for layers in (1, 50):
-            (made, *_) = layer_memories(memory, s, gate, [(0, None)] * layers, 3)
-            assert memory(x.bfloat16(), made).dtype == torch.bfloat16
+            (chosen, *_) = layer_memories(memory, visual(case, s), LAMBDA, [(0, None)] * layers, 3)
+            assert memory(x.bfloat16(), chosen).dtype == torch.bfloat16
 
 
 def test_prompts_at_init() -> None:

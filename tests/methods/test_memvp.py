@@ -7,11 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.memory import VisualMemory
+from methods import memory
+from methods.memory_forms import Form
 from methods.memvp import MemVP
 from tests.backbones import random_batch, tiny_backbone, tiny_config, tuned_model
 from tests.methods import plain
 from tests.methods.sizes import paper_count, real_size_backbone
+
+FORMS: tuple[Form | None, ...] = (None, "built", "rebuilt", "factored")
+"""Of every side of a memory; None: as chosen."""
 
 
 @st.composite
@@ -33,15 +37,15 @@ def cases(draw: Any) -> dict[str, Any]:
 
 
 @settings(max_examples=8, deadline=None)
-@given(cases(), st.sampled_from([None, True, False]))
-def test_logits_equal_the_printed_formula_in_every_form(case: dict[str, Any], explicit: bool | None) -> None:
+@given(cases(), st.sampled_from(FORMS))
+def test_logits_equal_the_printed_formula_in_every_form(case: dict[str, Any], form: Form | None) -> None:
     model = tuned_model("memvp", tiny_backbone(**case["backbone"]))
     bare = tiny_backbone(**case["backbone"])
     batch = random_batch(bare, case["batch"], case["length"], 3, "right", case["has_image"][: case["batch"]])
     params = dict(model.method.named_parameters())
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        if explicit is not None:
-            patch.setattr(VisualMemory, "explicit_is_cheaper", lambda *_: explicit)
+        if form is not None:
+            patch.setattr(memory, "cheapest_form", lambda *_, **__: form)
         logits = model.logits(batch)
     for sample in range(case["batch"]):
         real = batch.attention_mask_BL[sample]

@@ -63,5 +63,5 @@ def test_matrices_are_those_of_the_printed_formulas(name):
         for sample, (image, ind) in enumerate(zip(batch.images_BCHW, batch.has_image_B, strict=True)):
             expected = formulas.memories(bare, image, int(ind), params, model.method.config)
             for memory, (keys, values) in zip(built, expected, strict=True):
-                torch.testing.assert_close(memory.keys_BND[sample], keys, atol=5e-5, rtol=1e-4)
-                torch.testing.assert_close(memory.values_BND[sample], values, atol=5e-5, rtol=1e-4)
+                torch.testing.assert_close(memory.keys.matrix_BND[sample], keys, atol=5e-5, rtol=1e-4)
+                torch.testing.assert_close(memory.values.matrix_BND[sample], values, atol=5e-5, rtol=1e-4)

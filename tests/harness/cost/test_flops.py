@@ -90,10 +90,13 @@ def test_memory_methods_grow_linearly_in_visual_tokens_and_input_space_methods_d
         assert ((many - some) == (some - few)) is not quadratic
 
 
-def test_a_memory_that_layers_share_is_built_where_that_is_cheaper():
-    shared = flops_table(["memvp"], "7b")[0]["by_module"]
-    own = flops_table(["dehvf"], "7b")[0]["by_module"]
-    assert "memory.build" in shared and "memory.build" not in own
+def test_a_matrix_of_one_layer_is_built_once_more_in_the_backward():
+    """Three times its forward, and for all but the first layer's keys a fourth time; shared, three times in all."""
+    shared, own = (flops_table([name], "bench")[0]["by_module"]["memory.build"] for name in ("memvp", "dehvf"))
+    layers = 8
+    assert own["forward"] == layers * shared["forward"]
+    assert shared["backward"] == 2 * shared["forward"]
+    assert own["backward"] == pytest.approx((3 - 1 / (2 * layers)) * own["forward"])
 
 
 def test_json_holds_the_rows_and_markdown_the_modules():

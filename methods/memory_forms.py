@@ -1,0 +1,202 @@
+"""One side of a layer's memory, its matrix `K = λ · ind · [f(V); 0] + P`, in forms of equal output.
+
+With `S = gate · SiLU(W1 V + b1)`, `gate = λ · ind`, the visual rows are `S W2ᵀ + gate · b2`: apart from the prompts,
+`K` has rank P. So it can be built, once for all layers that read it or anew inside one layer; or the products with it
+can go through the rank:
+
+    x Kᵀ = x·Pᵀ + (x W2) Sᵀ + gate · x·b2        a K = a P + (a S) W2ᵀ + gate · (Σ a) b2
+
+where the products with P, W2 and b2 are one, with their rows put together: `[P; W2ᵀ; b2]`. `cheapest_form` counts.
+
+Shape suffixes as in `methods.memory`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Form = Literal["built", "rebuilt", "factored"]
+
+
+class MemorySide(Protocol):
+    """The keys or the values of one layer: products with its matrix, `N×D` a sample."""
+
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """`x Kᵀ`, `B×T×N`."""
+        ...
+
+    def read(self, a_BTN: Tensor) -> Tensor:
+        """`a K`, `B×T×D`."""
+        ...
+
+
+@dataclass(frozen=True)
+class PromptSide:
+    """A side without visual entries: the position prompts alone."""
+
+    prompts_ND: Tensor
+
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """`x Pᵀ`."""
+        return F.linear(x_BTD, self.prompts_ND)
+
+    def read(self, a_BTN: Tensor) -> Tensor:
+        """`a P`."""
+        return a_BTN @ self.prompts_ND
+
+
+@dataclass(frozen=True)
+class BuiltSide:
+    """The matrix itself, which all layers with equal entries share and the backward pass keeps."""
+
+    matrix_BND: Tensor
+
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """`x Kᵀ`."""
+        return x_BTD @ self.matrix_BND.mT
+
+    def read(self, a_BTN: Tensor) -> Tensor:
+        """`a K`."""
+        return a_BTN @ self.matrix_BND
+
+
+@dataclass(frozen=True)
+class SideWeights:
+    """What the sides of all layers share, in the dtype of the visual entries once for all of them.
+
+    Attributes:
+        prompts_ND: position prompts of this side.
+        weight_DP, bias_D: the projector's second layer.
+    """
+
+    prompts_ND: Tensor
+    weight_DP: Tensor
+    bias_D: Tensor
+
+    @cached_property
+    def rows_RD(self) -> Tensor:
+        """`[P; W2ᵀ; b2]`."""
+        return torch.cat([self.prompts_ND, self.weight_DP.T, self.bias_D[None]])
+
+    def matrix(self, s_BJP: Tensor, gate_B11: Tensor) -> Tensor:
+        """`K`, `B×N×D`."""
+        patches = s_BJP.shape[1]
+        visual_BJD = F.linear(s_BJP, self.weight_DP) + gate_B11 * self.bias_D + self.prompts_ND[:patches]
+        if patches == len(self.prompts_ND):
+            return visual_BJD
+        rest_BND = self.prompts_ND[patches:].expand(len(s_BJP), -1, -1)
+        return torch.cat([visual_BJD, rest_BND], dim=1)
+
+
+@dataclass(frozen=True)
+class FactoredSide:
+    """Products through the projector's rank; K is never built.
+
+    Attributes:
+        s_BJP: `λ · ind · SiLU(W1 V + b1)`.
+        gate_B11: `λ · ind`, the factor of the projector's bias.
+        rows_RD: of all layers.
+    """
+
+    s_BJP: Tensor
+    gate_B11: Tensor
+    rows_RD: Tensor
+
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """`x Kᵀ`."""
+        patches, rank = self.s_BJP.shape[1:]
+        scores_BTR = F.linear(x_BTD, self.rows_RD)
+        prompt_BTN, down_BTP, bias_BT1 = scores_BTR.split([len(self.rows_RD) - rank - 1, rank, 1], dim=-1)
+        visual_BTJ = down_BTP @ self.s_BJP.mT + bias_BT1 * self.gate_B11
+        return torch.cat([prompt_BTN[..., :patches] + visual_BTJ, prompt_BTN[..., patches:]], dim=-1)
+
+    def read(self, a_BTN: Tensor) -> Tensor:
+        """`a K`."""
+        a_BTJ = a_BTN[..., : self.s_BJP.shape[1]]
+        total_BT1 = a_BTJ.sum(dim=-1, keepdim=True) * self.gate_B11
+        return torch.cat([a_BTN, a_BTJ @ self.s_BJP, total_BT1], dim=-1) @ self.rows_RD
+
+
+@dataclass(frozen=True)
+class RebuiltSide:
+    """K built inside the layer that reads it, forgotten, and built again in the backward pass."""
+
+    s_BJP: Tensor
+    gate_B11: Tensor
+    weights: SideWeights
+
+    def scores(self, x_BTD: Tensor) -> Tensor:
+        """`x Kᵀ`."""
+        return self._product(x_BTD, True)
+
+    def read(self, a_BTN: Tensor) -> Tensor:
+        """`a K`."""
+        return self._product(a_BTN, False)
+
+    def _product(self, left: Tensor, transposed: bool) -> Tensor:
+        shared = self.weights
+        left = left.to(self.s_BJP.dtype)
+        return _RebuiltProduct.apply(
+            left, self.s_BJP, self.gate_B11, shared.prompts_ND, shared.weight_DP, shared.bias_D, transposed
+        )
+
+
+class _RebuiltProduct(torch.autograd.Function):
+    """`left @ K`, or `left @ Kᵀ`; keeps what K is built from for the backward pass instead of K."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        left: Tensor,
+        s_BJP: Tensor,
+        gate_B11: Tensor,
+        prompts_ND: Tensor,
+        weight_DP: Tensor,
+        bias_D: Tensor,
+        transposed: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(left, s_BJP, gate_B11, prompts_ND, weight_DP, bias_D)
+        ctx.transposed = transposed
+        matrix_BND = SideWeights(prompts_ND, weight_DP, bias_D).matrix(s_BJP, gate_B11)
+        return left @ (matrix_BND.mT if transposed else matrix_BND)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        left, s_BJP, gate_B11, prompts_ND, weight_DP, bias_D = ctx.saved_tensors
+        (grad,) = gradients
+        grad_left = None
+        if ctx.needs_input_grad[0]:
+            matrix_BND = SideWeights(prompts_ND, weight_DP, bias_D).matrix(s_BJP, gate_B11)
+            grad_left = grad @ (matrix_BND if ctx.transposed else matrix_BND.mT)
+        grad_BND = grad.mT @ left if ctx.transposed else left.mT @ grad
+        visual_BJD = grad_BND[:, : s_BJP.shape[1]]
+        rows_QD = visual_BJD.flatten(0, 1)
+        grad_s_BJP = (rows_QD @ weight_DP).view_as(s_BJP)
+        grad_weight_DP = rows_QD.T @ s_BJP.flatten(0, 1)
+        grad_bias_D = (gate_B11 * visual_BJD.sum(dim=1, keepdim=True)).sum(dim=(0, 1))
+        return grad_left, grad_s_BJP, None, grad_BND.sum(dim=0), grad_weight_DP, grad_bias_D, None
+
+
+def cheapest_form(tokens: int, layers: int, patches: int, hidden_size: int, *, with_backward: bool) -> Form:
+    """The form of a side that costs fewest multiply-adds beyond reading a matrix that is there.
+
+    In units of P: the factored form costs `T·(D + J)` in every layer, and in training three times that; building costs
+    `J·D` once for all layers that share the matrix, and in training three times that. A matrix of one layer alone is
+    built a second time in the backward pass: kept, it would be `B×N×D` a layer and side.
+
+    Args:
+        tokens: T, columns of the forward.
+        layers: layers that read the same entries.
+        patches: J.
+        hidden_size: D.
+        with_backward: a backward pass will follow.
+    """
+    passes = 3 if with_backward else 1
+    built = (passes + int(with_backward and layers == 1)) * patches * hidden_size
+    if passes * layers * tokens * (hidden_size + patches) <= built:
+        return "factored"
+    return "rebuilt" if layers == 1 else "built"
