@@ -181,6 +181,7 @@ def speed(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 on a GPU).")] = "auto",
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the language model.")] = False,
+    profile: Annotated[Path | None, typer.Option(help="Also write where the time goes, by operator (.json).")] = None,
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
@@ -198,6 +199,7 @@ def speed(
         device=device,
         dtype=dtype,
         compiled=compile_,
+        profile=profile,
         format=format.value,
         results=results,
     )

@@ -1,5 +1,6 @@
 """What the subcommands `speed` and `flops --figure2` do, apart from reading their options."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from rich.console import Console
 from harness.commands import resolve_machine
 from harness.cost.figure2 import figure2, figure2_text
 from harness.cost.flops import Phase, Workload
+from harness.cost.profile import profile_json
 from harness.cost.speed import WARMUP_ROUNDS, measure, plan_speed
-from harness.cost.speed_report import make_records, report_text, write_records
+from harness.cost.speed_report import make_records, report_json, report_text, write_records
+from harness.files import write_atomic
 from harness.presets import resolve_spec
 from harness.requirements import require_weights
 
@@ -27,6 +30,7 @@ class SpeedOptions:
     device: str
     dtype: str
     compiled: bool
+    profile: Path | None
     format: str
     results: Path
 
@@ -38,13 +42,27 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
     if options.weights == "pretrained":
         require_weights(spec)
     methods = options.methods or ("all",)
-    plan = plan_speed(methods, spec, options.layers, options.work, options.steps, machine, options.compiled)
+    plan = plan_speed(
+        methods,
+        spec,
+        options.layers,
+        options.work,
+        options.steps,
+        machine,
+        options.compiled,
+        profiled=options.profile is not None,
+    )
 
     def tell(phase: Phase, done: int) -> None:
         console.print(f"{phase}: round {done} of {WARMUP_ROUNDS + plan.steps}", highlight=False)
 
-    records = make_records(plan, measure(plan, tell))
+    found = measure(plan, tell)
+    records = make_records(plan, found)
     write_records(records, options.results)
+    if options.profile is not None:
+        operators = {phase: profile_json(rows) for phase, rows in found.profiles.items()}
+        about = {key: value for key, value in report_json(records).items() if key != "rows"}
+        write_atomic(options.profile, json.dumps({**about, "phases": operators}, indent=1) + "\n")
     return report_text(records, options.format)
 
 

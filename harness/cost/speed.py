@@ -18,6 +18,7 @@ from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
 from harness.cost.meta import meta_backbone
+from harness.cost.profile import OperatorTime, profile_steps
 from harness.cost.share import share_backbone
 from harness.cost.stopwatch import Sample, interleave, matmul_peak, paired_ratio, spread
 from harness.errors import UserError
@@ -49,6 +50,7 @@ class SpeedPlan:
         steps: rounds that are timed.
         machine: device, dtype, kind of weights.
         compiled: use `torch.compile`.
+        profiled: run torch's profiler afterwards.
     """
 
     spec: BackboneSpec
@@ -57,6 +59,7 @@ class SpeedPlan:
     steps: int
     machine: Machine
     compiled: bool
+    profiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Measurement:
         loaded: whether the machine was doing other work.
         gpu_mhz: clock at the end.
         matmul_flops_per_s: measured peak; None without a GPU.
+        profiles: by phase, then by `METHOD IMPLEMENTATION`; empty unless asked for.
     """
 
     backbone: Backbone
@@ -82,6 +86,7 @@ class Measurement:
     loaded: bool
     gpu_mhz: float | None
     matmul_flops_per_s: float | None
+    profiles: Mapping[Phase, Mapping[str, Sequence[OperatorTime]]]
 
 
 def plan_speed(
@@ -92,6 +97,7 @@ def plan_speed(
     steps: int,
     machine: Machine,
     compiled: bool,
+    profiled: bool = False,
 ) -> SpeedPlan:
     """Resolve the options.
 
@@ -103,6 +109,7 @@ def plan_speed(
         steps: rounds that are timed.
         machine: device, dtype, kind of weights.
         compiled: use `torch.compile`.
+        profiled: run torch's profiler afterwards.
 
     Raises:
         UserError: an unknown method, one that is not trained, or layers taken from pretrained weights.
@@ -115,7 +122,7 @@ def plan_speed(
         if machine.weights != "random":
             raise UserError(f"--layers {layers}: needs --weights random")
         spec = with_layers(spec, layers)
-    return SpeedPlan(spec, plans, work, steps, machine, compiled)
+    return SpeedPlan(spec, plans, work, steps, machine, compiled, profiled)
 
 
 def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda phase, done: None) -> Measurement:
@@ -152,7 +159,9 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
     }
     threads, on_gpu = torch.get_num_threads(), machine.device.type == "cuda"
     loaded = is_loaded(load_average, share, threads, _cores(), on_gpu=on_gpu)
-    return Measurement(backbone, contestants, timings, load_average, share, loaded, meter.clock_mhz(), peak)
+    mhz = meter.clock_mhz()
+    profiles = {phase: _profile(phase, plan, contestants) for phase in PHASES} if plan.profiled else {}
+    return Measurement(backbone, contestants, timings, load_average, share, loaded, mhz, peak, profiles)
 
 
 def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores: int, *, on_gpu: bool) -> bool:
@@ -191,6 +200,15 @@ def _phase(
     gc.collect()
     device = plan.machine.device
     return interleave(steps, plan.steps, WARMUP_ROUNDS, device, meter, lambda done: on_round(phase, done))
+
+
+def _profile(phase: Phase, plan: SpeedPlan, contestants: Sequence[Contestant]) -> Mapping[str, Sequence[OperatorTime]]:
+    steps = {}
+    for one in contestants:
+        one.model.train(phase == "train")
+        steps[f"{one.method} {one.implementation}"] = step = one.step(phase, plan.work)
+        step()
+    return profile_steps(steps, plan.machine.device)
 
 
 def _flops(plan: SpeedPlan) -> dict[tuple[str, Phase], int]:

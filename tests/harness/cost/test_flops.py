@@ -90,6 +90,25 @@ def test_memory_methods_grow_linearly_in_visual_tokens_and_input_space_methods_d
         assert ((many - some) == (some - few)) is not quadratic
 
 
+def test_nine_times_the_visual_tokens_cost_the_language_model_under_a_tenth_more():
+    for phase in (0, 1):
+        few, many = (
+            sum(
+                sum(flops.values())
+                for module, flops in flops_table(
+                    ["dehvf"],
+                    "7b",
+                    Workload(text_length=128),
+                    visual_tokens=tokens,
+                    settings={"memory_length": tokens + 16},
+                )[phase]["by_module"].items()
+                if module.startswith(("llm", "memory"))
+            )
+            for tokens in (64, 576)
+        )
+        assert few < many <= 1.1 * few
+
+
 def test_a_matrix_of_one_layer_is_built_once_more_in_the_backward():
     """Three times its forward, and for all but the first layer's keys a fourth time; shared, three times in all."""
     shared, own = (flops_table([name], "bench")[0]["by_module"]["memory.build"] for name in ("memvp", "dehvf"))

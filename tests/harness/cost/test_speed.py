@@ -233,12 +233,22 @@ def test_table_2_takes_the_shipped_forms_and_the_paired_ratios(records):
 
 def test_the_command_line_measures_records_and_prints(tmp_path, capsys, monkeypatch):
     arguments = "speed --methods memvp,lavin --layers 4 --steps 1 --train-batch 1 --eval-batch 1 --text-length 12"
-    monkeypatch.setattr(sys, "argv", ["harness", *arguments.split(), "--format", "json", "--results", str(tmp_path)])
+    arguments += f" --format json --results {tmp_path} --profile {tmp_path / 'profile.json'}"
+    monkeypatch.setattr(sys, "argv", ["harness", *arguments.split()])
     with pytest.raises(SystemExit) as done:
         cli.main()
     assert done.value.code == 0
     report = json.loads(capsys.readouterr().out)
     assert report["preset"] == "tiny-4-layers"
+    profile = json.loads((tmp_path / "profile.json").read_text())
+    (tmp_path / "profile.json").unlink()
+    assert profile["preset"] == "tiny-4-layers" and set(profile["phases"]) == {"train", "inference"}
+    for phase in profile["phases"].values():
+        assert set(phase) == {"frozen yardstick", "memvp shipped", "memvp plain", "lavin shipped"}
+        for found in phase.values():
+            assert sum(row["self_ms"] for row in found["operators"]) == pytest.approx(found["self_ms"], rel=0.01)
+            products = [row for row in found["operators"] if row["operator"] == "aten::mm"]
+            assert products and all(row["shapes"] and row["calls"] > 0 for row in products)
     assert {(row["method"], row["implementation"]) for row in report["rows"]} == {
         ("frozen", "yardstick"),
         ("memvp", "shipped"),
