@@ -7,6 +7,7 @@ as a random choice.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -143,9 +144,7 @@ def listing(qids: Iterable[str]) -> str:
 def _check_ids(qids: Sequence[str], predictions: Mapping[str, int | None]) -> None:
     known = set(qids)
     complaints = []
-    if len(known) != len(qids):
-        seen: set[str] = set()
-        twice = [qid for qid in qids if qid in seen or seen.add(qid)]  # type: ignore[func-returns-value]
+    if twice := [qid for qid, times in Counter(qids).items() if times > 1]:
         complaints.append(f"problems given twice: {listing(twice)}")
     if missing := [qid for qid in qids if qid not in predictions]:
         complaints.append(f"{len(missing)} problems without a prediction: {listing(missing)}")

@@ -11,6 +11,7 @@ from harness.files import write_atomic
 from harness.paper import disagreements, load_paper
 from harness.records import Record, read_records
 from harness.render import render
+from harness.searched import searched_text
 from harness.tables import leaderboard
 
 _HEAD = """\
@@ -30,11 +31,22 @@ python -m harness table             # print a table; --table 1..4, --format mark
 """
 
 
-def results_readme(records: Sequence[Record]) -> str:
-    """The text of results/README.md: each table for each model with measured values, then the field guide."""
+_SEARCHED = """\
+Runs judged on the validation split, under `search/`; no table above takes them. Every method got the same trials.
+"""
+
+
+def results_readme(records: Sequence[Record], searched: str = "") -> str:
+    """The text of results/README.md: each table for each model with measured values, then the field guide.
+
+    Args:
+        records: of the results folder.
+        searched: what was tried before, see `harness.searched`.
+    """
     boards = list(_boards(records))
     parts = [_HEAD, "## Leaderboards\n"]
     parts += boards or ["No completed run is recorded yet.\n"]
+    parts += ["## What was searched\n", _SEARCHED, searched] if searched else []
     parts += ["## Fields of a record\n", _guide(), "## Where the paper disagrees\n", _disagreements()]
     return "\n".join(parts)
 
@@ -46,7 +58,7 @@ def write_readme(results_dir: Path) -> Path:
         UserError: a bad record.
     """
     path = Path(results_dir) / "README.md"
-    write_atomic(path, results_readme(read_records(results_dir)))
+    write_atomic(path, results_readme(read_records(results_dir), searched_text(results_dir)))
     return path
 
 
