@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -188,14 +188,18 @@ def every_text(logits_VV: Tensor, search: Search, eos: int) -> list[Hypothesis]:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([-0.5, 0.0, 0.6, 1.0, 2.0]), st.integers(1, 4))
+@example(184, -0.5, 3)
 def test_a_beam_that_is_wide_enough_finds_the_best_text(seed: int, penalty: float, length: int) -> None:
     model = chain(2, 3, seed)
     search = Search(length, beams=3**4, length_penalty=penalty)
     for logits_VV, found in zip(model.logits_SVV, decode(model, None, 2, search), strict=True):  # type: ignore[arg-type]
-        best = max(every_text(logits_VV, search, eos=2), key=lambda text: text.score)
-        assert (found.tokens, found.finished) == (best.tokens, best.finished)
-        assert found.score == pytest.approx(best.score, abs=1e-5)
-        assert found.log_prob == pytest.approx(best.log_prob, abs=1e-5)
+        texts = every_text(logits_VV, search, eos=2)
+        best = max(text.score for text in texts)
+        # Texts that take the same steps in another order tie but for rounding.
+        (same,) = (text for text in texts if (text.tokens, text.finished) == (found.tokens, found.finished))
+        assert same.score == pytest.approx(best, abs=1e-5)
+        assert found.score == pytest.approx(same.score, abs=1e-5)
+        assert found.log_prob == pytest.approx(same.log_prob, abs=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
