@@ -32,7 +32,7 @@ python -m harness table             # print a table; --table 1..4, --format mark
 
 
 _SEARCHED = """\
-Runs judged on the validation split, under `search/`; no table above takes them. Every method got the same trials.
+Runs judged on the validation split, under `search/`; no table above takes them.
 """
 
 

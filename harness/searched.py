@@ -25,7 +25,11 @@ def searched_text(results_dir: Path) -> str:
     Raises:
         UserError: a bad record.
     """
-    records = [record for record in read_records(Path(results_dir) / FOLDER) if record.status == "completed"]
+    records = [
+        record
+        for record in read_records(Path(results_dir) / FOLDER)
+        if record.kind == "train" and record.status == "completed"
+    ]
     records.sort(key=lambda record: (record.task, record.model, record.method))
     groups = groupby(records, key=lambda record: (record.task, record.model))
     return "\n".join(_table(f"### {model}: {task}", list(group)) for (task, model), group in groups)
@@ -38,7 +42,7 @@ def _table(title: str, records: Sequence[Record]) -> str:
     for record in records:
         values, settled = _values(record), _settled(record)
         scores = [record.metrics[name].value for name in shown]
-        taken = all(values[name] == settled[name] for name in varied if name in values)
+        taken = all(values[name] == settled.get(name) for name in varied if name in values)
         body.append(
             (
                 method_names().get(record.method, record.method),

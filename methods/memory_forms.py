@@ -8,7 +8,7 @@ can go through the rank:
 
 where the products with P, W2 and b2 are one, with their rows put together: `[P; W2ᵀ; b2]`. `cheapest_form` counts.
 
-Shape suffixes as in `methods.memory`.
+Shape suffixes as in `methods.memory`; Q = B·J, the visual rows of a batch.
 """
 
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class FactoredSide:
     Attributes:
         s_BJP: `λ · ind · SiLU(W1 V + b1)`.
         gate_B11: `λ · ind`, the factor of the projector's bias.
-        rows_RD: of all layers.
+        rows_RD: `SideWeights.rows_RD`.
     """
 
     s_BJP: Tensor
