@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from tabulate import tabulate
 
+from harness.breakdown import breakdown_text
 from harness.files import write_atomic
 from harness.paper import disagreements, load_paper
 from harness.records import Record, read_records
@@ -36,16 +37,18 @@ Runs judged on the validation split, under `search/`; no table above takes them.
 """
 
 
-def results_readme(records: Sequence[Record], searched: str = "") -> str:
+def results_readme(records: Sequence[Record], searched: str = "", by_category: str = "") -> str:
     """The text of results/README.md: each table for each model with measured values, then the field guide.
 
     Args:
         records: of the results folder.
         searched: what was tried before, see `harness.searched`.
+        by_category: which picture questions were answered, see `harness.breakdown`.
     """
     boards = list(_boards(records))
     parts = [_HEAD, "## Leaderboards\n"]
     parts += boards or ["No completed run is recorded yet.\n"]
+    parts += ["## Picture questions of the small world\n", by_category] if by_category else []
     parts += ["## What was searched\n", _SEARCHED, searched] if searched else []
     parts += ["## Fields of a record\n", _guide(), "## Where the paper disagrees\n", _disagreements()]
     return "\n".join(parts)
@@ -55,10 +58,12 @@ def write_readme(results_dir: Path) -> Path:
     """Write `results_dir/README.md` from the records there, atomically; returns its path.
 
     Raises:
-        UserError: a bad record.
+        UserError: a bad record, or predictions that cannot be read.
     """
     path = Path(results_dir) / "README.md"
-    write_atomic(path, results_readme(read_records(results_dir), searched_text(results_dir)))
+    records = read_records(results_dir)
+    by_category = breakdown_text(records, results_dir)
+    write_atomic(path, results_readme(records, searched_text(results_dir), by_category))
     return path
 
 

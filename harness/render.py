@@ -31,17 +31,17 @@ def render(board: Board, format: str) -> str:
 
 def _markdown(board: Board) -> str:
     notes = "".join(f"\n- {note}" for note in _notes(board))
-    return f"**{_title(board)}**\n\n{_grid(board, 'github')}\n{notes}"
+    return f"**{_title(board)}**\n\n{grid(board, 'github')}\n{notes}"
 
 
 def _latex(board: Board) -> str:
     notes = "".join(f"\n% {note}" for note in [_title(board), *_notes(board)])
-    return _grid(board, "latex_booktabs") + notes
+    return grid(board, "latex_booktabs") + notes
 
 
 def _html(board: Board) -> str:
     notes = "".join(f"<li>{escape(note)}</li>\n" for note in _notes(board))
-    return f"<h2>{escape(_title(board))}</h2>\n{_grid(board, 'html')}\n<ul>\n{notes}</ul>"
+    return f"<h2>{escape(_title(board))}</h2>\n{grid(board, 'html')}\n<ul>\n{notes}</ul>"
 
 
 def _csv(board: Board) -> str:
@@ -99,7 +99,8 @@ def _identity(row: TableRow) -> dict[str, Any]:
     }
 
 
-def _grid(board: Board, style: str) -> str:
+def grid(board: Board, style: str) -> str:
+    """The rows of a board alone, in one of tabulate's styles."""
     headers = ["Method", "Trainable", "LLM", "Seeds", *(column.title for column in board.layout.columns)]
     body = [
         [

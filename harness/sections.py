@@ -28,7 +28,7 @@ class Section(BaseModel):
 
 class Data(Section):
     name: Name
-    """Which set, e.g. `scienceqa-mini`; never a path."""
+    """Which set, e.g. `scienceqa` or `mini`; never a path."""
     data_hash: Sha256
     """SHA-256 over `files` (names and hashes)."""
     files: dict[str, Sha256]

@@ -34,7 +34,7 @@ def pretrain(
     Returns:
         What `training.json` holds: seed, steps, seconds, sizes, and the measured accuracies (`oracle` on the mini
         benchmark's test problems, over all and by kind; `text` and `none` likewise; `overlay_own` and `overlay_all`,
-        see `harness.pretrain.overlay`; `retrieval_among_128`).
+        see `harness.pretrain.overlay`; `retrieval_among_128`; `probe`, see `harness.pretrain.probe`).
 
     Raises:
         UserError: a step count below 1, or a folder that cannot be written.
@@ -59,6 +59,7 @@ def pretrain(
 def measure(folder: Path) -> dict[str, Any]:
     """Accuracies and sizes of the tiny backbone in `folder`."""
     from harness.pretrain import check
+    from harness.pretrain.probe import probe_accuracy
 
     model, tokenizer = check.load_llm(folder / "llm")
     accuracies: dict[str, Any] = {
@@ -69,6 +70,7 @@ def measure(folder: Path) -> dict[str, Any]:
         accuracies[name] = check.overlay_accuracy(model, tokenizer, check.test_items("image"), own)
     clip = check.load_clip(folder / "clip")
     accuracies["retrieval_among_128"] = check.retrieval_accuracy(clip, tokenizer)
+    accuracies["probe"] = probe_accuracy(clip)
     files = sorted(path for part in ("llm", "clip") for path in (folder / part).iterdir())
     return {
         **accuracies,

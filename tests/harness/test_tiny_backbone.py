@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.pretrain import check, pretrain
 from harness.pretrain.clip import train_clip
 from harness.pretrain.llm import Batches, train_llm
+from harness.pretrain.probe import probe_accuracy
 from harness.pretrain.text import STAGES
 from harness.pretrain.tokenizer import build_tokenizer, world_words
 
@@ -43,6 +44,13 @@ def test_without_the_scene_picture_questions_are_at_chance() -> None:
 def test_clip_retrieves_captions_of_unseen_pictures() -> None:
     clip = check.load_clip(TINY / "clip")
     assert check.retrieval_accuracy(clip, llm()[1], images=256) >= 0.80
+
+
+def test_patches_tell_where_a_thing_is_and_cls_tokens_do_not() -> None:
+    found = probe_accuracy(check.load_clip(TINY / "clip"), fit=300, held_out=200)
+    assert min(found["patches"]["place"]) > 0.9
+    assert max(found["cls"]["place"]) < 0.45
+    assert min(found["cls"]["colour"]) > 0.7
 
 
 def test_size_positions_and_shape() -> None:

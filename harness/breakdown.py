@@ -1,0 +1,82 @@
+"""Which picture questions of the small world a method answers: accuracy by category, from the saved predictions."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from harness.data.mini.build import NAME, record, sample_items
+from harness.data.problem import Problem, parse_problem
+from harness.paper import Column
+from harness.records import Record, predictions_path, record_path
+from harness.render import grid
+from harness.rows import Board, Cell
+from harness.score import read_predictions
+from harness.selection import select
+from harness.stats import mean, sample_std
+from harness.tables import leaderboard
+
+UNTOLD = "Maps"
+"""Category of the questions that ask where things are; the tiny CLIP's CLS tokens do not tell."""
+_HEAD = f"""\
+Accuracy on the picture questions by category, mean ± sample standard deviation over seeds, from the runs' predictions.
+{UNTOLD} asks where things are. The tiny CLIP's CLS tokens do not tell that
+([model card](../harness/assets/tiny/README.md)), and LaVIN and LLaMA-Adapter read nothing else of a picture: to them
+these questions are closed by the backbone. The last column is IMG without them.
+"""
+
+
+def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
+    """The rows of Table 1 on the small world, with a column for each category of picture question.
+
+    Empty where no record is of the small world; a row one of whose runs has no predictions saved has no values.
+
+    Raises:
+        UserError: predictions that cannot be read, or whose gold answers are not those of the small world.
+    """
+    mini = [run for run in records if run.data.name == NAME]
+    parts = []
+    for model in sorted({run.model for run in mini}):
+        board = leaderboard(mini, 1, model)
+        groups = select(mini, 1, board.layout).groups
+        rows = [
+            replace(row, metrics=_cells(groups.get((row.method or "", row.variant, model), ()), results_dir))
+            for row in board.rows
+            if row.seeds
+        ]
+        if rows:
+            plan = board.layout.model_copy(update={"columns": _columns()})
+            parts.append(grid(Board(board.table, plan, tuple(rows), ()), "github"))
+    return "\n\n".join([_HEAD, *parts]) + "\n" if parts else ""
+
+
+@cache
+def _categories() -> Mapping[str, tuple[Problem, ...]]:
+    """Column -> its problems of the test split."""
+    found: dict[str, list[Problem]] = defaultdict(list)
+    for item in sample_items(0):
+        if item.split == "test" and item.kind.mode == "image":
+            found[item.kind.category].append(parse_problem(item.qid, record(item), item.split, NAME))
+    told = [problem for category, problems in found.items() if category != UNTOLD for problem in problems]
+    return {name: tuple(problems) for name, problems in {**found, f"IMG w/o {UNTOLD}": told}.items()}
+
+
+def _columns() -> tuple[Column, ...]:
+    return tuple(Column(key=name, header=f"{name} ({len(members)})") for name, members in _categories().items())
+
+
+def _cells(runs: Iterable[Record], results_dir: Path) -> dict[str, Cell]:
+    """Mean over the runs; no value where one of them has no predictions saved."""
+    columns = _categories()
+    problems = {problem.qid: problem for members in columns.values() for problem in members}
+    values: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        path = predictions_path(record_path(run, results_dir))
+        if not path.exists():
+            return {name: Cell() for name in columns}
+        answers = read_predictions(path, problems)
+        for name, members in columns.items():
+            right = sum(answers.get(problem.qid) == problem.answer for problem in members)
+            values[name].append(100 * right / len(members))
+    return {name: Cell(mean(values[name]), sample_std(values[name]), len(members)) for name, members in columns.items()}

@@ -1,0 +1,70 @@
+"""What a linear layer can read of a thing's words out of the frozen tiny CLIP.
+
+Methods differ in which features they read (some the CLS tokens alone), so what a feature does not hold is closed to
+them by the backbone, not by their own doing.
+
+Shapes: N scenes, J tokens (CLS first), C = 96 width, V words of an attribute.
+"""
+
+from random import Random
+
+import torch
+from open_clip.model import CLIP
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.backbone import VisionTower
+from harness.data.mini.world import ATTRIBUTES, VOCABULARY, sample_scene
+from harness.pretrain.clip import pictures
+
+BLOCKS = (2, 4, 6, 8)
+UNSEEN = 1_000_004  # seed of the scenes
+CHUNK = 200
+
+
+@torch.no_grad()
+def probe_accuracy(
+    model: CLIP, fit: int = 2000, held_out: int = 1000, penalty: float = 0.1
+) -> dict[str, dict[str, list[float]]]:
+    """Accuracy of ridge regression on one-hot words, on held-out scenes of one thing.
+
+    Args:
+        model: the tiny CLIP, in float32.
+        fit: scenes that the regression is fitted to.
+        held_out: scenes that it is measured on.
+        penalty: λ in `‖X·W − Y‖² + λ·‖W‖²`, X standardised and divided by the root of its width.
+
+    Returns:
+        `cls` and `patches` (all of them, side by side), each attribute -> accuracy after the blocks in `BLOCKS`.
+    """
+    rng = Random(UNSEEN)
+    things = [sample_scene(rng, 1) for _ in range(fit + held_out)]
+    tower = VisionTower(model.visual)
+    chunks = [
+        tower.features(pictures(things[start : start + CHUNK]), BLOCKS, normalize=False)
+        for start in range(0, len(things), CHUNK)
+    ]
+    features = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
+    words = {
+        attribute: torch.tensor([VOCABULARY[attribute].index(getattr(scene.things[0], attribute)) for scene in things])
+        for attribute in ATTRIBUTES
+    }
+    return {
+        "cls": _accuracies([feature_NJC[:, 0] for feature_NJC in features], words, fit, penalty),
+        "patches": _accuracies([feature_NJC[:, 1:].flatten(1) for feature_NJC in features], words, fit, penalty),
+    }
+
+
+def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalty: float) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {attribute: [] for attribute in words}
+    for input_NC in inputs:
+        x_NC = (input_NC - input_NC[:fit].mean(0)) / (input_NC[:fit].std(0) + 1e-6) / input_NC.shape[1] ** 0.5
+        kernel_NN = x_NC @ x_NC[:fit].T
+        system_NN = kernel_NN[:fit] + penalty * torch.eye(fit)
+        for attribute, word_N in words.items():
+            y_NV = F.one_hot(word_N[:fit]).float()
+            offset_V = y_NV.mean(0)
+            # The dual form: as many unknowns as scenes, whatever the width of the features.
+            logits_NV = kernel_NN[fit:] @ torch.linalg.solve(system_NN, y_NV - offset_V) + offset_V
+            found[attribute].append(float((logits_NV.argmax(-1) == word_N[fit:]).float().mean()))
+    return found
