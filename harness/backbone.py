@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +21,7 @@ from harness.requirements import check_clip_name, hub_reachable, missing_llm, re
 
 RANDOM_CLIP = "ViT-L-14-quickgelu:openai"
 """Whose sizes a random vision tower takes where the preset names none."""
+WeightsOrigin = Literal["pretrained", "shipped", "random"]
 FULL_HASH_BYTES = 256 * 2**20
 SAMPLES_PER_TENSOR = 4096
 
@@ -87,7 +88,7 @@ class Backbone:
     vision: Any
     tokenizer: Any
     spec: BackboneSpec
-    weights: str
+    weights: WeightsOrigin
 
     @property
     def hidden_size(self) -> int:
@@ -159,14 +160,14 @@ def load_backbone(
         require_free_memory(_count_parameters(config), dtype, device, spec)
         llm: Any = _random_llm(config, device, dtype, seed)
         vision = _random_vision(spec, device, dtype)
-        return _frozen(llm, vision, _tokenizer(TINY / "llm"), spec, weights)
+        return _frozen(llm, vision, _tokenizer(TINY / "llm"), spec, "random")
     require_weights(spec)
     assert spec.llm is not None, "required just now"
     config = llm_config(spec)
     require_free_memory(_count_parameters(config), dtype, device, spec)
     llm = _pretrained_llm(spec, device, dtype)
     vision = _pretrained_vision(spec, device, dtype)
-    return _frozen(llm, vision, _tokenizer(spec.llm), spec, "shipped" if spec.shipped else weights)
+    return _frozen(llm, vision, _tokenizer(spec.llm), spec, "shipped" if spec.shipped else "pretrained")
 
 
 def llm_config(spec: BackboneSpec) -> LlamaConfig:
@@ -195,7 +196,7 @@ def _count_parameters(config: LlamaConfig) -> int:
         return sum(p.numel() for p in LlamaForCausalLM(config).parameters())
 
 
-def _frozen(llm: Any, vision: Any, tokenizer: Any, spec: BackboneSpec, weights: str) -> Backbone:
+def _frozen(llm: Any, vision: Any, tokenizer: Any, spec: BackboneSpec, weights: WeightsOrigin) -> Backbone:
     backbone = Backbone(llm.eval(), vision.eval(), tokenizer, spec, weights)
     for module in backbone.modules():
         module.requires_grad_(False)

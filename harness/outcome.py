@@ -112,7 +112,7 @@ def describe_backbone(backbone: Backbone, spec: BackboneSpec) -> BackboneInfo:
     return BackboneInfo(
         llm=Path(name).name if name and Path(name).is_dir() else name or f"{spec.name} (random)",
         clip=clip if clip and not clip.startswith("local-dir:") else Path(clip or spec.name).name,
-        weights=backbone.weights,  # type: ignore[arg-type]
+        weights=backbone.weights,
         weight_hash=backbone.fingerprint(),
         hidden_size=backbone.hidden_size,
         num_layers=backbone.num_layers,

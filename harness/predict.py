@@ -21,7 +21,7 @@ from harness.decode import Search, decode_texts
 from harness.errors import UserError
 from harness.evaluate import answer_problems
 from harness.presets import PRESETS, BackboneSpec
-from harness.recipes import TrainRecipe, recipe_class
+from harness.recipes import CaptionRecipe, TrainRecipe, recipe_class
 from harness.tasks.coco import CAPTION_PROMPT, search_of
 from methods import UnknownMethodError, checkpoint, get_method
 from methods.tuned import TunedModel
@@ -113,7 +113,7 @@ class LoadedAdapter:
             prompt = f"Question: {problem.question}\nContext: {problem.hint or 'N/A'}\nResponse:"
         else:
             prompt = CAPTION_PROMPT
-        search = search_of(self.recipe) if self.task == "coco" else FREE_ANSWER  # type: ignore[arg-type]
+        search = search_of(self.recipe) if isinstance(self.recipe, CaptionRecipe) else FREE_ANSWER
         ((text, _),) = decode_texts(self.model, [Example("question", prompt, None, image)], self._collator, 1, search)
         return Answer(text, None, text)
 

@@ -9,8 +9,8 @@ the has-image flag, the memory of one layer is
 MemVP (Jie et al. 2024, arXiv:2405.05615), DEHVF Eq. (10)-(13). `K` and `M` need not exist: `methods.memory_forms` has
 the forms of equal output, and `layer_memories` picks the cheapest for each side.
 
-Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width, E distinct
-fused features, R = N + P + 1 rows put together; 1 a broadcast dimension.
+Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width,
+R = N + P + 1 rows put together; 1 a broadcast dimension.
 """
 
 from collections import Counter

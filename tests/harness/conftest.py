@@ -1,9 +1,13 @@
 """Fixtures of the harness tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+from harness import cli, requirements
+from tests.command_line import Done, Run
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,28 @@ def mini_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.folders import save_mini
 
     return save_mini(tmp_path_factory.mktemp("data") / "mini")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def base(small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> list[str]:
+    """A run that takes a moment."""
+    backbone = ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(mini_set)]
+    quick = ["--set", "batch_size=4", "--set", "accumulation=1", "--steps", "3"]
+    return ["run", *backbone, *quick, "--results", str(tmp_path / "results")]
