@@ -78,7 +78,7 @@ def make_record(
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads())
+    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads(), method=plan.method)
     return Record(
         **identity,
         kind="train" if trained else "oracle",

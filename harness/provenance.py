@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness.sections import Environment, Git
+from methods import package_of
 
 PACKAGES = ("torch", "torchvision", "transformers", "peft", "open_clip_torch", "accelerate")
 _ROOT = Path(__file__).resolve().parent.parent
@@ -14,16 +15,19 @@ _ROOT = Path(__file__).resolve().parent.parent
 _CODE = ("methods", "harness", "pyproject.toml")
 
 
-def collect_environment(gpu: str | None = None, threads: int | None = None) -> Environment:
+def collect_environment(gpu: str | None = None, threads: int | None = None, method: str | None = None) -> Environment:
     """Versions and hardware of this process.
 
     Args:
         gpu: model of the GPU in use, None if none.
         threads: compute threads (`torch.get_num_threads()`). Asking here would import torch.
+        method: what is run; where a package from outside registers it, that package's version is told too.
     """
+    package = package_of(method) if method else None
+    packages = (*PACKAGES, package) if package else PACKAGES
     return Environment(
         python=platform.python_version(),
-        versions={package: _version(package) for package in PACKAGES},
+        versions={name: _version(name) for name in packages},
         platform=platform.platform(),
         cpu=_cpu_model(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -238,7 +238,7 @@ class Environment(Section):
     python: str
     """Python version."""
     versions: dict[str, str | None]
-    """Package -> version; null: not installed."""
+    """Package -> version, the method's own package among them where it comes from outside; null: not installed."""
     platform: str
     """Operating system and machine type."""
     cpu: Annotated[str | None, REASON] = None

@@ -58,3 +58,10 @@ def get_method(name: str) -> Any:
         raise UnknownMethodError(f"unknown method {name!r}: {hint}")
     module, _, attribute = found[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def package_of(name: str) -> str | None:
+    """The installed package that registers a method; None for a built-in one and for a name that nothing registers."""
+    found = (entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name)
+    entry = next(found, None) if name not in _BUILT_IN else None
+    return entry.dist.name if entry is not None and entry.dist is not None else None

@@ -48,7 +48,7 @@ def write_records(records: Sequence[Record], results_dir: Path) -> None:
 def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: BackboneInfo) -> Record:
     device = plan.machine.device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads())
+    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads(), method=contestant.method)
     variant = "plain" if contestant.implementation == "plain" else None
     setting = SpeedSetting(**vars(plan.work), compiled=plan.compiled)
     config = {

@@ -68,6 +68,7 @@ def test_it_is_trained_and_stands_in_the_table(site: Path, tmp_path: Path) -> No
     (record,) = read_records(results)
     assert (record.method, record.status, record.steps) == ("image_bias", "completed", 2)
     assert record.metrics["Avg"].n == 12
+    assert record.environment.versions["image-bias"] == "0.1.0"
     assert list((results / "adapters").rglob("adapter_model.safetensors"))
     assert re.search(r"^\| image_bias +\|", printed, flags=re.MULTILINE)
     # Tables are made from records alone: here nothing registers the method.
