@@ -66,5 +66,6 @@ def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalt
             offset_V = y_NV.mean(0)
             # The dual form: as many unknowns as scenes, whatever the width of the features.
             logits_NV = kernel_NN[fit:] @ torch.linalg.solve(system_NN, y_NV - offset_V) + offset_V
-            found[attribute].append(float((logits_NV.argmax(-1) == word_N[fit:]).float().mean()))
+            right = int((logits_NV.argmax(-1) == word_N[fit:]).sum())
+            found[attribute].append(right / len(logits_NV))
     return found
