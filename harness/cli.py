@@ -119,6 +119,21 @@ def table(
     print(table_text(results, number, model, format.value))
 
 
+@app.command(epilog=_epilog("python -m harness compare dehvf memvp"))
+def compare(
+    first: Annotated[str, typer.Argument(help="A method, METHOD-ABLATION, or `blind`.")],
+    second: Annotated[str, typer.Argument(help="What it is compared with.")],
+    model: Annotated[str, typer.Option(help="Model of the records.")] = "tiny",
+    task: Annotated[str, typer.Option(help="Task of the records.")] = "scienceqa",
+    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    results: Results = Path("results"),
+) -> None:
+    """Whether one method beats another: paired tests over their seeds and over their answers."""
+    from harness.compare import compare_text
+
+    print(compare_text(results, first, second, model, task, format.value))
+
+
 @app.command(epilog=_epilog("python -m harness methods"))
 def methods(format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown) -> None:
     """What is registered, with its source."""

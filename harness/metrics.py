@@ -5,7 +5,6 @@ be in TXT and IMG at once); G1-6 and G7-12 by grade; Avg all. An answer that can
 as a random choice.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from harness.data.problem import Problem
 from harness.errors import UserError
+from harness.stats import binomial_stderr
 
 COLUMNS = ("NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg")
 _SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
@@ -122,8 +122,8 @@ def _score(column: str, tally: Sequence[int], lacking: Mapping[str, int]) -> Sco
         return Score(None, n, None, missing, failures, f"{missing} problems have no {need}")
     if n == 0:
         return Score(None, 0, None, reason="no problem in this column")
-    p = correct / n
-    return Score(100 * p, n, 100 * math.sqrt(p * (1 - p) / n), 0, failures)
+    value = 100 * correct / n
+    return Score(value, n, binomial_stderr(value, n), 0, failures)
 
 
 def failure_rate(problems: Sequence[Problem], predictions: Mapping[str, int | None]) -> float | None:

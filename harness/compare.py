@@ -1,0 +1,141 @@
+"""Does one method beat another? Their runs with the same seeds and their answers to the same problems, side by side."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.data.jsonio import parse_json_lines
+from harness.errors import UserError
+from harness.paper import layout, load_paper
+from harness.recipes import REFERENCES
+from harness.records import Record, default_label, predictions_path, read_records, record_path
+from harness.selection import select
+from harness.stats import PairedTest, mcnemar, mean, paired_seeds
+
+_NOTE = """\
+- Difference: {a} minus {b}, mean over the seeds that both have ({seeds}); p: two-sided paired t-test over these seeds.
+- Each line is a test of its own: among many columns one below 0.05 is expected by chance.
+"""
+_PROBLEMS_NOTE = """\
+- Problems: every problem of one seed, answered by both; p: exact McNemar test on those that only one answers right.
+  It knows the problems' spread, not the seeds'.
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on one model and task.
+
+    Attributes:
+        a, b: labels of the runs, e.g. `dehvf` or `dehvf-keys_only`.
+        model, task: what both were run on.
+        seeds: the seeds that both have.
+        means: metric -> mean over these seeds, of `a` and of `b`.
+        metrics: metric -> paired test over these seeds.
+        problems: seed -> McNemar's test over the problems; empty where the task has no right answers.
+    """
+
+    a: str
+    b: str
+    model: str
+    task: str
+    seeds: tuple[int, ...]
+    means: Mapping[str, tuple[float, float]]
+    metrics: Mapping[str, PairedTest]
+    problems: Mapping[int, PairedTest]
+
+
+def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Comparison:
+    """Compare two methods by the records that the tables take.
+
+    Args:
+        results_dir: folder of the records.
+        a, b: labels: a method, `METHOD-ABLATION`, or a reference row such as `blind`.
+        model: preset or model id, as in the records.
+        task: `scienceqa` or `coco`.
+
+    Raises:
+        UserError: a label without a record that may stand in a table, no seed in common, or bad predictions.
+    """
+    table = _table_of(task)
+    groups = select([run for run in read_records(results_dir) if run.model == model], table, layout(table)).groups
+    runs = {group[0].label: {run.seed: run for run in group} for group in groups.values()}
+    ours, theirs = (_runs_of(label, runs, model, task) for label in (a, b))
+    seeds = tuple(sorted(ours.keys() & theirs.keys()))
+    if not seeds:
+        raise UserError(f"{a}, {b}: no seed in common on {model}; run both with the same --seeds")
+    means, tests = {}, {}
+    for column in layout(table).columns:
+        pairs = {seed: (_value(ours[seed], column.key), _value(theirs[seed], column.key)) for seed in seeds}
+        left = {seed: pair[0] for seed, pair in pairs.items() if pair[0] is not None}
+        right = {seed: pair[1] for seed, pair in pairs.items() if pair[1] is not None}
+        if len(left) == len(right) == len(seeds):
+            means[column.key] = (mean(list(left.values())), mean(list(right.values())))
+            tests[column.key] = paired_seeds(left, right)
+    answers = {seed: (_right(ours[seed], results_dir), _right(theirs[seed], results_dir)) for seed in seeds}
+    problems = {seed: mcnemar(left, right) for seed, (left, right) in answers.items() if left and right}
+    return Comparison(a, b, model, task, seeds, means, tests, problems)
+
+
+def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, format: str) -> str:
+    """`compare`, as JSON or as tables; see `compare`."""
+    found = compare(results_dir, a, b, model, task)
+    if format == "json":
+        return json.dumps(asdict(found), indent=2)
+    metrics = [
+        (name, *(f"{value:.2f}" for value in found.means[name]), *_shown(test)) for name, test in found.metrics.items()
+    ]
+    text = [_grid(metrics, "Column", a, b, "Difference", "p", "Seeds")]
+    if found.problems:
+        rows = [(str(seed), *_shown(test)) for seed, test in found.problems.items()]
+        text.append(_grid(rows, "Seed", "Difference", "p", "Problems"))
+    notes = _NOTE.format(a=a, b=b, seeds=", ".join(map(str, found.seeds)))
+    return "\n\n".join([*text, notes + (_PROBLEMS_NOTE if found.problems else "")])
+
+
+def _table_of(task: str) -> int:
+    """The paper's table that the task's scores stand in."""
+    numbers = (
+        int(number) for number, plan in load_paper().tables.items() if plan.task == task and "train" in plan.kinds
+    )
+    first = min(numbers, default=None)
+    if first is None:
+        tasks = sorted({plan.task for plan in load_paper().tables.values() if "train" in plan.kinds})
+        raise UserError(f"--task {task}: no table has it; choose one of {', '.join(tasks)}")
+    return first
+
+
+def _runs_of(label: str, runs: Mapping[str, dict[int, Record]], model: str, task: str) -> dict[int, Record]:
+    meant = default_label(*REFERENCES[label]) if label in REFERENCES else label
+    if meant not in runs:
+        known = ", ".join(sorted(runs)) or "none"
+        raise UserError(f"{label}: no run of it on {model} for {task} that may stand in a table; there are: {known}")
+    return runs[meant]
+
+
+def _value(run: Record, column: str) -> float | None:
+    return run.metrics[column].value if column in run.metrics else None
+
+
+def _right(run: Record, results_dir: Path) -> dict[str, bool]:
+    """Problem -> answered right; empty where no predictions are saved or the task has no right answers."""
+    path = predictions_path(record_path(run, results_dir))
+    rows: Sequence[tuple[str, Any]] = parse_json_lines(path.read_bytes(), str(path)) if path.exists() else ()
+    for place, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: expected a JSON object; make the run again with --force")
+    return {str(row["qid"]): row["choice"] == row["gold"] for _, row in rows if {"qid", "choice", "gold"} <= row.keys()}
+
+
+def _shown(test: PairedTest) -> tuple[str, str, str]:
+    p = test.p_value
+    return f"{test.difference:+.2f}", "n/a" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}", str(test.n)
+
+
+def _grid(rows: Sequence[tuple[str, ...]], *headers: str) -> str:
+    sides = ("left", *("right" for _ in headers[1:]))
+    return str(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=sides))
