@@ -58,13 +58,14 @@ def select(records: Iterable[Record], table: int, layout: Layout) -> Selection:
             group = _one_configuration(row, left_out)
             selection.groups[method, variant, model] = _one_run_a_seed(group, left_out)
     selection.notes += [f"{_runs(count)} left out: {reason}." for reason, count in sorted(left_out.items())]
-    selection.notes += _remarks([record for group in selection.groups.values() for record in group])
+    kept = [record for group in selection.groups.values() for record in group]
+    selection.notes += [] if layout.random_weights else _other_data(kept)
+    selection.notes += _remarks(kept)
     return selection
 
 
 def _refusal(record: Record, table: int, layout: Layout) -> str | None:
     """Why a record may not enter the table; None if it may."""
-    official = load_paper().official_splits.get(record.task, {})
     accuracy = not layout.random_weights
     loaded = record.speed is not None and record.speed.loaded
     reasons = {
@@ -75,9 +76,27 @@ def _refusal(record: Record, table: int, layout: Layout) -> str | None:
         "evaluated on the validation split, to search a recipe": _eval_split(record) != "test",
         "not the official data set, so not comparable with the paper's model": accuracy
         and record.model in paper_models(table)
-        and any(record.data.split_sizes.get(split) != size for split, size in official.items()),
+        and not _is_official(record),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _is_official(record: Record) -> bool:
+    """Whether the set has the official number of records in every split."""
+    official = load_paper().official_splits.get(record.task, {})
+    return all(record.data.split_sizes.get(split) == size for split, size in official.items())
+
+
+def _other_data(kept: Sequence[Record]) -> list[str]:
+    """Which set the rows of a model stand on, where it is not the one that the table is called after."""
+    return [
+        f"{model}: the set `{name}` ({' / '.join(f'{size:,}' for _, size in sizes)}), not the official one."
+        for model, name, sizes in dict.fromkeys(
+            (record.model, record.data.name, tuple(record.data.split_sizes.items()))
+            for record in kept
+            if not _is_official(record)
+        )
+    ]
 
 
 def _eval_split(record: Record) -> str:

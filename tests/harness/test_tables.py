@@ -18,6 +18,9 @@ def row(board, method, variant=None, model="tiny"):
     return found[0]
 
 
+ON_MINI = "tiny: the set `scienceqa-mini` (3,600 / 500 / 1,000), not the official one."
+
+
 # ---------------------------------------------------------------- values
 
 
@@ -26,7 +29,7 @@ def test_mean_and_std_over_seeds():
     cell = row(board, "memvp").metrics["IMG"]
     assert (cell.value, cell.std, cell.n, cell.paper) == (63.0, 3.0, 1000, None)
     assert row(board, "memvp").seeds == (0, 1, 2)
-    assert board.notes == ()
+    assert board.notes == (ON_MINI,)
 
 
 def test_one_seed_has_no_std():
@@ -118,7 +121,8 @@ def test_table_3():
     board = leaderboard([make("memvp", task="coco", metrics=metrics), make("memvp")], 3, "tiny")
     assert row(board, "memvp").name == "MemVP"
     assert row(board, "memvp").metrics["CIDEr"].value == 99
-    assert [r.method for r in board.rows] == ["lavin", "memvp", "dehvf"]
+    rows = [(r.method, r.variant) for r in board.rows]
+    assert rows == [("lavin", None), ("memvp", None), ("dehvf", None), ("dehvf", "no_visual_prompts")]
 
 
 def test_table_2_ratios_measured_and_printed():
@@ -163,6 +167,12 @@ def test_left_out_with_a_note(changes, reason):
         assert "1 run left out" in render(board, format)
 
 
+def test_a_set_that_is_not_the_official_one_is_named():
+    official = make("dehvf", model="7b")
+    assert leaderboard([official], 1, "7b").notes == ()
+    assert leaderboard([official, make("dehvf")], 1).notes == (ON_MINI,)
+
+
 def test_loaded_machine_left_out():
     board = leaderboard([speed("memvp", 0.2, 1.0, loaded=True)], 2, "7b")
     assert row(board, "memvp", model="7b").metrics["train"].value is None
@@ -174,7 +184,7 @@ def test_configurations_are_not_averaged_and_the_newest_wins():
     new = [make(seed=s, value=60.0) for s in (0, 1)]
     board = leaderboard([*new, *old], 1, "tiny")
     assert row(board, "memvp").metrics["Avg"].value == 60
-    assert board.notes == ("2 runs left out: an older configuration of memvp on tiny.",)
+    assert board.notes == ("2 runs left out: an older configuration of memvp on tiny.", ON_MINI)
 
 
 def test_rows_of_one_model_share_data_and_weights():
