@@ -22,8 +22,8 @@ UNTOLD = "Maps"
 _HEAD = f"""\
 Accuracy on the picture questions by category, mean ± sample standard deviation over seeds, from the runs' predictions.
 {UNTOLD} asks where things are. The tiny CLIP's CLS tokens do not tell that
-([model card](../harness/assets/tiny/README.md)), and LaVIN and LLaMA-Adapter read nothing else of a picture: to them
-these questions are closed by the backbone. The last column is IMG without them.
+([model card](../harness/assets/tiny/README.md)): a method that reads nothing else of a picture loses these questions to
+the backbone, unless its adapters inside CLIP bring the place there. The last column is IMG without them.
 """
 
 
@@ -48,7 +48,7 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
         if rows:
             plan = board.layout.model_copy(update={"columns": _columns()})
             parts.append(grid(Board(board.table, plan, tuple(rows), ()), "github"))
-    return "\n\n".join([_HEAD, *parts]) + "\n" if parts else ""
+    return "\n".join([_HEAD, *parts]) + "\n" if parts else ""
 
 
 @cache
