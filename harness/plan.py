@@ -142,15 +142,15 @@ def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str
 
 def _oracle_plan(spec: BackboneSpec, task: str, overrides: Overrides, trained_fields: Sequence[str]) -> RunPlan:
     """The oracle's run. Fields of the methods that run beside it, and the length of training, mean nothing to it."""
-    recipe = train_recipe(ORACLE, spec.name, task)
+    recipe = train_recipe(ORACLE, spec.recipe, task)
     _, recipe = apply_overrides(ORACLE, {}, recipe, trained_fields, overrides.settings or {})
     return RunPlan(ORACLE, None, None, recipe, seed=0)
 
 
 def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: str, overrides: Overrides) -> RunPlan:
-    recipe = train_recipe(name, spec.name, task)
+    recipe = train_recipe(name, spec.recipe, task)
     method = named_method(name)
-    fields = method_config(name, spec.name, variant)
+    fields = method_config(name, spec.recipe, variant)
     fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), overrides.settings or {})
     if overrides.epochs is not None:
         recipe = recipe.with_length(overrides.epochs)

@@ -1,7 +1,8 @@
 """Which language model and which vision tower stand behind a `--model` name."""
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,8 @@ from harness.errors import UserError
 ASSETS = Path(__file__).parent / "assets"
 TINY = ASSETS / "tiny"
 WEIGHTS = ("pretrained", "random")
+PUBLISHED = "7b"
+"""The preset whose recipe other language models take, where none of that size is named."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class BackboneSpec:
     """A backbone by name.
 
     Attributes:
-        name: what `--model` says, `custom` once `--llm` or `--clip` replaces a part.
+        name: what `--model` says; named after the parts once `--llm` or `--clip` puts others in their place.
         llm: hub id or folder of a Llama-architecture model; None where only random weights exist.
         clip: open_clip model `NAME[:WEIGHTS]`, or `local-dir:FOLDER`; None where only random weights exist.
         llm_config: `LlamaConfig` fields to build random weights from; None: read them from `llm`.
@@ -27,6 +30,7 @@ class BackboneSpec:
         display: how tables name the language model.
         shipped: the weights are part of this package.
         part_of: the preset that this is some layers of; None: it is whole.
+        like: the preset whose recipe and sizes it takes; None: its own.
     """
 
     name: str
@@ -37,6 +41,12 @@ class BackboneSpec:
     display: str
     shipped: bool = False
     part_of: str | None = None
+    like: str | None = None
+
+    @property
+    def recipe(self) -> str:
+        """The name that recipes know it by."""
+        return self.like or self.name
 
 
 def _llama(hidden: int, intermediate: int, layers: int, heads: int, **more: Any) -> Mapping[str, Any]:
@@ -68,7 +78,9 @@ PRESETS: Mapping[str, BackboneSpec] = MappingProxyType(
             BackboneSpec("tiny", str(TINY / "llm"), _CLIP_TINY, None, None, "tiny-Llama", shipped=True),
             BackboneSpec("7b", "huggyllama/llama-7b", _CLIP_L, _llama(4096, 11008, 32, 32), None, "LLaMA-7B"),
             BackboneSpec("13b", "huggyllama/llama-13b", _CLIP_L, _llama(5120, 13824, 40, 40), None, "LLaMA-13B"),
-            BackboneSpec("slice", None, None, _llama(4096, 11008, 4, 32), None, "slice of LLaMA-7B", part_of="7b"),
+            BackboneSpec(
+                "slice", None, None, _llama(4096, 11008, 4, 32), None, "slice of LLaMA-7B", part_of="7b", like="7b"
+            ),
             BackboneSpec("bench", None, None, _llama(512, 1536, 8, 8), _BENCH_CLIP, "bench"),
         )
     }
@@ -80,7 +92,8 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
 
     Args:
         model: a preset.
-        llm: id or folder that replaces the preset's language model.
+        llm: id or folder that replaces the preset's language model. One that is called like it is taken for a copy of
+            it, and the preset keeps its name; what it holds is in the record by its hash.
         clip: `NAME[:WEIGHTS]` that replaces the preset's vision tower.
 
     Raises:
@@ -90,9 +103,23 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
         near = difflib.get_close_matches(model, PRESETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}; any other model goes by --llm"
         raise UserError(f"--model {model}: no such preset; {hint}")
-    spec = PRESETS[model]
+    spec = preset = PRESETS[model]
+    real = preset.llm is not None and not preset.shipped
+    parts = [preset.name]
     if llm is not None:
-        spec = replace(spec, name="custom", llm=llm, llm_config=None, display=Path(llm).name, shipped=False)
-    if clip is not None:
-        spec = replace(spec, name="custom", clip=clip, clip_config=None, shipped=False)
-    return spec
+        copy = real and Path(llm).name == Path(str(preset.llm)).name
+        parts = parts if copy else [Path(llm).name]
+        display = preset.display if copy else Path(llm).name
+        spec = replace(spec, llm=llm, llm_config=None, display=display, shipped=False)
+    if clip is not None and clip != preset.clip:
+        parts.append(Path(clip.removeprefix("local-dir:")).name)
+        spec = replace(spec, clip=clip, clip_config=None, shipped=False)
+    if parts == [preset.name]:
+        return spec
+    return replace(spec, name=_name(parts), like=preset.name if real else PUBLISHED)
+
+
+def _name(parts: Sequence[str]) -> str:
+    """One harmless path component that no preset is called by."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", "-".join(parts)).strip(".-") or "unnamed"
+    return f"{name}-custom" if name in PRESETS else name

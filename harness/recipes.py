@@ -128,8 +128,6 @@ _METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dehvf", "bench"): {"memory_length": 80},
     ("memvp", "bench"): {"memory_length": 80},
 }
-_LIKE = {"slice": "7b", "custom": "7b"}
-"""Models without entries of their own, and the model whose recipe they take."""
 
 
 def method_config(name: str, model: str, variant: str | None = None) -> dict[str, Any]:
@@ -137,13 +135,13 @@ def method_config(name: str, model: str, variant: str | None = None) -> dict[str
 
     Args:
         name: registry name of the method.
-        model: preset name, or `custom`.
+        model: preset whose recipe is taken.
         variant: an ablation, from the method's `ablations`; None for the method itself.
 
     Raises:
         UserError: the method has no such ablation.
     """
-    fields = dict(_METHOD.get((name, _LIKE.get(model, model)), {}))
+    fields = dict(_METHOD.get((name, model), {}))
     if variant is not None:
         from methods import get_method
 
@@ -162,7 +160,6 @@ def recipe_class(task: str) -> type[TrainRecipe]:
 
 def train_recipe(name: str, model: str, task: str) -> TrainRecipe:
     """Training settings of a method on a model and task."""
-    model = _LIKE.get(model, model)
     return recipe_class(task)(**{**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((name, model), {})})
 
 

@@ -110,7 +110,7 @@ class Record(Section):
     label: Name = Field(default_factory=lambda data: default_label(data["method"], data["variant"]))
     """Short name used for the folder."""
     model: str = Field(min_length=1)
-    """Preset (`tiny`, `7b`, `13b`) or the LLM's id."""
+    """Preset (`tiny`, `7b`, `13b`), or the names of the parts that stood in its place."""
     task: Name
     """`scienceqa` or `coco`."""
     seed: int

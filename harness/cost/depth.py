@@ -36,6 +36,7 @@ def with_layers(spec: BackboneSpec, layers: int) -> BackboneSpec:
         display=f"{spec.display}, {layers} layers",
         shipped=False,
         part_of=spec.part_of or spec.name,
+        like=spec.recipe,
     )
 
 

@@ -77,7 +77,7 @@ def attach_on_meta(
     """
     method_class = get_method(name)
     known = method_class.Config.model_fields
-    fields = method_config(name, spec.name, variant) | {k: v for k, v in (settings or {}).items() if k in known}
+    fields = method_config(name, spec.recipe, variant) | {k: v for k, v in (settings or {}).items() if k in known}
     pristine = pristine or meta_backbone(spec)
     backbone = replace(pristine, llm=deepcopy(pristine.llm), vision=deepcopy(pristine.vision))
     if num_patches is not None:

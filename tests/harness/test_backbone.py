@@ -138,9 +138,31 @@ def test_fingerprint_tells_dtypes_apart() -> None:
 # Folders
 
 
+@pytest.mark.parametrize(
+    ("model", "llm", "clip", "name", "recipe"),
+    [
+        ("13b", None, None, "13b", "13b"),
+        ("13b", "/weights/llama-13b", None, "13b", "13b"),
+        ("13b", "/weights/vicuna-13b", None, "vicuna-13b", "13b"),
+        ("7b", "lmsys/vicuna-7b", "ViT-B-32:openai", "vicuna-7b-ViT-B-32-openai", "7b"),
+        ("7b", None, "ViT-B-32:openai", "7b-ViT-B-32-openai", "7b"),
+        ("tiny", "lmsys/vicuna-7b", None, "vicuna-7b", "7b"),
+        ("tiny", "/elsewhere/llm", None, "llm", "7b"),
+        ("7b", "/weights/tiny", None, "tiny-custom", "7b"),
+        ("7b", "/weights/..", None, "unnamed", "7b"),
+    ],
+)
+def test_other_parts_name_the_model_and_keep_the_recipe(
+    model: str, llm: str | None, clip: str | None, name: str, recipe: str
+) -> None:
+    spec = resolve_spec(model, llm, clip)
+    assert (spec.name, spec.recipe) == (name, recipe)
+    assert spec.llm == (llm or PRESETS[model].llm) and spec.clip == (clip or PRESETS[model].clip)
+
+
 def test_a_folder_loads_what_was_saved(spec: BackboneSpec, small_llm: Path, small_clip: Path) -> None:
     backbone = load_backbone(spec)
-    assert (spec.name, spec.display, backbone.weights) == ("custom", "small-llm", "pretrained")
+    assert (spec.name, spec.display, backbone.weights) == ("small-llm-small-clip", "small-llm", "pretrained")
     saved = LlamaForCausalLM.from_pretrained(small_llm)
     torch.testing.assert_close(logits(backbone), saved(input_ids=torch.arange(5)[None]).logits)
     weights = load_file(small_clip / "open_clip_model.safetensors")
@@ -337,7 +359,11 @@ def test_a_config_that_is_not_here_and_no_hub(offline: None) -> None:
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
 def test_too_little_memory(weights: str, spec: BackboneSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "free_memory", lambda device: 1000)
-    refuses(r"--model custom: the weights need .*GiB as float32 and cpu has .*--dtype bfloat16", spec, weights=weights)
+    refuses(
+        r"--model small-llm-small-clip: the weights need .*GiB as float32 and cpu has .*--dtype bfloat16",
+        spec,
+        weights=weights,
+    )
 
 
 def test_the_meta_device_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_pat
     results = tmp_path / "results"
     (before,) = read_records(results)
     assert (before.seed, before.status) == (0, "completed")
-    assert call("table", "--results", results, "--model", "custom").code == 0
+    assert call("table", "--results", results, "--model", "small-llm-small-clip").code == 0
     done = call(*arguments)
     assert done.code == 0
     assert "seed 0: recorded already" in done.out and "seed 1: training" in done.out
@@ -196,9 +196,11 @@ def test_random_weights_have_no_accuracy(call: Run, base: list[str], tmp_path: P
     for metric in record.metrics.values():
         assert (metric.value, metric.stderr, metric.reason) == (None, None, "random weights have no accuracy")
     assert not predictions_path(record_path(record, results)).exists()
-    table = call("table", "--results", results, "--format", "json", "--model", "custom")
+    table = call("table", "--results", results, "--format", "json", "--model", "small-llm-small-clip")
     assert all(cell["value"] is None for row in json.loads(table.out) for cell in row["metrics"].values())
-    assert "1 run left out: random weights" in call("table", "--results", results, "--model", "custom").out
+    assert (
+        "1 run left out: random weights" in call("table", "--results", results, "--model", "small-llm-small-clip").out
+    )
 
 
 def test_steps_are_the_same_for_methods_with_other_batches(call: Run, base: list[str], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from harness.presets import PRESETS
 from harness.recipes import DEFAULT_METHODS, REFERENCES, TrainRecipe, apply_overrides, method_config, train_recipe
 from methods import get_method, registry
 
-MODELS = ("tiny", "7b", "13b", "slice", "bench", "custom")
+MODELS = ("tiny", "7b", "13b", "bench", "no-preset")
 
 
 def spec(model: str) -> Any:

@@ -108,7 +108,9 @@ def test_from_the_data_to_table_3(
     # What is slow is not in the record, but can be had from what lies beside it.
     scores = score_coco_files(predictions, predictions, metrics=(*RUN_METRICS, "ROUGE-L"))
     assert scores["CIDEr"]["value"] == record.metrics["CIDEr"].value and scores["ROUGE-L"]["n"] == 22
-    status, out = call(monkeypatch, capsys, "table", "--table", 3, "--model", "custom", "--format", "json", *results)
+    status, out = call(
+        monkeypatch, capsys, "table", "--table", 3, "--model", "small-llm-small-clip", "--format", "json", *results
+    )
     cells = {row["method"]: row["metrics"] for row in json.loads(out)}
     assert cells["memvp"]["CIDEr"]["value"] == pytest.approx(record.metrics["CIDEr"].value)
     status, out = call(monkeypatch, capsys, *run, "--set", "max_length=8", "--force")
