@@ -4,10 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
-from harness.data.mini.build import NAME, record, sample_items
+from harness.data.mini.build import NAME, Item, file_text, record, sample_items
 from harness.data.problem import Problem, parse_problem
+from harness.errors import UserError
+from harness.metrics import listing
 from harness.paper import Column
 from harness.records import Record, predictions_path, record_path
 from harness.render import grid
@@ -30,12 +33,13 @@ the backbone, unless its adapters inside CLIP bring the place there. The last co
 def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
     """The rows of Table 1 on the small world, with a column for each category of picture question.
 
-    Empty where no record is of the small world; a row one of whose runs has no predictions saved has no values.
+    Empty where no record is of the small world as it is built today; a row without values where a run's predictions are
+    not saved.
 
     Raises:
-        UserError: predictions that cannot be read, or whose gold answers are not those of the small world.
+        UserError: predictions that cannot be read, that are not all there, or whose gold answers are others.
     """
-    mini = [run for run in records if run.data.name == NAME]
+    mini = [run for run in records if run.data.name == NAME and run.data.files.get("problems.json") == _world_sha256()]
     parts = []
     for model in sorted({run.model for run in mini}):
         board = leaderboard(mini, 1, model)
@@ -52,10 +56,21 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
 
 
 @cache
+def _items() -> list[Item]:
+    return sample_items(0)
+
+
+@cache
+def _world_sha256() -> str:
+    """Of its `problems.json`."""
+    return sha256(file_text({item.qid: record(item) for item in _items()}).encode()).hexdigest()
+
+
+@cache
 def _categories() -> Mapping[str, tuple[Problem, ...]]:
     """Column -> its problems of the test split."""
     found: dict[str, list[Problem]] = defaultdict(list)
-    for item in sample_items(0):
+    for item in _items():
         if item.split == "test" and item.kind.mode == "image":
             found[item.kind.category].append(parse_problem(item.qid, record(item), item.split, NAME))
     told = [problem for category, problems in found.items() if category != UNTOLD for problem in problems]
@@ -76,7 +91,9 @@ def _cells(runs: Iterable[Record], results_dir: Path) -> dict[str, Cell]:
         if not path.exists():
             return {name: Cell() for name in columns}
         answers = read_predictions(path, problems)
+        if absent := [qid for qid in problems if qid not in answers]:
+            raise UserError(f"{path}: no prediction for {listing(absent)}; make the run again with --force")
         for name, members in columns.items():
-            right = sum(answers.get(problem.qid) == problem.answer for problem in members)
+            right = sum(answers[problem.qid] == problem.answer for problem in members)
             values[name].append(100 * right / len(members))
     return {name: Cell(mean(values[name]), sample_std(values[name]), len(members)) for name, members in columns.items()}

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
@@ -26,6 +25,9 @@ _PROBLEMS_NOTE = """\
 """
 
 
+_AGAIN = "make the run again with --force"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two methods on one model and task.
@@ -37,6 +39,7 @@ class Comparison:
         means: metric -> mean over these seeds, of `a` and of `b`.
         metrics: metric -> paired test over these seeds.
         problems: seed -> McNemar's test over the problems; empty where the task has no right answers.
+        notes: what was left out of the records, and why.
     """
 
     a: str
@@ -47,6 +50,7 @@ class Comparison:
     means: Mapping[str, tuple[float, float]]
     metrics: Mapping[str, PairedTest]
     problems: Mapping[int, PairedTest]
+    notes: tuple[str, ...]
 
 
 def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Comparison:
@@ -62,8 +66,8 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Compari
         UserError: a label without a record that may stand in a table, no seed in common, or bad predictions.
     """
     table = _table_of(task)
-    groups = select([run for run in read_records(results_dir) if run.model == model], table, layout(table)).groups
-    runs = {group[0].label: {run.seed: run for run in group} for group in groups.values()}
+    chosen = select([run for run in read_records(results_dir) if run.model == model], table, layout(table))
+    runs = {group[0].label: {run.seed: run for run in group} for group in chosen.groups.values()}
     ours, theirs = (_runs_of(label, runs, model, task) for label in (a, b))
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     if not seeds:
@@ -76,9 +80,14 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Compari
         if len(left) == len(right) == len(seeds):
             means[column.key] = (mean(list(left.values())), mean(list(right.values())))
             tests[column.key] = paired_seeds(left, right)
-    answers = {seed: (_right(ours[seed], results_dir), _right(theirs[seed], results_dir)) for seed in seeds}
-    problems = {seed: mcnemar(left, right) for seed, (left, right) in answers.items() if left and right}
-    return Comparison(a, b, model, task, seeds, means, tests, problems)
+    problems = {}
+    for seed in seeds:
+        answered, opposed = _right(ours[seed], results_dir), _right(theirs[seed], results_dir)
+        if answered and opposed:
+            if answered.keys() != opposed.keys():
+                raise UserError(f"{a}, {b}: seed {seed}: the saved predictions are not of the same problems; {_AGAIN}")
+            problems[seed] = mcnemar(answered, opposed)
+    return Comparison(a, b, model, task, seeds, means, tests, problems, tuple(chosen.notes))
 
 
 def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, format: str) -> str:
@@ -94,7 +103,8 @@ def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, forma
         rows = [(str(seed), *_shown(test)) for seed, test in found.problems.items()]
         text.append(_grid(rows, "Seed", "Difference", "p", "Problems"))
     notes = _NOTE.format(a=a, b=b, seeds=", ".join(map(str, found.seeds)))
-    return "\n\n".join([*text, notes + (_PROBLEMS_NOTE if found.problems else "")])
+    notes += _PROBLEMS_NOTE if found.problems else ""
+    return "\n\n".join([*text, notes + "".join(f"- {note}\n" for note in found.notes)])
 
 
 def _table_of(task: str) -> int:
@@ -124,11 +134,19 @@ def _value(run: Record, column: str) -> float | None:
 def _right(run: Record, results_dir: Path) -> dict[str, bool]:
     """Problem -> answered right; empty where no predictions are saved or the task has no right answers."""
     path = predictions_path(record_path(run, results_dir))
-    rows: Sequence[tuple[str, Any]] = parse_json_lines(path.read_bytes(), str(path)) if path.exists() else ()
-    for place, row in rows:
-        if not isinstance(row, dict):
-            raise UserError(f"{place}: expected a JSON object; make the run again with --force")
-    return {str(row["qid"]): row["choice"] == row["gold"] for _, row in rows if {"qid", "choice", "gold"} <= row.keys()}
+    if "Avg" not in run.metrics or not path.exists():
+        return {}
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
+    right: dict[str, bool] = {}
+    for place, row in parse_json_lines(content, str(path)):
+        whole = isinstance(row, dict) and isinstance(row.get("qid"), str) and {"choice", "gold"} <= row.keys()
+        if not whole or row["qid"] in right:
+            raise UserError(f"{place}: expected a record with 'qid', 'choice' and 'gold', each qid once; {_AGAIN}")
+        right[row["qid"]] = row["choice"] == row["gold"]
+    return right
 
 
 def _shown(test: PairedTest) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from harness.paper import Layout, load_paper, paper_models
+from harness.paper import Layout, layout, load_paper, paper_models
 from harness.records import Record
 
 T = TypeVar("T", bound=Hashable)
@@ -34,7 +34,16 @@ _SETTINGS: Mapping[str, Callable[[Record], tuple[object, ...]]] = {
 }
 
 
-def select(records: Iterable[Record], table: int, layout: Layout) -> Selection:
+def by_setting(records: Sequence[Record], table: int) -> list[list[Record]]:
+    """The records of one model in parts that one table can show: a measurement of cost for each of its settings."""
+    plan = layout(table)
+    if plan.setting != "device":
+        return [list(records)]
+    ours = [record for record in records if record.kind in plan.kinds]
+    return list(_by(ours, _SETTINGS[plan.setting]).values())
+
+
+def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
     """The records that enter one table, grouped by row.
 
     Left out, with a note: failed and interrupted runs, runs on part of the data (--limit), random weights
@@ -46,27 +55,27 @@ def select(records: Iterable[Record], table: int, layout: Layout) -> Selection:
     left_out: Counter[str] = Counter()
     usable: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        if record.task != layout.task or record.kind not in layout.kinds:
+        if record.task != plan.task or record.kind not in plan.kinds:
             continue
-        if reason := _refusal(record, table, layout):
+        if reason := _refusal(record, table, plan):
             left_out[reason] += 1
         else:
             usable[record.model].append(record)
     for model, runs in usable.items():
-        kept = _one_setting(runs, _SETTINGS[layout.setting], left_out)
+        kept = _one_setting(runs, _SETTINGS[plan.setting], left_out)
         for (method, variant), row in _by(kept, lambda r: (r.method, r.variant)).items():
             group = _one_configuration(row, left_out)
             selection.groups[method, variant, model] = _one_run_a_seed(group, left_out)
     selection.notes += [f"{_runs(count)} left out: {reason}." for reason, count in sorted(left_out.items())]
     kept = [record for group in selection.groups.values() for record in group]
-    selection.notes += [] if layout.random_weights else _other_data(kept)
+    selection.notes += [] if plan.random_weights else _other_data(kept)
     selection.notes += _remarks(kept)
     return selection
 
 
-def _refusal(record: Record, table: int, layout: Layout) -> str | None:
+def _refusal(record: Record, table: int, plan: Layout) -> str | None:
     """Why a record may not enter the table; None if it may."""
-    accuracy = not layout.random_weights
+    accuracy = not plan.random_weights
     loaded = record.speed is not None and record.speed.loaded
     reasons = {
         record.status: record.status != "completed",

@@ -58,7 +58,8 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
 
     found = measure(plan, tell)
     records = make_records(plan, found)
-    write_records(records, options.results)
+    if refused := write_records(records, options.results):
+        console.print(f"{len(refused)} records of a quiet machine stay in {options.results}", highlight=False)
     if options.profile is not None:
         operators = {phase: profile_json(rows) for phase, rows in found.profiles.items()}
         about = {key: value for key, value in report_json(records).items() if key != "rows"}

@@ -17,6 +17,7 @@ from harness.cost.contestants import Contestant, build_contestants
 from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
+from harness.cost.memory import peak_of
 from harness.cost.meta import meta_backbone
 from harness.cost.profile import OperatorTime, profile_steps
 from harness.cost.share import share_backbone
@@ -26,7 +27,7 @@ from harness.paper import layout
 from harness.plan import Overrides, RunPlan, plan_runs
 from harness.presets import BackboneSpec
 from harness.runner import Machine, attach
-from harness.sections import Implementation, Timing
+from harness.sections import Implementation, PeakMemory, Timing
 from methods.cost import Costed
 
 TABLE = 2
@@ -143,7 +144,7 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
             contestant.model.llm.model.compile()
     meter = EnergyMeter(machine.device)
     try:
-        samples = {phase: _phase(phase, plan, contestants, doubled, meter, on_round) for phase in PHASES}
+        phases = {phase: _phase(phase, plan, contestants, doubled, meter, on_round) for phase in PHASES}
     except ValueError as error:
         raise UserError(f"--text-length {plan.work.text_length}: {error}") from error
     except torch.cuda.OutOfMemoryError as error:
@@ -151,10 +152,10 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
         raise UserError(f"out of GPU memory: {reason}; give a smaller --train-batch or --eval-batch") from error
     peak = matmul_peak(machine.device) if machine.device.type == "cuda" else None
     flops = _flops(plan) if peak else {}
-    timed = [sample for runs in samples.values() for found in runs.values() for sample in found]
+    timed = [sample for found, _ in phases.values() for samples in found.values() for sample in samples]
     share = sum(sample.cpu_s for sample in timed) / sum(sample.seconds for sample in timed)
     timings = {
-        key: {phase: _timing(key, phase, samples[phase], backbone.num_layers, plan, flops, peak) for phase in PHASES}
+        key: {phase: _timing(key, phase, *phases[phase], backbone.num_layers, plan, flops, peak) for phase in PHASES}
         for key in ((contestant.method, contestant.implementation) for contestant in contestants)
     }
     threads, on_gpu = torch.get_num_threads(), machine.device.type == "cuda"
@@ -190,8 +191,8 @@ def _phase(
     doubled: Sequence[Contestant],
     meter: EnergyMeter,
     on_round: Callable[[Phase, int], None],
-) -> dict[Key, list[Sample]]:
-    """Samples by method, implementation and how often the decoder layers are repeated."""
+) -> tuple[dict[Key, list[Sample]], dict[Key, PeakMemory]]:
+    """Samples and peaks by method, implementation and how often the decoder layers are repeated."""
     steps = {}
     for repeat, group in ((1, contestants), (2, doubled)):
         for one in group:
@@ -199,7 +200,8 @@ def _phase(
             steps[one.method, one.implementation, repeat] = one.step(phase, plan.work)
     gc.collect()
     device = plan.machine.device
-    return interleave(steps, plan.steps, WARMUP_ROUNDS, device, meter, lambda done: on_round(phase, done))
+    samples = interleave(steps, plan.steps, WARMUP_ROUNDS, device, meter, lambda done: on_round(phase, done))
+    return samples, {key: peak_of(step, device) for key, step in steps.items() if key[2] == 1}
 
 
 def _profile(phase: Phase, plan: SpeedPlan, contestants: Sequence[Contestant]) -> Mapping[str, Sequence[OperatorTime]]:
@@ -229,6 +231,7 @@ def _timing(
     key: tuple[str, Implementation],
     phase: Phase,
     samples: Mapping[Key, Sequence[Sample]],
+    peaks: Mapping[Key, PeakMemory],
     layers: int,
     plan: SpeedPlan,
     flops: Mapping[tuple[str, Phase], int],
@@ -243,8 +246,7 @@ def _timing(
     # The prompt gives the first token; every later one is fed back.
     tokens = batch * (work.text_length + (work.new_tokens - 1 if phase == "inference" else 0))
     joules = [sample.joules for sample in ours if sample.joules is not None]
-    peaks = [sample.peak.cuda_allocated or sample.peak.rss or 0 for sample in ours]
-    reserved = [sample.peak.cuda_reserved for sample in ours if sample.peak.cuda_reserved is not None]
+    peak = peaks[*key, 1]
     counted = flops.get((key[0], phase)) if key[1] == "shipped" else None
     return Timing(
         median_s=seconds.median,
@@ -254,8 +256,8 @@ def _timing(
         ratio=None if baseline is None else paired_ratio(ours, baseline),
         tokens_per_s=tokens / seconds.median,
         images_per_s=batch / seconds.median,
-        peak_memory_bytes=max(peaks) or None,
-        peak_reserved_bytes=max(reserved) if reserved else None,
+        peak_memory_bytes=peak.cuda_allocated or peak.rss,
+        peak_reserved_bytes=peak.cuda_reserved,
         layer_s=guess.layer_s if guess else None,
         whole_s=guess.whole_s if guess else None,
         joules=median(joules) if joules else None,

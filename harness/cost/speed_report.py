@@ -25,6 +25,7 @@ from harness.records import (
     Timing,
     collect_environment,
     collect_git,
+    find_record,
     spec_hash,
     write_record,
 )
@@ -39,10 +40,24 @@ def make_records(plan: SpeedPlan, found: Measurement) -> list[Record]:
     return [_record(contestant, plan, found, info) for contestant in found.contestants]
 
 
-def write_records(records: Sequence[Record], results_dir: Path) -> None:
-    """Write them all; each replaces the record of an equal measurement on equal hardware."""
+def write_records(records: Sequence[Record], results_dir: Path) -> list[Record]:
+    """Write the records; each replaces that of an equal measurement on equal hardware.
+
+    Returns:
+        Those that were not written: made on a loaded machine, where one of a quiet machine is there.
+    """
+    refused = []
     for record in records:
-        write_record(record, results_dir)
+        before = find_record(results_dir, record.spec_hash)
+        if _is_loaded(record) and before is not None and not _is_loaded(before):
+            refused.append(record)
+        else:
+            write_record(record, results_dir)
+    return refused
+
+
+def _is_loaded(record: Record) -> bool:
+    return record.speed is not None and record.speed.loaded
 
 
 def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: BackboneInfo) -> Record:

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from harness.cost.energy import EnergyMeter
-from harness.cost.memory import read_peak, reset_peak
-from harness.sections import PeakMemory, Spread
+from harness.sections import Spread
 
 K = TypeVar("K")
 
@@ -22,13 +21,11 @@ class Sample:
     Attributes:
         seconds: wall-clock time, the device synchronised before and after.
         cpu_s: CPU time that the process spent in it, over all its threads.
-        peak: peak memory while it ran, with everything that was there before it.
         joules: energy the GPU took; None where it does not tell.
     """
 
     seconds: float
     cpu_s: float
-    peak: PeakMemory
     joules: float | None
 
 
@@ -65,14 +62,13 @@ def interleave(
 
 def time_step(step: Callable[[], None], device: torch.device, meter: EnergyMeter) -> Sample:
     """Run and time one step."""
-    reset_peak(device)
     synchronize(device)
     joules, cpu, begun = meter.joules(), time.process_time(), time.perf_counter()
     step()
     synchronize(device)
     seconds, cpu_s, after = time.perf_counter() - begun, time.process_time() - cpu, meter.joules()
     taken = None if joules is None or after is None else after - joules
-    return Sample(seconds, cpu_s, read_peak(device), taken)
+    return Sample(seconds, cpu_s, taken)
 
 
 def synchronize(device: torch.device) -> None:

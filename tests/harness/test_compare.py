@@ -71,3 +71,28 @@ def test_as_json(results):
 def test_what_cannot_be_compared_is_said(results, labels, task, message):
     with pytest.raises(UserError, match=message):
         compare(results, *labels, "tiny", task)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"qid": "1", "choice": 0, "gold": 1}\n', "seed 1: the saved predictions are not of the same problems"),
+        (
+            '{"qid": "1", "choice": 0}\n',
+            r"predictions.jsonl, line 1: expected a record with 'qid', 'choice' and 'gold'",
+        ),
+        ('{"qid": "1", "choice": 0, "gold": 1}\n' * 2, r"predictions.jsonl, line 2: .* each qid once"),
+        ("[1]\n", "line 1: expected a record"),
+        ("{", "line 1: not valid JSON"),
+    ],
+)
+def test_predictions_that_do_not_hold_are_refused(results, lines, message):
+    (path,) = (results / "records" / "scienceqa" / "tiny" / "memvp").glob("seed1-*.predictions.jsonl")
+    path.write_text(lines, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        compare(results, "dehvf", "memvp", "tiny", "scienceqa")
+
+
+def test_what_was_left_out_is_said(results):
+    save(results, "dehvf", 9, 1.0, status="failed")
+    assert "1 run left out: failed." in compare_text(results, "dehvf", "memvp", "tiny", "scienceqa", "markdown")

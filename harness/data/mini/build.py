@@ -135,9 +135,14 @@ def build_mini(root: Path, seed: int = 0, sizes: tuple[int, int, int] = SIZES) -
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "image.png").write_bytes(png(item.draft.scene))
         for name, content in files.items():
-            (root / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            (root / name).write_text(file_text(content), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{root}: cannot write the mini data set ({error}); choose another folder") from error
+
+
+def file_text(content: Any) -> str:
+    """A file of the set as it is written."""
+    return json.dumps(content, indent=1) + "\n"
 
 
 def png(scene: Scene) -> bytes:

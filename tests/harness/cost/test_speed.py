@@ -14,13 +14,15 @@ from harness.cost.contestants import build_contestants, random_batch
 from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Workload
+from harness.cost.memory import peak_of
 from harness.cost.speed import is_loaded, measure, plan_speed
 from harness.cost.speed_report import make_records, report_text, write_records
 from harness.cost.stopwatch import Sample, interleave, paired_ratio, spread
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
 from harness.presets import resolve_spec
-from harness.records import PeakMemory, read_records
+from harness.readme import results_readme
+from harness.records import read_records
 from harness.runner import Machine
 from harness.tables import leaderboard
 from methods import registry
@@ -49,7 +51,7 @@ def records(measured):
 
 
 def sample(seconds):
-    return Sample(seconds, 0.0, PeakMemory(), None)
+    return Sample(seconds, 0.0, None)
 
 
 # The stopwatch
@@ -203,17 +205,48 @@ def test_json_has_the_agreed_form(records):
         report_text(records, "xml")
 
 
-def test_text_warns_of_a_loaded_machine(records):
-    def with_load(loaded):
-        return [one.model_copy(update={"speed": one.speed.model_copy(update={"loaded": loaded})}) for one in records]
+def with_load(records, loaded):
+    return [one.model_copy(update={"speed": one.speed.model_copy(update={"loaded": loaded})}) for one in records]
 
-    assert "enter no table" in report_text(with_load(True), "markdown")
-    assert "enter no table" not in report_text(with_load(False), "markdown")
-    assert "| DEHVF" in report_text(with_load(False), "markdown")
+
+def test_text_warns_of_a_loaded_machine(records):
+    assert "enter no table" in report_text(with_load(records, True), "markdown")
+    assert "enter no table" not in report_text(with_load(records, False), "markdown")
+    assert "| DEHVF" in report_text(with_load(records, False), "markdown")
+
+
+def test_a_loaded_machine_replaces_no_record_of_a_quiet_one(records, tmp_path):
+    loaded, quiet = (with_load(records, state) for state in (True, False))
+    assert not write_records(loaded, tmp_path) and not write_records(quiet, tmp_path)
+    assert write_records(loaded, tmp_path) == loaded
+    assert not any(one.speed.loaded for one in read_records(tmp_path))
+
+
+def test_the_page_of_results_has_a_board_for_each_setting(records):
+    def longer(one):
+        setting = one.speed.setting.model_copy(update={"text_length": 32})
+        changes = {"speed": one.speed.model_copy(update={"setting": setting}), "spec_hash": one.spec_hash[::-1]}
+        return one.model_copy(update=changes)
+
+    quiet = with_load(records, False)
+    page = results_readme([*quiet, *map(longer, quiet)])
+    assert page.count("### tiny: table 2") == 2
+    assert "tiny: text 16, batch 2 and 2, 2 new tokens" in page and "tiny: text 32, batch 2 and 2" in page
+    assert "left out" not in page.partition("## Fields of a record")[0]
+
+
+def test_the_peak_of_a_step_is_its_own():
+    def hold(megabytes):
+        torch.ones(megabytes * 2**18).sum()
+
+    small, large, again = (peak_of(lambda size=size: hold(size), CPU).rss for size in (8, 256, 8))
+    if small is not None:
+        assert large - small > 200 * 2**20
+        assert abs(again - small) < 100 * 2**20
 
 
 def test_table_2_takes_the_shipped_forms_and_the_paired_ratios(records):
-    quiet = [one.model_copy(update={"speed": one.speed.model_copy(update={"loaded": False})}) for one in records]
+    quiet = with_load(records, False)
     board = leaderboard(quiet, 2, "tiny")
     rows = {row.method: row for row in board.rows}
     assert {row.variant for row in board.rows} == {None} and set(METHODS) <= rows.keys()
