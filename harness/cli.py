@@ -233,7 +233,7 @@ def readme(results: Results = Path("results")) -> None:
 
 @app.command(epilog=_epilog("python -m harness pretrain --out my-tiny"))
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder for the weights; nothing in it may be there yet.")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights; files in it are replaced.")] = Path("runs/tiny"),
     seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
 ) -> None:
     """Make the tiny backbone from scratch, as the shipped one was made."""

@@ -2,6 +2,7 @@
 
 import gc
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,10 +124,11 @@ class Runner:
         """Make the run and write its record, predictions and adapter.
 
         Returns:
-            The record, whose status says whether training failed.
+            The record, whose status says whether the run failed; the traceback of a failure nobody foresaw is printed.
 
         Raises:
             KeyboardInterrupt: after the record of the interrupted run is written.
+            UserError: the run cannot be made as it was asked for.
         """
         self.backbone_info()  # now: beside the trained one a second backbone might not fit
         outcome, ending = Outcome(self.data_s), Ending()
@@ -142,6 +144,12 @@ class Runner:
         except KeyboardInterrupt:
             self._write(plan, outcome, Ending("interrupted", "interrupted by the user"))
             raise
+        except UserError:
+            raise
+        except Exception as failure:
+            # A defect of one method, or too little memory for it, must not cost the others their runs.
+            traceback.print_exc()
+            ending = Ending("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")
         finally:
             # A wrapped backbone holds reference cycles; the next run loads its own.
             gc.collect()

@@ -6,7 +6,8 @@ Training and inference are timed one after the other; within a phase the contest
 
 import gc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -135,21 +136,20 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     torch.manual_seed(0)
     machine = plan.machine
-    backbone = load_backbone(plan.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
-    contestants = build_contestants(backbone, plan.plans)
-    whole = whole_layers(plan.spec)
-    doubled = build_contestants(share_backbone(backbone, repeat=2), plan.plans) if whole else []
+    with _too_little_memory():
+        backbone = load_backbone(plan.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
+        contestants = build_contestants(backbone, plan.plans)
+        whole = whole_layers(plan.spec)
+        doubled = build_contestants(share_backbone(backbone, repeat=2), plan.plans) if whole else []
     if plan.compiled:
         for contestant in (*contestants, *doubled):
             contestant.model.llm.model.compile()
     meter = EnergyMeter(machine.device)
     try:
-        phases = {phase: _phase(phase, plan, contestants, doubled, meter, on_round) for phase in PHASES}
+        with _too_little_memory():
+            phases = {phase: _phase(phase, plan, contestants, doubled, meter, on_round) for phase in PHASES}
     except ValueError as error:
         raise UserError(f"--text-length {plan.work.text_length}: {error}") from error
-    except torch.cuda.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"out of GPU memory: {reason}; give a smaller --train-batch or --eval-batch") from error
     peak = matmul_peak(machine.device) if machine.device.type == "cuda" else None
     flops = _flops(plan) if peak else {}
     timed = [sample for found, _ in phases.values() for samples in found.values() for sample in samples]
@@ -163,6 +163,18 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
     mhz = meter.clock_mhz()
     profiles = {phase: _profile(phase, plan, contestants) for phase in PHASES} if plan.profiled else {}
     return Measurement(backbone, contestants, timings, load_average, share, loaded, mhz, peak, profiles)
+
+
+@contextmanager
+def _too_little_memory() -> Iterator[None]:
+    """What the allocators of the GPU and of the host raise, as a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"out of memory: {reason}; give a smaller --train-batch, --eval-batch or --layers") from error
 
 
 def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores: int, *, on_gpu: bool) -> bool:

@@ -128,6 +128,22 @@ def test_a_failure_leaves_no_answers_of_an_earlier_run(
     assert not [name for name in files(tmp_path / "results") if name.endswith(".jsonl")]
 
 
+def test_a_defect_of_one_method_is_recorded_and_the_others_go_on(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memvp = get_method("memvp")
+
+    def break_down(*args: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nand more")
+
+    monkeypatch.setattr(memvp, "build_sequence", break_down)
+    done = call(*base, "--methods", "memvp,dehvf")
+    assert done.code == 1 and "Traceback" in done.err and "in break_down" in done.err
+    status = {r.label: (r.status, r.error) for r in read_records(tmp_path / "results")}
+    error = "RuntimeError: DefaultCPUAllocator: can't allocate memory"
+    assert status == {"dehvf": ("completed", None), "memvp": ("failed", error)}
+
+
 def test_an_interrupted_run_is_recorded_and_made_later(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,11 @@ def test_wrong_options_are_user_errors():
         plan(layers=2, machine=replace(MACHINE, weights="pretrained"))
 
 
+def test_too_little_memory_is_one_line():
+    with pytest.raises(UserError, match="^out of memory: .*give a smaller --train-batch"):
+        measure(plan(("memvp",), work=replace(WORK, train_batch=10**12)))
+
+
 def test_another_depth_is_another_model():
     spec = resolve_spec("7b")
     assert with_layers(spec, 32) is spec
