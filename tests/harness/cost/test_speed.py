@@ -166,7 +166,7 @@ def test_wrong_options_are_user_errors():
 
 
 def test_too_little_memory_is_one_line():
-    with pytest.raises(UserError, match="^out of memory: .*give a smaller --train-batch"):
+    with pytest.raises(UserError, match=r"^out of memory: .*give a smaller --train-batch"):
         measure(plan(("memvp",), work=replace(WORK, train_batch=10**12)))
 
 
