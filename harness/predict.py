@@ -133,18 +133,25 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
         saved = checkpoint.load_adapter(folder)
         extra = _Saved.model_validate(saved.extra)
         recipe = recipe_class(extra.task)(**extra.train)
-        method_class = get_method(saved.method)
+        method_class = _method_class(folder, saved.method)
         config = method_class.Config(**saved.config)
         backbone = _backbone(folder, extra.backbone, device)
         method = method_class(backbone, config).to(backbone.device)
         checkpoint.load_adapter_state(folder, method)
     except ValidationError as error:
         raise UserError(f"{folder / checkpoint.CONFIG_FILE}: {first_error(error)}") from error
-    except UnknownMethodError as error:
-        raise UserError(f"{folder / checkpoint.CONFIG_FILE}: method: {error}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
     return LoadedAdapter(TunedModel(backbone, method).eval(), extra.task, recipe)
+
+
+def _method_class(folder: Path, name: str) -> Any:
+    try:
+        return get_method(name)
+    except UnknownMethodError as error:
+        raise UserError(f"{folder / checkpoint.CONFIG_FILE}: method: {error}") from error
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{folder}: method {name}: {error}; repair the package that registers it") from error
 
 
 def _backbone(folder: Path, saved: _SavedBackbone, device: str) -> Backbone:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> Ba
     Raises:
         UserError: no such preset.
     """
-    if llm is None and model not in PRESETS and "/" in model:
+    if llm is None and model not in PRESETS and ("/" in model or Path(model).is_dir()):
         model, llm = _CLIP_OF, model
     return resolve_spec(model, llm, clip)
 

@@ -123,6 +123,15 @@ def test_adapters_that_do_not_fit(answering: Trained, tmp_path: Path, changes: d
         load_adapter(_change(answering.folder, tmp_path / "copy", **changes))
 
 
+def test_an_adapter_whose_method_cannot_be_imported(answering: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError("no such")
+
+    monkeypatch.setattr("harness.predict.get_method", broken)
+    with pytest.raises(UserError, match=r"method \w+: no such; repair the package that registers it"):
+        load_adapter(answering.folder)
+
+
 def test_there_must_be_an_adapter(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="saved adapter"):
         load_adapter(tmp_path)

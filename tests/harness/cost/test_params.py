@@ -152,3 +152,9 @@ def test_mistakes_of_the_user_are_named():
         params_text(["memvp"], "7b", format="csv")
     with pytest.raises(UserError, match="--model 8b"):
         parameter_table(["memvp"], "8b")
+
+
+def test_a_folder_is_counted_with_or_without_a_slash(small_llm, monkeypatch):
+    monkeypatch.chdir(small_llm.parent)
+    rows = [json.loads(params_text(("memvp",), model, "json")) for model in (str(small_llm), small_llm.name)]
+    assert rows[0][0]["trainable"] == rows[1][0]["trainable"] > 0
