@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import get_method, registry
@@ -202,6 +204,48 @@ def test_decoding_step_by_step_equals_the_full_forward(name: str, overrides: dic
         for column in range(10, 14):
             logits = model.step(batch.input_ids_BL[:, column], state)
             close(logits, after_prompt(model, cut(batch, column + 1)))
+
+
+@st.composite
+def cases(draw: Any) -> dict[str, Any]:
+    """Sizes of a model and a batch at which every method can be built with its default groups and strides."""
+    return {
+        "batch": (batch := draw(st.integers(2, 4))),
+        "length": draw(st.integers(8, 14)),
+        "has_image": [True, *draw(st.lists(st.booleans(), min_size=batch - 1, max_size=batch - 1))],
+        "order": draw(st.permutations(range(batch))),
+        "backbone": {
+            "num_layers": draw(st.sampled_from([4, 8])),
+            "hidden_size": draw(st.sampled_from([32, 48, 64])),
+            "num_kv_heads": draw(st.sampled_from([2, 4])),
+            "vision_layers": draw(st.sampled_from([4, 8])),
+            "vision_width": draw(st.sampled_from([24, 48])),
+            "image_size": draw(st.sampled_from([16, 24, 32])),
+        },
+    }
+
+
+@each_method
+@settings(max_examples=4, deadline=None)
+@given(case=cases())
+def test_at_any_size_order_images_decoding_and_gradients_hold(name: str, case: dict[str, Any]) -> None:
+    model = tuned_model(name, tiny_backbone(**case["backbone"]))
+    length, order, flags = case["length"], list(case["order"]), torch.tensor(case["has_image"])
+    batch = random_batch(model.backbone, case["batch"], length, padding="left", has_image=case["has_image"])
+    expected = after_prompt(model, batch)
+    close(after_prompt(model, rows(batch, order)), expected[order])
+    other = replace(batch, images_BCHW=torch.where(flags[:, None, None, None], batch.images_BCHW, 5.0))
+    close(after_prompt(model, other), expected)
+    with torch.no_grad():
+        _, state = model.prefill(cut(batch, length - 2))
+        for column in (length - 2, length - 1):
+            logits = model.step(batch.input_ids_BL[:, column], state)
+        close(logits, expected)
+    for training in (True, False, True):
+        model.train(training)
+        model.zero_grad()
+        model(batch).backward()
+        assert not dead(model)
 
 
 @each_variant

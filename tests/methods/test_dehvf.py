@@ -98,11 +98,14 @@ def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any])
     torch.testing.assert_close(visual["weights_BYSK"].sum(-1), ones)
 
 
-def test_with_one_feature_it_is_memvp() -> None:
-    batch = random_batch(tiny_backbone(), 4, 9, padding="left")
+@settings(max_examples=5, deadline=None)
+@given(case=cases())
+def test_with_one_feature_it_is_memvp(case: dict[str, Any]) -> None:
+    flags = [True, *case["has_image"]]
+    batch = random_batch(tiny_backbone(**case["backbone"]), 4, case["length"], padding="left", has_image=flags)
     results = []
-    for name, overrides in {"memvp": {}, "dehvf": {"fusion": "penultimate"}}.items():
-        model = tuned_model(name, **overrides)  # type: ignore[arg-type]
+    for name, overrides in {"memvp": {}, "dehvf": {**case["config"], "fusion": "penultimate"}}.items():
+        model = tuned_model(name, tiny_backbone(**case["backbone"]), **overrides)
         loss = model(batch)
         loss.backward()
         state = {key: value.detach() for key, value in model.method.named_parameters()}
