@@ -184,8 +184,7 @@ def test_broken_predictions(tmp_path, given, message):
 
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_published_logs(real_data: Path, name: str):
-    slow = os.environ.get("PEFT_VL_BENCH_SLOW") == "1"  # METEOR takes minutes on a busy core.
-    metrics = (*QUICK, "METEOR") if slow else tuple(set(QUICK) - {"ROUGE-L"})
+    metrics = (*QUICK, "METEOR")
     folder = real_data / "coco"
     want = json.loads((folder / "expected_scores.json").read_text())[f"predictions_{name}"]
     got = score_coco_files(
