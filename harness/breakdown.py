@@ -21,10 +21,10 @@ from harness.stats import mean, sample_std
 from harness.tables import leaderboard
 
 UNTOLD = "Maps"
-"""Category of the questions that ask where things are; the tiny CLIP's CLS tokens do not tell."""
+"""Category of the questions that ask where things are; the tiny CLIP's CLS tokens hardly tell."""
 _HEAD = f"""\
 Accuracy on the picture questions by category, mean ± sample standard deviation over seeds, from the runs' predictions.
-{UNTOLD} asks where things are. The tiny CLIP's CLS tokens do not tell that
+{UNTOLD} asks where things are. The tiny CLIP's CLS tokens hardly tell that
 ([model card](../harness/assets/tiny/README.md)): a method that reads nothing else of a picture loses these questions to
 the backbone, unless its adapters inside CLIP bring the place there. The last column is IMG without them.
 """
