@@ -81,6 +81,7 @@ def _describe(plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | 
     row: dict[str, Any] = {"run": plan.label, "seed": plan.seed, **plan.resolved()}
     if plan.is_oracle:
         return row
+    row["tuning"] = plan.recipe.tuning
     backbone = load_backbone(spec, weights="random", device="meta", dtype=machine.dtype)
     with torch.device("meta"):
         counts = count_parameters(backbone, attach(plan, backbone))

@@ -86,6 +86,7 @@ def make_record(
         variant=plan.variant,
         seed=plan.seed,
         config=plan.resolved(),
+        tuning=plan.recipe.tuning if trained else "",
         metrics=_metrics(evaluation, identity["backbone"]),
         parse_failures=None if evaluation is None else evaluation.failures,
         truncated=Truncated(train=outcome.train_truncated, eval=evaluation.truncated if evaluation else None),

@@ -50,9 +50,9 @@ class RunPlan:
         return self.method == ORACLE
 
     def resolved(self) -> dict[str, Any]:
-        """The config as it goes into the record, without the seed."""
+        """The config as it goes into the record: what can change the outcome, without the seed."""
         config = {} if self.config is None else self.config.model_dump(mode="json")
-        return {"method": config, "train": self.recipe.model_dump(mode="json")}
+        return {"method": config, "train": self.recipe.model_dump(mode="json", exclude={"tuning"})}
 
 
 @dataclass(frozen=True)

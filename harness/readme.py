@@ -35,7 +35,8 @@ python -m harness readme            # write this page
 
 
 _SEARCHED = """\
-Runs judged on the validation split, under `search/`; no table above takes them.
+Runs judged on the validation split, under `search/`; no table above takes them. In brackets the standard error over
+questions: differences within it say little.
 """
 
 

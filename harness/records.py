@@ -121,6 +121,8 @@ class Record(Section):
     """Resolved method config, recipe and data options; without the seed."""
     config_hash: str = Field(default_factory=lambda data: spec_hash(data["config"]))
     """Hash of `config`: runs that share it differ by seed only."""
+    tuning: str = ""
+    """Where the recipe's values come from, and what was searched; empty: nothing was trained."""
     data: Data
     """The data set."""
     backbone: BackboneInfo

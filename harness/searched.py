@@ -1,6 +1,6 @@
 """What was tried before a recipe was settled: runs judged on the validation split, kept under `results/search`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -8,17 +8,19 @@ from typing import Any
 from tabulate import tabulate
 
 from harness.paper import method_names
+from harness.presets import PRESETS
 from harness.recipes import method_config, train_recipe
 from harness.records import Record, read_records
 from methods import get_method
 
 FOLDER = "search"
+THE_RECIPE = "the recipe itself"
 _NOT_TRIED = frozenset({"eval_split", "tuning"})
 """Fields that differ from the recipe in every such run and are no part of what was tried."""
 
 
 def searched_text(results_dir: Path) -> str:
-    """A table for each model and task: what was tried for each method, its accuracy, and which of it the recipe has.
+    """A table for each model and task: what was tried for each method, its accuracy, and which trial is the recipe.
 
     Empty where no search is recorded.
 
@@ -37,29 +39,49 @@ def searched_text(results_dir: Path) -> str:
 
 def _table(title: str, records: Sequence[Record]) -> str:
     shown = [name for name in ("IMG", "Avg", "BLEU-4", "CIDEr") if name in records[0].metrics]
-    varied = sorted({name for method in {r.method for r in records} for name in _varied(records, method)})
     body = []
-    for record in records:
-        values, settled = _values(record), _settled(record)
-        scores = [record.metrics[name].value for name in shown]
-        taken = all(values[name] == settled.get(name) for name in varied if name in values)
-        body.append(
-            (
-                method_names().get(record.method, record.method),
-                *(str(values.get(name, "")) for name in varied),
-                str(record.seed),
-                *("n/a" if score is None else f"{score:.1f}" for score in scores),
-                "yes" if taken else "",
+    for method, group in groupby(records, key=lambda record: record.method):
+        trials = list(group)
+        rows = [(_tried(record, trials), record) for record in trials]
+        for tried, record in sorted(rows, key=_order):
+            text = ", ".join(f"{name} {value}" for name, value in tried.items())
+            body.append(
+                (
+                    method_names().get(method, method),
+                    text or THE_RECIPE,
+                    str(record.seed),
+                    *(_score(record, name) for name in shown),
+                )
             )
-        )
-    heads = ("Method", *varied, "Seed", *shown, "In the recipe")
-    return f"{title}\n\n{tabulate(sorted(body), heads, tablefmt='github', disable_numparse=True)}\n"
+    heads = ("Method", "Tried, else as the recipe", "Seed", *shown)
+    return f"{title}\n\n{tabulate(body, heads, tablefmt='github', disable_numparse=True)}\n"
 
 
-def _varied(records: Sequence[Record], method: str) -> set[str]:
-    """Fields that the runs of one method do not agree on."""
-    runs = [_values(record) for record in records if record.method == method]
-    return {name for name in runs[0] if any(run.get(name) != runs[0][name] for run in runs)}
+def _order(row: tuple[Mapping[str, Any], Record]) -> tuple[object, ...]:
+    """The recipe first, then by field, by number where it is one."""
+    tried, record = row
+    fields = [(name, value if isinstance(value, int | float) else 0.0, str(value)) for name, value in tried.items()]
+    return fields, record.seed
+
+
+def _score(record: Record, name: str) -> str:
+    metric = record.metrics[name]
+    if metric.value is None:
+        return "n/a"
+    return f"{metric.value:.1f}" if metric.stderr is None else f"{metric.value:.1f} (se {metric.stderr:.1f})"
+
+
+def _tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
+    """Fields in which a trial differs from the recipe as it is now.
+
+    A language model that is none of the presets tells not whose recipe it took: then all that its trials differ in.
+    """
+    values = _values(record)
+    if record.model in PRESETS:
+        settled = _settled(record)
+        return {name: value for name, value in sorted(values.items()) if value != settled.get(name)}
+    others = [_values(trial) for trial in trials]
+    return {n: value for n, value in sorted(values.items()) if any(other.get(n) != value for other in others)}
 
 
 def _values(record: Record) -> dict[str, Any]:
@@ -69,7 +91,7 @@ def _values(record: Record) -> dict[str, Any]:
     return {name: value for name, value in {**method, **train}.items() if name not in _NOT_TRIED}
 
 
-def _settled(record: Record) -> dict[str, Any]:
+def _settled(record: Record) -> Mapping[str, Any]:
     """The same fields of the recipe as it is now."""
     config = get_method(record.method).Config(**method_config(record.method, record.model, record.variant))
     recipe = train_recipe(record.method, record.model, record.task)

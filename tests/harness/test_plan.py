@@ -1,5 +1,7 @@
 """From options to runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.errors import UserError
@@ -87,3 +89,10 @@ def test_a_resolved_plan_is_plain_data_without_the_seed() -> None:
     assert first.resolved() == second.resolved()
     assert set(first.resolved()) == {"method", "train"}
     assert spec_hash(first.resolved()) != spec_hash(plan("memvp")[0].resolved())
+
+
+def test_what_is_said_of_a_recipe_does_not_make_another_run_of_it() -> None:
+    (run,) = plan("memvp")
+    assert "tuning" not in run.resolved()["train"]
+    again = replace(run, recipe=run.recipe.model_copy(update={"tuning": "looked at again"}))
+    assert spec_hash(again.resolved()) == spec_hash(run.resolved())
