@@ -285,13 +285,17 @@ def score_coco(
         Path, typer.Option(help="COCO results format: [{image_id, caption}, ...], or predictions.jsonl")
     ],
     split: Annotated[str, typer.Option(help="Split to score, of Karpathy's json.")] = "test",
+    only_predicted: Annotated[
+        bool, typer.Option("--only-predicted", help="Leave out images without a caption, as for a part of COCO's json.")
+    ] = False,
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
 ) -> None:
     """BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
     from harness.commands import scores_text
     from harness.score_coco import score_coco_files
 
-    print(scores_text(score_coco_files(references, predictions, split), format.value))
+    scores = score_coco_files(references, predictions, split, only_predicted=only_predicted)
+    print(scores_text(scores, format.value))
 
 
 @data_app.command("fetch", epilog=_epilog("python -m harness data fetch --data-root scienceqa-hf"))

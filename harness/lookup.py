@@ -18,8 +18,12 @@ def registered_names() -> list[str]:
         raise UserError(str(error)) from error
 
 
-def named_method(name: str) -> Any:
+def named_method(name: str, where: str = "--methods") -> Any:
     """The class of a method that a user named.
+
+    Args:
+        name: the name.
+        where: the option, or the file and field, that it stands in.
 
     Raises:
         UserError: nothing registers it, it cannot be imported, or the class has another name.
@@ -28,7 +32,7 @@ def named_method(name: str) -> Any:
     try:
         found = get_method(name)
     except UnknownMethodError as error:
-        raise UserError(f"--methods {name}: {error}; see `python -m harness methods`") from error
+        raise UserError(f"{where} {name}: {error}; see `python -m harness methods`") from error
     except (ImportError, AttributeError) as error:
         raise UserError(f"method {name}: {registry()[name]}: {error}; repair its package or uninstall it") from error
     own = getattr(found, "name", None)

@@ -20,10 +20,11 @@ from harness.data.prompts import LETTERS, build_prompt
 from harness.decode import Search, decode_texts
 from harness.errors import UserError
 from harness.evaluate import answer_problems
+from harness.lookup import named_method
 from harness.presets import PRESETS, BackboneSpec
 from harness.recipes import CaptionRecipe, TrainRecipe, recipe_class
 from harness.tasks.coco import CAPTION_PROMPT, search_of
-from methods import UnknownMethodError, checkpoint, get_method
+from methods import checkpoint
 from methods.tuned import TunedModel
 
 FREE_ANSWER = Search(max_new_tokens=64)
@@ -133,7 +134,7 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
         saved = checkpoint.load_adapter(folder)
         extra = _Saved.model_validate(saved.extra)
         recipe = recipe_class(extra.task)(**extra.train)
-        method_class = _method_class(folder, saved.method)
+        method_class = named_method(saved.method, f"{folder / checkpoint.CONFIG_FILE}: method")
         config = method_class.Config(**saved.config)
         backbone = _backbone(folder, extra.backbone, device)
         method = method_class(backbone, config).to(backbone.device)
@@ -143,15 +144,6 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
     except ValueError as error:
         raise UserError(str(error)) from error
     return LoadedAdapter(TunedModel(backbone, method).eval(), extra.task, recipe)
-
-
-def _method_class(folder: Path, name: str) -> Any:
-    try:
-        return get_method(name)
-    except UnknownMethodError as error:
-        raise UserError(f"{folder / checkpoint.CONFIG_FILE}: method: {error}") from error
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{folder}: method {name}: {error}; repair the package that registers it") from error
 
 
 def _backbone(folder: Path, saved: _SavedBackbone, device: str) -> Backbone:

@@ -96,7 +96,11 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def score_coco_files(
-    references: Path, predictions: Path, split: str = "test", metrics: Collection[str] = METRICS
+    references: Path,
+    predictions: Path,
+    split: str = "test",
+    metrics: Collection[str] = METRICS,
+    only_predicted: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Score a saved set of captions.
 
@@ -105,6 +109,7 @@ def score_coco_files(
         predictions: see `read_captions`.
         split: of Karpathy's JSON.
         metrics: of `METRICS`.
+        only_predicted: score the images that have a caption and leave the others out; otherwise each must have one.
 
     Returns:
         metric -> {value, n, stderr, reason}, values as the COCO server prints them x 100, and `counts` ->
@@ -117,8 +122,13 @@ def score_coco_files(
     if unknown:
         raise UserError(f"unknown metrics {', '.join(sorted(unknown))}; known: {', '.join(METRICS)}")
     wanted, given = read_references(Path(references), split), read_captions(Path(predictions))
+    hint = ""
+    if only_predicted:
+        wanted = {key: captions for key, captions in wanted.items() if key in given}
+    elif not given.keys() >= wanted.keys():
+        hint = "; to leave out images without a caption, give --only-predicted"
     try:
         scores, counts = score_captions(wanted, given, metrics)
     except UserError as error:
-        raise UserError(f"{predictions}: {error}") from error
+        raise UserError(f"{predictions}: {error}{hint}") from error
     return {**{name: score.as_dict() for name, score in scores.items()}, "counts": counts.as_dict()}

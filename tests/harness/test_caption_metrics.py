@@ -148,6 +148,22 @@ def test_reference_forms(tmp_path, form):
     json.dumps(got)
 
 
+def test_a_part_of_the_images_is_scored_only_when_asked(tmp_path):
+    """COCO's annotations hold no splits, so captions of a split are fewer; ids that they do not know stay an error."""
+    (tmp_path / "r.json").write_text(json.dumps(FORMS["coco"]))
+    (tmp_path / "part.json").write_text(json.dumps({k: REFERENCES[k] for k in ("1", "2")}))
+    file = tmp_path / "f.json"
+    file.write_text(json.dumps(results({"1": REFERENCES["1"][0], "2": "a"})))
+    with pytest.raises(UserError, match=r"1 images without a caption: 3.*--only-predicted"):
+        score_coco_files(tmp_path / "r.json", file, metrics=("BLEU-1", "CIDEr"))
+    got = score_coco_files(tmp_path / "r.json", file, metrics=("BLEU-1", "CIDEr"), only_predicted=True)
+    assert got == score_coco_files(tmp_path / "part.json", file, metrics=("BLEU-1", "CIDEr"))
+    assert got["BLEU-1"]["n"] == 2
+    file.write_text(json.dumps(results({"1": "a", "9": "a"})))
+    with pytest.raises(UserError, match=r"1 captions for unknown images: 9$"):
+        score_coco_files(tmp_path / "r.json", file, only_predicted=True)
+
+
 def test_a_runs_own_file_holds_captions_and_references(tmp_path):
     """Line breaks of Unicode inside a caption are text."""
     rows = [{"image_id": k, "caption": "a\u2028b\x85c", "references": refs} for k, refs in REFERENCES.items()]

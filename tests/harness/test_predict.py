@@ -114,7 +114,7 @@ def _change(folder: Path, copy: Path, **changes: Any) -> Path:
         ({"extra__backbone__llm": None}, "no pretrained weights"),
         ({"extra__backbone__dtype": "float64"}, "backbone.dtype"),
         ({"extra__train__epochs": "many"}, "epochs"),
-        ({"method": "none"}, "none"),
+        ({"method": "none"}, r"adapter_config\.json: method none: unknown"),
         ({"extra": {}}, "backbone"),
     ],
 )
@@ -127,8 +127,8 @@ def test_an_adapter_whose_method_cannot_be_imported(answering: Trained, monkeypa
     def broken(name: str) -> None:
         raise ImportError("no such")
 
-    monkeypatch.setattr("harness.predict.get_method", broken)
-    with pytest.raises(UserError, match=r"method \w+: no such; repair the package that registers it"):
+    monkeypatch.setattr("harness.lookup.get_method", broken)
+    with pytest.raises(UserError, match=r"method \w+: .*: no such; repair its package"):
         load_adapter(answering.folder)
 
 
