@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.errors import UserError
+
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write `content` to `path` so that the file is either the old one or the whole new one.
@@ -13,11 +15,32 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     Temporary file in the same folder, flush, fsync, rename; folders are made as needed. Text is UTF-8.
 
     Raises:
-        OSError: the folder cannot be written.
+        UserError: the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give another place or make room") from error
+
+
+def require_writable(folder: Path) -> None:
+    """Find out before the work whether what comes of it can be kept in `folder`, which is made if it is not there.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another folder") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as handle:

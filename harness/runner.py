@@ -19,7 +19,7 @@ from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.errors import UserError
 from harness.evaluate import EvaluationFailedError
-from harness.files import write_atomic
+from harness.files import require_writable, write_atomic
 from harness.outcome import Ending, Outcome, describe_backbone, make_record
 from harness.plan import RunPlan
 from harness.presets import BackboneSpec
@@ -89,8 +89,9 @@ class Runner:
 
         Raises:
             UserError: a method that cannot be built at this size, texts that may be longer than the language model's
-                context, or data that a run cannot be made on.
+                context, data that a run cannot be made on, or results that cannot be written.
         """
+        require_writable(self.results_dir)
         context = llm_config(self.spec).max_position_embeddings
         for plan in {plan.label: plan for plan in plans}.values():
             if plan.recipe.max_length > context:
@@ -242,8 +243,13 @@ class Runner:
         return record
 
 
-def attach(plan: RunPlan, backbone: Backbone) -> Any:
+def attach(plan: RunPlan, backbone: Backbone, remedy: str = "change its sizes by --set") -> Any:
     """The plan's method, built on the backbone.
+
+    Args:
+        plan: the method and its config.
+        backbone: attached to in place.
+        remedy: what to do where it cannot be built.
 
     Raises:
         UserError: it cannot be built at this size.
@@ -253,4 +259,4 @@ def attach(plan: RunPlan, backbone: Backbone) -> Any:
     try:
         return get_method(plan.method)(backbone, plan.config)
     except ValueError as error:
-        raise UserError(f"{plan.label} on {backbone.spec.display}: {error}; change its sizes by --set") from error
+        raise UserError(f"{plan.label} on {backbone.spec.display}: {error}; {remedy}") from error

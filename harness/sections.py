@@ -178,6 +178,8 @@ class Timing(Section):
     """Batches timed, warm-up excluded."""
     ratio: Spread | None = None
     """Time over that of Table 2's baseline in the same round; null: the baseline did not run beside it."""
+    ratio_to_yardstick: Spread | None = None
+    """Time over that of the bare frozen towers in the same round; null: not told."""
     tokens_per_s: Seconds | None = None
     """Text tokens a second at the median, decoded ones included; null: not told."""
     images_per_s: Seconds | None = None

@@ -12,7 +12,7 @@ from harness.cost.flops import Phase, Workload
 from harness.cost.profile import profile_json
 from harness.cost.speed import WARMUP_ROUNDS, measure, plan_speed
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
-from harness.files import write_atomic
+from harness.files import require_writable, write_atomic
 from harness.presets import resolve_spec
 from harness.requirements import require_weights
 
@@ -56,6 +56,9 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
     def tell(phase: Phase, done: int) -> None:
         console.print(f"{phase}: round {done} of {WARMUP_ROUNDS + plan.steps}", highlight=False)
 
+    require_writable(options.results)
+    if options.profile is not None:
+        require_writable(options.profile.parent)
     found = measure(plan, tell)
     records = make_records(plan, found)
     if refused := write_records(records, options.results):

@@ -102,7 +102,7 @@ def build_contestants(backbone: Backbone, plans: Sequence[RunPlan]) -> list[Cont
 
 def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementation) -> Contestant:
     shared = share_backbone(backbone)
-    method = attach(plan, shared)
+    method = attach(plan, shared, f"leave {plan.method} out of --methods, or give other --layers")
     parameters = count_parameters(shared, method)
     method = PlainReading(method) if implementation == "plain" else method
     model = TunedModel(shared, method.to(backbone.device))

@@ -6,7 +6,7 @@ import torch
 
 
 class EnergyMeter:
-    """Reads one GPU through NVML (`pip install nvidia-ml-py`), where there is one and the library is installed.
+    """Reads one GPU through NVML (`pip install ".[gpu]"`), where there is one and the library is installed.
 
     Args:
         device: the device that computes.
@@ -31,16 +31,18 @@ class EnergyMeter:
         self._nvml = pynvml
 
     def joules(self) -> float | None:
-        """Energy since the driver was loaded; None where it is not told (before Volta, or no NVML)."""
+        """Energy since the driver was loaded; None where it is not told (before Volta, no permission, no NVML)."""
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return None if millijoules is None else millijoules / 1000
+
+    def clock_mhz(self) -> float | None:
+        """The multiprocessors' clock now; None where it is not told."""
+        return None if self._nvml is None else self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
+
+    def _ask(self, question: str, *more: Any) -> float | None:
         if self._nvml is None:
             return None
         try:
-            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1000
-        except self._nvml.NVMLError_NotSupported:
+            return float(getattr(self._nvml, question)(self._handle, *more))
+        except self._nvml.NVMLError:
             return None
-
-    def clock_mhz(self) -> float | None:
-        """The multiprocessors' clock now; None without NVML."""
-        if self._nvml is None:
-            return None
-        return float(self._nvml.nvmlDeviceGetClockInfo(self._handle, self._nvml.NVML_CLOCK_SM))

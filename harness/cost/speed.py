@@ -23,6 +23,7 @@ from harness.cost.meta import meta_backbone
 from harness.cost.profile import OperatorTime, profile_steps
 from harness.cost.share import share_backbone
 from harness.cost.stopwatch import Sample, interleave, matmul_peak, paired_ratio, spread
+from harness.cost.yardstick import Yardstick
 from harness.errors import UserError
 from harness.paper import layout
 from harness.plan import Overrides, RunPlan, plan_runs
@@ -34,6 +35,8 @@ from methods.cost import Costed
 TABLE = 2
 WARMUP_ROUNDS = 3
 PHASES: tuple[Phase, ...] = ("train", "inference")
+GRAPHS_A_CONTESTANT = 16
+"""More than training, prefill and decoding with a growing mask need."""
 LEAST_CPU_SHARE = 0.7
 """Of the threads: a process that got less CPU time was kept waiting by others."""
 
@@ -120,6 +123,8 @@ def plan_speed(
     for plan in plans:
         if plan.is_oracle:
             raise UserError(f"--methods {plan.method}: is not trained, so it has no speed of its own; leave it out")
+        if plan.variant is not None:
+            raise UserError(f"--methods {plan.label}: Table {TABLE} has methods as they are alone; leave it out")
     if layers is not None:
         if machine.weights != "random":
             raise UserError(f"--layers {layers}: needs --weights random")
@@ -146,10 +151,10 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
             contestant.model.llm.model.compile()
     meter = EnergyMeter(machine.device)
     try:
-        with _too_little_memory():
+        with _too_little_memory(), _graphs_for(len(contestants) + len(doubled)):
             phases = {phase: _phase(phase, plan, contestants, doubled, meter, on_round) for phase in PHASES}
     except ValueError as error:
-        raise UserError(f"--text-length {plan.work.text_length}: {error}") from error
+        raise UserError(f"{plan.spec.display}, text of {plan.work.text_length} tokens: {error}") from error
     peak = matmul_peak(machine.device) if machine.device.type == "cuda" else None
     flops = _flops(plan) if peak else {}
     timed = [sample for found, _ in phases.values() for samples in found.values() for sample in samples]
@@ -161,8 +166,23 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
     threads, on_gpu = torch.get_num_threads(), machine.device.type == "cuda"
     loaded = is_loaded(load_average, share, threads, _cores(), on_gpu=on_gpu)
     mhz = meter.clock_mhz()
-    profiles = {phase: _profile(phase, plan, contestants) for phase in PHASES} if plan.profiled else {}
+    with _graphs_for(len(contestants)):
+        profiles = {phase: _profile(phase, plan, contestants) for phase in PHASES} if plan.profiled else {}
     return Measurement(backbone, contestants, timings, load_average, share, loaded, mhz, peak, profiles)
+
+
+@contextmanager
+def _graphs_for(contestants: int) -> Iterator[None]:
+    """Let every contestant compile.
+
+    All of them run the code of one class, and torch counts graphs by code: past its limit it runs eagerly, with a
+    warning. Here the limit fits, and passing it is an error.
+    """
+    limit = GRAPHS_A_CONTESTANT * contestants
+    with torch._dynamo.config.patch(
+        recompile_limit=limit, accumulated_recompile_limit=2 * limit, fail_on_recompile_limit_hit=True
+    ):
+        yield
 
 
 @contextmanager
@@ -171,7 +191,8 @@ def _too_little_memory() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        told = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and not any(text in str(error) for text in told):
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"out of memory: {reason}; give a smaller --train-batch, --eval-batch or --layers") from error
@@ -252,6 +273,7 @@ def _timing(
     ours, work = samples[*key, 1], plan.work
     seconds = spread([sample.seconds for sample in ours])
     baseline = samples.get((layout(TABLE).baseline or "", "shipped", 1))
+    bare = samples[Yardstick.name, "yardstick", 1]
     whole = whole_layers(plan.spec)
     guess = estimate(ours, samples[*key, 2], layers, whole) if whole else None
     batch = work.train_batch if phase == "train" else work.eval_batch
@@ -266,6 +288,7 @@ def _timing(
         p90_s=seconds.p90,
         n=len(ours),
         ratio=None if baseline is None else paired_ratio(ours, baseline),
+        ratio_to_yardstick=paired_ratio(ours, bare),
         tokens_per_s=tokens / seconds.median,
         images_per_s=batch / seconds.median,
         peak_memory_bytes=peak.cuda_allocated or peak.rss,

@@ -1,7 +1,7 @@
 """A speed measurement as records, and as text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from harness.records import (
     Record,
     Speed,
     SpeedSetting,
+    Spread,
     Timing,
     collect_environment,
     collect_git,
@@ -31,6 +32,8 @@ from harness.records import (
 )
 
 TABLE = 2
+ESTIMATES = ("layer_s", "whole_s")
+"""Fields of a row that are not measured."""
 NOT_PARTS = "a speed measurement times batches alone"
 
 
@@ -136,6 +139,7 @@ def report_json(records: Sequence[Record]) -> dict[str, Any]:
         "threads": first.environment.threads,
         **first.speed.setting.model_dump(mode="json"),
         **about,
+        "estimates": list(ESTIMATES),
         "rows": [
             _row(record, phase, timing)
             for record in records
@@ -147,17 +151,28 @@ def report_json(records: Sequence[Record]) -> dict[str, Any]:
 
 def _row(record: Record, phase: str, timing: Timing) -> dict[str, Any]:
     assert record.speed is not None
-    values = timing.model_dump(mode="json", exclude={"ratio"})
-    ratio = timing.ratio
-    spreads = {} if ratio is None else {"ratio_p10": ratio.p10, "ratio_p90": ratio.p90}
+    values = timing.model_dump(mode="json", exclude={"ratio", "ratio_to_yardstick"})
     return {
         "method": record.method,
         "phase": phase,
         "implementation": record.speed.implementation,
         **values,
-        "ratio_to_memvp": None if ratio is None else ratio.median,
-        **spreads,
+        **_flat(timing.ratio, "ratio_to_memvp", "ratio"),
+        **_flat(timing.ratio_to_yardstick, "ratio_to_yardstick", "ratio_to_yardstick"),
     }
+
+
+def _flat(ratio: Spread | None, name: str, prefix: str) -> dict[str, float | None]:
+    """The median under `name`; where there is one, the deciles beside it."""
+    if ratio is None:
+        return {name: None}
+    return {name: ratio.median, f"{prefix}_p10": ratio.p10, f"{prefix}_p90": ratio.p90}
+
+
+def _with_deciles(row: Mapping[str, Any], name: str, prefix: str) -> str:
+    if row[name] is None:
+        return "n/a"
+    return f"{row[name]:.3f} [{row[f'{prefix}_p10']:.3f}, {row[f'{prefix}_p90']:.3f}]"
 
 
 def report_text(records: Sequence[Record], format: str) -> str:
@@ -183,9 +198,8 @@ def report_text(records: Sequence[Record], format: str) -> str:
             row["implementation"],
             row["phase"],
             *(f"{row[key]:.4f}" for key in ("median_s", "p10_s", "p90_s")),
-            "n/a"
-            if row["ratio_to_memvp"] is None
-            else f"{row['ratio_to_memvp']:.3f} [{row['ratio_p10']:.3f}, {row['ratio_p90']:.3f}]",
+            _with_deciles(row, "ratio_to_memvp", "ratio"),
+            _with_deciles(row, "ratio_to_yardstick", "ratio_to_yardstick"),
             f"{row['tokens_per_s']:,.0f}",
             f"{row['images_per_s']:,.1f}",
             "n/a" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 2**30:.2f}",
@@ -201,12 +215,13 @@ def report_text(records: Sequence[Record], format: str) -> str:
         "p10",
         "p90",
         f"/ {baseline} [p10, p90]",
+        "/ bare towers [p10, p90]",
         "tokens/s",
         "images/s",
         "peak GiB",
         "utilisation",
     )
-    table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 3 + ["right"] * 8)
+    table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 3 + ["right"] * 9)
     return f"**{_title(report)}**\n\n{table}\n{_estimates(report)}{_warning(report)}"
 
 

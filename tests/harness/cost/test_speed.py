@@ -155,19 +155,80 @@ def test_random_batches_are_the_same_again_and_labelled_at_the_end():
         random_batch(backbone, 3, 2, labels=2)
 
 
+class FakeNVML:
+    """A management library that refuses every question, and one kind of error for all of them."""
+
+    NVML_CLOCK_SM = 1
+    NVMLError = type("NVMLError", (Exception,), {})
+
+    def __getattr__(self, name):
+        def refuse(*_):
+            raise self.NVMLError(name)
+
+        return refuse
+
+
+def test_what_a_gpu_does_not_tell_is_unknown_and_stops_nothing():
+    meter = EnergyMeter(CPU)
+    meter._nvml, meter._handle = FakeNVML(), object()
+    assert meter.joules() is None and meter.clock_mhz() is None
+    told = type("Told", (FakeNVML,), {"nvmlDeviceGetTotalEnergyConsumption": lambda *_: 5000})()
+    meter._nvml = told
+    assert meter.joules() == 5.0 and meter.clock_mhz() is None
+
+
 # From options to records
 
 
 def test_wrong_options_are_user_errors():
     with pytest.raises(UserError, match="--methods oracle"):
         plan(("oracle",))
+    # An ablation would be taken for the method itself.
+    with pytest.raises(UserError, match="--methods dehvf-no_visual_prompts: Table 2"):
+        plan(("dehvf", "blind"))
+    with pytest.raises(
+        UserError, match=r"divide into 4 equal groups.*leave dehvf out of --methods, or give other --layers"
+    ):
+        measure(plan(("dehvf",), layers=3))
     with pytest.raises(UserError, match="--layers 2: needs --weights random"):
         plan(layers=2, machine=replace(MACHINE, weights="pretrained"))
 
 
-def test_too_little_memory_is_one_line():
+@pytest.mark.parametrize("batch", [10**12, 10**18])
+def test_too_little_memory_is_one_line(batch):
     with pytest.raises(UserError, match=r"^out of memory: .*give a smaller --train-batch"):
-        measure(plan(("memvp",), work=replace(WORK, train_batch=10**12)))
+        measure(plan(("memvp",), work=replace(WORK, train_batch=batch)))
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("harness.cost.commands.measure", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    for options in (f"--results {tmp_path / 'file'}", f"--results {tmp_path} --profile {tmp_path / 'file/x.json'}"):
+        monkeypatch.setattr(sys, "argv", ["harness", *f"speed --methods memvp {options}".split()])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        message = capsys.readouterr().err
+        assert done.value.code == 2 and "file: cannot be written" in message and message.count("\n") == 1
+
+
+def test_all_contestants_are_compiled_in_both_phases(monkeypatch):
+    """They run the code of one class, and torch counts graphs by code: past its limit it would run eagerly."""
+    graphs, before = [], {}
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_(module, backend=backend))
+    torch._dynamo.reset()
+    made = replace(plan(("memvp", "lavin"), work=replace(WORK, new_tokens=1)), compiled=True, steps=1)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        found = measure(made, lambda phase, done: before.setdefault((phase, done), len(graphs)))
+    # MemVP's two forms are one graph here: its K is built once either way.
+    expected = len(found.contestants) - 1
+    assert before["train", 1] == before["inference", 1] - before["train", 1] == expected
+    assert len(graphs) == 2 * expected > 2, "none after the first round"
 
 
 def test_another_depth_is_another_model():
@@ -277,7 +338,8 @@ def test_the_command_line_measures_records_and_prints(tmp_path, capsys, monkeypa
         cli.main()
     assert done.value.code == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["preset"] == "tiny-4-layers"
+    assert report["preset"] == "tiny-4-layers" and report["estimates"] == ["layer_s", "whole_s"]
+    assert all(row["ratio_to_yardstick"] > 0 for row in report["rows"])
     profile = json.loads((tmp_path / "profile.json").read_text())
     (tmp_path / "profile.json").unlink()
     assert profile["preset"] == "tiny-4-layers" and set(profile["phases"]) == {"train", "inference"}
