@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
@@ -179,16 +180,33 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     if spec.llm_config is not None:
         return LlamaConfig(**spec.llm_config)
     assert spec.llm is not None, "a spec names a model or gives its sizes"
-    if (lack := missing_llm(spec)) and not hub_reachable():
-        raise UserError(f"{lack}; the model hub cannot be reached")
+    if missing_llm(spec) and not hub_reachable():
+        raise UserError(f"{spec.llm}: is not on this machine, and the hub cannot be reached; give a model's folder")
     try:
         config = AutoConfig.from_pretrained(spec.llm)
-    except (OSError, ValueError) as error:
-        reason = _first_line(error)
-        raise UserError(f"--llm {spec.llm}: no model config there ({reason}); give a folder or a hub id") from error
+    except (OSError, ValueError, StrictDataclassError) as error:
+        # The first line of a StrictDataclassError names the check, the second what is wrong.
+        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else _first_line(error)
+        raise UserError(f"{spec.llm}: no usable model config there ({reason}); give a folder or a hub id") from error
     if not isinstance(config, LlamaConfig):
-        raise UserError(f"--llm {spec.llm}: is a {config.model_type} model; give one of the Llama architecture")
+        raise UserError(f"{spec.llm}: is a {config.model_type} model; give one of the Llama architecture")
+    if fault := _fault(config):
+        raise UserError(f"{spec.llm}: config.json: {fault}")
     return config
+
+
+def _fault(config: LlamaConfig) -> str | None:
+    """What no decoder can be built from, or would be built from wrongly."""
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in (*names, "num_key_value_heads", "head_dim")}
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            return f"{name} is {size!r}; it must be a whole number above 0"
+    if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
+        return f"num_key_value_heads {sizes['num_key_value_heads']} does not divide num_attention_heads"
+    if sizes["head_dim"] % 2:
+        return f"head_dim {sizes['head_dim']} is odd; rotary embedding turns pairs"
+    return None
 
 
 def _count_parameters(config: LlamaConfig) -> int:

@@ -83,7 +83,7 @@ def run(
 
     options = RunOptions(
         methods=_names(methods),
-        ablations=_names(ablation),
+        ablations=_ablations(ablation),
         model=model,
         task=task,
         seeds=_integers("--seeds", seeds),
@@ -321,6 +321,13 @@ def data_check(
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _ablations(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if text and not names:
+        raise UserError(f"--ablation {text}: give names separated by commas, or all")
+    return names
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:

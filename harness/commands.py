@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from harness.errors import UserError
 from harness.lookup import named_method, registered_names
+from harness.paper import PRINTED
 from harness.plan import Overrides, RunPlan, plan_runs
 from harness.presets import WEIGHTS, BackboneSpec, resolve_spec
 from harness.recipes import DEFAULT_METHODS
@@ -23,8 +24,6 @@ from harness.tasks import DataOptions, Task, load_task
 from harness.train import steps_per_epoch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-TABLE_OF_TASK = {"scienceqa": 1, "coco": 3}
-ABLATION_TABLE = 4
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ def run_command(options: RunOptions, console: Console) -> int:
     result = sweep(runner, _with_steps(plans, options.steps, task), console, options.force)
     from harness.tables import table_text
 
-    table = ABLATION_TABLE if options.ablations else TABLE_OF_TASK[options.task]
+    table, ablations, _ = PRINTED[options.task]
     console.print()
-    print(table_text(options.results, table, spec.name, "markdown"))
+    print(table_text(options.results, (options.ablations and ablations) or table, spec.name, "markdown"))
     for record in result.failed:
         line = f"{record.status}: {record.label} seed {record.seed}: {record.error}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -163,7 +162,7 @@ def _dry_run(
     if not lacks:
         task = load_task(options.task, data)
         plans = _with_steps(plans, options.steps, task)
-    found = dry_run(spec, machine, plans, task)
+    found = dry_run(spec, machine, plans, options.task, task)
     for row in found.rows:
         console.print_json(json.dumps(row))
     for line in found.downloads:

@@ -9,7 +9,7 @@ import torch
 
 from harness.backbone import llm_config, load_backbone
 from harness.cost.params import count_parameters
-from harness.paper import paper_value, printed_trainable
+from harness.paper import PRINTED, paper_value, printed_trainable
 from harness.plan import RunPlan
 from harness.presets import BackboneSpec
 from harness.requirements import GIB, free_memory, hub_reachable, missing_weights
@@ -47,18 +47,21 @@ class DryRun:
     downloads: list[str]
 
 
-def dry_run(spec: BackboneSpec, machine: Machine, plans: Sequence[RunPlan], task: Task | None) -> DryRun:
+def dry_run(
+    spec: BackboneSpec, machine: Machine, plans: Sequence[RunPlan], task_name: str, task: Task | None
+) -> DryRun:
     """Resolve everything and touch nothing.
 
     Args:
         spec, machine, plans: what would be run, and where.
+        task_name: what on.
         task: the task, its data read; None where there is no data.
 
     Raises:
         UserError: the language model's config cannot be had, or a method cannot be built at this size.
     """
     rate = _matmul_rate(spec, machine)
-    rows = [_describe(plan, spec, machine, task, rate) for plan in plans]
+    rows = [_describe(plan, spec, machine, task_name, task, rate) for plan in plans]
     absent, downloads = _absent_weights(spec, machine)
     needed = max((row.get("estimated_memory_gib", 0.0) for row in rows), default=0.0)
     free = free_memory(machine.device) / GIB
@@ -77,7 +80,9 @@ def _absent_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], li
     return ([], lacks) if lacks and hub_reachable() else (lacks, [])
 
 
-def _describe(plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | None, rate: float) -> dict[str, Any]:
+def _describe(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, task_name: str, task: Task | None, rate: float
+) -> dict[str, Any]:
     row: dict[str, Any] = {"run": plan.label, "seed": plan.seed, **plan.resolved()}
     if plan.is_oracle:
         return row
@@ -88,7 +93,11 @@ def _describe(plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | 
     row["trainable"] = counts.trainable
     row["trainable_paper_convention"] = counts.paper_convention
     row["paper_trainable"] = printed_trainable(plan.method, plan.variant, spec.name)
-    row["paper_avg"] = paper_value(4 if plan.variant else 1, plan.method, plan.variant, spec.name, "Avg")
+    table, ablations, column = PRINTED[task_name]
+    printed_in = ablations if plan.variant else table
+    row[f"paper_{column.lower()}"] = printed_in and paper_value(
+        printed_in, plan.method, plan.variant, spec.name, column
+    )
     row["learning_rate"] = plan.recipe.learning_rate()
     found = estimate(plan, spec, machine, counts, rate)
     row["estimated_step_s"] = round(found.step_s, 3)

@@ -1,6 +1,7 @@
 """What the paper prints in its Tables 1 to 4, and how these tables are laid out; read from paper.toml."""
 
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Literal, Self
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.errors import UserError
 
 Table = Literal[1, 2, 3, 4]
+PRINTED: Mapping[str, tuple[Table, Table | None, str]] = {"scienceqa": (1, 4, "Avg"), "coco": (3, None, "CIDEr")}
+"""Task -> the paper's table of methods, that of ablations, and the column that sums a row up."""
 
 
 class _Model(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UserError
-from harness.lookup import named_method, registered_names
+from harness.lookup import expand, named_method
 from harness.presets import BackboneSpec
 from harness.recipes import (
     ORACLE,
@@ -85,7 +85,7 @@ def plan_runs(
         UserError: an unknown name or setting.
     """
     _check_seeds(seeds)
-    rows = _rows(_expand(methods), ablations)
+    rows = _rows(expand(methods), ablations)
     _check_owners(overrides.settings or {}, {name for name, _ in rows})
     trained_fields = [field for name, _ in rows if name != ORACLE for field in named_method(name).Config.model_fields]
     plans = []
@@ -111,13 +111,6 @@ def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
         owner, dot, _ = key.rpartition(".")
         if dot and owner not in names:
             raise UserError(f"--set {key}: {owner} is no method of this run; it has {', '.join(names)}")
-
-
-def _expand(methods: Sequence[str]) -> list[str]:
-    names: list[str] = []
-    for name in methods:
-        names += registered_names() if name == "all" else [name]
-    return names
 
 
 def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -151,7 +144,13 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
     recipe = train_recipe(name, spec.recipe, task)
     method = named_method(name)
     fields = method_config(name, spec.recipe, variant)
+    fixed = {} if variant is None else method.ablations[variant]
     fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), overrides.settings or {})
+    for field, value in fixed.items():
+        if fields[field] != value:
+            raise UserError(
+                f"--set {field}: {default_label(name, variant)} is what it is by {field}={value}; leave it out"
+            )
     if overrides.epochs is not None:
         recipe = recipe.with_length(overrides.epochs)
     try:

@@ -91,7 +91,6 @@ class Runner:
             UserError: a method that cannot be built at this size, texts that may be longer than the language model's
                 context, data that a run cannot be made on, or results that cannot be written.
         """
-        require_writable(self.results_dir)
         context = llm_config(self.spec).max_position_embeddings
         for plan in {plan.label: plan for plan in plans}.values():
             if plan.recipe.max_length > context:
@@ -104,6 +103,7 @@ class Runner:
             self.task.train_examples(plan.recipe)
             with torch.device("meta"):
                 attach(plan, load_backbone(self.spec, weights="random", device="meta"))
+        require_writable(self.results_dir)
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
         """Everything that can change the outcome of `plan`; its hash names the run."""

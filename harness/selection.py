@@ -66,7 +66,7 @@ def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
         for (method, variant), row in _by(kept, lambda r: (r.method, r.variant)).items():
             group = _one_configuration(row, left_out)
             selection.groups[method, variant, model] = _one_run_a_seed(group, left_out)
-    selection.notes += [f"{_runs(count)} left out: {reason}." for reason, count in sorted(left_out.items())]
+    selection.notes += [f"{count_runs(count)} left out: {reason}." for reason, count in sorted(left_out.items())]
     kept = [record for group in selection.groups.values() for record in group]
     selection.notes += [] if plan.random_weights else _other_data(kept)
     selection.notes += _remarks(kept)
@@ -146,11 +146,11 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
     dirty = sum(record.git.dirty is not False for record in kept)
     remarks = [f"Measured on {machine}." for machine in machines]
     if skipped:
-        remarks.append(f"{_runs(skipped)} skipped unreadable images.")
+        remarks.append(f"{count_runs(skipped)} skipped unreadable images.")
     if cut:
-        remarks.append(f"{_runs(cut)} cut texts that are longer than the recipe's max_length.")
+        remarks.append(f"{count_runs(cut)} cut texts that are longer than the recipe's max_length.")
     if dirty:
-        remarks.append(f"{_runs(dirty)} from code that is not known to be that of a commit.")
+        remarks.append(f"{count_runs(dirty)} from code that is not known to be that of a commit.")
     return remarks
 
 
@@ -178,5 +178,6 @@ def _newest(records: Sequence[Record]) -> datetime:
     return max(record.created for record in records)
 
 
-def _runs(count: int) -> str:
+def count_runs(count: int) -> str:
+    """`1 run`, `2 runs`."""
     return f"{count} run{'s' if count != 1 else ''}"

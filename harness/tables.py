@@ -8,7 +8,7 @@ from harness.paper import Column, Layout, PaperRow, layout, method_names, paper_
 from harness.records import Record, read_records
 from harness.render import render
 from harness.rows import Board, Cell, TableRow
-from harness.selection import RowKey, select
+from harness.selection import RowKey, count_runs, select
 from harness.stats import mean, sample_std
 
 RowPair = tuple[str | None, str | None]
@@ -47,7 +47,14 @@ def leaderboard(records: Iterable[Record], table: int, model: str | None = None)
     wanted = {(slot.method, slot.variant, slot.model) for slot in slots}
     selection = select([r for r in ours if (r.method, r.variant, r.model) in wanted], table, plan)
     rows = [_row(slot, selection.groups, table, plan) for slot in slots]
-    return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(selection.notes))
+    without = [r.label for r in ours if (r.method, r.variant, r.model) not in wanted]
+    notes = [*selection.notes, *_without_a_row(without, table)]
+    return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(notes))
+
+
+def _without_a_row(labels: Sequence[str], table: int) -> list[str]:
+    names = ", ".join(sorted(set(labels)))
+    return [f"{count_runs(len(labels))} left out: no row of table {table} is for {names}."] if labels else []
 
 
 def table_text(results_dir: Path, table: int, model: str | None, format: str) -> str:

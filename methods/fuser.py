@@ -87,10 +87,15 @@ class HierarchicalVisualFuser(nn.Module):
         num_blocks: T.
         num_heads: attention heads of each block.
         num_groups: G; decoder layer l reads group `⌊l·G/Y⌋`.
+
+    Raises:
+        ValueError: the heads do not divide R.
     """
 
     def __init__(self, vision_width: int, dim: int, num_blocks: int, num_heads: int, num_groups: int) -> None:
         super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"fuser_heads {num_heads} do not divide fuser_dim {dim}; choose a divisor of it")
         self.projection = nn.Linear(vision_width, dim)
         self.blocks = nn.ModuleList(FuserBlock(dim, num_heads) for _ in range(num_blocks))
         self.num_groups = num_groups
@@ -128,10 +133,10 @@ def visual_groups(num_blocks: int, num_groups: int) -> list[list[int]]:
     return [[*range(m * size + 1, (m + 1) * size + 1), num_blocks - 1] for m in range(num_groups)]
 
 
-def check_divisible(what: str, count: int, num_groups: int) -> None:
-    """Raise ValueError unless `count` divides into `num_groups`."""
+def check_divisible(what: str, count: int, num_groups: int, field: str = "num_groups") -> None:
+    """Raise ValueError unless `count` divides into `num_groups`, which the config calls `field`."""
     if count % num_groups:
         raise ValueError(
-            f"{what} ({count}) do not divide into {num_groups} equal groups; choose num_groups among "
+            f"{what} ({count}) do not divide into {num_groups} equal groups; choose {field} among "
             f"{[g for g in range(1, count + 1) if count % g == 0]}"
         )

@@ -175,7 +175,7 @@ class LLaMAAdapter(nn.Module):
     def __init__(self, backbone: Backbone, config: LLaMAAdapterConfig) -> None:
         super().__init__()
         vision = backbone.vision
-        check_divisible("the vision tower's blocks", vision.num_layers, config.num_scales)
+        check_divisible("the vision tower's blocks", vision.num_layers, config.num_scales, "num_scales")
         count = backbone.num_layers - 2 if config.num_adapter_layers is None else config.num_adapter_layers
         if not 1 <= count <= backbone.num_layers:
             raise ValueError(

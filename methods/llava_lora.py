@@ -132,10 +132,11 @@ class LLaVALoRA(nn.Module):
 
 def attach_lora(llm: Any, config: LLaVALoRAConfig) -> nn.ModuleList:
     """Let `peft` wrap the target layers in place; returns the low-rank matrices of each decoder layer."""
-    names = {name.rpartition(".")[2] for name, _ in llm.model.layers.named_modules()}
+    layers = llm.model.layers.named_modules()
+    names = {name.rpartition(".")[2] for name, module in layers if isinstance(module, nn.Linear)}
     missing = [target for target in config.lora_targets if target not in names]
     if missing:
-        raise ValueError(f"lora_targets: no decoder layer has {', '.join(missing)}")
+        raise ValueError(f"lora_targets: no decoder layer has a linear layer {', '.join(map(repr, missing))}")
     inject_adapter_in_model(
         LoraConfig(
             r=config.lora_rank,

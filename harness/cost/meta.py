@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from harness.backbone import Backbone, load_backbone
 from harness.errors import UserError
-from harness.lookup import named_method, registered_names
+from harness.lookup import expand, named_method, registered_names
 from harness.presets import PRESETS, BackboneSpec, resolve_spec
 from harness.recipes import method_config
 from methods import get_method
@@ -31,19 +31,23 @@ def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> Ba
     Raises:
         UserError: no such preset.
     """
+    if not model:
+        raise UserError(f"--model: give one of {', '.join(PRESETS)}, or a folder or hub id of a Llama model")
     if llm is None and model not in PRESETS and ("/" in model or Path(model).is_dir()):
         model, llm = _CLIP_OF, model
     return resolve_spec(model, llm, clip)
 
 
 def method_names(methods: Sequence[str]) -> list[str]:
-    """The names asked for; `all` stands for every registered method.
+    """The names asked for, each once; `all` stands for every registered method.
 
     Raises:
-        UserError: as `harness.lookup` raises.
+        UserError: none is named; else as `harness.lookup` raises.
     """
-    names = registered_names() if list(methods) == ["all"] else methods
-    return [named_method(name).name for name in names]
+    if not methods:
+        raise UserError(f"--methods: give all, or some of {', '.join(registered_names())}")
+    names = expand(methods)
+    return [named_method(name).name for name in dict.fromkeys(names)]
 
 
 def meta_backbone(spec: BackboneSpec) -> Backbone:

@@ -228,6 +228,14 @@ def _not_a_llama(folder: Path) -> None:
     GPT2Config().save_pretrained(folder)
 
 
+def _sizes(**sizes: object) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | sizes))
+
+    return write
+
+
 def _no_tokenizer(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
@@ -246,9 +254,14 @@ def _no_bos(folder: Path) -> None:
         (_cut_weights, "cannot be loaded"),
         (_pickled_weights, "cannot be loaded .*safetensors"),
         (_other_sizes, "cannot be loaded"),
-        (_no_config, "no model config there"),
-        (_broken_config, "no model config there"),
+        (_no_config, "no usable model config there"),
+        (_broken_config, "no usable model config there"),
         (_not_a_llama, "is a gpt2 model; give one of the Llama architecture"),
+        (_sizes(hidden_size=66), "no usable model config there .*66.*heads"),
+        (_sizes(hidden_size="big"), "no usable model config there .*hidden_size.*'big'"),
+        (_sizes(hidden_size=-4), "config.json: hidden_size is -4; it must be a whole number above 0"),
+        (_sizes(num_key_value_heads=3), "config.json: num_key_value_heads 3 does not divide num_attention_heads"),
+        (_sizes(head_dim=15), ".*head_dim.*15"),
         (_no_tokenizer, "no tokenizer there"),
         (_no_bos, "its tokenizer has no bos_token_id"),
     ],
@@ -258,7 +271,7 @@ def test_a_folder_that_is_no_model(
 ) -> None:
     folder = Path(shutil.copytree(small_llm, tmp_path / "llm"))
     harm(folder)
-    refuses(f"--llm {folder}: {message}", replace(spec, llm=str(folder)))
+    refuses(f"^(--llm )?{folder}: {message}", replace(spec, llm=str(folder)))
 
 
 def _no_clip_weights(folder: Path) -> None:
@@ -350,7 +363,7 @@ def test_weights_that_are_not_here_and_no_hub(offline: None) -> None:
 
 def test_a_config_that_is_not_here_and_no_hub(offline: None) -> None:
     refuses(
-        "some/model are not on this machine: .*hub cannot be reached",
+        "some/model: is not on this machine, and the hub cannot be reached",
         resolve_spec("7b", llm="some/model"),
         weights="random",
     )

@@ -1,8 +1,10 @@
 """What is wrong with a name, or with an installed package, is one line that names it."""
 
 import re
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +45,27 @@ def test_a_broken_package_is_named_and_the_others_stay(install: Any, name: str, 
     with pytest.raises(UserError, match=re.escape(complaint)):
         named_method(name)
     assert name in registered_names() and named_method("memvp").name == "memvp"
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("class Method(:", "half: half_made:Method: invalid syntax"),
+        ("raise RuntimeError('not\\ntoday')", "half: half_made:Method: not today; repair its package"),
+        ("raise KeyError", "half: half_made:Method: KeyError; repair"),
+        ("class Method:\n    name = 'half'\n    title = 'Half'", "half: half_made:Method has no source"),
+    ],
+)
+def test_whatever_a_package_does_when_imported_is_one_line(
+    install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, complaint: str
+) -> None:
+    (tmp_path / "half_made.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "half_made", raising=False)
+    install("half", "half_made:Method")
+    with pytest.raises(UserError, match=re.escape(complaint)) as error:
+        named_method("half")
+    assert "\n" not in str(error.value)
 
 
 def test_a_name_taken_twice_stops_everything(install: Any) -> None:

@@ -84,6 +84,19 @@ def test_epochs_override_every_trained_recipe() -> None:
     assert oracle.recipe == plan("oracle")[0].recipe
 
 
+def test_an_ablation_cannot_be_undone_and_keep_its_name() -> None:
+    """The newest configuration takes the row: it would stand where the ablation should."""
+    with pytest.raises(UserError, match="--set prompts_in: dehvf-keys_only is what it is by prompts_in=keys; leave it"):
+        plan("dehvf", ablations=("keys_only",), settings={"dehvf.prompts_in": "both"})
+    (same,) = plan("dehvf", ablations=("keys_only",), settings={"prompts_in": "keys", "memory_scale": 0.5})
+    assert same.config.prompts_in == "keys" and same.config.memory_scale == 0.5
+
+
+def test_a_field_that_recipe_and_method_have_is_the_methods_under_its_name() -> None:
+    (lavin,) = plan("lavin", settings={"max_length": 100, "lavin.max_length": 50})
+    assert (lavin.recipe.max_length, lavin.config.max_length) == (100, 50)
+
+
 def test_a_resolved_plan_is_plain_data_without_the_seed() -> None:
     first, second = plan("dehvf", seeds=(0, 1))
     assert first.resolved() == second.resolved()

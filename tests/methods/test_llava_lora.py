@@ -85,7 +85,7 @@ def test_lora_targets_and_rank_are_the_configs() -> None:
     assert {name.split(".")[1] for name in names} == {"k_proj", "down_proj"} and len(names) == 16
     assert {p.shape[0] for n, p in model.method.lora.named_parameters() if ".down." in n} == {3}
     backbone = tiny_backbone()
-    with pytest.raises(ValueError, match="no decoder layer has qq_proj"):
+    with pytest.raises(ValueError, match="no decoder layer has a linear layer 'qq_proj'"):
         LLaVALoRA(backbone, tiny_config(LLaVALoRA, backbone, lora_targets=("qq_proj",)))
 
 
