@@ -8,6 +8,8 @@ What the paper leaves open, and what is taken here:
 - The activation of the input embedding network: GELU.
 - The sizes of the fuser and the network: the ones that reproduce every printed count of its Table 4 at once.
 - Memory length at 13B: 400, as its parameter count says; its Table 5 says 420.
+- The printed counts hold MemVP's modality embedding, which no forward uses: `reference_only` names it, and it does not
+  exist here.
 
 Exact algebra instead of the printed order of operations: the projector's first layer is linear, so each distinct
 feature is projected once and fused in P dimensions; the second layer is never applied to a fused feature

@@ -12,8 +12,9 @@ This is the baseline that the DEHVF paper compares with, not a published run. De
   counted by the paper's convention and does not exist here.
 - LoRA on `q_proj` and `v_proj`, rank 6: of rank times matrices only the product 12 fits the printed count, and this
   is our choice among the splits.
-- One fixed projector and LoRA are trained together; LLaVA's first stage (projector alone on captions) has no place
-  in a comparison where every method sees the same data.
+- Alpha 12 and dropout 0.05 of LoRA are our choice: none is printed. A recipe may set both.
+- Projector and LoRA are trained together; LLaVA's first stage (projector alone on captions) has no place in a
+  comparison where every method sees the same data.
 - A text-only sample has no visual token at all: its columns are masked.
 
 Shape suffixes as in `methods.base`; P projector width.

@@ -69,8 +69,25 @@ def two_steps(model: TunedModel, prompt: Any) -> Tensor:
 
 @methods
 def test_the_whole_language_model_compiles_into_one_graph(name: str) -> None:
+    """No method breaks the graph anywhere: not in training, and not in decoding."""
     model = tuned_model(name, tiny_backbone(num_layers=4))
-    expected = loss_and_gradients(model, padding="right")
+    prompt = replace(random_batch(model.backbone, padding="left"), labels_BL=None)
+    expected, decoded = loss_and_gradients(model, padding="right"), two_steps(model, prompt)
     torch._dynamo.reset()
     model.llm.model.compile(backend="eager", fullgraph=True)
     torch.testing.assert_close(loss_and_gradients(model, padding="right"), expected)
+    torch.testing.assert_close(two_steps(model, prompt), decoded, atol=1e-5, rtol=1e-4)
+
+
+@methods
+def test_half_precision_decodes_as_it_reads_whole_prompts(name: str) -> None:
+    model = tuned_model(name, tiny_backbone(dtype=torch.bfloat16, num_kv_heads=2, tie=True))
+    whole = replace(random_batch(model.backbone, padding="left"), labels_BL=None)
+    columns = whole.input_ids_BL.shape[1] - 1
+    short = replace(
+        whole, input_ids_BL=whole.input_ids_BL[:, :columns], attention_mask_BL=whole.attention_mask_BL[:, :columns]
+    )
+    with torch.no_grad():
+        expected, _ = model.prefill(whole)
+        _, state = model.prefill(short)
+        torch.testing.assert_close(model.step(whole.input_ids_BL[:, columns], state), expected, atol=0.05, rtol=0.02)
