@@ -42,9 +42,9 @@ def _table(title: str, records: Sequence[Record]) -> str:
     body = []
     for method, group in groupby(records, key=lambda record: record.method):
         trials = list(group)
-        rows = [(_tried(record, trials), record) for record in trials]
-        for tried, record in sorted(rows, key=_order):
-            text = ", ".join(f"{name} {value}" for name, value in tried.items())
+        rows = [(tried(record, trials), record) for record in trials]
+        for changed, record in sorted(rows, key=_order):
+            text = ", ".join(f"{name} {value}" for name, value in changed.items())
             body.append(
                 (
                     method_names().get(method, method),
@@ -59,8 +59,8 @@ def _table(title: str, records: Sequence[Record]) -> str:
 
 def _order(row: tuple[Mapping[str, Any], Record]) -> tuple[object, ...]:
     """The recipe first, then by field, by number where it is one."""
-    tried, record = row
-    fields = [(name, value if isinstance(value, int | float) else 0.0, str(value)) for name, value in tried.items()]
+    changed, record = row
+    fields = [(name, value if isinstance(value, int | float) else 0.0, str(value)) for name, value in changed.items()]
     return fields, record.seed
 
 
@@ -71,7 +71,7 @@ def _score(record: Record, name: str) -> str:
     return f"{metric.value:.1f}" if metric.stderr is None else f"{metric.value:.1f} (se {metric.stderr:.1f})"
 
 
-def _tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
+def tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
     """Fields in which a trial differs from the recipe as it is now.
 
     A language model that is none of the presets tells not whose recipe it took: then all that its trials differ in.

@@ -1,10 +1,14 @@
 """What is committed under results/, and shown in README, is what the committed records give."""
 
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 from harness.readme import write_readme
+from harness.records import Record, read_records
+from harness.searched import FOLDER, tried
 from harness.tables import table_text
+from methods import registry
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -20,3 +24,18 @@ def test_the_page_of_results_is_up_to_date(tmp_path: Path) -> None:
     copied = shutil.copytree(RESULTS, tmp_path / "results")
     before = (copied / "README.md").read_text(encoding="utf-8")
     assert write_readme(copied).read_text(encoding="utf-8") == before
+
+
+def test_every_method_was_searched_as_much_and_its_recipe_is_its_best_trial() -> None:
+    trials: dict[str, list[Record]] = defaultdict(list)
+    for record in read_records(RESULTS / FOLDER):
+        assert (record.task, record.model, record.seed, record.status) == ("scienceqa", "tiny", 0, "completed")
+        trials[record.method].append(record)
+    assert set(trials) == set(registry())
+    assert len({len(runs) for runs in trials.values()}) == 1
+    for runs in trials.values():
+        best = max(runs, key=lambda run: (run.metrics["Avg"].value, run.metrics["IMG"].value))
+        assert tried(best, runs) == {}, best.run_id
+        # One field at a time around it: as many rates, then as many scales.
+        fields = [set(tried(run, runs)) for run in runs]
+        assert sum("base_lr" in changed for changed in fields) == 3
