@@ -191,12 +191,11 @@ def apply_overrides(
         owner, _, field = key.rpartition(".")
         if owner and owner != name:
             continue
-        if owner and field in method_fields:
+        of_recipe = field in type(recipe).model_fields
+        if field in method_fields and (owner or not of_recipe):
             fields[field] = value
-        elif field in type(recipe).model_fields:
+        elif of_recipe:
             updates[field] = value
-        elif field in method_fields:
-            fields[field] = value
         else:
             known = ", ".join([*type(recipe).model_fields, *method_fields])
             hint = "" if owner else f" (METHOD.{field} sets it for one method)"
