@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -9,8 +10,8 @@ from rich.console import Console
 from harness.commands import resolve_machine
 from harness.cost.figure2 import figure2, figure2_text
 from harness.cost.flops import Phase, Workload
-from harness.cost.profile import profile_json
-from harness.cost.speed import WARMUP_ROUNDS, measure, plan_speed
+from harness.cost.profile import ROUNDS, profile_json
+from harness.cost.speed import WARMUP_ROUNDS, measure, plan_speed, profile_measured
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
 from harness.files import require_writable, write_atomic
 from harness.presets import resolve_spec
@@ -42,29 +43,21 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
     if options.weights == "pretrained":
         require_weights(spec)
     methods = options.methods or ("all",)
-    plan = plan_speed(
-        methods,
-        spec,
-        options.layers,
-        options.work,
-        options.steps,
-        machine,
-        options.compiled,
-        profiled=options.profile is not None,
-    )
+    plan = plan_speed(methods, spec, options.layers, options.work, options.steps, machine, options.compiled)
 
-    def tell(phase: Phase, done: int) -> None:
-        console.print(f"{phase}: round {done} of {WARMUP_ROUNDS + plan.steps}", highlight=False)
+    def tell(what: str, rounds: int, phase: Phase, done: int) -> None:
+        console.print(f"{phase}: {what} {done} of {rounds}", highlight=False)
 
     require_writable(options.results)
     if options.profile is not None:
         require_writable(options.profile.parent)
-    found = measure(plan, tell)
+    found = measure(plan, partial(tell, "round", WARMUP_ROUNDS + plan.steps))
     records = make_records(plan, found)
     if refused := write_records(records, options.results):
         console.print(f"{len(refused)} records of a quiet machine stay in {options.results}", highlight=False)
     if options.profile is not None:
-        operators = {phase: profile_json(rows) for phase, rows in found.profiles.items()}
+        profiles = profile_measured(plan, found, partial(tell, "profile", ROUNDS))
+        operators = {phase: profile_json(rows) for phase, rows in profiles.items()}
         about = {key: value for key, value in report_json(records).items() if key != "rows"}
         write_atomic(options.profile, json.dumps({**about, "phases": operators}, indent=1) + "\n")
     return report_text(records, options.format)

@@ -30,17 +30,20 @@ class OperatorTime:
     self_ms: float
 
 
-def profile_steps(steps: Mapping[str, Callable[[], None]], device: torch.device) -> dict[str, list[OperatorTime]]:
+def profile_steps(
+    steps: Mapping[str, Callable[[], None]], device: torch.device, on_round: Callable[[int], None] = lambda done: None
+) -> dict[str, list[OperatorTime]]:
     """The operators of each step, slowest first: median of `ROUNDS` rounds, the steps taking turns.
 
     Args:
         steps: what to run, by name; warmed up.
         device: where the steps compute.
+        on_round: told after each round how many are done.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     found: dict[str, dict[tuple[str, str], list[tuple[int, float]]]] = {name: {} for name in steps}
-    for _ in range(ROUNDS):
+    for done in range(1, ROUNDS + 1):
         for name, step in steps.items():
             with profile(activities=activities, record_shapes=True) as profiler:
                 step()
@@ -55,6 +58,7 @@ def profile_steps(steps: Mapping[str, Callable[[], None]], device: torch.device)
                 totals[key] = (calls + event.count, milliseconds + own / 1000)
             for key, value in totals.items():
                 found[name].setdefault(key, []).append(value)
+        on_round(done)
     return {name: _summary(operators) for name, operators in found.items()}
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -55,7 +56,6 @@ class SpeedPlan:
         steps: rounds that are timed.
         machine: device, dtype, kind of weights.
         compiled: use `torch.compile`.
-        profiled: run torch's profiler afterwards.
     """
 
     spec: BackboneSpec
@@ -64,7 +64,6 @@ class SpeedPlan:
     steps: int
     machine: Machine
     compiled: bool
-    profiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ class Measurement:
         loaded: whether the machine was doing other work.
         gpu_mhz: clock at the end.
         matmul_flops_per_s: measured peak; None without a GPU.
-        profiles: by phase, then by `METHOD IMPLEMENTATION`; empty unless asked for.
     """
 
     backbone: Backbone
@@ -91,7 +89,6 @@ class Measurement:
     loaded: bool
     gpu_mhz: float | None
     matmul_flops_per_s: float | None
-    profiles: Mapping[Phase, Mapping[str, Sequence[OperatorTime]]]
 
 
 def plan_speed(
@@ -102,7 +99,6 @@ def plan_speed(
     steps: int,
     machine: Machine,
     compiled: bool,
-    profiled: bool = False,
 ) -> SpeedPlan:
     """Resolve the options.
 
@@ -114,7 +110,6 @@ def plan_speed(
         steps: rounds that are timed.
         machine: device, dtype, kind of weights.
         compiled: use `torch.compile`.
-        profiled: run torch's profiler afterwards.
 
     Raises:
         UserError: an unknown method, one that is not trained, or layers taken from pretrained weights.
@@ -129,7 +124,7 @@ def plan_speed(
         if machine.weights != "random":
             raise UserError(f"--layers {layers}: needs --weights random")
         spec = with_layers(spec, layers)
-    return SpeedPlan(spec, plans, work, steps, machine, compiled, profiled)
+    return SpeedPlan(spec, plans, work, steps, machine, compiled)
 
 
 def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda phase, done: None) -> Measurement:
@@ -165,10 +160,7 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
     }
     threads, on_gpu = torch.get_num_threads(), machine.device.type == "cuda"
     loaded = is_loaded(load_average, share, threads, _cores(), on_gpu=on_gpu)
-    mhz = meter.clock_mhz()
-    with _graphs_for(len(contestants)):
-        profiles = {phase: _profile(phase, plan, contestants) for phase in PHASES} if plan.profiled else {}
-    return Measurement(backbone, contestants, timings, load_average, share, loaded, mhz, peak, profiles)
+    return Measurement(backbone, contestants, timings, load_average, share, loaded, meter.clock_mhz(), peak)
 
 
 @contextmanager
@@ -237,13 +229,20 @@ def _phase(
     return samples, {key: peak_of(step, device) for key, step in steps.items() if key[2] == 1}
 
 
-def _profile(phase: Phase, plan: SpeedPlan, contestants: Sequence[Contestant]) -> Mapping[str, Sequence[OperatorTime]]:
-    steps = {}
-    for one in contestants:
-        one.model.train(phase == "train")
-        steps[f"{one.method} {one.implementation}"] = step = one.step(phase, plan.work)
-        step()
-    return profile_steps(steps, plan.machine.device)
+def profile_measured(
+    plan: SpeedPlan, found: Measurement, on_round: Callable[[Phase, int], None] = lambda phase, done: None
+) -> dict[Phase, Mapping[str, Sequence[OperatorTime]]]:
+    """Where the time goes: a measurement's steps under torch's profiler, by phase, then by `METHOD IMPLEMENTATION`."""
+    profiles: dict[Phase, Mapping[str, Sequence[OperatorTime]]] = {}
+    with _graphs_for(len(found.contestants)):
+        for phase in PHASES:
+            steps = {}
+            for one in found.contestants:
+                one.model.train(phase == "train")
+                steps[f"{one.method} {one.implementation}"] = step = one.step(phase, plan.work)
+                step()
+            profiles[phase] = profile_steps(steps, plan.machine.device, partial(on_round, phase))
+    return profiles
 
 
 def _flops(plan: SpeedPlan) -> dict[tuple[str, Phase], int]:

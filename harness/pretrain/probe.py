@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.backbone import VisionTower
-from harness.data.mini.world import ATTRIBUTES, VOCABULARY, sample_scene
+from harness.data.mini.world import ATTRIBUTES, PLACES, VOCABULARY, Thing, sample_scene
 from harness.pretrain.clip import pictures
 
 BLOCKS = (2, 4, 6, 8)
@@ -35,7 +35,8 @@ def probe_accuracy(
         penalty: λ in `‖X·W − Y‖² + λ·‖W‖²`, X standardised and divided by the root of its width.
 
     Returns:
-        `cls` and `patches` (all of them, side by side), each attribute -> accuracy after the blocks in `BLOCKS`.
+        `cls`, `patches` (all of them, side by side) and `patch` (the one at the thing's centre, alone), each
+        attribute -> accuracy after the blocks in `BLOCKS`.
     """
     rng = Random(UNSEEN)
     things = [sample_scene(rng, 1) for _ in range(fit + held_out)]
@@ -49,10 +50,21 @@ def probe_accuracy(
         attribute: torch.tensor([VOCABULARY[attribute].index(getattr(scene.things[0], attribute)) for scene in things])
         for attribute in ATTRIBUTES
     }
-    return {
-        "cls": _accuracies([feature_NJC[:, 0] for feature_NJC in features], words, fit, penalty),
-        "patches": _accuracies([feature_NJC[:, 1:].flatten(1) for feature_NJC in features], words, fit, penalty),
+    _, columns = model.visual.grid_size
+    centres_N = torch.tensor([_centre(scene.things[0], model.visual.patch_size, columns) for scene in things])
+    at = torch.arange(len(things)), 1 + centres_N
+    inputs = {
+        "cls": [feature_NJC[:, 0] for feature_NJC in features],
+        "patches": [feature_NJC[:, 1:].flatten(1) for feature_NJC in features],
+        "patch": [feature_NJC[at] for feature_NJC in features],
     }
+    return {name: _accuracies(read, words, fit, penalty) for name, read in inputs.items()}
+
+
+def _centre(thing: Thing, patch_size: tuple[int, int], columns: int) -> int:
+    """The patch that a thing's centre lies in, counted row by row."""
+    (x, y), (shift_x, shift_y), (height, width) = PLACES[thing.place], thing.shift, patch_size
+    return int((y + shift_y) // height) * columns + int((x + shift_x) // width)
 
 
 def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalty: float) -> dict[str, list[float]]:

@@ -46,10 +46,12 @@ def test_clip_retrieves_captions_of_unseen_pictures() -> None:
     assert check.retrieval_accuracy(clip, llm()[1], images=256) >= 0.80
 
 
-def test_patches_tell_where_a_thing_is_and_cls_tokens_do_not() -> None:
+def test_all_patches_tell_where_a_thing_is_and_neither_one_of_them_nor_cls_tokens_do() -> None:
     found = probe_accuracy(check.load_clip(TINY / "clip"), fit=300, held_out=200)
     assert min(found["patches"]["place"]) > 0.9
     assert max(found["cls"]["place"]) < 0.45
+    assert max(found["patch"]["place"]) < 0.65
+    assert min(found["patch"]["colour"]) > 0.7
     assert min(found["cls"]["colour"]) > 0.7
 
 
