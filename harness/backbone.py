@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalL
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from harness.errors import UserError
-from harness.presets import TINY, BackboneSpec
+from harness.presets import PRESETS, TINY, BackboneSpec
 from harness.requirements import check_clip_name, hub_reachable, missing_llm, require_free_memory, require_weights
 
 RANDOM_CLIP = "ViT-L-14-quickgelu:openai"
@@ -192,6 +192,11 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give one of the Llama architecture")
     if fault := _fault(config):
         raise UserError(f"{spec.llm}: config.json: {fault}")
+    published = PRESETS[spec.name].llm_config if spec.name in PRESETS else None
+    for name, size in (published or {}).items():
+        if getattr(config, name) != size:
+            told = f"{name} is {getattr(config, name)}, not {size}"
+            raise UserError(f"{spec.llm}: is called like the model of {spec.name}, but its {told}; rename the folder")
     return config
 
 

@@ -93,7 +93,8 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
     Args:
         model: a preset.
         llm: id or folder that replaces the preset's language model. One that is called like it is taken for a copy of
-            it, and the preset keeps its name; what it holds is in the record by its hash.
+            it, and the preset keeps its name; other sizes are refused when it is loaded, and what it holds is in the
+            record by its hash.
         clip: `NAME[:WEIGHTS]` that replaces the preset's vision tower.
 
     Raises:

@@ -198,6 +198,16 @@ def test_a_folder_that_lacks_a_tensor_is_not_filled_with_noise(tmp_path: Path, s
     refuses(r"lack model.layers.1.mlp.up_proj.weight \(1 in all\)", replace(spec, llm=str(tmp_path / "llm")))
 
 
+def test_a_folder_that_is_only_called_like_a_preset_is_not_taken_for_it(tmp_path: Path, small_llm: Path) -> None:
+    folder = shutil.copytree(small_llm, tmp_path / "llama-7b")
+    named = resolve_spec("7b", llm=str(folder))
+    assert named.name == "7b"
+    with pytest.raises(
+        UserError, match=r"llama-7b: is called like the model of 7b, but its .* is \d+, not \d+; rename"
+    ):
+        llm_config(named)
+
+
 def _without_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
