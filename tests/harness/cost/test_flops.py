@@ -1,12 +1,14 @@
 """FLOPs: the formulas against torch's own counter on the real modules, and how they grow."""
 
 import json
+import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import cli
 from harness.cost.flops import Workload, count_flops, total_flops
 from harness.cost.flops_table import flops_table, flops_text
 from harness.cost.meta import attach_on_meta
@@ -149,3 +151,17 @@ def test_a_method_that_does_not_say_its_cost_is_refused():
 
     with pytest.raises(UserError, match="silent: does not say what it costs"):
         count_flops(backbone, Silent(), "train", WORK)
+
+
+def test_the_command_line_counts_flops_and_draws_figure_2(tmp_path, capsys, monkeypatch):
+    def call(arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *arguments.split()])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        return done.value.code, capsys.readouterr().out
+
+    code, out = call("flops --methods memvp --model tiny --text-length 20 --train-batch 3 --format json")
+    rows = json.loads(out)
+    assert code == 0 and [row["batch"] for row in rows] == [3, 32] and {row["text_length"] for row in rows} == {20}
+    code, out = call(f"flops --figure2 --plot {tmp_path / 'figure.svg'}")
+    assert code == 0 and "Figure 2" in out and (tmp_path / "figure.svg").stat().st_size > 0

@@ -11,13 +11,11 @@ from harness import cli
 from harness.backbone import load_backbone
 from harness.cost import contestants as building
 from harness.cost.contestants import build_contestants, random_batch
-from harness.cost.depth import estimate, whole_layers, with_layers
+from harness.cost.depth import whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Workload
-from harness.cost.memory import peak_of
-from harness.cost.speed import is_loaded, measure, plan_speed, profile_measured
+from harness.cost.speed import measure, plan_speed, profile_measured
 from harness.cost.speed_report import make_records, report_text, write_records
-from harness.cost.stopwatch import Sample, interleave, paired_ratio, spread
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
 from harness.presets import resolve_spec
@@ -48,61 +46,6 @@ def measured():
 @pytest.fixture(scope="module")
 def records(measured):
     return make_records(*measured)
-
-
-def sample(seconds):
-    return Sample(seconds, 0.0, None)
-
-
-# The stopwatch
-
-
-def test_steps_take_turns_and_warm_up_is_left_out():
-    order = []
-    steps = {name: lambda name=name: order.append(name) for name in "abc"}
-    rounds = []
-    found = interleave(steps, 3, 2, CPU, EnergyMeter(CPU), rounds.append)
-    assert "".join(order) == "abc" * 5
-    assert {name: len(samples) for name, samples in found.items()} == {"a": 3, "b": 3, "c": 3}
-    assert rounds == [1, 2, 3, 4, 5]
-    assert all(one.seconds >= 0 and one.joules is None for samples in found.values() for one in samples)
-
-
-def test_ratios_are_taken_pair_by_pair():
-    # Each twice its partner while the machine drifts tenfold: medians of the two alone would do, deciles would not.
-    base = [sample(seconds) for seconds in (1.0, 3.0, 10.0)]
-    ratio = paired_ratio([sample(2 * one.seconds) for one in base], base)
-    assert (ratio.p10, ratio.median, ratio.p90) == (2, 2, 2)
-    uneven = paired_ratio([sample(3.0), sample(3.0)], [sample(1.0), sample(3.0)])
-    assert uneven.median == pytest.approx(2) and uneven.p10 == pytest.approx(1.2) and uneven.p90 == pytest.approx(2.8)
-
-
-def test_the_whole_is_estimated_from_two_depths():
-    # 0.5 s beside the layers, 0.25 s a layer, on a machine that is slower in the second round.
-    once = [sample(slow * (0.5 + 4 * 0.25)) for slow in (1, 1, 3)]
-    twice = [sample(slow * (0.5 + 8 * 0.25)) for slow in (1, 1, 3)]
-    found = estimate(once, twice, layers=4, whole=32)
-    assert (found.layer_s, found.whole_s) == (0.25, 0.5 + 32 * 0.25)
-
-
-def test_spread_is_median_and_deciles():
-    found = spread([float(x) for x in range(11)])
-    assert (found.p10, found.median, found.p90) == (1, 5, 9)
-
-
-@pytest.mark.parametrize(
-    ("load", "share", "on_gpu", "expected"),
-    [
-        (0.1, 1.9, False, False),
-        (0.1, 1.0, False, True),
-        (1.5, 1.9, False, True),
-        (None, 1.9, False, False),
-        (0.1, 0.9, True, False),
-        (1.5, 0.9, True, True),
-    ],
-)
-def test_a_loaded_machine_is_noticed(load, share, on_gpu, expected):
-    assert is_loaded(load, share, threads=2, cores=2, on_gpu=on_gpu) is expected
 
 
 # What is timed
@@ -302,16 +245,6 @@ def test_the_page_of_results_has_a_board_for_each_setting(records):
     assert left_out == {"- 2 runs left out: no row of table 2 is for dehvf-plain, memvp-plain."}
 
 
-def test_the_peak_of_a_step_is_its_own():
-    def hold(megabytes):
-        torch.ones(megabytes * 2**18).sum()
-
-    small, large, again = (peak_of(lambda size=size: hold(size), CPU).rss for size in (8, 256, 8))
-    if small is not None:
-        assert large - small > 200 * 2**20
-        assert abs(again - small) < 100 * 2**20
-
-
 def test_table_2_takes_the_shipped_forms_and_the_paired_ratios(records):
     quiet = with_load(records, False)
     board = leaderboard(quiet, 2, "tiny")
@@ -366,17 +299,3 @@ def test_the_command_line_measures_records_and_prints(tmp_path, capsys, monkeypa
     }
     assert all(isinstance(row["whole_s"], float) for row in report["rows"])
     assert "Estimates, not measured" in report_text(read_records(tmp_path), "markdown")
-
-
-def test_the_command_line_counts_flops_and_draws_figure_2(tmp_path, capsys, monkeypatch):
-    def call(arguments):
-        monkeypatch.setattr(sys, "argv", ["harness", *arguments.split()])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        return done.value.code, capsys.readouterr().out
-
-    code, out = call("flops --methods memvp --model tiny --text-length 20 --train-batch 3 --format json")
-    rows = json.loads(out)
-    assert code == 0 and [row["batch"] for row in rows] == [3, 32] and {row["text_length"] for row in rows} == {20}
-    code, out = call(f"flops --figure2 --plot {tmp_path / 'figure.svg'}")
-    assert code == 0 and "Figure 2" in out and (tmp_path / "figure.svg").stat().st_size > 0
