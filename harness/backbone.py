@@ -195,8 +195,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     published = PRESETS[spec.name].llm_config if spec.name in PRESETS else None
     for name, size in (published or {}).items():
         if getattr(config, name) != size:
-            told = f"{name} is {getattr(config, name)}, not {size}"
-            raise UserError(f"{spec.llm}: is called like the model of {spec.name}, but its {told}; rename the folder")
+            told = f"is called like the model of {spec.name}, but its {name} is {getattr(config, name)}, not {size}"
+            raise UserError(f"{spec.llm}: {told}; rename the folder, or give a hub model in a folder of another name")
     return config
 
 

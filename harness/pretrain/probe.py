@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.backbone import VisionTower
-from harness.data.mini.world import ATTRIBUTES, PLACES, VOCABULARY, Thing, sample_scene
+from harness.data.mini.world import ATTRIBUTES, VOCABULARY, Thing, sample_scene
 from harness.pretrain.clip import pictures
 
 BLOCKS = (2, 4, 6, 8)
@@ -63,8 +63,8 @@ def probe_accuracy(
 
 def _centre(thing: Thing, patch_size: tuple[int, int], columns: int) -> int:
     """The patch that a thing's centre lies in, counted row by row."""
-    (x, y), (shift_x, shift_y), (height, width) = PLACES[thing.place], thing.shift, patch_size
-    return int((y + shift_y) // height) * columns + int((x + shift_x) // width)
+    (x, y), (height, width) = thing.centre, patch_size
+    return int(y // height) * columns + int(x // width)
 
 
 def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalty: float) -> dict[str, list[float]]:

@@ -4,7 +4,7 @@ import math
 
 from PIL import Image, ImageChops, ImageDraw
 
-from harness.data.mini.world import BACKGROUNDS, COLOURS, OUTLINES, PLACES, SIZES, Scene, Thing
+from harness.data.mini.world import BACKGROUNDS, COLOURS, OUTLINES, SIZES, Scene, Thing
 
 SIZE = 64
 SCALE = 4
@@ -72,8 +72,7 @@ def _texture(thing: Thing, side: int) -> Image.Image:
 
 
 def _draw(canvas: Image.Image, thing: Thing) -> None:
-    x = (PLACES[thing.place][0] + thing.shift[0]) * SCALE
-    y = (PLACES[thing.place][1] + thing.shift[1]) * SCALE
+    x, y = (SCALE * along for along in thing.centre)
     radius = SIZES[thing.size] * SCALE / 2
     side = int(2 * radius) + 2
     corner = (round(x - side / 2), round(y - side / 2))

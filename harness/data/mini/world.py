@@ -52,6 +52,12 @@ class Thing:
     shift: tuple[float, float]  # pixels off the quadrant's centre
     phase: float  # of the texture, in [0, 1)
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Where it lies, x and y in pixels from the top left."""
+        x, y = PLACES[self.place]
+        return x + self.shift[0], y + self.shift[1]
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -298,4 +298,5 @@ def test_the_command_line_measures_records_and_prints(tmp_path, capsys, monkeypa
         ("lavin", "shipped"),
     }
     assert all(isinstance(row["whole_s"], float) for row in report["rows"])
+    assert len(read_records(tmp_path)) == 4
     assert "Estimates, not measured" in report_text(read_records(tmp_path), "markdown")

@@ -1,4 +1,4 @@
-"""The stopwatch: who is timed when, ratios pair by pair, what a loaded machine is, peak memory."""
+"""The stopwatch: who is timed when, ratios pair by pair, two depths, what a loaded machine is, peak memory."""
 
 import pytest
 import torch
