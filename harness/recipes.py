@@ -78,10 +78,11 @@ class CaptionRecipe(TrainRecipe):
 
 _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
 _TINY_TUNING = (
-    "six trials of each method, seed 0, the best average on the validation split taken (results/search): base_lr "
-    "0.004, 0.013, 0.04 and 0.12, then about a third and three times the scale of what the method adds (memory_scale, "
-    "adapter_scale of LaVIN, lora_alpha, prompt_std of LLaMA-Adapter); the length, visual_scale, and memory_scale to "
-    "start from were chosen before with MemVP, on problems outside the test split"
+    "eight trials of each method, seed 0, the best average on the validation split taken (results/search): base_lr "
+    "0.004, 0.013, 0.04 and 0.12, then four scales of what the method adds (memory_scale and visual_scale, a third and "
+    "three times; adapter_scale of LaVIN, 0.03 to 3; lora_alpha, a third and three times, and adapter_scale of "
+    "LLaVA-LoRA, three and ten times; prompt_std of LLaMA-Adapter, 0.3 to 30); the length, and the memory's scales to "
+    "start from, were chosen before with MemVP, on problems outside the test split"
 )
 _PAPER_COCO = {
     "epochs": 5,
