@@ -157,6 +157,8 @@ def _matrices(layer: nn.Module, targets: tuple[str, ...]) -> nn.ModuleDict:
     for name, module in layer.named_modules():
         target = name.rpartition(".")[2]
         if target in targets:
+            # peft would make a float32 copy of the input, which autocast takes back to its own dtype at once.
+            module.cast_input_dtype_enabled = False
             down, up = module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
             found[target] = nn.ModuleDict({"down": down.float(), "up": up.float()})
     return nn.ModuleDict(found)

@@ -91,3 +91,19 @@ def test_lora_targets_and_rank_are_the_configs() -> None:
 
 def test_published_count() -> None:
     assert paper_count("llava_lora", real_size_backbone("7b")) == 4_395_136
+
+
+def test_lora_reads_its_input_without_a_float32_copy() -> None:
+    backbone = tiny_backbone(dtype=torch.bfloat16)
+    model = tuned_model("llava_lora", backbone).eval()
+    batch = random_batch(model.backbone)
+    layers = [module for module in model.llm.modules() if isinstance(module, BaseTunerLayer)]
+    seen: list[torch.dtype] = []
+    for layer in layers:
+        layer.lora_A["default"].register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    with torch.no_grad():
+        logits = model.logits(batch)
+        assert seen == [torch.bfloat16] * len(layers)
+        for layer in layers:
+            layer.cast_input_dtype_enabled = True
+        assert torch.equal(logits, model.logits(batch))
