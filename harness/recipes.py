@@ -78,11 +78,12 @@ class CaptionRecipe(TrainRecipe):
 
 _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
 _TINY_TUNING = (
-    "eight trials of each method, seed 0, the best average on the validation split taken (results/search): base_lr "
+    "nine trials of each method, seed 0, the best average on the validation split taken (results/search): base_lr "
     "0.004, 0.013, 0.04 and 0.12, then four scales of what the method adds (memory_scale and visual_scale, a third and "
     "three times; adapter_scale of LaVIN, 0.03 to 3; lora_alpha, a third and three times, and adapter_scale of "
-    "LLaVA-LoRA, three and ten times; prompt_std of LLaMA-Adapter, 0.3 to 30); the length, and the memory's scales to "
-    "start from, were chosen before with MemVP, on problems outside the test split"
+    "LLaVA-LoRA, three and ten times; prompt_std of LLaMA-Adapter, 0.3 to 30), then twice the length, to be looked at; "
+    "the length is one for all and was chosen before with MemVP, as were the memory's scales to start from, on "
+    "problems outside the test split"
 )
 _PAPER_COCO = {
     "epochs": 5,
