@@ -13,7 +13,7 @@ from harness.paper import disagreements, load_paper
 from harness.records import Record, read_records
 from harness.render import render
 from harness.searched import searched_text
-from harness.selection import by_setting
+from harness.selection import by_setting, where_measured
 from harness.tables import leaderboard
 
 _HEAD = """\
@@ -77,7 +77,8 @@ def _boards(records: Sequence[Record]) -> Iterator[str]:
             for group in by_setting([record for record in records if record.model == model], table):
                 board = leaderboard(group, table, model)
                 if any(row.seeds for row in board.rows):
-                    yield f"### {model}: table {table}\n\n{render(board, 'markdown')}"
+                    where = f", {where_measured(group[0])}" if board.layout.setting == "device" else ""
+                    yield f"### {model}: table {table}{where}\n\n{render(board, 'markdown')}"
 
 
 def _guide() -> str:

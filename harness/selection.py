@@ -142,7 +142,7 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
     """What a reader must know about the runs that did enter."""
     skipped = sum(record.data.skipped_images > 0 for record in kept)
     cut = sum(any((record.truncated.train, record.truncated.eval)) for record in kept if record.truncated)
-    machines = dict.fromkeys(_where(record) for record in kept if record.speed is not None)
+    machines = dict.fromkeys(where_measured(record) for record in kept if record.speed is not None)
     dirty = sum(record.git.dirty is not False for record in kept)
     remarks = [f"Measured on {machine}." for machine in machines]
     if skipped:
@@ -154,7 +154,7 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
     return remarks
 
 
-def _where(record: Record) -> str:
+def where_measured(record: Record) -> str:
     """Model, device and batches of a speed measurement."""
     environment = record.environment
     device = environment.gpu or f"{environment.cpu or 'an unknown CPU'}, {environment.threads} threads"

@@ -240,7 +240,8 @@ def test_the_page_of_results_has_a_board_for_each_setting(records):
     quiet = with_load(records, False)
     page = results_readme([*quiet, *map(longer, quiet)])
     assert page.count("### tiny: table 2") == 2
-    assert "tiny: text 16, batch 2 and 2, 2 new tokens" in page and "tiny: text 32, batch 2 and 2" in page
+    titles = "\n".join(line for line in page.splitlines() if line.startswith("### "))
+    assert "(tiny: text 16, batch 2 and 2, 2 new tokens)" in titles and "(tiny: text 32, batch 2 and 2" in titles
     left_out = {line for line in page.partition("## Fields of a record")[0].splitlines() if "left out" in line}
     assert left_out == {"- 2 runs left out: no row of table 2 is for dehvf-plain, memvp-plain."}
 
