@@ -12,10 +12,14 @@ from tests.backbones import random_batch, tiny_backbone, tiny_config, tuned_mode
 from tests.methods.sizes import paper_count, real_size_backbone
 
 
-def switch_lora(model: TunedModel, enabled: bool) -> None:
+def lora_layers(model: TunedModel) -> list[Any]:
     layers = [module for module in model.llm.modules() if isinstance(module, BaseTunerLayer)]
     assert len(layers) == 2 * model.backbone.num_layers
-    for layer in layers:
+    return layers
+
+
+def switch_lora(model: TunedModel, enabled: bool) -> None:
+    for layer in lora_layers(model):
         layer.enable_adapters(enabled)
 
 
@@ -94,10 +98,8 @@ def test_published_count() -> None:
 
 
 def test_lora_reads_its_input_without_a_float32_copy() -> None:
-    backbone = tiny_backbone(dtype=torch.bfloat16)
-    model = tuned_model("llava_lora", backbone).eval()
-    batch = random_batch(model.backbone)
-    layers = [module for module in model.llm.modules() if isinstance(module, BaseTunerLayer)]
+    model = tuned_model("llava_lora", tiny_backbone(dtype=torch.bfloat16)).eval()
+    batch, layers = random_batch(model.backbone), lora_layers(model)
     seen: list[torch.dtype] = []
     for layer in layers:
         layer.lora_A["default"].register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
