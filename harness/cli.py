@@ -195,7 +195,9 @@ def speed(
     steps: Annotated[int, typer.Option(min=1, help="Batches timed of each method and phase.")] = 20,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 on a GPU).")] = "auto",
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the language model.")] = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile layer by layer; on a GPU, training as one CUDA graph.")
+    ] = False,
     profile: Annotated[Path | None, typer.Option(help="Also write where the time goes, by operator (.json).")] = None,
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
     results: Results = Path("results"),

@@ -212,7 +212,7 @@ class SpeedSetting(Section):
     eval_batch: Count
     """Samples of an inference batch."""
     compiled: bool
-    """Whether `torch.compile` was used."""
+    """Whether `torch.compile` was used, layer by layer; on a GPU the training step is then one CUDA graph."""
 
 
 class Speed(Section):

@@ -166,6 +166,7 @@ class Method(Protocol):
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """Keyword arguments handed to every decoder layer.
 
+        A value that differs by layer is a list with an item a layer; the module that reads it has `layer_idx`.
         `visual` also holds `has_image_B`; `num_tokens` is the length of the forward they are meant for, so that a
         method can choose between forms of equal output.
         """

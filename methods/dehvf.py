@@ -20,7 +20,6 @@ vision tower, G visual groups, K features of a group, Y decoder layers, S sides 
 E distinct fused features.
 """
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -195,11 +194,11 @@ class DEHVF(nn.Module):
         if self.config.fusion == "mean":
             groups, size = self.members_GKX.shape[:2]
             mean_BYSK = hidden_BXJP.new_full((1, groups, 1, size), 1 / size).expand(len(images_BCHW), -1, -1, -1)
-            return name_features(map(F.silu, fuse(mean_BYSK, self.members_GKX, hidden_BXJP)))
+            return name_features(F.silu(fuse(mean_BYSK, self.members_GKX, hidden_BXJP)).unbind(dim=1))
         cls_BGKC = features_BXJC[:, :, 0].index_select(1, self.index_GK.flatten()).unflatten(1, self.index_GK.shape)
         weights_BYSK = self.fuser(self.queries(), cls_BGKC)
-        fused = fuse(weights_BYSK, self.members_GKX, hidden_BXJP)
-        return {**name_features(map(F.silu, fused)), "weights_BYSK": weights_BYSK}
+        s_BEJP = F.silu(fuse(weights_BYSK, self.members_GKX, hidden_BXJP))
+        return {**name_features(s_BEJP.unbind(dim=1)), "weights_BYSK": weights_BYSK}
 
     def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
         """`V = Σ_k α_k F_k` as printed (Eq. 2-6), `B×J×C` each: layer by layer, query by query, in vision width.
@@ -288,8 +287,8 @@ class DEHVF(nn.Module):
         return {name: count for name, count in unused.items() if count}
 
 
-def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Sequence[Tensor]:
-    """`Σ_k α_k H_k` over the group that each decoder layer reads: Y·S tensors `B×J×P`, layer-major.
+def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Tensor:
+    """`Σ_k α_k H_k` over the group that each decoder layer reads: `B×E×J×P`, E = Y·S, layer-major.
 
     One product over all blocks, whose weights are 0 outside the group, in place of a copy of every group.
 
@@ -300,5 +299,4 @@ def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Sequ
     """
     weights_BGQK = weights_BYSK.unflatten(1, (len(members_GKX), -1)).flatten(2, 3)
     mix_BEX = (weights_BGQK @ members_GKX).flatten(1, 2)
-    fused_BEJP = (mix_BEX @ hidden_BXJP.flatten(2)).unflatten(2, hidden_BXJP.shape[2:])
-    return fused_BEJP.unbind(dim=1)
+    return (mix_BEX @ hidden_BXJP.flatten(2)).unflatten(2, hidden_BXJP.shape[2:])

@@ -56,13 +56,13 @@ class RoutedByModality(nn.Module):
 
     Args:
         adapter: this layer's adapter.
-        layer: index of this layer.
+        layer_idx: index of this layer.
     """
 
-    def __init__(self, adapter: RoutedAdapter, layer: int) -> None:
+    def __init__(self, adapter: RoutedAdapter, layer_idx: int) -> None:
         super().__init__()
         self.adapter = adapter
-        self.layer = layer
+        self.layer_idx = layer_idx
 
     def forward(self, x_BTD: Tensor, routing: list[Tensor | None], cache: Any = None) -> Tensor:
         """`B×T×D` to `B×T×D`.
@@ -70,11 +70,11 @@ class RoutedByModality(nn.Module):
         `routing` holds one `B×E` a layer in decoding. While the prompt runs it holds None, column 0 is the modality
         token, and the weights are left in it for the tokens to come.
         """
-        weights_BE = routing[self.layer]
+        weights_BE = routing[self.layer_idx]
         if weights_BE is None:
             weights_BE = self.adapter.route(x_BTD[:, 0])
             if cache is not None:
-                routing[self.layer] = weights_BE
+                routing[self.layer_idx] = weights_BE
         return self.adapter(x_BTD, weights_BE[:, None])
 
 
@@ -97,6 +97,7 @@ class LaVIN(nn.Module):
         summary="a few visual tokens in the input, adapters in both towers routed by a modality token",
     )
     Config: ClassVar[type[MethodConfig]] = LaVINConfig
+    prefix_ids_2S: Tensor
 
     def __init__(self, backbone: Backbone, config: LaVINConfig) -> None:
         super().__init__()
@@ -115,6 +116,11 @@ class LaVIN(nn.Module):
             has_image: backbone.tokenizer.encode(text, add_special_tokens=False)
             for has_image, text in ((True, config.image_prefix), (False, config.text_prefix))
         }
+        length = max(len(self.prefixes[False]), len(self.prefixes[True]) + len(self.feature_blocks))
+        ids_2S = [
+            self.prefixes[has_image] + [0] * (length - len(self.prefixes[has_image])) for has_image in (False, True)
+        ]
+        self.register_buffer("prefix_ids_2S", torch.tensor(ids_2S), persistent=False)
         self.projector = Projector(self.vision_width, config.projector_dim, backbone.hidden_size)
         self.modality_ED = nn.Parameter(torch.randn(2, backbone.hidden_size))
         self.vision_adapters = nn.ModuleList()
@@ -156,17 +162,15 @@ class LaVIN(nn.Module):
 
     def _inserted(self, embed_tokens: nn.Module, tokens_BND: Tensor, has_image_B: Tensor) -> tuple[Tensor, Tensor]:
         """Prefix and visual tokens, `B×S×D`, and which of the columns a sample has, `B×S`."""
-        text, image = self.prefixes[False], self.prefixes[True]
-        start, end = len(image), len(image) + tokens_BND.shape[1]
-        length = max(len(text), end)
-        ids_2S = [prefix + [0] * (length - len(prefix)) for prefix in (text, image)]
-        ids_BS = torch.tensor(ids_2S, device=tokens_BND.device)[has_image_B.long()]
+        start, end = len(self.prefixes[True]), len(self.prefixes[True]) + tokens_BND.shape[1]
+        ids_BS = self.prefix_ids_2S[has_image_B.long()]
+        length = ids_BS.shape[1]
         columns_S = torch.arange(length, device=tokens_BND.device)
         is_visual_BS = has_image_B[:, None] & (columns_S >= start) & (columns_S < end)
         tokens_BSD = F.pad(tokens_BND, (0, 0, start, length - end))
         prefix_BSD = embed_tokens(ids_BS)
         inserted_BSD = torch.where(is_visual_BS[..., None], tokens_BSD.to(prefix_BSD.dtype), prefix_BSD)
-        return inserted_BSD, columns_S < torch.where(has_image_B, end, len(text))[:, None]
+        return inserted_BSD, columns_S < torch.where(has_image_B, end, len(self.prefixes[False]))[:, None]
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """`routing`: the routing weights of every layer, None where the modality token is yet to be seen."""
@@ -189,8 +193,7 @@ class LaVIN(nn.Module):
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
         """The modality token, the longer of the two prefixes, the visual tokens, the text."""
-        inserted = max(len(self.prefixes[False]), len(self.prefixes[True]) + len(self.feature_blocks))
-        columns = 1 + inserted + text_tokens
+        columns = 1 + self.prefix_ids_2S.shape[1] + text_tokens
         return columns if self.config.max_length is None or not training else min(columns, self.config.max_length)
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:

@@ -23,7 +23,7 @@ Shape suffixes as in `methods.base`; K prompts, Y adapted layers, N heads of the
 X width of a head.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -79,14 +79,12 @@ class ZeroInitAttention(nn.Module):
 
     Args:
         attention: the frozen attention; its submodules are taken over, not copied.
-        index: which of the adapted layers this is.
     """
 
     is_causal = True
 
-    def __init__(self, attention: LlamaAttention, index: int) -> None:
+    def __init__(self, attention: LlamaAttention) -> None:
         super().__init__()
-        self.index = index
         self.config = attention.config
         self.layer_idx = attention.layer_idx
         self.head_dim = attention.head_dim
@@ -114,11 +112,14 @@ class ZeroInitAttention(nn.Module):
         self,
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
-        prompts: Mapping[int, PromptMemory],
+        prompts: Sequence[Any],
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """`B×T×D` to `B×T×D` (and the attention weights, where the implementation gives them)."""
+        """`B×T×D` to `B×T×D` (and the attention weights, where the implementation gives them).
+
+        `prompts` holds a `PromptMemory` for this layer.
+        """
         cache = kwargs.pop(CACHE_KEYWORD, None)
         query_BNTX, key_BMTX = apply_rotary_pos_emb(
             self.heads(self.q_proj(hidden_states)), self.heads(self.k_proj(hidden_states)), *position_embeddings
@@ -137,7 +138,7 @@ class ZeroInitAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        attended_BTNX = attended_BTNX + self._attend_to_prompts(query_BNTX, prompts[self.index])
+        attended_BTNX = attended_BTNX + self._attend_to_prompts(query_BNTX, prompts[self.layer_idx])
         return self.o_proj(attended_BTNX.flatten(2)), weights
 
     def _attend_to_prompts(self, query_BNTX: Tensor, memory: PromptMemory) -> Tensor:
@@ -203,14 +204,14 @@ class LLaMAAdapter(nn.Module):
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """`prompts`: keys and values of every adapted layer's prompts."""
+        """`prompts`: keys and values of every layer's prompts, None where the layer is not adapted."""
         image_BKD = visual["image_BKD"]
         image_BKD = image_BKD * visual["has_image_B"].to(image_BKD.dtype)[:, None, None]
-        memories = {
-            attention.index: attention.prompt_memory(prompts_KD, image_BKD, gate_N)
+        memories = [
+            attention.prompt_memory(prompts_KD, image_BKD, gate_N)
             for attention, prompts_KD, gate_N in zip(self.attentions, self.prompts_YKD, self.gates_YN, strict=True)
-        }
-        return {"prompts": memories}
+        ]
+        return {"prompts": [None] * (self.num_layers - len(memories)) + memories}
 
     def image_cost(self, images: int) -> ImageCost:
         """CLIP up to the last block read, which has nothing trained in it, and the image branch."""
@@ -245,11 +246,11 @@ class LLaMAAdapter(nn.Module):
 
 
 def attach_zero_init_attention(backbone: Backbone, count: int) -> tuple[ZeroInitAttention, ...]:
-    """Replace the attention of the top `count` decoder layers; layers then take `prompts={index: …}`."""
+    """Replace the attention of the top `count` decoder layers; layers then take `prompts=[…]`."""
     attentions = []
-    for index, layer in enumerate(backbone.llm.model.layers[-count:]):
+    for layer in backbone.llm.model.layers[-count:]:
         if not isinstance(layer.self_attn, LlamaAttention):
             raise ValueError(f"LLaMA-Adapter needs Llama's attention, not {type(layer.self_attn).__name__}")
-        layer.self_attn = ZeroInitAttention(layer.self_attn, index)
+        layer.self_attn = ZeroInitAttention(layer.self_attn)
         attentions.append(layer.self_attn)
     return tuple(attentions)

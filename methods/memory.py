@@ -117,17 +117,17 @@ class MemoryRead(nn.Module):
 
     Args:
         memory: the module that all layers share.
-        layer: index of this layer.
+        layer_idx: index of this layer.
     """
 
-    def __init__(self, memory: VisualMemory, layer: int) -> None:
+    def __init__(self, memory: VisualMemory, layer_idx: int) -> None:
         super().__init__()
         self.memory = memory
-        self.layer = layer
+        self.layer_idx = layer_idx
 
     def forward(self, x_BTD: Tensor, memories: Sequence[Memory]) -> Tensor:
         """`B×T×D` to `B×T×D`; `memories` holds one memory a layer."""
-        return self.memory(x_BTD, memories[self.layer])
+        return self.memory(x_BTD, memories[self.layer_idx])
 
 
 def attach_memory(backbone: Backbone, memory: VisualMemory) -> None:

@@ -43,6 +43,25 @@ class DecodingState:
         self.layer_inputs = None
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a training step else asks the device about its batch, which waits for it: `TunedModel.ask`, beforehand.
+
+    A step that asks nothing can be captured as a CUDA graph.
+
+    Attributes:
+        all_have_images: every sample carries an image.
+        attention_mask: `B×1×T×T`, true where row may attend to column.
+        labelled_Q: rows of the hidden states, batch and columns flattened, that predict a label.
+        targets_Q: the labels.
+    """
+
+    all_have_images: bool
+    attention_mask: Tensor
+    labelled_Q: Tensor
+    targets_Q: Tensor
+
+
 class TunedModel(nn.Module):
     """A frozen backbone with one method attached.
 
@@ -73,19 +92,20 @@ class TunedModel(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(self.llm.device.type, dtype=dtype)
 
-    def encode(self, images_BCHW: Tensor, has_image_B: Tensor) -> VisualFeatures:
+    def encode(self, images_BCHW: Tensor, has_image_B: Tensor, all_have_images: bool | None = None) -> VisualFeatures:
         """Visual features of a batch; only samples that carry an image are encoded, the rest are zero rows.
 
         Args:
             images_BCHW: normalised images, all zero where `has_image_B` is false.
             has_image_B: which samples carry an image.
+            all_have_images: whether all do; None asks the device.
 
         Returns:
             The method's features, batch first, with `has_image_B` among them.
         """
         has_image_B = has_image_B.bool()
         with self.autocast():
-            if bool(has_image_B.all()):
+            if bool(has_image_B.all()) if all_have_images is None else all_have_images:
                 features = self.method.encode_images(self.backbone, images_BCHW)
             else:
                 rows = has_image_B.nonzero().squeeze(1)
@@ -97,40 +117,60 @@ class TunedModel(nn.Module):
                 }
         return {**features, "has_image_B": has_image_B}
 
-    def hidden_states(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, Tensor | None]:
+    def hidden_states(
+        self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Final hidden states `B×T×D` of the whole sequence and the labels moved to their columns."""
-        visual = self.encode(batch.images_BCHW, batch.has_image_B) if visual is None else visual
+        if visual is None:
+            everyone = None if known is None else known.all_have_images
+            visual = self.encode(batch.images_BCHW, batch.has_image_B, everyone)
         with self.autocast():
             sequence = self.method.build_sequence(self.backbone, batch, visual)
+            mask = sequence.attention_mask if known is None else known.attention_mask
             output = self.llm.model(
                 inputs_embeds=sequence.inputs_embeds_BTD,
-                attention_mask=llm_attention_mask(self.llm, sequence.attention_mask),
+                attention_mask=llm_attention_mask(self.llm, mask),
                 position_ids=sequence.position_ids_BT,
                 use_cache=False,
                 **self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1]),
             )
         return output.last_hidden_state, sequence.labels_BT
 
-    def forward(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
+    def forward(self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None) -> Tensor:
         """Mean cross-entropy of the labelled tokens; logits are computed at labelled positions only.
+
+        Args:
+            batch: with labels.
+            visual: features from `encode`, when they are already there.
+            known: from `ask` on the same batch; None asks the device.
 
         Raises:
             ValueError: the batch has no label.
         """
-        hidden_BTD, labels_BT = self.hidden_states(batch, visual)
-        if labels_BT is None:
-            raise ValueError("a batch without labels has no loss: give labels_BL")
-        targets_BT = labels_BT[:, 1:]
-        labelled_BT = targets_BT != IGNORE_INDEX
-        if not bool(labelled_BT.any()):
-            raise ValueError("a batch without a labelled token has no loss: its answers may all have been cut off")
+        hidden_BTD, labels_BT = self.hidden_states(batch, visual, known)
+        labelled_Q, targets_Q = _labelled(labels_BT) if known is None else (known.labelled_Q, known.targets_Q)
         with self.autocast():
-            logits_QV = self.llm.lm_head(hidden_BTD[:, :-1][labelled_BT])
-        return F.cross_entropy(logits_QV.float(), targets_BT[labelled_BT])
+            logits_QV = self.llm.lm_head(hidden_BTD.flatten(0, 1).index_select(0, labelled_Q))
+        return F.cross_entropy(logits_QV.float(), targets_Q)
 
-    def logits(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
+    @torch.no_grad()
+    def ask(self, batch: Batch) -> Known:
+        """What `forward` needs to know of `batch`, which holds as long as its masks and labels do.
+
+        Raises:
+            ValueError: the batch has no label.
+        """
+        visual = self.encode(batch.images_BCHW, batch.has_image_B)
+        with self.autocast():
+            sequence = self.method.build_sequence(self.backbone, batch, visual)
+        mask = sequence.attention_mask
+        if mask.ndim == 2:
+            mask = mask[:, None, None] & mask.new_ones(mask.shape[1], mask.shape[1]).tril()
+        return Known(bool(batch.has_image_B.all()), mask, *_labelled(sequence.labels_BT))
+
+    def logits(self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None) -> Tensor:
         """Logits `B×T×V` at every column of the sequence."""
-        hidden_BTD, _ = self.hidden_states(batch, visual)
+        hidden_BTD, _ = self.hidden_states(batch, visual, known)
         with self.autocast():
             return self.llm.lm_head(hidden_BTD)
 
@@ -185,6 +225,17 @@ class TunedModel(nn.Module):
             logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
         state.next_position_B = state.next_position_B + 1
         return logits_BV
+
+
+def _labelled(labels_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows of the flattened hidden states that predict a label, and the labels."""
+    if labels_BT is None:
+        raise ValueError("a batch without labels has no loss: give labels_BL")
+    targets_BT = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORE_INDEX)
+    labelled_Q = (targets_BT.flatten() != IGNORE_INDEX).nonzero().squeeze(1)
+    if not len(labelled_Q):
+        raise ValueError("a batch without a labelled token has no loss: its answers may all have been cut off")
+    return labelled_Q, targets_BT.flatten()[labelled_Q]
 
 
 def llm_attention_mask(llm: Any, mask: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from statistics import median
 import torch
 
 from harness.backbone import Backbone, load_backbone
+from harness.cost.capture import capture
+from harness.cost.compiled import compile_regions
 from harness.cost.contestants import Contestant, build_contestants
 from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
@@ -143,7 +145,7 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
         doubled = build_contestants(share_backbone(backbone, repeat=2), plan.plans) if whole else []
     if plan.compiled:
         for contestant in (*contestants, *doubled):
-            contestant.model.llm.model.compile()
+            compile_regions(contestant.model)
     meter = EnergyMeter(machine.device)
     try:
         with _too_little_memory(), _graphs_for(len(contestants) + len(doubled)):
@@ -209,6 +211,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _is_captured(plan: SpeedPlan, phase: Phase) -> bool:
+    return plan.compiled and phase == "train" and plan.machine.device.type == "cuda"
+
+
 def _phase(
     phase: Phase,
     plan: SpeedPlan,
@@ -218,15 +224,20 @@ def _phase(
     on_round: Callable[[Phase, int], None],
 ) -> tuple[dict[Key, list[Sample]], dict[Key, PeakMemory]]:
     """Samples and peaks by method, implementation and how often the decoder layers are repeated."""
-    steps = {}
+    device, captured = plan.machine.device, _is_captured(plan, phase)
+    pool = torch.cuda.graph_pool_handle() if captured else None
+    timed, peaks = {}, {}
     for repeat, group in ((1, contestants), (2, doubled)):
         for one in group:
             one.model.train(phase == "train")
-            steps[one.method, one.implementation, repeat] = one.step(phase, plan.work)
+            key = one.method, one.implementation, repeat
+            step = one.step(phase, plan.work, asks=not captured)
+            timed[key] = capture(step, pool) if captured else step
+            if repeat == 1:
+                peaks[key] = step
     gc.collect()
-    device = plan.machine.device
-    samples = interleave(steps, plan.steps, WARMUP_ROUNDS, device, meter, lambda done: on_round(phase, done))
-    return samples, {key: peak_of(step, device) for key, step in steps.items() if key[2] == 1}
+    samples = interleave(timed, plan.steps, WARMUP_ROUNDS, device, meter, lambda done: on_round(phase, done))
+    return samples, {key: peak_of(step, device) for key, step in peaks.items()}
 
 
 def profile_measured(
@@ -239,7 +250,8 @@ def profile_measured(
             steps = {}
             for one in found.contestants:
                 one.model.train(phase == "train")
-                steps[f"{one.method} {one.implementation}"] = step = one.step(phase, plan.work)
+                step = one.step(phase, plan.work, asks=not _is_captured(plan, phase))
+                steps[f"{one.method} {one.implementation}"] = step
                 step()
             profiles[phase] = profile_steps(steps, plan.machine.device, partial(on_round, phase))
     return profiles

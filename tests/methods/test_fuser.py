@@ -96,12 +96,12 @@ def test_fuse_is_the_weighted_sum_over_the_layers_group(case: dict[str, int], pa
     # Any blocks, also one twice in a group.
     groups = torch.randint(blocks, (case["groups"], case["features"]), generator=generator)
     out = fuse(weights, F.one_hot(groups, blocks).float(), hidden)
-    assert len(out) == case["layers"] * case["sides"]
+    assert out.shape[1] == case["layers"] * case["sides"]
     for layer in range(case["layers"]):
         group = hidden[:, groups[layer * case["groups"] // case["layers"]]]
         for side in range(case["sides"]):
             expected = sum(weights[:, layer, side, k, None, None] * group[:, k] for k in range(case["features"]))
-            torch.testing.assert_close(out[layer * case["sides"] + side], expected, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(out[:, layer * case["sides"] + side], expected, atol=1e-5, rtol=1e-4)
 
 
 @quick

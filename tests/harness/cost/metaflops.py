@@ -23,11 +23,8 @@ class KnownMasks(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             return True
-        if func is torch.ops.aten.index.Tensor and args[1][0].dtype is torch.bool:
-            mask = args[1][0]
-            return args[0].new_empty(self.selected, *args[0].shape[mask.ndim :])
-        if func is torch.ops.aten._index_put_impl_.default or func is torch.ops.aten.index_put.default:
-            return args[0]
+        if func is torch.ops.aten.nonzero.default:
+            return args[0].new_empty(self.selected, args[0].ndim, dtype=torch.long)
         return func(*args, **(kwargs or {}))
 
 

@@ -1,0 +1,61 @@
+"""A model compiled by regions computes what it did; a step that asks nothing of its device, what one that asks does."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness.cost.compiled import compile_regions
+from methods import registry
+from tests.backbones import random_batch, tiny_backbone, tuned_model
+
+
+@pytest.fixture
+def eager_graphs(monkeypatch):
+    """Compile without generating code."""
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_(module, backend="eager"))
+    torch._dynamo.reset()
+
+
+def decoded(model, prompt):
+    """Logits after the prompt and of two more tokens."""
+    with torch.no_grad():
+        logits, state = model.prefill(prompt)
+        found = [logits]
+        for _ in range(2):
+            found.append(model.step(found[-1].argmax(dim=-1), state))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("name", registry())
+def test_a_compiled_model_computes_the_same(name, eager_graphs):
+    backbone = tiny_backbone()
+    model = tuned_model(name, backbone).eval()
+    batch = random_batch(backbone, 3, 12, padding="left", has_image=(True, False, True))
+    prompt = replace(batch, labels_BL=None)
+    loss, logits = model(batch), decoded(model, prompt)
+    loss.backward()
+    gradients = [parameter.grad for parameter in model.method.parameters()]
+    model.zero_grad(set_to_none=True)
+    with torch._dynamo.config.patch(recompile_limit=16, fail_on_recompile_limit_hit=True):
+        compile_regions(model)
+        torch.testing.assert_close(decoded(model, prompt), logits)
+        again = model(batch)
+        again.backward()
+    torch.testing.assert_close(again, loss)
+    torch.testing.assert_close([parameter.grad for parameter in model.method.parameters()], gradients)
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("name", registry())
+def test_a_step_that_asks_nothing_computes_the_same(name, padding, monkeypatch):
+    backbone = tiny_backbone()
+    model = tuned_model(name, backbone).eval()
+    batch = random_batch(backbone, 3, 12, padding=padding, has_image=(True, True, True))
+    loss, known = model(batch), model.ask(batch)
+    for question in ("__bool__", "nonzero", "item", "tolist"):
+        monkeypatch.setattr(torch.Tensor, question, lambda *_: pytest.fail("asked"))
+    again = model(batch, known=known)
+    monkeypatch.undo()
+    torch.testing.assert_close(again, loss)
