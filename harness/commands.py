@@ -142,7 +142,8 @@ def torch_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise UserError(f"--device {name}: torch can use {count} GPUs here; give --device cpu or one of them")
-        # Accelerate puts everything on the current device.
+        # Accelerate puts everything on the current device, which torch takes by its index alone.
+        device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     return device
 

@@ -168,9 +168,7 @@ def test_what_is_compiled_in_the_first_round_is_all_and_no_more_at_twice_the_dep
     def compiled(layers):
         before, first = {}, len(graphs)
         torch._dynamo.reset()
-        made = replace(
-            plan(("memvp", "lavin"), layers, work=replace(WORK, new_tokens=1)), compiled=True, steps=1
-        )
+        made = replace(plan(("memvp", "lavin"), layers, work=replace(WORK, new_tokens=1)), compiled=True, steps=1)
         with torch._dynamo.config.patch(recompile_limit=2):
             measure(made, lambda phase, done: before.setdefault((phase, done), len(graphs)))
         last = max(done for _, done in before)
