@@ -60,17 +60,19 @@ class VisionTower(nn.Module):
             blocks: which blocks, in ascending order.
             normalize: apply `ln_post`.
         """
-        output = self.visual.forward_intermediates(
-            images_BCHW.to(self.visual.conv1.weight.dtype),
-            indices=[block - 1 for block in blocks],
-            stop_early=True,
-            normalize_intermediates=normalize,
-            intermediates_only=True,
-            output_fmt="NLC",
-            output_extra_tokens=True,
-        )
-        pairs = zip(output["image_intermediates_prefix"], output["image_intermediates"], strict=True)
-        return [torch.cat(pair, dim=1) for pair in pairs]
+        states = self._states(images_BCHW, blocks)
+        return [self.visual.ln_post(state_BJC) for state_BJC in states] if normalize else states
+
+    def stacked_features(self, images_BCHW: Tensor, blocks: Sequence[int], *, normalize: bool) -> Tensor:
+        """`features` of all the blocks in one tensor, `B×X×(J+1)×C`, and normalised at once."""
+        states_BXJC = torch.stack(self._states(images_BCHW, blocks), dim=1)
+        return self.visual.ln_post(states_BXJC) if normalize else states_BXJC
+
+    def _states(self, images_BCHW: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        # The tower's own `forward_intermediates` cuts CLS off each state, which would have to be put together again.
+        tokens = self.visual._embeds(images_BCHW.to(self.visual.conv1.weight.dtype))
+        indices = [block - 1 for block in blocks]
+        return self.visual.transformer.forward_intermediates(tokens, indices=indices, stop_early=True)[1]
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,10 @@ class VisionTower(Protocol):
         """
         ...
 
+    def stacked_features(self, images_BCHW: Tensor, blocks: Sequence[int], *, normalize: bool) -> Tensor:
+        """`features` of all the blocks in one tensor, `B×X×(J+1)×C`."""
+        ...
+
 
 @runtime_checkable
 class Backbone(Protocol):

@@ -19,7 +19,7 @@ from torch import nn
 
 from methods.adapters import Projector, RoutedAdapter
 from methods.fuser import FuserBlock, HierarchicalVisualFuser
-from methods.memory import VisualMemory, layer_memories, name_features
+from methods.memory import VisualMemory, layer_memories
 from methods.memory_forms import BuiltSide, FactoredSide, MemorySide, RebuiltSide
 
 
@@ -186,7 +186,7 @@ def memory_cost(
     used = {slot for pair in slots for slot in pair if slot is not None}
     rank = memory.projector.down.out_features if memory.projector is not None else 0
     visual = {
-        **name_features(torch.empty(samples, patches, rank, device="meta") for _ in range(1 + max(used, default=-1))),
+        "s_BEJP": torch.empty(samples, 1 + max(used, default=-1), patches, rank, device="meta"),
         "has_image_B": torch.empty(samples, device="meta"),
     }
     # λ is no matter: shapes alone.

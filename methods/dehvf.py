@@ -53,7 +53,6 @@ from methods.memory import (
     attach_memory,
     check_memory_length,
     layer_memories,
-    name_features,
 )
 
 
@@ -179,26 +178,25 @@ class DEHVF(nn.Module):
         )
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`s_0`, `s_1`, …, `SiLU(W1 V + b1)` of each fused feature V, and `weights_BYSK`, the fusion weights α.
+        """`s_BEJP`, `SiLU(W1 V + b1)` of each fused feature V, and `weights_BYSK`, the fusion weights α.
 
         The fusion `Σ_k α_k F_k` (Eq. 6) is done after W1, which is linear: `W1 Σ α_k F_k + b1 = Σ α_k (W1 F_k + b1)`.
         """
         projector = self.memory.projector
         if projector is None:
             return {}
-        features = backbone.vision.features(images_BCHW, self.blocks, normalize=True)
         if self.config.fusion == "penultimate":
-            return name_features([F.silu(projector.down(features[0][:, 1:]))])
-        features_BXJC = torch.stack(features, dim=1)
+            (penultimate_BJC,) = backbone.vision.features(images_BCHW, self.blocks, normalize=True)
+            return {"s_BEJP": F.silu(projector.down(penultimate_BJC[:, 1:]))[:, None]}
+        features_BXJC = backbone.vision.stacked_features(images_BCHW, self.blocks, normalize=True)
         hidden_BXJP = projector.down(features_BXJC)[:, :, 1:]
         if self.config.fusion == "mean":
             groups, size = self.members_GKX.shape[:2]
             mean_BYSK = hidden_BXJP.new_full((1, groups, 1, size), 1 / size).expand(len(images_BCHW), -1, -1, -1)
-            return name_features(F.silu(fuse(mean_BYSK, self.members_GKX, hidden_BXJP)).unbind(dim=1))
+            return {"s_BEJP": F.silu(fuse(mean_BYSK, self.members_GKX, hidden_BXJP))}
         cls_BGKC = features_BXJC[:, :, 0].index_select(1, self.index_GK.flatten()).unflatten(1, self.index_GK.shape)
         weights_BYSK = self.fuser(self.queries(), cls_BGKC)
-        s_BEJP = F.silu(fuse(weights_BYSK, self.members_GKX, hidden_BXJP))
-        return {**name_features(s_BEJP.unbind(dim=1)), "weights_BYSK": weights_BYSK}
+        return {"s_BEJP": F.silu(fuse(weights_BYSK, self.members_GKX, hidden_BXJP)), "weights_BYSK": weights_BYSK}
 
     def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
         """`V = Σ_k α_k F_k` as printed (Eq. 2-6), `B×J×C` each: layer by layer, query by query, in vision width.

@@ -10,11 +10,11 @@ MemVP (Jie et al. 2024, arXiv:2405.05615), DEHVF Eq. (10)-(13). `K` and `M` need
 the forms of equal output, and `layer_memories` picks the cheapest for each side.
 
 Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width,
-R = N + P + 1 rows put together; 1 a broadcast dimension.
+R = N + P + 1 rows put together, E fused features; 1 a broadcast dimension.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -137,14 +137,6 @@ def attach_memory(backbone: Backbone, memory: VisualMemory) -> None:
         layers[index] = AdaptedDecoderLayer(layer, beside_ffn=MemoryRead(memory, index))
 
 
-def name_features(features: Iterable[Tensor]) -> dict[str, Tensor]:
-    """`SiLU(W1 V + b1)` of each fused feature V, `B×J×P`, as `encode_images` returns them: `s_0`, `s_1`, ….
-
-    Apart, because a tensor of all of them would be written and read whole wherever one is used.
-    """
-    return {f"s_{slot}": s_BJP for slot, s_BJP in enumerate(features)}
-
-
 def layer_memories(
     memory: VisualMemory,
     visual: VisualFeatures,
@@ -156,7 +148,7 @@ def layer_memories(
 
     Args:
         memory: the module that reads them.
-        visual: `has_image_B`, and `name_features`'.
+        visual: `has_image_B`, and `s_BEJP`, `SiLU(W1 V + b1)` of each of E fused features V.
         visual_scale: λ.
         slots: for each layer which feature feeds its keys and its values; None where only the prompt does.
         num_tokens: tokens a sample that will be run through the memories.
@@ -165,9 +157,11 @@ def layer_memories(
     if not used:
         alone = Memory(PromptSide(memory.prompts.keys), PromptSide(memory.prompts.values))
         return [alone] * len(slots)
-    dtype = visual[f"s_{min(used)}"].dtype
+    s_BEJP = visual["s_BEJP"]
+    dtype = s_BEJP.dtype
     gate_B11 = image_gate(visual["has_image_B"], visual_scale, dtype)
-    features = {slot: visual[f"s_{slot}"] * gate_B11 for slot in used}
+    # Slot first, so that each is in one piece; a slice of its own for each would fill a gradient of all for each.
+    features = (s_BEJP * gate_B11[:, None]).transpose(0, 1).contiguous().unbind()
     keys, values = (
         _sides(features, gate_B11, [pair[index] for pair in slots], num_tokens, weights)
         for index, weights in enumerate(memory.side_weights(dtype))
@@ -176,7 +170,7 @@ def layer_memories(
 
 
 def _sides(
-    features: Mapping[int, Tensor], gate_B11: Tensor, slots: Sequence[int | None], num_tokens: int, weights: SideWeights
+    features: Sequence[Tensor], gate_B11: Tensor, slots: Sequence[int | None], num_tokens: int, weights: SideWeights
 ) -> dict[int | None, MemorySide]:
     """One side of each distinct slot."""
     sides: dict[int | None, MemorySide] = {}
@@ -186,14 +180,21 @@ def _sides(
             continue
         s_BJP = features[slot]
         patches, hidden_size = s_BJP.shape[1], weights.prompts_ND.shape[1]
-        form = cheapest_form(num_tokens, sharing, patches, hidden_size, with_backward=torch.is_grad_enabled())
+        form = cheapest_form(
+            num_tokens,
+            sharing,
+            patches,
+            hidden_size,
+            with_backward=torch.is_grad_enabled(),
+            on_gpu=s_BJP.is_cuda,
+        )
         match form:
             case "built":
                 sides[slot] = BuiltSide(weights.matrix(s_BJP, gate_B11))
             case "rebuilt":
                 sides[slot] = RebuiltSide(s_BJP, gate_B11, weights)
             case "factored":
-                sides[slot] = FactoredSide(s_BJP, gate_B11, weights.rows_RD)
+                sides[slot] = FactoredSide(s_BJP, gate_B11, weights.rows_RD, len(weights.prompts_ND))
     return sides
 
 

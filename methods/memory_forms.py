@@ -21,6 +21,13 @@ from torch.nn import functional as F
 
 Form = Literal["built", "rebuilt", "factored"]
 
+GPU_ROWS = 8
+"""Rows of 16 bytes are what the matrix units of a GPU load; other rows take a slower kernel."""
+GPU_BUILD = 8
+"""What building the matrix takes on a GPU, in the time of its multiply-adds at the peak: it is written and gone over
+some five times, and in the time of one pass over an element in bfloat16 an H100 or H200 does about 190 multiply-adds,
+1.5 times the usual P."""
+
 
 class MemorySide(Protocol):
     """The keys or the values of one layer: products with its matrix, `N×D` a sample."""
@@ -79,8 +86,12 @@ class SideWeights:
 
     @cached_property
     def rows_RD(self) -> Tensor:
-        """`[P; W2ᵀ; b2]`."""
-        return torch.cat([self.prompts_ND, self.weight_DP.T, self.bias_D[None]])
+        """`[P; W2ᵀ; b2]`, with rows of zeros up to a multiple of `GPU_ROWS` on a GPU."""
+        rows = [self.prompts_ND, self.weight_DP.T, self.bias_D[None]]
+        surplus = sum(map(len, rows)) % GPU_ROWS
+        if surplus and self.bias_D.is_cuda:
+            rows.append(self.bias_D.new_zeros(GPU_ROWS - surplus, len(self.bias_D)))
+        return torch.cat(rows)
 
     def matrix(self, s_BJP: Tensor, gate_B11: Tensor) -> Tensor:
         """`K`, `B×N×D`."""
@@ -100,25 +111,31 @@ class FactoredSide:
         s_BJP: `λ · ind · SiLU(W1 V + b1)`.
         gate_B11: `λ · ind`, the factor of the projector's bias.
         rows_RD: `SideWeights.rows_RD`.
+        num_prompts: N, those of its rows that are prompts.
     """
 
     s_BJP: Tensor
     gate_B11: Tensor
     rows_RD: Tensor
+    num_prompts: int
 
     def scores(self, x_BTD: Tensor) -> Tensor:
         """`x Kᵀ`."""
         patches, rank = self.s_BJP.shape[1:]
-        scores_BTR = F.linear(x_BTD, self.rows_RD)
-        prompt_BTN, down_BTP, bias_BT1 = scores_BTR.split([len(self.rows_RD) - rank - 1, rank, 1], dim=-1)
+        rest = self.num_prompts - patches
+        sizes = [patches, rest, rank, 1, len(self.rows_RD) - self.num_prompts - rank - 1]
+        prompt_BTJ, rest_BTN, down_BTP, bias_BT1, _ = F.linear(x_BTD, self.rows_RD).split(sizes, dim=-1)
         visual_BTJ = down_BTP @ self.s_BJP.mT + bias_BT1 * self.gate_B11
-        return torch.cat([prompt_BTN[..., :patches] + visual_BTJ, prompt_BTN[..., patches:]], dim=-1)
+        return torch.cat([prompt_BTJ + visual_BTJ, rest_BTN], dim=-1)
 
     def read(self, a_BTN: Tensor) -> Tensor:
         """`a K`."""
         a_BTJ = a_BTN[..., : self.s_BJP.shape[1]]
         total_BT1 = a_BTJ.sum(dim=-1, keepdim=True) * self.gate_B11
-        return torch.cat([a_BTN, a_BTJ @ self.s_BJP, total_BT1], dim=-1) @ self.rows_RD
+        parts = [a_BTN, a_BTJ @ self.s_BJP, total_BT1]
+        if surplus := len(self.rows_RD) - sum(part.shape[-1] for part in parts):
+            parts.append(a_BTN.new_zeros(*a_BTN.shape[:-1], surplus))
+        return torch.cat(parts, dim=-1) @ self.rows_RD
 
 
 @dataclass(frozen=True)
@@ -181,12 +198,15 @@ class _RebuiltProduct(torch.autograd.Function):
         return grad_left, grad_s_BJP, None, grad_BND.sum(dim=0), grad_weight_DP, grad_bias_D, None
 
 
-def cheapest_form(tokens: int, layers: int, patches: int, hidden_size: int, *, with_backward: bool) -> Form:
+def cheapest_form(
+    tokens: int, layers: int, patches: int, hidden_size: int, *, with_backward: bool, on_gpu: bool = False
+) -> Form:
     """The form of a side that costs fewest multiply-adds beyond reading a matrix that is there.
 
     In units of P: the factored form costs `T·(D + J)` in every layer, and in training three times that; building costs
     `J·D` once for all layers that share the matrix, and in training three times that. A matrix of one layer alone is
-    built a second time in the backward pass: kept, it would be `B×N×D` a layer and side.
+    built a second time in the backward pass: kept, it would be `B×N×D` a layer and side. On a GPU, building costs
+    `GPU_BUILD` times its multiply-adds.
 
     Args:
         tokens: T, columns of the forward.
@@ -194,9 +214,10 @@ def cheapest_form(tokens: int, layers: int, patches: int, hidden_size: int, *, w
         patches: J.
         hidden_size: D.
         with_backward: a backward pass will follow.
+        on_gpu: computed by matrix units that are fast beside the memory.
     """
     passes = 3 if with_backward else 1
-    built = (passes + int(with_backward and layers == 1)) * patches * hidden_size
+    built = (passes + int(with_backward and layers == 1)) * patches * hidden_size * (GPU_BUILD if on_gpu else 1)
     if passes * layers * tokens * (hidden_size + patches) <= built:
         return "factored"
     return "rebuilt" if layers == 1 else "built"

@@ -27,7 +27,6 @@ from methods.memory import (
     attach_memory,
     check_memory_length,
     layer_memories,
-    name_features,
 )
 
 
@@ -80,10 +79,10 @@ class MemVP(nn.Module):
         attach_memory(backbone, self.memory)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`s_0`: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
+        """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
         assert self.memory.projector is not None
         (patches_BJC,) = self.fused_features(backbone, images_BCHW)
-        return name_features([F.silu(self.memory.projector.down(patches_BJC))])
+        return {"s_BEJP": F.silu(self.memory.projector.down(patches_BJC))[:, None]}
 
     def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
         """The one feature of all layers, `B×J×C`: the penultimate block's patches after `ln_post`."""

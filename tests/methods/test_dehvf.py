@@ -89,9 +89,7 @@ def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any])
     visual = model.encode(batch.images_BCHW, batch.has_image_B)
     layers = backbone.num_layers
     features = backbone.vision.num_layers // case["config"]["num_groups"] + 1
-    fused = [value for name, value in visual.items() if name.startswith("s_")]
-    assert len(fused) == 2 * layers
-    assert all(s_BJP.shape == (case["batch"], backbone.vision.num_patches, 16) for s_BJP in fused)
+    assert visual["s_BEJP"].shape == (case["batch"], 2 * layers, backbone.vision.num_patches, 16)
     assert visual["weights_BYSK"].shape == (case["batch"], layers, 2, features)
     assert (visual["weights_BYSK"] >= 0).all()
     ones = batch.has_image_B.float()[:, None, None].expand(-1, layers, 2)

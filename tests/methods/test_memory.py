@@ -17,7 +17,6 @@ from methods.memory import (
     check_memory_length,
     image_gate,
     layer_memories,
-    name_features,
 )
 from methods.memory_forms import BuiltSide, FactoredSide, Form, MemorySide, PromptSide, RebuiltSide, cheapest_form
 from tests.backbones import randomise
@@ -73,13 +72,13 @@ def made(case: dict[str, Any], memory: VisualMemory, s_BEJP: Tensor, form: Form)
         elif form == "rebuilt":
             found.append(RebuiltSide(s_BJP, gate, weights))
         else:
-            found.append(FactoredSide(s_BJP, gate, weights.rows_RD))
+            found.append(FactoredSide(s_BJP, gate, weights.rows_RD, len(weights.prompts_ND)))
     return Memory(*found)
 
 
 def visual(case: dict[str, Any], s_BEJP: Tensor) -> dict[str, Tensor]:
     """What a method's encoding leaves."""
-    return {**name_features(s_BEJP.unbind(1)), "has_image_B": torch.tensor(case["ind"])}
+    return {"s_BEJP": s_BEJP, "has_image_B": torch.tensor(case["ind"])}
 
 
 def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) -> Tensor:
@@ -96,6 +95,20 @@ def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) 
         scores = x[sample] @ built[0].T
         out.append(SCALE * (scores / (1 + torch.exp(-scores))) @ built[1])
     return torch.stack(out)
+
+
+@quick
+@given(cases())
+def test_rows_of_zeros_change_nothing(case: dict[str, Any]) -> None:
+    """On a GPU the rows of the factored form are filled up, to a number that its matrix units take."""
+    memory, x, _, s_BEJP = build(case)
+    gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
+    weights, _ = memory.side_weights(torch.float32)
+    rows, prompts = weights.rows_RD, len(weights.prompts_ND)
+    side, filled = (FactoredSide(s_BEJP[:, 0] * gate, gate, r, prompts) for r in (rows, F.pad(rows, (0, 0, 0, 3))))
+    scores = side.scores(x)
+    torch.testing.assert_close(filled.scores(x), scores)
+    torch.testing.assert_close(filled.read(scores), side.read(scores))
 
 
 @quick
