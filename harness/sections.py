@@ -193,7 +193,8 @@ class Timing(Section):
     whole_s: float | None = None
     """Estimate, where the backbone is some layers of another: seconds a batch of that other. Null: it is whole."""
     joules: Seconds | None = None
-    """Energy of the GPU a batch, median; null: no GPU, or its management library does not tell."""
+    """Energy of the GPU a batch, median, from a counter that moves some ten times a second: rough where a batch takes
+    less than a second. Null: no GPU, or its management library does not tell."""
     utilisation: Seconds | None = None
     """Counted FLOPs a second over `Speed.matmul_flops_per_s`; null: no GPU, or the method does not count them."""
 

@@ -113,13 +113,19 @@ def _row(slot: _Slot, groups: Mapping[RowKey, list[Record]], table: int, plan: L
         variant=slot.variant,
         model=slot.model,
         task=plan.task,
-        # What ran, where something did: --llm may have put another model in the preset's place.
-        llm=group[-1].backbone.llm if group and paper else (paper and paper.llm) or slot.model,
+        llm=_llm(slot, group),
         trainable=counts[-1] if counts else None,
         paper_trainable=paper.trainable if paper else None,
         seeds=tuple(record.seed for record in group),
         metrics={column.key: _cell(column, group, printed.get(column.key)) for column in plan.columns},
     )
+
+
+def _llm(slot: _Slot, group: Sequence[Record]) -> str | None:
+    """What ran, where pretrained weights did: --llm may have put another model in the preset's place."""
+    if group and slot.paper and group[-1].backbone.weights != "random":
+        return group[-1].backbone.llm
+    return (slot.paper and slot.paper.llm) or slot.model
 
 
 def _cell(column: Column, group: Sequence[Record], printed: float | None) -> Cell:

@@ -88,14 +88,19 @@ def paired_ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> Sprea
     return spread([ours.seconds / base.seconds for ours, base in zip(samples, baseline, strict=True)])
 
 
-def matmul_peak(device: torch.device, size: int = 8192, rounds: int = 20) -> float:
-    """FLOP/s of a `size³` matrix product of random bfloat16 data: the median of `rounds`, after as many to warm up."""
+def matmul_peak(device: torch.device, size: int = 8192, products: int = 20, rounds: int = 5) -> float:
+    """FLOP/s of a `size³` matrix product of random bfloat16 data.
+
+    The median of `rounds`, after one to warm up, of `products` in a row: waited for one by one, they would be charged
+    for the host's part as well, which a step that keeps the device busy does not wait for.
+    """
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = []
-    for _ in range(2 * rounds):
+    for _ in range(1 + rounds):
         synchronize(device)
         begun = time.perf_counter()
-        a @ b
+        for _ in range(products):
+            a @ b
         synchronize(device)
         seconds.append(time.perf_counter() - begun)
-    return 2 * size**3 / spread(seconds[rounds:]).median
+    return 2 * size**3 * products / spread(seconds[1:]).median

@@ -7,7 +7,7 @@ from harness.cost.depth import estimate
 from harness.cost.energy import EnergyMeter
 from harness.cost.memory import peak_of
 from harness.cost.speed import is_loaded
-from harness.cost.stopwatch import Sample, interleave, paired_ratio, spread
+from harness.cost.stopwatch import Sample, interleave, matmul_peak, paired_ratio, spread
 
 CPU = torch.device("cpu")
 
@@ -34,6 +34,12 @@ def test_ratios_are_taken_pair_by_pair():
     assert (ratio.p10, ratio.median, ratio.p90) == (2, 2, 2)
     uneven = paired_ratio([sample(3.0), sample(3.0)], [sample(1.0), sample(3.0)])
     assert uneven.median == pytest.approx(2) and uneven.p10 == pytest.approx(1.2) and uneven.p90 == pytest.approx(2.8)
+
+
+def test_the_peak_counts_every_product(monkeypatch):
+    times = iter([0.0, 9.0, *(value for start in (10.0, 20.0, 30.0) for value in (start, start + 4.0))])
+    monkeypatch.setattr("harness.cost.stopwatch.time.perf_counter", lambda: next(times))
+    assert matmul_peak(CPU, size=8, products=2, rounds=3) == 2 * 8**3 * 2 / 4.0
 
 
 def test_the_whole_is_estimated_from_two_depths():
