@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -211,6 +212,18 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _captured(one: Contestant, step: Callable[[], None], pool: Any) -> Callable[[], None]:
+    try:
+        return capture(step, pool)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UserError(
+            f"--compile: the training step of {one.method} cannot be captured as a CUDA graph "
+            f"({str(error).splitlines()[0]}); leave out {one.method} or --compile"
+        ) from error
+
+
 def _is_captured(plan: SpeedPlan, phase: Phase) -> bool:
     return plan.compiled and phase == "train" and plan.machine.device.type == "cuda"
 
@@ -232,7 +245,7 @@ def _phase(
             one.model.train(phase == "train")
             key = one.method, one.implementation, repeat
             step = one.step(phase, plan.work, asks=not captured)
-            timed[key] = capture(step, pool) if captured else step
+            timed[key] = _captured(one, step, pool) if captured else step
             if repeat == 1:
                 peaks[key] = step
     gc.collect()

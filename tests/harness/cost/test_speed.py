@@ -10,6 +10,7 @@ import torch
 from harness import cli
 from harness.backbone import load_backbone
 from harness.cost import contestants as building
+from harness.cost import speed
 from harness.cost.contestants import build_contestants, random_batch
 from harness.cost.depth import whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
@@ -86,6 +87,22 @@ def test_every_contestant_trains_its_own_parameters_and_keeps_no_gradient(monkey
         assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True)), one.method
         assert all(parameter.grad is None for parameter in one.model.parameters())
     assert all(torch.equal(frozen[name], tensor) for name, tensor in backbone.llm.state_dict().items())
+
+
+def test_a_step_that_can_be_captured_trains_what_one_that_asks_does(monkeypatch):
+    monkeypatch.setattr(building, "LEARNING_RATE", 0.1)
+    trained = []
+    for asks in (True, False):
+        torch.manual_seed(0)
+        backbone = load_backbone(resolve_spec("tiny"), weights="random")
+        for one in build_contestants(backbone, plan().plans):
+            # In evaluation mode, without dropout: torch draws otherwise for other attention kernels.
+            one.model.eval()
+            one.step("train", WORK, asks=asks)()
+            trained.append((one.method, [parameter.detach() for parameter in one.model.method.parameters()]))
+    half = len(trained) // 2
+    for (name, asking), (_, silent) in zip(trained[:half], trained[half:], strict=True):
+        torch.testing.assert_close(silent, asking, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_random_batches_are_the_same_again_and_labelled_at_the_end():
@@ -176,6 +193,28 @@ def test_what_is_compiled_in_the_first_round_is_all_and_no_more_at_twice_the_dep
         return len(graphs) - first
 
     assert compiled(8) <= compiled(4)
+
+
+def test_on_a_gpu_training_is_captured_and_what_cannot_be_is_named(monkeypatch):
+    captured = []
+
+    def capture(step, pool):
+        step()
+        captured.append(pool)
+        return step
+
+    monkeypatch.setattr(speed, "_is_captured", lambda plan, phase: phase == "train")
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(speed, "capture", capture)
+    made = plan(("memvp",))
+    assert captured == ["pool"] * len(measure(made).contestants)
+
+    def refuse(step, pool):
+        raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be")
+
+    monkeypatch.setattr(speed, "capture", refuse)
+    with pytest.raises(UserError, match=r"^--compile: .* of frozen .* \(operation [a-z ]* capturing\); leave out"):
+        measure(made)
 
 
 def test_another_depth_is_another_model():
