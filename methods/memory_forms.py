@@ -25,8 +25,8 @@ GPU_ROWS = 8
 """Rows of 16 bytes are what the matrix units of a GPU load; other rows take a slower kernel."""
 GPU_BUILD = 8
 """What building the matrix takes on a GPU, in the time of its multiply-adds at the peak: it is written and gone over
-some five times, and in the time of one pass over an element in bfloat16 an H100 or H200 does about 190 multiply-adds,
-1.5 times the usual P."""
+some five times, and in the time of one pass over an element in bfloat16 an H100 or H200 does, by its data sheet, two to
+three hundred multiply-adds, twice the usual P. The low end of that."""
 
 
 class MemorySide(Protocol):
