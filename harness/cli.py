@@ -196,7 +196,7 @@ def speed(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 on a GPU).")] = "auto",
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile layer by layer; on a GPU, training as one CUDA graph.")
+        bool, typer.Option("--compile", help="Compile by layers; training on a GPU as one graph.")
     ] = False,
     profile: Annotated[Path | None, typer.Option(help="Also write where the time goes, by operator (.json).")] = None,
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,

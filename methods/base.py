@@ -198,6 +198,16 @@ def positions_from_mask(mask_BT: Tensor) -> Tensor:
     return (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
+def causal_mask(visible_BT: Tensor) -> Tensor:
+    """`B×1×T×T`, true where row may attend to column: one that is visible and not later, and itself.
+
+    An unused column attends to itself, so that no row of the softmax is empty.
+    """
+    index_T = torch.arange(visible_BT.shape[1], device=visible_BT.device)
+    allowed_BTT = (visible_BT[:, None] & (index_T[:, None] >= index_T)) | (index_T[:, None] == index_T)
+    return allowed_BTT[:, None]
+
+
 def freeze(backbone: Backbone, method: nn.Module) -> None:
     """Freeze the backbone and leave exactly the method's own parameters trainable."""
     for module in backbone.modules():

@@ -174,7 +174,7 @@ def _fuser_block(module: str, block: nn.Module, groups: int, queries: int, featu
 def memory_cost(
     memory: VisualMemory, slots: Sequence[tuple[int | None, int | None]], samples: int, tokens: int, patches: int
 ) -> TokenCost:
-    """Building and reading every layer's memory, in the form that `layer_memories` chooses.
+    """Building and reading every layer's memory, in the form that `layer_memories` chooses where there is no GPU.
 
     Args:
         memory: the module that all layers share.

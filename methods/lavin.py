@@ -117,9 +117,7 @@ class LaVIN(nn.Module):
             for has_image, text in ((True, config.image_prefix), (False, config.text_prefix))
         }
         length = max(len(self.prefixes[False]), len(self.prefixes[True]) + len(self.feature_blocks))
-        ids_2S = [
-            self.prefixes[has_image] + [0] * (length - len(self.prefixes[has_image])) for has_image in (False, True)
-        ]
+        ids_2S = [ids + [0] * (length - len(ids)) for ids in (self.prefixes[False], self.prefixes[True])]
         self.register_buffer("prefix_ids_2S", torch.tensor(ids_2S), persistent=False)
         self.projector = Projector(self.vision_width, config.projector_dim, backbone.hidden_size)
         self.modality_ED = nn.Parameter(torch.randn(2, backbone.hidden_size))

@@ -88,9 +88,9 @@ class SideWeights:
     def rows_RD(self) -> Tensor:
         """`[P; W2ᵀ; b2]`, with rows of zeros up to a multiple of `GPU_ROWS` on a GPU."""
         rows = [self.prompts_ND, self.weight_DP.T, self.bias_D[None]]
-        surplus = sum(map(len, rows)) % GPU_ROWS
-        if surplus and self.bias_D.is_cuda:
-            rows.append(self.bias_D.new_zeros(GPU_ROWS - surplus, len(self.bias_D)))
+        filling = -sum(map(len, rows)) % GPU_ROWS
+        if filling and self.bias_D.is_cuda:
+            rows.append(self.bias_D.new_zeros(filling, len(self.bias_D)))
         return torch.cat(rows)
 
     def matrix(self, s_BJP: Tensor, gate_B11: Tensor) -> Tensor:
@@ -133,8 +133,8 @@ class FactoredSide:
         a_BTJ = a_BTN[..., : self.s_BJP.shape[1]]
         total_BT1 = a_BTJ.sum(dim=-1, keepdim=True) * self.gate_B11
         parts = [a_BTN, a_BTJ @ self.s_BJP, total_BT1]
-        if surplus := len(self.rows_RD) - sum(part.shape[-1] for part in parts):
-            parts.append(a_BTN.new_zeros(*a_BTN.shape[:-1], surplus))
+        if filling := len(self.rows_RD) - sum(part.shape[-1] for part in parts):
+            parts.append(a_BTN.new_zeros(*a_BTN.shape[:-1], filling))
         return torch.cat(parts, dim=-1) @ self.rows_RD
 
 

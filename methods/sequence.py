@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import IGNORE_INDEX, Batch, InputSequence, positions_from_mask
+from methods.base import IGNORE_INDEX, Batch, InputSequence, causal_mask, positions_from_mask
 
 
 def insert_after_bos(
@@ -72,15 +72,11 @@ def prepend_hidden_token(sequence: InputSequence, token_B1D: Tensor) -> InputSeq
         A sequence of `T + 1` columns with a `B×1×(T+1)×(T+1)` mask.
     """
     valid_BT = F.pad(sequence.key_mask_BT, (1, 0), value=True)
-    length = valid_BT.shape[1]
-    index_T = torch.arange(length, device=valid_BT.device)
-    visible_BT = valid_BT & (index_T > 0)
-    # An unused column attends to itself, so that no row of the softmax is empty.
-    allowed_BTT = (visible_BT[:, None] & (index_T[:, None] >= index_T)) | (index_T[:, None] == index_T)
+    visible_BT = F.pad(sequence.key_mask_BT, (1, 0), value=False)
     embeds_BTD, labels_BT = sequence.inputs_embeds_BTD, sequence.labels_BT
     return InputSequence(
         inputs_embeds_BTD=torch.cat([token_B1D.to(embeds_BTD.dtype), embeds_BTD], dim=1),
-        attention_mask=allowed_BTT[:, None],
+        attention_mask=causal_mask(visible_BT),
         key_mask_BT=visible_BT,
         position_ids_BT=positions_from_mask(valid_BT),
         labels_BT=None if labels_BT is None else F.pad(labels_BT, (1, 0), value=IGNORE_INDEX),

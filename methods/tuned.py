@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from methods.base import IGNORE_INDEX, Backbone, Batch, VisualFeatures, freeze
+from methods.base import IGNORE_INDEX, Backbone, Batch, VisualFeatures, causal_mask, freeze
 from methods.cache_keyword import CACHE_KEYWORD
 
 
@@ -92,20 +92,21 @@ class TunedModel(nn.Module):
             return contextlib.nullcontext()
         return torch.autocast(self.llm.device.type, dtype=dtype)
 
-    def encode(self, images_BCHW: Tensor, has_image_B: Tensor, all_have_images: bool | None = None) -> VisualFeatures:
+    def encode(self, images_BCHW: Tensor, has_image_B: Tensor, known: Known | None = None) -> VisualFeatures:
         """Visual features of a batch; only samples that carry an image are encoded, the rest are zero rows.
 
         Args:
             images_BCHW: normalised images, all zero where `has_image_B` is false.
             has_image_B: which samples carry an image.
-            all_have_images: whether all do; None asks the device.
+            known: from `ask` on the same batch; None asks the device.
 
         Returns:
             The method's features, batch first, with `has_image_B` among them.
         """
         has_image_B = has_image_B.bool()
+        everyone = bool(has_image_B.all()) if known is None else known.all_have_images
         with self.autocast():
-            if bool(has_image_B.all()) if all_have_images is None else all_have_images:
+            if everyone:
                 features = self.method.encode_images(self.backbone, images_BCHW)
             else:
                 rows = has_image_B.nonzero().squeeze(1)
@@ -121,9 +122,7 @@ class TunedModel(nn.Module):
         self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Final hidden states `B×T×D` of the whole sequence and the labels moved to their columns."""
-        if visual is None:
-            everyone = None if known is None else known.all_have_images
-            visual = self.encode(batch.images_BCHW, batch.has_image_B, everyone)
+        visual = self.encode(batch.images_BCHW, batch.has_image_B, known) if visual is None else visual
         with self.autocast():
             sequence = self.method.build_sequence(self.backbone, batch, visual)
             mask = sequence.attention_mask if known is None else known.attention_mask
@@ -164,8 +163,7 @@ class TunedModel(nn.Module):
         with self.autocast():
             sequence = self.method.build_sequence(self.backbone, batch, visual)
         mask = sequence.attention_mask
-        if mask.ndim == 2:
-            mask = mask[:, None, None] & mask.new_ones(mask.shape[1], mask.shape[1]).tril()
+        mask = causal_mask(mask) if mask.ndim == 2 else mask
         return Known(bool(batch.has_image_B.all()), mask, *_labelled(sequence.labels_BT))
 
     def logits(self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None) -> Tensor:

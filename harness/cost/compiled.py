@@ -49,9 +49,10 @@ class CompiledLayer(nn.Module):
         super().__init__()
         self.layer = layer
         self.index = index
+        module: Any
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                setattr(module, "layer_idx", 0)  # noqa: B010  # plain assignment is Tensor or Module to a type checker
+                module.layer_idx = 0
         layer.compile()
 
     def forward(self, hidden_states: Tensor, **layer_inputs: Any) -> Tensor:

@@ -70,8 +70,7 @@ class Yardstick(Frozen):
 def yardstick_loss(model: TunedModel, batch: Batch, known: Known | None = None) -> Tensor:
     """The loss described above; `model` has a `Yardstick` attached, `known` is from its `ask`."""
     assert batch.labels_BL is not None
-    everyone = None if known is None else known.all_have_images
-    visual = model.encode(batch.images_BCHW, batch.has_image_B, everyone)
+    visual = model.encode(batch.images_BCHW, batch.has_image_B, known)
     logits_BTV = model.logits(batch, visual, known)[:, :-1]
     text = F.cross_entropy(
         logits_BTV.flatten(0, 1).float(), batch.labels_BL[:, 1:].flatten(), ignore_index=IGNORE_INDEX

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from methods.adapters import Projector
@@ -18,7 +19,16 @@ from methods.memory import (
     image_gate,
     layer_memories,
 )
-from methods.memory_forms import BuiltSide, FactoredSide, Form, MemorySide, PromptSide, RebuiltSide, cheapest_form
+from methods.memory_forms import (
+    GPU_BUILD,
+    BuiltSide,
+    FactoredSide,
+    Form,
+    MemorySide,
+    PromptSide,
+    RebuiltSide,
+    cheapest_form,
+)
 from tests.backbones import randomise
 
 quick = settings(max_examples=12, deadline=None)
@@ -56,7 +66,7 @@ def build(case: dict[str, Any]) -> tuple[VisualMemory, Tensor, Tensor, Tensor]:
     batch = len(case["ind"])
     x = torch.randn(batch, case["tokens"], case["hidden_size"], generator=generator)
     fused = torch.randn(batch, 2, case["patches"], case["vision_width"], generator=generator)
-    return memory, x, fused, F.silu(memory.projector.down(fused))  # type: ignore[union-attr]
+    return memory, x, fused, F.silu(memory.projector.down(fused))
 
 
 def made(case: dict[str, Any], memory: VisualMemory, s_BEJP: Tensor, form: Form) -> Memory:
@@ -90,7 +100,7 @@ def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) 
             rows = [row.clone() for row in prompts]
             if case["sides"][side]:
                 for j in range(case["patches"]):
-                    rows[j] = rows[j] + LAMBDA * ind * memory.projector(fused[sample, side, j])  # type: ignore[misc]
+                    rows[j] = rows[j] + LAMBDA * ind * memory.projector(fused[sample, side, j])
             built.append(torch.stack(rows))
         scores = x[sample] @ built[0].T
         out.append(SCALE * (scores / (1 + torch.exp(-scores))) @ built[1])
@@ -130,7 +140,7 @@ def test_every_form_has_the_same_gradients(case: dict[str, Any]) -> None:
     for form in FORMS:
         memory.zero_grad()
         given_x = x.clone().requires_grad_()
-        s = F.silu(memory.projector.down(fused))  # type: ignore[union-attr]
+        s = F.silu(memory.projector.down(fused))
         memory(given_x, made(case, memory, s, form)).square().sum().backward()
         leaves = [given_x, *memory.parameters()]
         found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in leaves])
@@ -203,8 +213,23 @@ def test_the_form_of_fewest_multiply_adds_is_chosen(
     build = patches * rank * width
     factored = passes * layers * (tokens * rank * width + tokens * rank * patches)
     built = passes * build + (build if layers == 1 and with_backward else 0)
-    chosen = cheapest_form(tokens, layers, patches, width, with_backward=with_backward)
-    assert chosen == ("factored" if factored <= built else "rebuilt" if layers == 1 else "built")
+    for on_gpu, factor in ((False, 1), (True, GPU_BUILD)):
+        chosen = cheapest_form(tokens, layers, patches, width, with_backward=with_backward, on_gpu=on_gpu)
+        assert chosen == ("factored" if factored <= factor * built else "rebuilt" if layers == 1 else "built")
+
+
+@pytest.mark.parametrize(("device", "form", "rows"), [("cpu", RebuiltSide, 0), ("cuda", FactoredSide, 16)])
+def test_on_a_gpu_the_form_is_its_own_and_its_rows_are_filled(device: str, form: type, rows: int) -> None:
+    """By shapes alone: no GPU need be there. 5 tokens are more than 4 patches, and cost a GPU less than building."""
+    with FakeTensorMode(), torch.device(device), torch.no_grad():
+        memory = VisualMemory(PositionPrompts(6, 7, 0.02), Projector(5, 3, 7), SCALE, dropout=0.0)
+        encoded = {"s_BEJP": torch.randn(2, 2, 4, 3), "has_image_B": torch.ones(2, dtype=torch.bool)}
+        (chosen,) = layer_memories(memory, encoded, LAMBDA, [(0, 1)], num_tokens=5)
+        for side in (chosen.keys, chosen.values):
+            # 6 prompts, 3 of the projector and its bias are 10.
+            assert isinstance(side, form) and len(getattr(side, "rows_RD", ())) == rows
+        x_BTD = torch.randn(2, 5, 7)
+        assert memory(x_BTD, chosen).shape == x_BTD.shape
 
 
 def test_a_half_precision_stream_stays_half_precision() -> None:
@@ -212,7 +237,7 @@ def test_a_half_precision_stream_stays_half_precision() -> None:
     case |= {"ind": [1, 0], "sides": (True, False)}
     memory, x, fused, _ = build(case)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        s = F.silu(memory.projector.down(fused))  # type: ignore[union-attr]
+        s = F.silu(memory.projector.down(fused))
         for layers in (1, 50):
             (chosen, *_) = layer_memories(memory, visual(case, s), LAMBDA, [(0, None)] * layers, 3)
             assert memory(x.bfloat16(), chosen).dtype == torch.bfloat16
