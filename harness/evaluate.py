@@ -45,6 +45,7 @@ def answer_problems(
         EvaluationFailedError: logits are NaN or infinite.
     """
     model.eval()
+    tokenizer: Any = collator.tokenizer
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i].scoring))
     rows: dict[int, dict[str, Any]] = {}
     for start in range(0, len(order), batch_size):
@@ -54,7 +55,7 @@ def answer_problems(
         if not bool(torch.isfinite(logits_BV).all()):
             raise EvaluationFailedError(f"logits are NaN or infinite in the batch of problem {problems[chosen[0]].qid}")
         for i, token in zip(chosen, logits_BV.argmax(dim=-1).tolist(), strict=True):
-            raw = collator.tokenizer.decode([token])  # type: ignore[attr-defined]
+            raw = tokenizer.decode([token])
             rows[i] = {
                 "qid": problems[i].qid,
                 "prompt_sha256": hashlib.sha256(prompts[i].scoring.encode()).hexdigest(),

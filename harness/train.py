@@ -103,7 +103,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     loader: DataLoader[Example] = DataLoader(
-        examples,  # type: ignore[arg-type]
+        examples,  # type: ignore[arg-type]  # a sequence does for a Dataset; torch's hint says no
         batch_size=recipe.batch_size,
         shuffle=True,
         generator=generator,

@@ -139,8 +139,8 @@ SMALL = {
 def tiny_config(method: type, backbone: Any, **overrides: Any) -> Any:
     """The method's config at a size that suits the backbone."""
     values: dict[str, Any] = {**SMALL, "memory_length": backbone.vision.num_patches + 4}
-    fields = method.Config.model_fields  # type: ignore[attr-defined]
-    return method.Config(**{**{k: v for k, v in values.items() if k in fields}, **overrides})  # type: ignore[attr-defined]
+    fields = method.Config.model_fields
+    return method.Config(**{**{k: v for k, v in values.items() if k in fields}, **overrides})
 
 
 def randomise(method: nn.Module, seed: int = 1, std: float = 0.1) -> None:

@@ -309,7 +309,7 @@ def test_ablations_in_half_precision_under_checkpointing(name: str, overrides: d
         torch.manual_seed(0)
         model(batch).backward()
         assert not dead(model)
-        gradients.append([p.grad.clone() for p in model.method.parameters()])  # type: ignore[union-attr]
+        gradients.append([p.grad.clone() for p in model.method.parameters()])
     assert all(gradient.dtype == torch.float32 for gradient in gradients[0])
     torch.testing.assert_close(gradients[1], gradients[0])
 

@@ -192,7 +192,7 @@ def every_text(logits_VV: Tensor, search: Search, eos: int) -> list[Hypothesis]:
 def test_a_beam_that_is_wide_enough_finds_the_best_text(seed: int, penalty: float, length: int) -> None:
     model = chain(2, 3, seed)
     search = Search(length, beams=3**4, length_penalty=penalty)
-    for logits_VV, found in zip(model.logits_SVV, decode(model, None, 2, search), strict=True):  # type: ignore[arg-type]
+    for logits_VV, found in zip(model.logits_SVV, decode(model, None, 2, search), strict=True):
         texts = every_text(logits_VV, search, eos=2)
         best = max(text.score for text in texts)
         # Texts that take the same steps in another order tie but for rounding.
@@ -207,7 +207,7 @@ def test_a_beam_that_is_wide_enough_finds_the_best_text(seed: int, penalty: floa
 def test_greedy_search_takes_the_likeliest_token_until_the_end(seed: int, penalty: float) -> None:
     model = chain(3, 6, seed)
     for logits_VV, found in zip(
-        model.logits_SVV, decode(model, None, 5, Search(8, 1, penalty)), strict=True  # type: ignore[arg-type]
+        model.logits_SVV, decode(model, None, 5, Search(8, 1, penalty)), strict=True
     ):  # fmt: skip
         tokens: list[int] = []
         last = 0
@@ -222,8 +222,8 @@ def test_greedy_search_takes_the_likeliest_token_until_the_end(seed: int, penalt
 def test_beams_lose_nothing_to_greedy_on_the_whole(seed: int, width: int) -> None:
     """A beam may drop the greedy text early, so that single texts can be worse; not their sum over many."""
     model = chain(40, 6, seed)
-    greedy = decode(model, None, 5, Search(6))  # type: ignore[arg-type]
-    beam = decode(model, None, 5, Search(6, beams=width))  # type: ignore[arg-type]
+    greedy = decode(model, None, 5, Search(6))
+    beam = decode(model, None, 5, Search(6, beams=width))
     assert sum(h.score for h in beam) >= sum(h.score for h in greedy)
     assert any(b.score > g.score for b, g in zip(beam, greedy, strict=True))
 
@@ -233,7 +233,7 @@ def test_a_finished_sample_leaves_the_batch() -> None:
     logits[0, :, 2] = 0.0  # the first sample ends at once
     logits[1, :, 1] = 0.0  # the second never
     model = Chain(logits)
-    first, second = decode(model, None, 2, Search(4))  # type: ignore[arg-type]
+    first, second = decode(model, None, 2, Search(4))
     assert (first.tokens, first.finished) == ((), True)
     assert (second.tokens, second.finished) == ((1, 1, 1, 1), False)
     assert model.fed == [1, 1, 1]
@@ -244,7 +244,7 @@ def test_logits_that_are_no_numbers_are_no_text(value: float) -> None:
     model = chain(2, 4, 0)
     model.logits_SVV[1, :, 2] = value
     with pytest.raises(EvaluationFailedError, match="NaN or infinite"):
-        decode(model, None, 3, Search(3))  # type: ignore[arg-type]
+        decode(model, None, 3, Search(3))
 
 
 @pytest.mark.parametrize("fields", [{"max_new_tokens": 0}, {"beams": 0}])

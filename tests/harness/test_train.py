@@ -172,7 +172,7 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(value: float, accumu
         loss = forward(batch)
         return loss * value if calls == 3 * accumulation else loss
 
-    tuned.forward = failing  # type: ignore[method-assign]
+    tuned.forward = failing
     result = TrainResult()
     recipe = with_changes(batch_size=4 // accumulation, accumulation=accumulation)
     with pytest.raises(TrainingFailedError, match=r"^loss is -?(nan|inf) at step 3$") as failure:

@@ -185,7 +185,7 @@ def test_no_matrix_of_a_sample_is_kept_for_the_backward_pass(
 
 def test_layers_that_do_not_divide_into_groups_are_refused() -> None:
     for sizes, what in (({"num_layers": 3}, "language model"), ({"vision_layers": 6}, "vision tower")):
-        backbone = tiny_backbone(**sizes)  # type: ignore[arg-type]
+        backbone = tiny_backbone(**sizes)
         with pytest.raises(ValueError, match=f"{what}.*choose num_groups among"):
             DEHVF(backbone, tiny_config(DEHVF, backbone))
 
