@@ -165,6 +165,10 @@ class Spread(Section):
     """First decile."""
     p90: Annotated[float, Field(ge=0)]
     """Ninth decile."""
+    ci_low: Annotated[float, Field(ge=0)] | None = None
+    """Lower end of a 95 % confidence interval of the median, from order statistics; null: fewer than six values."""
+    ci_high: Annotated[float, Field(ge=0)] | None = None
+    """Upper end of the same."""
 
 
 class Timing(Section):

@@ -35,6 +35,9 @@ TABLE = 2
 ESTIMATES = ("layer_s", "whole_s")
 """Fields of a row that are not measured."""
 NOT_PARTS = "a speed measurement times batches alone"
+SPREAD = """
+Ratios: median over pairs of one round (95 % confidence interval of the median, from six rounds on) [p10, p90].
+"""
 
 
 def make_records(plan: SpeedPlan, found: Measurement) -> list[Record]:
@@ -163,16 +166,19 @@ def _row(record: Record, phase: str, timing: Timing) -> dict[str, Any]:
 
 
 def _flat(ratio: Spread | None, name: str, prefix: str) -> dict[str, float | None]:
-    """The median under `name`; where there is one, the deciles beside it."""
+    """The median under `name`; where there is one, its confidence interval and the deciles beside it."""
     if ratio is None:
         return {name: None}
-    return {name: ratio.median, f"{prefix}_p10": ratio.p10, f"{prefix}_p90": ratio.p90}
+    beside = ratio.model_dump(mode="json", exclude={"median"})
+    return {name: ratio.median, **{f"{prefix}_{key}": value for key, value in beside.items()}}
 
 
-def _with_deciles(row: Mapping[str, Any], name: str, prefix: str) -> str:
+def _with_spread(row: Mapping[str, Any], name: str, prefix: str) -> str:
     if row[name] is None:
         return "n/a"
-    return f"{row[name]:.3f} [{row[f'{prefix}_p10']:.3f}, {row[f'{prefix}_p90']:.3f}]"
+    low, high, p10, p90 = (row[f"{prefix}_{key}"] for key in ("ci_low", "ci_high", "p10", "p90"))
+    known = "" if low is None else f" ({low:.3f} to {high:.3f})"
+    return f"{row[name]:.3f}{known} [{p10:.3f}, {p90:.3f}]"
 
 
 def report_text(records: Sequence[Record], format: str) -> str:
@@ -198,8 +204,8 @@ def report_text(records: Sequence[Record], format: str) -> str:
             row["implementation"],
             row["phase"],
             *(f"{row[key]:.4f}" for key in ("median_s", "p10_s", "p90_s")),
-            _with_deciles(row, "ratio_to_memvp", "ratio"),
-            _with_deciles(row, "ratio_to_yardstick", "ratio_to_yardstick"),
+            _with_spread(row, "ratio_to_memvp", "ratio"),
+            _with_spread(row, "ratio_to_yardstick", "ratio_to_yardstick"),
             f"{row['tokens_per_s']:,.0f}",
             f"{row['images_per_s']:,.1f}",
             "n/a" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / 2**30:.2f}",
@@ -214,15 +220,15 @@ def report_text(records: Sequence[Record], format: str) -> str:
         "s/batch",
         "p10",
         "p90",
-        f"/ {baseline} [p10, p90]",
-        "/ bare towers [p10, p90]",
+        f"/ {baseline}",
+        "/ bare towers",
         "tokens/s",
         "images/s",
         "peak GiB",
         "utilisation",
     )
     table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 3 + ["right"] * 9)
-    return f"**{_title(report)}**\n\n{table}\n{_estimates(report)}{_warning(report)}"
+    return f"**{_title(report)}**\n\n{table}\n{SPREAD}{_estimates(report)}{_warning(report)}"
 
 
 def _title(report: dict[str, Any]) -> str:

@@ -16,7 +16,18 @@ from harness.files import write_atomic
 DATASET = "derek-thomas/ScienceQA"
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _FIELDS = (
-    "question choices answer hint task grade subject topic category skill lecture solution".split()  # noqa: SIM905
+    "question",
+    "choices",
+    "answer",
+    "hint",
+    "task",
+    "grade",
+    "subject",
+    "topic",
+    "category",
+    "skill",
+    "lecture",
+    "solution",
 )
 
 

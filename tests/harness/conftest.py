@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli, requirements
+from harness.presets import BackboneSpec, resolve_spec
 from tests.command_line import Done, Run
 
 
@@ -34,6 +35,12 @@ def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.folders import save_clip
 
     return save_clip(tmp_path_factory.mktemp("backbone") / "small-clip")
+
+
+@pytest.fixture
+def spec(small_llm: Path, small_clip: Path) -> BackboneSpec:
+    """A random backbone on disk."""
+    return resolve_spec("tiny", str(small_llm), f"local-dir:{small_clip}")
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,16 @@ def test_spread_is_median_and_deciles():
     assert (found.p10, found.median, found.p90) == (1, 5, 9)
 
 
+def test_how_well_a_median_is_known():
+    # Of 20 values, the 6th and the 15th: 15 or more on one side of the median have probability 0.0207 (Conover, ch. 3).
+    found = spread([float(x) for x in range(1, 21)])
+    assert (found.ci_low, found.ci_high) == (6, 15)
+    few = spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert few.ci_low is few.ci_high is None
+    six = spread([6.0, 1.0, 5.0, 2.0, 4.0, 3.0])
+    assert (six.ci_low, six.ci_high) == (1, 6)
+
+
 @pytest.mark.parametrize(
     ("load", "share", "on_gpu", "expected"),
     [
