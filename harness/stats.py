@@ -32,6 +32,22 @@ def sample_std(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Confidence interval of the median by the sign test: distribution free, its ends are values.
+
+    Args:
+        values: in any unit, taken as independent.
+        confidence: at least this.
+
+    Returns:
+        None where the values are too few, at 95 % fewer than six.
+    """
+    from scipy.stats import quantile_test  # a second of import that tables do not need
+
+    low, high = quantile_test(np.asarray(values, dtype=np.float64), p=0.5).confidence_interval(confidence)
+    return None if np.isnan(low) or np.isnan(high) else (float(low), float(high))
+
+
 def binomial_stderr(percent: float, n: int) -> float | None:
     """Standard error of an accuracy over n problems, 100 * sqrt(p (1 - p) / n); None if n is 0.
 

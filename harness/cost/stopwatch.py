@@ -7,13 +7,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from scipy.stats import quantile_test
 
 from harness.cost.energy import EnergyMeter
 from harness.sections import Spread
+from harness.stats import median_interval
 
 K = TypeVar("K")
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -80,15 +79,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, first and ninth decile (linear interpolation), and how well the median is known.
-
-    The confidence interval is that of the sign test: distribution free, its ends are values. It takes the values as
-    independent.
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    p10, median, p90 = np.quantile(sample, (0.1, 0.5, 0.9))
-    interval = quantile_test(sample, p=0.5).confidence_interval(CONFIDENCE)
-    low, high = (None if np.isnan(end) else float(end) for end in interval)
+    """Median with its confidence interval, first and ninth decile (linear interpolation)."""
+    p10, median, p90 = np.quantile(np.asarray(values, dtype=np.float64), (0.1, 0.5, 0.9))
+    low, high = median_interval(values) or (None, None)
     return Spread(median=float(median), p10=float(p10), p90=float(p90), ci_low=low, ci_high=high)
 
 
