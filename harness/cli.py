@@ -114,7 +114,7 @@ def table(
     results: Results = Path("results"),
 ) -> None:
     """The leaderboard from the records, each measured value beside the paper's."""
-    from harness.tables import table_text
+    from harness.report.tables import table_text
 
     print(table_text(results, number, model, format.value))
 
@@ -129,7 +129,7 @@ def compare(
     results: Results = Path("results"),
 ) -> None:
     """Whether one method beats another: paired tests over their seeds and over their answers."""
-    from harness.compare import compare_text
+    from harness.report.compare import compare_text
 
     print(compare_text(results, first, second, model, task, format.value))
 
@@ -226,8 +226,8 @@ def speed(
 @app.command(epilog=_epilog("python -m harness readme --results results"))
 def readme(results: Results = Path("results")) -> None:
     """Write RESULTS/README.md and RESULTS/schema.json from the records."""
-    from harness.readme import write_readme
     from harness.records import export_schema
+    from harness.report.readme import write_readme
 
     export_schema(results / "schema.json")
     print(write_readme(results))
@@ -273,7 +273,7 @@ def score_scienceqa(
 ) -> None:
     """Accuracy in the nine columns, with standard errors."""
     from harness.commands import scores_text
-    from harness.score import score_scienceqa_files
+    from harness.evaluation.score_scienceqa import score_scienceqa_files
 
     print(scores_text(score_scienceqa_files(problems, splits, predictions, split), format.value))
 
@@ -294,7 +294,7 @@ def score_coco(
 ) -> None:
     """BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
     from harness.commands import scores_text
-    from harness.score_coco import score_coco_files
+    from harness.evaluation.score_coco import score_coco_files
 
     scores = score_coco_files(references, predictions, split, only_predicted=only_predicted)
     print(scores_text(scores, format.value))

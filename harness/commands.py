@@ -11,17 +11,17 @@ import torch
 from rich.console import Console
 from tabulate import tabulate
 
+from harness.backbone.requirements import require_weights
+from harness.config.lookup import named_method, registered_names
+from harness.config.plan import Overrides, RunPlan, plan_runs
+from harness.config.presets import WEIGHTS, BackboneSpec, resolve_spec
+from harness.config.recipes import DEFAULT_METHODS
 from harness.errors import UserError
-from harness.lookup import named_method, registered_names
-from harness.paper import PRINTED
-from harness.plan import Overrides, RunPlan, plan_runs
-from harness.presets import WEIGHTS, BackboneSpec, resolve_spec
-from harness.recipes import DEFAULT_METHODS
-from harness.requirements import require_weights
-from harness.runner import Machine, Runner
-from harness.sweep import sweep
+from harness.report.paper import PRINTED
+from harness.run.runner import Machine, Runner
+from harness.run.sweep import sweep
+from harness.run.train import steps_per_epoch
 from harness.tasks import DataOptions, Task, load_task
-from harness.train import steps_per_epoch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -72,7 +72,7 @@ def run_command(options: RunOptions, console: Console) -> int:
     data_s = time.perf_counter() - begun
     runner = Runner(spec, task, machine, data_s, options.results)
     result = sweep(runner, _with_steps(plans, options.steps, task), console, options.force)
-    from harness.tables import table_text
+    from harness.report.tables import table_text
 
     table, ablations, _ = PRINTED[options.task]
     console.print()
@@ -156,7 +156,7 @@ def _dry_run(
     data: DataOptions,
     console: Console,
 ) -> int:
-    from harness.dryrun import dry_run
+    from harness.run.dryrun import dry_run
 
     task = None
     lacks = [lack] if (lack := _missing_data(options, spec)) else []
@@ -217,7 +217,7 @@ def predict_text(
     adapter: Path, question: str, image: Path | None, choices: Sequence[str], hint: str, device: str, format: str
 ) -> str:
     """`predict`: the answer as JSON or as text."""
-    from harness.predict import load_adapter
+    from harness.run.predict import load_adapter
 
     found = load_adapter(adapter, str(torch_device(device))).answer(question, image, choices, hint)
     if format == "json":

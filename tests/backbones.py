@@ -12,8 +12,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.backbone import Backbone, VisionTower
-from harness.presets import BackboneSpec
+from harness.backbone.loader import Backbone, VisionTower
+from harness.config.presets import BackboneSpec
 from methods import get_method
 from methods.base import IGNORE_INDEX, Batch
 from methods.tuned import TunedModel

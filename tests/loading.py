@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness.backbone import Backbone, load_backbone
+from harness.backbone.loader import Backbone, load_backbone
+from harness.config.presets import BackboneSpec
 from harness.errors import UserError
-from harness.presets import BackboneSpec
 
 
 def logits(backbone: Backbone) -> torch.Tensor:

@@ -12,9 +12,15 @@ import pytest
 from methods import registry
 
 ROOT = Path(__file__).parents[1]
-TORCH_FREE = ("harness.tables", "harness.plots", "harness.report", "harness.records", "harness.paper", "harness.stats")
+TORCH_FREE = (
+    "harness.report.tables",
+    "harness.cost.figure2_plot",
+    "harness.records",
+    "harness.report.paper",
+    "harness.stats",
+)
 HEAVY = ("torch", "transformers", "open_clip", "peft", "accelerate")
-NAMES_METHODS = {"harness.recipes", "harness.paper"}
+NAMES_METHODS = {"harness.config.recipes", "harness.report.paper"}
 
 
 def _module_name(path: Path) -> str:
@@ -110,7 +116,7 @@ def test_data_imports_neither_methods_nor_the_backbone() -> None:
     for module in MODULES:
         if inside(module, "harness.data"):
             reached = imports(module) | reached_at_once(module)
-            assert not [t for t in reached if inside(t, "methods") or inside(t, "harness.backbone")], module
+            assert not [t for t in reached if inside(t, "methods") or inside(t, "harness.backbone.loader")], module
 
 
 @pytest.mark.parametrize("module", [module for module in TORCH_FREE if module in MODULES])
@@ -135,7 +141,7 @@ def test_nothing_imports_the_command_line_but_its_entry() -> None:
 
 @pytest.mark.parametrize(
     ("package", "owners"),
-    [("open_clip", {"harness.backbone", "harness.requirements"}), ("peft", {"methods.llava_lora"})],
+    [("open_clip", {"harness.backbone.loader", "harness.backbone.requirements"}), ("peft", {"methods.llava_lora"})],
 )
 def test_few_files_know_the_model_libraries(package: str, owners: set[str]) -> None:
     users = {module for module in MODULES if any(inside(target, package) for target in imports(module))}
@@ -180,12 +186,18 @@ def test_the_picture_in_contributing_is_the_tree() -> None:
     picture = re.search(r"^```text\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     assert picture
     drawn: dict[str, set[str]] = {}
+    folders: list[str] = []
     for line in picture[1].splitlines():
-        if not line.startswith(" "):
-            drawn[folder := line.partition("/")[0]] = set()
+        depth = (len(line) - len(line.lstrip(" "))) // 2
+        names = re.findall(r"(?:^|(?<=\s))\w+(?:/|\.py|\.toml)(?=\s|$)", line[: line.find("    ", 2 * depth + 1)])
+        if names[0].endswith("/"):
+            folders[depth:] = [names[0].rstrip("/")]
+            drawn["/".join(folders)] = set()
         else:
-            drawn[folder] |= set(re.findall(r"(?<=\s)\w+(?:/|\.py|\.toml)(?=\s)", line))
-    for folder in ("methods", "harness"):
-        inner = [path for path in (ROOT / folder).iterdir() if not path.name.startswith(("__pycache__", "__main__"))]
-        there = {f"{path.name}/" if path.is_dir() else path.name for path in inner}
-        assert drawn[folder] - {"mini/", "__init__.py"} == there - {"__init__.py"}
+            drawn["/".join(folders[:depth])] |= set(names)
+    for folder, names in drawn.items():
+        if folder.startswith(("methods", "harness")) and names:
+            files = {path.name for path in (ROOT / folder).iterdir() if path.suffix in (".py", ".toml")}
+            assert names - {"__init__.py"} == files - {"__init__.py", "__main__.py"}, folder
+    packages = {path.parent.relative_to(ROOT) for path in (ROOT / "harness").rglob("__init__.py")}
+    assert {str(path) for path in packages} <= drawn.keys()

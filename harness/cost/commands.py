@@ -7,15 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.backbone.requirements import require_weights
 from harness.commands import resolve_machine
+from harness.config.presets import resolve_spec
 from harness.cost.figure2 import figure2, figure2_text
 from harness.cost.flops import Phase, Workload
 from harness.cost.profile import ROUNDS, profile_json
 from harness.cost.speed import WARMUP_ROUNDS, measure, plan_speed, profile_measured
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
 from harness.files import require_writable, write_atomic
-from harness.presets import resolve_spec
-from harness.requirements import require_weights
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
 def figure_command_text(format: str, plot: Path | None) -> str:
     """`flops --figure2`: its data as text; `plot` also draws it."""
     if plot is not None:
-        from harness.plots import plot_figure2
+        from harness.cost.figure2_plot import plot_figure2
 
         plot_figure2(figure2(), plot)
     return figure2_text(format)

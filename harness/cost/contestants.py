@@ -10,17 +10,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from harness.backbone import Backbone
+from harness.backbone.loader import Backbone
+from harness.config.plan import RunPlan
+from harness.config.recipes import TrainRecipe
 from harness.cost.flops import Phase, Workload
 from harness.cost.params import count_parameters
 from harness.cost.share import share_backbone
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
-from harness.plan import RunPlan
-from harness.recipes import TrainRecipe
-from harness.runner import attach
-from harness.sections import Implementation, Parameters
-from harness.train import adamw
+from harness.records import Implementation, Parameters
+from harness.run.runner import attach
+from harness.run.train import adamw
 from methods.base import IGNORE_INDEX, Batch
 from methods.plain import MemoryMethod, PlainReading
 from methods.tuned import Known, TunedModel

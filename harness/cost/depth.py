@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from harness.backbone import llm_config
+from harness.backbone.loader import llm_config
+from harness.config.presets import PRESETS, BackboneSpec
 from harness.cost.stopwatch import Sample
-from harness.presets import PRESETS, BackboneSpec
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from typing import TypedDict
 
 from tabulate import tabulate
 
+from harness.config.presets import PRESETS
 from harness.errors import UserError
-from harness.paper import cost_figure
-from harness.presets import PRESETS
+from harness.report.paper import cost_figure
 
 
 class Figure2Row(TypedDict):

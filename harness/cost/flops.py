@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from harness.backbone import Backbone
+from harness.backbone.loader import Backbone
 from harness.errors import UserError
 from methods.cost import Costed, Entry, Product, matmul
 

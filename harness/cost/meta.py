@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from harness.backbone import Backbone, load_backbone
+from harness.backbone.loader import Backbone, load_backbone
+from harness.config.lookup import expand, named_method, registered_names
+from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
+from harness.config.recipes import method_config
 from harness.errors import UserError
-from harness.lookup import expand, named_method, registered_names
-from harness.presets import PRESETS, BackboneSpec, resolve_spec
-from harness.recipes import method_config
 from methods import get_method
 
 _CLIP_OF = "7b"
@@ -42,7 +42,7 @@ def method_names(methods: Sequence[str]) -> list[str]:
     """The names asked for, each once; `all` stands for every registered method.
 
     Raises:
-        UserError: none is named; else as `harness.lookup` raises.
+        UserError: none is named; else as `harness.config.lookup` raises.
     """
     if not methods:
         raise UserError(f"--methods: give all, or some of {', '.join(registered_names())}")

@@ -9,11 +9,11 @@ from typing import Any, TypedDict
 from tabulate import tabulate
 from torch import nn
 
-from harness.backbone import Backbone
+from harness.backbone.loader import Backbone
 from harness.cost.meta import attach_on_meta, cost_spec, meta_backbone, method_names
 from harness.errors import UserError
-from harness.paper import load_paper, printed_trainable
-from harness.sections import ModuleCount, Parameters
+from harness.records import ModuleCount, Parameters
+from harness.report.paper import load_paper, printed_trainable
 from methods import get_method
 from methods.base import adapter_parameters
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from harness.backbone import Backbone
+from harness.backbone.loader import Backbone
 
 
 def share_backbone(backbone: Backbone, repeat: int = 1) -> Backbone:

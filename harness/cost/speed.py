@@ -15,25 +15,25 @@ from typing import Any
 
 import torch
 
-from harness.backbone import Backbone, load_backbone
+from harness.backbone.loader import Backbone, load_backbone
+from harness.config.plan import Overrides, RunPlan, plan_runs
+from harness.config.presets import BackboneSpec
 from harness.cost.capture import capture
 from harness.cost.compiled import compile_regions
 from harness.cost.contestants import Contestant, build_contestants
 from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
-from harness.cost.memory import peak_of
 from harness.cost.meta import meta_backbone
 from harness.cost.profile import OperatorTime, profile_steps
 from harness.cost.share import share_backbone
 from harness.cost.stopwatch import Sample, interleave, matmul_peak, paired_ratio, spread
 from harness.cost.yardstick import Yardstick
 from harness.errors import UserError
-from harness.paper import layout
-from harness.plan import Overrides, RunPlan, plan_runs
-from harness.presets import BackboneSpec
-from harness.runner import Machine, attach
-from harness.sections import Implementation, PeakMemory, Timing
+from harness.records import Implementation, PeakMemory, Timing
+from harness.report.paper import layout
+from harness.run.memory import peak_of
+from harness.run.runner import Machine, attach
 from methods.cost import Costed
 
 TABLE = 2

@@ -13,8 +13,6 @@ from tabulate import tabulate
 from harness.cost.contestants import Contestant
 from harness.cost.speed import Measurement, SpeedPlan
 from harness.errors import UserError
-from harness.outcome import UNKNOWN_HERE, describe_backbone
-from harness.paper import layout, method_names
 from harness.records import (
     BackboneInfo,
     Data,
@@ -30,6 +28,8 @@ from harness.records import (
     spec_hash,
     write_record,
 )
+from harness.report.paper import layout, method_names
+from harness.run.outcome import UNKNOWN_HERE, describe_backbone
 
 TABLE = 2
 ESTIMATES = ("layer_s", "whole_s")

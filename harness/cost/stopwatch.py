@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from harness.cost.energy import EnergyMeter
-from harness.sections import Spread
+from harness.records import Spread
 from harness.stats import median_interval
 
 K = TypeVar("K")

@@ -13,7 +13,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.backbone import VisionTower
+from harness.backbone.loader import VisionTower
 from harness.data.mini.world import ATTRIBUTES, VOCABULARY, Thing, sample_scene
 from harness.pretrain.clip import pictures
 

@@ -3,21 +3,21 @@
 The prompt is the one that the captioning demo of LLaMA-Adapter (Zhang et al. 2023, version 1, linked from
 https://github.com/OpenGVLab/LLaMA-Adapter) gives to `caption_generate`; the paper at hand does not print its own. The
 caption follows it without a space, as answers do in `harness.data.prompts`. Scores are those of the COCO server, see
-`harness.caption_metrics`.
+`harness.evaluation.caption_metrics`.
 """
 
 import hashlib
 import time
 from typing import Any, NoReturn
 
-from harness.caption_metrics import require_tokenizer, score_captions
+from harness.config.recipes import CaptionRecipe
 from harness.data.coco import load_coco
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.mini.captions import ensure_captions
-from harness.decode import Search, decode_texts
 from harness.errors import UserError
-from harness.recipes import CaptionRecipe
+from harness.evaluation.caption_metrics import require_tokenizer, score_captions
+from harness.evaluation.decode import Search, decode_texts
 from harness.records import Data, Metric
 from harness.tasks import DataOptions, Evaluation, OnProgress, data_section
 from harness.tasks.samples import SAMPLES, Shown

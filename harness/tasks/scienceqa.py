@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.jsonio import read_json
@@ -13,9 +14,8 @@ from harness.data.problem import Problem
 from harness.data.prompts import Prompt, build_prompt
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
-from harness.evaluate import answer_problems
-from harness.metrics import score_scienceqa
-from harness.recipes import TrainRecipe
+from harness.evaluation.choices import answer_problems
+from harness.evaluation.scienceqa_metrics import score_scienceqa
 from harness.records import Data, Metric, ParseFailures
 from harness.tasks import DataOptions, Evaluation, OnProgress, data_section
 

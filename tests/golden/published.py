@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.backbone import Backbone, VisionTower
+from harness.backbone.loader import Backbone, VisionTower
 from methods.base import Batch, VisualFeatures
 from methods.tuned import TunedModel
 from tests.backbones import assemble

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, requirements
-from harness.presets import BackboneSpec, resolve_spec
+from harness import cli
+from harness.backbone import requirements
+from harness.config.presets import BackboneSpec, resolve_spec
 from tests.command_line import Done, Run
 
 

@@ -205,8 +205,8 @@ def test_dry_run_says_what_would_be_done(call: Run, base: list[str], tmp_path: P
 
 
 def test_dry_run_of_the_paper_says_what_is_missing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.dryrun._matmul_rate", lambda spec, machine: 1e12)
-    monkeypatch.setattr("harness.dryrun.free_memory", lambda device: 2**30)
+    monkeypatch.setattr("harness.run.dryrun._matmul_rate", lambda spec, machine: 1e12)
+    monkeypatch.setattr("harness.run.dryrun.free_memory", lambda device: 2**30)
     done = call("run", "--model", "7b", "--methods", "memvp", "--dry-run")
     assert done.code == 2
     missing = [line for line in done.out.splitlines() if line.startswith("missing: ")]

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from harness import cli
-from harness.backbone import load_backbone
+from harness.backbone.loader import load_backbone
+from harness.config.presets import resolve_spec
+from harness.config.recipes import TrainRecipe
 from harness.data.prompts import build_prompt
-from harness.metrics import COLUMNS
-from harness.presets import resolve_spec
-from harness.recipes import TrainRecipe
+from harness.evaluation.scienceqa_metrics import COLUMNS
 from harness.records import predictions_path, read_records, record_path
 from harness.tasks import DataOptions, load_task
 from methods import get_method
@@ -115,7 +115,7 @@ def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(call: Run, base: 
 def test_a_failure_leaves_no_answers_of_an_earlier_run(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.evaluate import EvaluationFailedError
+    from harness.evaluation.choices import EvaluationFailedError
 
     assert call(*base, "--methods", "memvp").code == 0
 
@@ -151,7 +151,7 @@ def test_an_interrupted_run_is_recorded_and_made_later(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("harness.runner.train", interrupt)
+        patch.setattr("harness.run.runner.train", interrupt)
         assert call(*base, "--methods", "memvp").code == 130
     (record,) = read_records(tmp_path / "results")
     assert (record.status, record.error, record.steps) == ("interrupted", "interrupted by the user", 0)
@@ -165,7 +165,7 @@ def test_no_record_without_its_predictions(
     def full_disk(*args: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("harness.runner.write_predictions", full_disk)
+    monkeypatch.setattr("harness.run.runner.write_predictions", full_disk)
     with pytest.raises(OSError, match="no space left"):
         monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *base, "--methods", "memvp"])
         cli.main()

@@ -6,7 +6,7 @@ import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.backbone import Backbone, VisionTower
+from harness.backbone.loader import Backbone, VisionTower
 from methods import get_method
 from tests.backbones import assemble
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.records import read_records
-from harness.tables import leaderboard
+from harness.report.tables import leaderboard
 from tests.folders import save_mini
 from tests.outside.packages import ROOT, declare, install, python
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cost.figure2 import claim, figure2, figure2_text, text_block
+from harness.cost.figure2_plot import plot_figure2
 from harness.errors import UserError
-from harness.paper import cost_figure
-from harness.plots import plot_figure2
+from harness.report.paper import cost_figure
 
 FIGURE = cost_figure(2)
 
@@ -87,7 +87,7 @@ def test_another_suffix_is_refused(tmp_path):
 
 
 def test_no_torch_and_no_matplotlib_before_a_figure_is_drawn():
-    code = "import sys, harness.plots; sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib')))"
+    code = "import sys, harness.cost.figure2_plot; sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib')))"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import cli
+from harness.config.presets import resolve_spec
 from harness.cost.flops import Workload, count_flops, total_flops
 from harness.cost.flops_table import flops_table, flops_text
 from harness.cost.meta import attach_on_meta
 from harness.errors import UserError
-from harness.presets import resolve_spec
 from methods import get_method, registry
 from tests.backbones import tiny_backbone, tiny_config
 from tests.harness.cost.metaflops import measured_inference, measured_train

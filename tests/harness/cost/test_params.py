@@ -16,7 +16,7 @@ from harness.cost.params import (
     params_text,
 )
 from harness.errors import UserError
-from harness.paper import load_paper, method_names
+from harness.report.paper import load_paper, method_names
 from methods import registry
 from methods.base import adapter_parameters
 from tests.backbones import tuned_model

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from harness import cli
-from harness.backbone import load_backbone
+from harness.backbone.loader import load_backbone
+from harness.config.presets import resolve_spec
 from harness.cost import contestants as building
 from harness.cost import speed
 from harness.cost.contestants import build_contestants, random_batch
@@ -19,11 +20,10 @@ from harness.cost.speed import measure, plan_speed, profile_measured
 from harness.cost.speed_report import make_records, report_text, write_records
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
-from harness.presets import resolve_spec
-from harness.readme import results_readme
 from harness.records import read_records
-from harness.runner import Machine
-from harness.tables import leaderboard
+from harness.report.readme import results_readme
+from harness.report.tables import leaderboard
+from harness.run.runner import Machine
 from methods import registry
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone

@@ -5,9 +5,9 @@ import torch
 
 from harness.cost.depth import estimate
 from harness.cost.energy import EnergyMeter
-from harness.cost.memory import peak_of
 from harness.cost.speed import is_loaded
 from harness.cost.stopwatch import Sample, interleave, matmul_peak, paired_ratio, spread
+from harness.run.memory import peak_of
 
 CPU = torch.device("cpu")
 

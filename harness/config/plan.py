@@ -1,0 +1,161 @@
+"""From options to the runs they ask for, fully resolved; nothing is loaded or trained here."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.config.lookup import expand, named_method
+from harness.config.presets import BackboneSpec
+from harness.config.recipes import (
+    ORACLE,
+    REFERENCES,
+    TrainRecipe,
+    apply_overrides,
+    method_config,
+    train_recipe,
+)
+from harness.errors import UserError
+from harness.records import default_label
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run, resolved.
+
+    Attributes:
+        method: registry name, or `oracle`.
+        variant: ablation; None for the method itself.
+        config: the method's Config; None for the oracle.
+        recipe: training settings.
+        seed: of initialisation and data order.
+    """
+
+    method: str
+    variant: str | None
+    config: Any
+    recipe: TrainRecipe
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """`memvp`, `dehvf-keys_only`."""
+        return default_label(self.method, self.variant)
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether nothing is trained and images are told in words."""
+        return self.method == ORACLE
+
+    def resolved(self) -> dict[str, Any]:
+        """The config as it goes into the record: what can change the outcome, without the seed."""
+        config = {} if self.config is None else self.config.model_dump(mode="json")
+        return {"method": config, "train": self.recipe.model_dump(mode="json", exclude={"tuning"})}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line changes in a recipe."""
+
+    epochs: float | None = None
+    settings: Mapping[str, Any] | None = None
+
+
+def plan_runs(
+    methods: Sequence[str],
+    ablations: Sequence[str],
+    seeds: Sequence[int],
+    spec: BackboneSpec,
+    task: str,
+    overrides: Overrides,
+) -> list[RunPlan]:
+    """Every run that the options ask for: methods × (itself or its ablations) × seeds.
+
+    Args:
+        methods: registry names, `all`, `blind`, `oracle`.
+        ablations: empty: the methods themselves; `all` or names of ablations: these instead.
+        seeds: the seeds; the oracle has no seed and runs once.
+        spec: backbone, for the recipe.
+        task: task, for the recipe.
+        overrides: changes to every recipe.
+
+    Raises:
+        UserError: an unknown name or setting.
+    """
+    _check_seeds(seeds)
+    rows = _rows(expand(methods), ablations)
+    _check_owners(overrides.settings or {}, {name for name, _ in rows})
+    trained_fields = [field for name, _ in rows if name != ORACLE for field in named_method(name).Config.model_fields]
+    plans = []
+    for name, variant in rows:
+        if name == ORACLE:
+            plans.append(_oracle_plan(spec, task, overrides, trained_fields))
+        else:
+            plans += [_plan(name, variant, seed, spec, task, overrides) for seed in seeds]
+    return plans
+
+
+def _check_seeds(seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise UserError("--seeds: give at least one, e.g. 0,1,2")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UserError(f"--seeds {seed}: give numbers from 0 to 2^32 - 1")
+
+
+def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
+    names = sorted(names)
+    for key in settings:
+        owner, dot, _ = key.rpartition(".")
+        if dot and owner not in names:
+            raise UserError(f"--set {key}: {owner} is no method of this run; it has {', '.join(names)}")
+
+
+def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Method and variant of every row, each once; an ablation that some of the methods lack is made of the others."""
+    rows: list[tuple[str, str | None]] = []
+    known: dict[str, None] = {}
+    for name in names:
+        if name == ORACLE or name in REFERENCES:
+            rows.append(REFERENCES.get(name, (name, None)))
+            continue
+        own = list(getattr(named_method(name), "ablations", {}))
+        known |= dict.fromkeys(own)
+        wanted = own if "all" in ablations else [asked for asked in ablations if asked in own]
+        rows += [(name, variant) for variant in wanted] if ablations else [(name, None)]
+    for asked in ablations:
+        if asked not in known and not (asked == "all" and known):
+            near = difflib.get_close_matches(asked, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(known) or 'none'}"
+            raise UserError(f"--ablation {asked}: no such ablation of {', '.join(names)}; {hint}")
+    return list(dict.fromkeys(rows))
+
+
+def _oracle_plan(spec: BackboneSpec, task: str, overrides: Overrides, trained_fields: Sequence[str]) -> RunPlan:
+    """The oracle's run. Fields of the methods that run beside it, and the length of training, mean nothing to it."""
+    recipe = train_recipe(ORACLE, spec.recipe, task)
+    _, recipe = apply_overrides(ORACLE, {}, recipe, trained_fields, overrides.settings or {})
+    return RunPlan(ORACLE, None, None, recipe, seed=0)
+
+
+def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: str, overrides: Overrides) -> RunPlan:
+    recipe = train_recipe(name, spec.recipe, task)
+    method = named_method(name)
+    fields = method_config(name, spec.recipe, variant)
+    fixed = {} if variant is None else method.ablations[variant]
+    fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), overrides.settings or {})
+    for field, value in fixed.items():
+        if fields[field] != value:
+            raise UserError(
+                f"--set {field}: {default_label(name, variant)} is what it is by {field}={value}; leave it out"
+            )
+    if overrides.epochs is not None:
+        recipe = recipe.with_length(overrides.epochs)
+    try:
+        config = method.Config(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']} ({name})") from error
+    return RunPlan(name, variant, config, recipe, seed)

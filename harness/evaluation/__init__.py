@@ -1,0 +1,1 @@
+"""From a model's answers to scores: decoding, parsing and the metrics of each task."""

@@ -1,0 +1,244 @@
+"""Caption scores as the COCO server computes them: BLEU-1..4, METEOR, ROUGE-L, CIDEr, SPICE, through pycocoevalcap.
+
+All values are x 100. Standard errors: CIDEr and BLEU by a bootstrap over images (1,000 resamples, fixed seed;
+CIDEr's document frequencies stay those of the whole set), ROUGE-L and SPICE as the error of a mean; one image has none.
+"""
+
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.evaluation.java import find_java, java_on_path
+from harness.evaluation.scienceqa_metrics import listing
+
+METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
+RESAMPLES = 1_000
+_SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+_METEOR_FILES = ("meteor-1.5.jar", "data/paraphrase-en.gz")
+
+Captions = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionScore:
+    """One metric x 100 with its count of images and standard error; null with a reason."""
+
+    value: float | None
+    n: int
+    stderr: float | None
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BleuCounts:
+    """The corpus's n-gram counts, n = 1..4: what BLEU is made of."""
+
+    testlen: int
+    reflen: int
+    guess: tuple[int, ...]
+    correct: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain data for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _package() -> Path:
+    import pycocoevalcap
+
+    return Path(next(iter(pycocoevalcap.__path__)))
+
+
+def require_tokenizer() -> tuple[Path, Path]:
+    """The Java program and Stanford's PTB tokenizer; nothing is started.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR
+
+    jar = _package() / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
+    if not jar.is_file():
+        raise UserError(f"the PTB tokenizer {jar} is missing: reinstall pycocoevalcap")
+    return find_java(), jar
+
+
+def tokenize_captions(captions: Sequence[str]) -> list[str]:
+    """Captions through Stanford's PTB tokenizer: lower case, punctuation removed, tokens between single blanks.
+
+    Raises:
+        UserError: no Java runtime, no tokenizer, or it failed; there is no other tokenizer to fall back to.
+    """
+    from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
+
+    java, jar = require_tokenizer()
+    # A line is a caption for the tokenizer, so no caption may hold a line break of any kind.
+    text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
+    command = [str(java), "-Dfile.encoding=UTF-8", "-cp", str(jar)]
+    command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
+    done = subprocess.run(command, input=text.encode(errors="replace"), capture_output=True, check=False)
+    lines = done.stdout.decode(errors="replace").split("\n")[:-1]
+    if done.returncode != 0 or len(lines) != len(captions):
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise UserError(
+            f"the PTB tokenizer failed (exit {done.returncode}, {len(lines)} lines for {len(captions)} captions): "
+            f"{' '.join(tail) or 'no message'}"
+        )
+    return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
+
+
+def score_captions(
+    references: Captions, predictions: Mapping[str, str], metrics: Collection[str] = METRICS
+) -> tuple[dict[str, CaptionScore], BleuCounts]:
+    """Score one caption an image.
+
+    Args:
+        references: image id -> reference captions.
+        predictions: image id -> caption; the same ids.
+        metrics: of `METRICS`; METEOR alone takes about a minute for 5,000 images.
+
+    Returns:
+        metric -> score, and the counts that BLEU is made of.
+
+    Raises:
+        UserError: ids differ (lists them), no image, no Java runtime or no tokenizer.
+    """
+    _check_ids(references, predictions)
+    ids = list(references)
+    tokenized = iter(tokenize_captions([text for key in ids for text in (*references[key], predictions[key])]))
+    refs: dict[str, list[str]] = {}
+    hyps: dict[str, list[str]] = {}
+    for key in ids:
+        refs[key] = [next(tokenized) for _ in references[key]]
+        hyps[key] = [next(tokenized)]
+    weights = _resamples(len(ids))
+    scores, counts = _bleu(refs, hyps, weights)
+    scorers: dict[str, Callable[[], CaptionScore]] = {
+        "METEOR": lambda: _meteor(refs, hyps),
+        "ROUGE-L": lambda: _rouge(refs, hyps),
+        "CIDEr": lambda: _cider(refs, hyps, weights),
+        "SPICE": lambda: _spice(refs, hyps),
+    }
+    scores |= {name: scorer() for name, scorer in scorers.items() if name in metrics}
+    return {name: scores[name] for name in METRICS if name in metrics}, counts
+
+
+def _check_ids(references: Captions, predictions: Mapping[str, str]) -> None:
+    complaints = []
+    if missing := [key for key in references if key not in predictions]:
+        complaints.append(f"{len(missing)} images without a caption: {listing(missing)}")
+    if unknown := [key for key in predictions if key not in references]:
+        complaints.append(f"{len(unknown)} captions for unknown images: {listing(unknown)}")
+    if empty := [key for key, captions in references.items() if not captions]:
+        complaints.append(f"{len(empty)} images without references: {listing(empty)}")
+    if not references:
+        complaints.append("there are no images to score")
+    if complaints:
+        raise UserError("; ".join(complaints))
+
+
+def _scored(value: float, n: int, stderr: float) -> CaptionScore:
+    """A score with its error; one image shows no spread, so that its error would be none or a false 0."""
+    return CaptionScore(value, n, stderr) if n > 1 else CaptionScore(value, n, None, "one image has no standard error")
+
+
+def _error_of_mean(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def _resamples(n: int) -> np.ndarray:
+    """Bootstrap: how often each of `n` images is drawn, `RESAMPLES x n`."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+
+
+def bleu_from_counts(counts: np.ndarray) -> np.ndarray:
+    """BLEU-1..4 from rows of (testlen, reflen, guess 1-4, correct 1-4).
+
+    `BLEU-k = BP * (prod_{j<=k} correct_j / guess_j)^(1/k)`, `BP = min(1, exp(1 - reflen / testlen))`
+    (Papineni et al. 2002).
+    """
+    # Smallest positive numbers stand for zero counts, as in the library, so that no logarithm fails.
+    testlen, reflen, guess, correct = counts[:, :1], counts[:, 1:2], counts[:, 2:6], counts[:, 6:]
+    logs = np.log(correct + 1e-15) - np.log(guess + 1e-9)
+    penalty = np.minimum(0, 1 - reflen / np.maximum(testlen, 1e-9))
+    scores: np.ndarray = np.exp(np.cumsum(logs, axis=1) / np.arange(1, 5) + penalty)
+    return scores
+
+
+def _bleu(refs: Captions, hyps: Captions, weights: np.ndarray) -> tuple[dict[str, CaptionScore], BleuCounts]:
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    scorer = BleuScorer(n=4)
+    for key, captions in refs.items():
+        scorer += (hyps[key][0], list(captions))
+    values, _ = scorer.compute_score(option="closest", verbose=0)
+    rows = []
+    for image in scorer.ctest:
+        length = image["testlen"]
+        closest = min(image["reflen"], key=lambda reference: (abs(reference - length), reference))
+        rows.append([length, closest, *image["guess"], *image["correct"]])
+    table = np.array(rows)
+    total = [int(number) for number in table.sum(axis=0)]
+    assert total[:2] == [scorer.testlen("closest"), scorer.reflen("closest")]
+    errors = 100 * bleu_from_counts(weights @ table).std(axis=0, ddof=1)
+    scores = {
+        f"BLEU-{k}": _scored(100 * value, len(rows), float(error))
+        for k, (value, error) in enumerate(zip(values, errors, strict=True), 1)
+    }
+    return scores, BleuCounts(total[0], total[1], tuple(total[2:6]), tuple(total[6:]))
+
+
+def _cider(refs: Captions, hyps: Captions, weights: np.ndarray) -> CaptionScore:
+    from pycocoevalcap.cider.cider import Cider
+
+    value, each = Cider().compute_score(refs, hyps)
+    error = (weights @ np.asarray(each) / len(each)).std(ddof=1)
+    return _scored(100 * float(value), len(each), 100 * float(error))
+
+
+def _rouge(refs: Captions, hyps: Captions) -> CaptionScore:
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    value, each = Rouge().compute_score(refs, hyps)
+    return _scored(100 * float(value), len(each), 100 * _error_of_mean(each))
+
+
+def _meteor(refs: Captions, hyps: Captions) -> CaptionScore:
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    missing = [name for name in _METEOR_FILES if not (_package() / "meteor" / name).is_file()]
+    if missing:
+        return CaptionScore(None, len(refs), None, f"pycocoevalcap lacks {', '.join(missing)}")
+    # Three bars separate the fields of METEOR's protocol.
+    clean = {key: [caption.replace("|||", " ") for caption in captions] for key, captions in refs.items()}
+    try:
+        with java_on_path():
+            value, _ = Meteor().compute_score(clean, hyps)
+    except (OSError, ValueError) as error:
+        return CaptionScore(None, len(refs), None, f"METEOR's program failed: {error}")
+    return CaptionScore(100 * value, len(refs), None, "METEOR is no mean over images: no standard error")
+
+
+def _spice(refs: Captions, hyps: Captions) -> CaptionScore:
+    missing = [name for name in _SPICE_MODELS if not (_package() / "spice" / "lib" / name).is_file()]
+    if missing:
+        reason = f"SPICE's models are not installed in pycocoevalcap's spice/lib: {', '.join(missing)}"
+        return CaptionScore(None, len(refs), None, reason)
+    from pycocoevalcap.spice.spice import Spice
+
+    try:
+        with java_on_path():
+            value, each = Spice().compute_score(refs, hyps)
+    except (OSError, subprocess.SubprocessError) as error:
+        return CaptionScore(None, len(refs), None, f"SPICE's program failed: {error}")
+    singles = np.array([score["All"]["f"] for score in each])
+    return _scored(100 * float(value), len(refs), 100 * _error_of_mean(singles))

@@ -1,0 +1,211 @@
+"""One decoder for every method: batched greedy and beam search over `TunedModel.prefill` and `step`.
+
+A prompt runs once, its image is encoded once, and beams share both by index; a sample leaves the batch when it is
+finished. Greedy search is beam search with one beam. Hypotheses, finished or not, are ranked by
+
+    log p(tokens) / length^length_penalty                (Wu et al. 2016, without the constant 5)
+
+where length counts the end token; the best `beams` of a sample survive, and a finished one is continued by itself
+alone. A sample is over when its best hypothesis is finished and no other can still pass it.
+
+Shape suffixes: B samples still decoding, W beams, R = B·W rows of the model, V vocabulary, T tokens decoded so far.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data.collate import Collator, Example
+from harness.evaluation.choices import EvaluationFailedError
+from methods.base import Batch
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to decode.
+
+    Attributes:
+        max_new_tokens: tokens at most, the end token included.
+        beams: width; 1 is greedy search.
+        length_penalty: exponent of the length in the score; 0 ranks by probability, larger values favour long texts.
+
+    Raises:
+        ValueError: no token or no beam.
+    """
+
+    max_new_tokens: int = 64
+    beams: int = 1
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.beams < 1:
+            raise ValueError("a search needs at least one token and one beam")
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A decoded text.
+
+    Attributes:
+        tokens: without the end token.
+        log_prob: of all tokens, the end token included.
+        score: see the top of this file.
+        finished: false where the end token did not come in time.
+    """
+
+    tokens: tuple[int, ...]
+    log_prob: float
+    score: float
+    finished: bool
+
+
+@torch.no_grad()
+def decode(model: Any, batch: Batch, eos: int, search: Search) -> list[Hypothesis]:
+    """The best text for every sample of a batch.
+
+    Args:
+        model: a `TunedModel` (or anything with its `prefill` and `step`).
+        batch: prompts, left-padded, on the model's device.
+        eos: id of the token that ends a text.
+        search: greedy or beam, and how long.
+
+    Returns:
+        One hypothesis a sample, in the order of the batch.
+
+    Raises:
+        EvaluationFailedError: logits are NaN or infinite.
+    """
+    model.eval()
+    logits_RV, state = model.prefill(batch)
+    size, width = len(logits_RV), search.beams
+    if width > 1:
+        rows_R = torch.arange(size, device=logits_RV.device).repeat_interleave(width)
+        state.select(rows_R)
+        logits_RV = logits_RV[rows_R]
+    beams = _Beams(size, search, eos, logits_RV.device)
+    found: dict[int, Hypothesis] = {}
+    while True:
+        rows_R = beams.grow(logits_RV)
+        over_B = beams.over()
+        found.update(beams.best(over_B))
+        if bool(over_B.all()):
+            return [found[sample] for sample in range(size)]
+        if bool(over_B.any()):
+            rows_R = rows_R.view(-1, width)[~over_B].flatten()
+            beams.keep(~over_B)
+            state.select(rows_R)
+        elif width > 1:
+            # The beams of a sample differ in the cache alone.
+            state.cache.reorder_cache(rows_R)
+        logits_RV = model.step(beams.last_R, state)
+
+
+class _Beams:
+    """The hypotheses of the samples still decoding, best first."""
+
+    def __init__(self, size: int, search: Search, eos: int, device: torch.device) -> None:
+        self.search, self.eos = search, eos
+        self.samples_B = torch.arange(size, device=device)
+        # All beams of a sample are alike at first, so that only one of them may be continued.
+        self.sums_BW = torch.full((size, search.beams), -torch.inf, device=device)
+        self.sums_BW[:, 0] = 0.0
+        self.lengths_BW = torch.zeros(size, search.beams, dtype=torch.int64, device=device)
+        self.done_BW = torch.zeros(size, search.beams, dtype=torch.bool, device=device)
+        self.tokens_BWT = torch.zeros(size, search.beams, 0, dtype=torch.int64, device=device)
+
+    @property
+    def last_R(self) -> Tensor:
+        """The token that each row of the model is given next."""
+        return self.tokens_BWT[:, :, -1].flatten()
+
+    @property
+    def scores_BW(self) -> Tensor:
+        return self._score(self.sums_BW, self.lengths_BW)
+
+    def _score(self, sums: Tensor, lengths: Tensor | int) -> Tensor:
+        return sums / torch.as_tensor(lengths, device=sums.device).float() ** self.search.length_penalty
+
+    def grow(self, logits_RV: Tensor) -> Tensor:
+        """Continue every hypothesis by one token and keep the best; returns the rows that they came from."""
+        if not bool(torch.isfinite(logits_RV).all()):
+            raise EvaluationFailedError("logits are NaN or infinite while decoding")
+        size, width = self.sums_BW.shape
+        vocabulary = logits_RV.shape[-1]
+        sums_BWV = self.sums_BW[..., None] + logits_RV.float().log_softmax(dim=-1).view(size, width, vocabulary)
+        sums_BWV[self.done_BW] = -torch.inf
+        sums_BWV[..., self.eos] = torch.where(self.done_BW, self.sums_BW, sums_BWV[..., self.eos])
+        lengths_BW = self.lengths_BW + ~self.done_BW
+        chosen_BW = self._score(sums_BWV, lengths_BW[..., None]).flatten(1).topk(width, dim=1).indices
+        parents_BW, tokens_BW = chosen_BW // vocabulary, chosen_BW % vocabulary
+        self.sums_BW = sums_BWV.flatten(1).gather(1, chosen_BW)
+        self.lengths_BW = lengths_BW.gather(1, parents_BW)
+        self.done_BW = self.done_BW.gather(1, parents_BW) | (tokens_BW == self.eos)
+        histories_BWT = self.tokens_BWT.take_along_dim(parents_BW[..., None], dim=1)
+        self.tokens_BWT = torch.cat([histories_BWT, tokens_BW[..., None]], dim=2)
+        return (parents_BW + width * torch.arange(size, device=parents_BW.device)[:, None]).flatten()
+
+    def over(self) -> Tensor:
+        """Which samples are finished, or out of tokens."""
+        length = self.tokens_BWT.shape[2]
+        if length == self.search.max_new_tokens:
+            return torch.ones_like(self.samples_B, dtype=torch.bool)
+        # Probabilities only fall: a live hypothesis can at best end at once, or last on without losing any.
+        ends = [self._score(self.sums_BW, end) for end in (length + 1, self.search.max_new_tokens)]
+        hopes_BW = torch.maximum(*ends).masked_fill(self.done_BW, -torch.inf)
+        return self.done_BW[:, 0] & (self.scores_BW[:, 0] >= hopes_BW.amax(dim=1))
+
+    def best(self, over_B: Tensor) -> dict[int, Hypothesis]:
+        """The best hypothesis of the given samples, by the sample's place in the batch."""
+        found = {}
+        for row in over_B.nonzero().flatten().tolist():
+            finished = bool(self.done_BW[row, 0])
+            length = int(self.lengths_BW[row, 0]) - finished
+            found[int(self.samples_B[row])] = Hypothesis(
+                tokens=tuple(self.tokens_BWT[row, 0, :length].tolist()),
+                log_prob=float(self.sums_BW[row, 0]),
+                score=float(self.scores_BW[row, 0]),
+                finished=finished,
+            )
+        return found
+
+    def keep(self, kept_B: Tensor) -> None:
+        """Drop all other samples."""
+        for name in ("samples_B", "sums_BW", "lengths_BW", "done_BW", "tokens_BWT"):
+            setattr(self, name, getattr(self, name)[kept_B])
+
+
+def decode_texts(
+    model: Any,
+    examples: Sequence[Example],
+    collator: Collator,
+    batch_size: int,
+    search: Search,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> list[tuple[str, Hypothesis]]:
+    """Text and hypothesis for every example, in their order.
+
+    Args:
+        model: a `TunedModel`.
+        examples: prompts without answers.
+        collator: left-padding; its `truncated` counts the prompts that were cut.
+        batch_size: samples a forward. Samples of like length share one, which changes no text.
+        search: greedy or beam, and how long.
+        on_batch: called with the number of examples done.
+
+    Raises:
+        EvaluationFailedError: logits are NaN or infinite.
+    """
+    tokenizer: Any = collator.tokenizer
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt))
+    texts: dict[int, tuple[str, Hypothesis]] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = Batch(**collator([examples[i] for i in chosen])).to(model.backbone.device)
+        for i, hypothesis in zip(chosen, decode(model, batch, int(tokenizer.eos_token_id), search), strict=True):
+            text = tokenizer.decode(list(hypothesis.tokens), skip_special_tokens=True)
+            texts[i] = (text.strip(), hypothesis)
+        on_batch(len(texts))
+    return [texts[i] for i in range(len(examples))]

@@ -1,0 +1,139 @@
+"""Scoring files that somebody saved: ScienceQA answers against a problems file."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.data.jsonio import parse_json, parse_json_lines
+from harness.data.problem import Problem, parse_problem
+from harness.data.scienceqa import read_problems, read_splits
+from harness.errors import UserError
+from harness.evaluation.scienceqa_metrics import listing, parse_sentence, score_scienceqa
+
+
+def read_split(problems: Path, splits: Path, split: str = "test") -> list[Problem]:
+    """The problems of one split, from the metadata alone: images are not looked for, `image` is only a name.
+
+    Raises:
+        UserError: a file or record is wrong, or there is no such split.
+    """
+    raw = read_problems(problems)
+    ids = read_splits(splits)
+    if split not in ids:
+        raise UserError(f"{splits}: no split {split!r}; it has {', '.join(ids)}")
+    absent = [qid for qid in ids[split] if qid not in raw]
+    if absent:
+        raise UserError(f"{problems}: problems of split {split!r} are missing: {listing(absent)}")
+    chosen = []
+    for qid in ids[split]:
+        problem = parse_problem(qid, raw[qid], source=str(problems))
+        name = raw[qid].get("image")
+        chosen.append(replace(problem, image=None if name is None else Path(name)))
+    return chosen
+
+
+def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, int | None]:
+    """Predictions in any of the four forms, as qid -> choice (None: could not be read).
+
+    The forms: our `predictions.jsonl` (a record a line with `qid` and `choice`); `{qid: index}`;
+    `{"results": {qid: index}}`; `{"outputs": {qid: text}}`, read by the reference's pattern. `results` goes before
+    `outputs` where a file has both: it is what the authors scored.
+
+    Args:
+        path: the file.
+        problems: qid -> problem, for the number of choices and to check a saved gold answer.
+
+    Raises:
+        UserError: not one of the forms, a value of the wrong type, a qid twice (lists them).
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if _is_jsonl(path, text):
+        return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
+    data = parse_json(text, str(path))
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a JSON object or one record a line")
+    if "results" in data:
+        return _from_indices(path, data["results"])
+    if "outputs" in data:
+        return _from_texts(path, data["outputs"], problems)
+    return _from_indices(path, data)
+
+
+def _is_jsonl(path: Path, text: str) -> bool:
+    if path.suffix == ".jsonl":
+        return True
+    first = text.lstrip().split("\n", 1)[0].strip()
+    return first.startswith('{"') and first.endswith("}") and '"qid"' in first
+
+
+def _pairs(path: Path, table: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(table, dict) or not table:
+        raise UserError(f"{path}: expected an object that maps problem ids to answers, not empty")
+    yield from table.items()
+
+
+def _choice(path: Path, qid: str, value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise UserError(f"{path}: problem {qid}: {value!r} is no choice index (an integer from 0, or null)")
+
+
+def _from_indices(path: Path, table: Any) -> dict[str, int | None]:
+    return {qid: _choice(path, qid, value) for qid, value in _pairs(path, table)}
+
+
+def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict[str, int | None]:
+    choices: dict[str, int | None] = {}
+    for qid, text in _pairs(path, table):
+        if not isinstance(text, str):
+            raise UserError(f"{path}: problem {qid}: the output is not text")
+        # An unknown id stays in, so that the scorer lists it with the others.
+        choices[qid] = parse_sentence(text, len(problems[qid].choices)) if qid in problems else None
+    return choices
+
+
+def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[str, Problem]) -> dict[str, int | None]:
+    choices: dict[str, int | None] = {}
+    count: Counter[str] = Counter()
+    for place, record in lines:
+        if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "choice" not in record:
+            raise UserError(f"{place}: expected a record with 'qid' and 'choice'")
+        qid = record["qid"]
+        count[qid] += 1
+        choices[qid] = _choice(path, qid, record["choice"])
+        if qid in problems and record.get("gold") not in (None, problems[qid].answer):
+            raise UserError(f"{path}: problem {qid}: its gold answer differs from the problems file's")
+    if twice := [qid for qid, times in count.items() if times > 1]:
+        raise UserError(f"{path}: problems with two predictions: {listing(twice)}")
+    return choices
+
+
+def score_scienceqa_files(
+    problems: Path, splits: Path, predictions: Path, split: str = "test"
+) -> dict[str, dict[str, Any]]:
+    """The nine columns of a saved set of answers.
+
+    Args:
+        problems: `problems.json`, perhaps without some metadata.
+        splits: `pid_splits.json`.
+        predictions: see `read_predictions`.
+        split: the split that was answered.
+
+    Returns:
+        column -> {value, n, stderr, missing, failures, reason}, in percent.
+
+    Raises:
+        UserError: a file is wrong, or a qid is missing, unknown or twice.
+    """
+    chosen = read_split(Path(problems), Path(splits), split)
+    answers = read_predictions(Path(predictions), {problem.qid: problem for problem in chosen})
+    try:
+        scores = score_scienceqa(chosen, answers)
+    except UserError as error:
+        raise UserError(f"{predictions}: {error}") from error
+    return {column: score.as_dict() for column, score in scores.items()}

@@ -1,0 +1,71 @@
+"""Which code, which versions, which machine: what a record says about where it was made. Imports no torch."""
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from harness.records.sections import Environment, Git
+from methods import package_of
+
+PACKAGES = ("torch", "torchvision", "transformers", "peft", "open_clip_torch", "accelerate")
+_ROOT = Path(__file__).resolve().parents[2]
+# Results that a sweep writes on its way do not make its code dirty.
+_CODE = ("methods", "harness", "pyproject.toml")
+
+
+def collect_environment(gpu: str | None = None, threads: int | None = None, method: str | None = None) -> Environment:
+    """Versions and hardware of this process.
+
+    Args:
+        gpu: model of the GPU in use, None if none.
+        threads: compute threads (`torch.get_num_threads()`). Asking here would import torch.
+        method: what is run; where a package from outside registers it, that package's version is told too.
+    """
+    package = package_of(method) if method else None
+    packages = (*PACKAGES, package) if package else PACKAGES
+    return Environment(
+        python=platform.python_version(),
+        versions={name: _version(name) for name in packages},
+        platform=platform.platform(),
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        gpu=gpu,
+        threads=threads,
+    )
+
+
+def collect_git(root: Path = _ROOT) -> Git:
+    """Commit of the checkout that this package runs from, and whether its code was changed since."""
+    if not (root / ".git").exists():
+        return Git(reason="not run from a git checkout")
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", *_CODE)
+    except FileNotFoundError:
+        return Git(reason="git is not installed")
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return Git(reason="git could not read the checkout")
+    return Git(commit=commit, dirty=bool(changed))
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, None) or platform.processor() or None

@@ -1,0 +1,149 @@
+"""A board as text: markdown, LaTeX, HTML (through tabulate), CSV (through pandas), JSON."""
+
+import json
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from harness.errors import UserError
+from harness.report.paper import Column
+from harness.report.rows import Board, Cell, TableRow
+
+ABSENT = "n/a"
+
+
+def render(board: Board, format: str) -> str:
+    """One board as text, ending in a newline.
+
+    Args:
+        format: markdown, latex, csv, json or html. Values keep their full precision in csv and json.
+
+    Raises:
+        UserError: no such format.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format {format}: unknown; choose one of {', '.join(FORMATS)}")
+    return FORMATS[format](board).rstrip("\n") + "\n"
+
+
+def _markdown(board: Board) -> str:
+    notes = "".join(f"\n- {note}" for note in _notes(board))
+    return f"**{_title(board)}**\n\n{grid(board, 'github')}\n{notes}"
+
+
+def _latex(board: Board) -> str:
+    notes = "".join(f"\n% {note}" for note in [_title(board), *_notes(board)])
+    return grid(board, "latex_booktabs") + notes
+
+
+def _html(board: Board) -> str:
+    notes = "".join(f"<li>{escape(note)}</li>\n" for note in _notes(board))
+    return f"<h2>{escape(_title(board))}</h2>\n{grid(board, 'html')}\n<ul>\n{notes}</ul>"
+
+
+def _csv(board: Board) -> str:
+    records = []
+    for row in board.rows:
+        flat: dict[str, Any] = {**_identity(row), "seeds": " ".join(map(str, row.seeds))}
+        for key, cell in row.metrics.items():
+            flat |= {
+                key: cell.value,
+                f"{key}_std": cell.std,
+                f"{key}_n": cell.n,
+                f"{key}_paper": cell.paper,
+                f"{key}_difference": cell.difference,
+            }
+        records.append(flat)
+    # Counts stay integers beside missing ones.
+    return str(pd.DataFrame(records, dtype=object).to_csv(index=False))
+
+
+def _json(board: Board) -> str:
+    rows = [
+        _identity(row)
+        | {
+            "seeds": list(row.seeds),
+            "metrics": {
+                key: {"value": cell.value, "std": cell.std, "n": cell.n, "paper": cell.paper}
+                for key, cell in row.metrics.items()
+            },
+        }
+        for row in board.rows
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+FORMATS: Mapping[str, Callable[[Board], str]] = {
+    "markdown": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+    "json": _json,
+    "html": _html,
+}
+
+
+def _identity(row: TableRow) -> dict[str, Any]:
+    return {
+        "table": row.table,
+        "name": row.name,
+        "method": row.method,
+        "variant": row.variant,
+        "model": row.model,
+        "llm": row.llm,
+        "task": row.task,
+        "trainable": row.trainable,
+        "paper_trainable": row.paper_trainable,
+    }
+
+
+def grid(board: Board, style: str) -> str:
+    """The rows of a board alone, in one of tabulate's styles."""
+    headers = ["Method", "Trainable", "LLM", "Seeds", *(column.title for column in board.layout.columns)]
+    body = [
+        [
+            row.name,
+            _trainable(row),
+            row.llm or "-",
+            str(len(row.seeds)),
+            *(cell_text(row.metrics[column.key], column) for column in board.layout.columns),
+        ]
+        for row in board.rows
+    ]
+    sides = ("left", "right", "left", *("right" for _ in headers[3:])) if body else None
+    return str(tabulate(body, headers=headers, tablefmt=style, disable_numparse=True, colalign=sides))
+
+
+def cell_text(cell: Cell, column: Column) -> str:
+    """`93.10 ± 0.21 / 93.54 (-0.44)`: mean ± std over seeds / the paper's value (difference)."""
+    digits = column.digits
+    text = ABSENT if cell.value is None else f"{cell.value:.{digits}f}"
+    if cell.std is not None:
+        text += f" ± {cell.std:.{digits}f}"
+    if cell.paper is not None:
+        text += f" / {cell.paper:.{digits}f}"
+    if cell.difference is not None:
+        text += f" ({cell.difference:+.{digits}f})"
+    return text
+
+
+def _trainable(row: TableRow) -> str:
+    text = ABSENT if row.trainable is None else f"{row.trainable:,}"
+    return text if row.paper_trainable is None else f"{text} / {row.paper_trainable}"
+
+
+def _title(board: Board) -> str:
+    return f"Table {board.table}. {board.layout.title}"
+
+
+def _notes(board: Board) -> list[str]:
+    """How to read the cells, then what was left out."""
+    legend = "Cells: measured, mean ± sample standard deviation over seeds"
+    if board.has_paper:
+        legend += f" / printed in the paper (difference); {ABSENT}: no record"
+    else:
+        legend += f"; {ABSENT}: no record"
+    counted = "Trainable: as the published code counts, parameters that it registers and never uses included"
+    return [f"{legend}.", f"{counted}.", *board.notes]

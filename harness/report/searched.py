@@ -1,0 +1,98 @@
+"""What was tried before a recipe was settled: runs judged on the validation split, kept under `results/search`."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from harness.config.presets import PRESETS
+from harness.config.recipes import method_config, train_recipe
+from harness.records import Record, read_records
+from harness.report.paper import method_names
+from methods import get_method
+
+FOLDER = "search"
+THE_RECIPE = "the recipe itself"
+_NOT_TRIED = frozenset({"eval_split", "tuning"})
+"""Fields that differ from the recipe in every such run and are no part of what was tried."""
+
+
+def searched_text(results_dir: Path) -> str:
+    """A table for each model and task: what was tried for each method, its accuracy, and which trial is the recipe.
+
+    Empty where no search is recorded.
+
+    Raises:
+        UserError: a bad record.
+    """
+    records = [
+        record
+        for record in read_records(Path(results_dir) / FOLDER)
+        if record.kind == "train" and record.status == "completed"
+    ]
+    records.sort(key=lambda record: (record.task, record.model, record.method))
+    groups = groupby(records, key=lambda record: (record.task, record.model))
+    return "\n".join(_table(f"### {model}: {task}", list(group)) for (task, model), group in groups)
+
+
+def _table(title: str, records: Sequence[Record]) -> str:
+    shown = [name for name in ("IMG", "Avg", "BLEU-4", "CIDEr") if name in records[0].metrics]
+    body = []
+    for method, group in groupby(records, key=lambda record: record.method):
+        trials = list(group)
+        rows = [(tried(record, trials), record) for record in trials]
+        for changed, record in sorted(rows, key=_order):
+            text = ", ".join(f"{name} {value}" for name, value in changed.items())
+            body.append(
+                (
+                    method_names().get(method, method),
+                    text or THE_RECIPE,
+                    str(record.seed),
+                    *(_score(record, name) for name in shown),
+                )
+            )
+    heads = ("Method", "Tried, else as the recipe", "Seed", *shown)
+    return f"{title}\n\n{tabulate(body, heads, tablefmt='github', disable_numparse=True)}\n"
+
+
+def _order(row: tuple[Mapping[str, Any], Record]) -> tuple[object, ...]:
+    """The recipe first, then by field, by number where it is one."""
+    changed, record = row
+    fields = [(name, value if isinstance(value, int | float) else 0.0, str(value)) for name, value in changed.items()]
+    return fields, record.seed
+
+
+def _score(record: Record, name: str) -> str:
+    metric = record.metrics[name]
+    if metric.value is None:
+        return "n/a"
+    return f"{metric.value:.1f}" if metric.stderr is None else f"{metric.value:.1f} (se {metric.stderr:.1f})"
+
+
+def tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
+    """Fields in which a trial differs from the recipe as it is now.
+
+    A language model that is none of the presets tells not whose recipe it took: then all that its trials differ in.
+    """
+    values = _values(record)
+    if record.model in PRESETS:
+        settled = _settled(record)
+        return {name: value for name, value in sorted(values.items()) if value != settled.get(name)}
+    others = [_values(trial) for trial in trials]
+    return {n: value for n, value in sorted(values.items()) if any(other.get(n) != value for other in others)}
+
+
+def _values(record: Record) -> dict[str, Any]:
+    """Every field of the method and of the recipe that a run was made with."""
+    method, train = record.config.get("method"), record.config.get("train")
+    assert isinstance(method, dict) and isinstance(train, dict), "a trained run has both"
+    return {name: value for name, value in {**method, **train}.items() if name not in _NOT_TRIED}
+
+
+def _settled(record: Record) -> Mapping[str, Any]:
+    """The same fields of the recipe as it is now."""
+    config = get_method(record.method).Config(**method_config(record.method, record.model, record.variant))
+    recipe = train_recipe(record.method, record.model, record.task)
+    return {**config.model_dump(mode="json"), **recipe.model_dump(mode="json")}

@@ -1,0 +1,165 @@
+"""What a run has measured so far, and the record that says so; a record can be made of it at any time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Literal
+
+import torch
+
+from harness.backbone.loader import Backbone
+from harness.backbone.requirements import dtype_name
+from harness.config.plan import RunPlan
+from harness.config.presets import BackboneSpec
+from harness.records import (
+    BackboneInfo,
+    Environment,
+    Loss,
+    Metric,
+    Parameters,
+    PeakMemory,
+    Record,
+    Sample,
+    Times,
+    Truncated,
+    collect_environment,
+    collect_git,
+)
+from harness.run.train import WARMUP_STEPS, TrainResult
+from harness.tasks import Evaluation
+
+NOT_TRAINED = "nothing is trained"
+NO_ACCURACY = "random weights have no accuracy"
+NO_CHOICES = "the task has no choices to read"
+UNKNOWN_HERE = "this platform does not tell"
+
+
+@dataclass
+class Outcome:
+    """Filled while a run goes on."""
+
+    data_s: float
+    load_s: float | None = None
+    parameters: Parameters | None = None
+    training: TrainResult = field(default_factory=TrainResult)
+    train_truncated: int | None = None
+    evaluation: Evaluation | None = None
+    peak: PeakMemory = field(default_factory=PeakMemory)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended; a `step` is the training step that it failed at."""
+
+    status: Literal["completed", "failed", "interrupted"] = "completed"
+    error: str | None = None
+    step: int | None = None
+
+
+def make_record(
+    plan: RunPlan,
+    outcome: Outcome,
+    ending: Ending,
+    device: torch.device,
+    identity: Mapping[str, Any],
+    samples: Sequence[Sample] = (),
+) -> Record:
+    """The record of a run.
+
+    Args:
+        plan: what was asked for.
+        outcome: what was measured.
+        ending: how it ended.
+        device: where it was made.
+        identity: the record's `spec_hash`, `model`, `task`, `data` and `backbone`.
+        samples: what is kept to be looked at.
+    """
+    training, evaluation = outcome.training, outcome.evaluation
+    trained = not plan.is_oracle
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads(), method=plan.method)
+    return Record(
+        **identity,
+        kind="train" if trained else "oracle",
+        method=plan.method,
+        variant=plan.variant,
+        seed=plan.seed,
+        config=plan.resolved(),
+        tuning=plan.recipe.tuning if trained else "",
+        metrics=_metrics(evaluation, identity["backbone"]),
+        parse_failures=None if evaluation is None else evaluation.failures,
+        truncated=Truncated(train=outcome.train_truncated, eval=evaluation.truncated if evaluation else None),
+        samples=list(samples),
+        parameters=outcome.parameters,
+        times_s=_times(outcome),
+        steps=len(training.losses) if trained else None,
+        epochs=training.epochs if trained else None,
+        loss=Loss(first=training.losses[0], last=training.losses[-1]) if training.losses else None,
+        peak_memory_bytes=outcome.peak,
+        environment=environment,
+        git=collect_git(),
+        status=ending.status,
+        error=ending.error,
+        failed_step=ending.step,
+        missing=_missing(trained, outcome, environment) if ending.status == "completed" else {},
+    )
+
+
+def describe_backbone(backbone: Backbone, spec: BackboneSpec) -> BackboneInfo:
+    """The record's backbone section; every weight is read for the hash."""
+    name = f"{spec.name}-llm" if spec.shipped else spec.llm
+    clip = f"{spec.name}-clip" if spec.shipped else spec.clip
+    return BackboneInfo(
+        llm=Path(name).name if name and Path(name).is_dir() else name or f"{spec.name} (random)",
+        clip=clip if clip and not clip.startswith("local-dir:") else Path(clip or spec.name).name,
+        weights=backbone.weights,
+        weight_hash=backbone.fingerprint(),
+        hidden_size=backbone.hidden_size,
+        num_layers=backbone.num_layers,
+        vision_layers=backbone.vision.num_layers,
+        dtype=dtype_name(backbone.dtype),
+    )
+
+
+def _metrics(evaluation: Evaluation | None, backbone: BackboneInfo) -> dict[str, Metric]:
+    if evaluation is None:
+        return {}
+    if backbone.weights == "random":
+        return {name: Metric(value=None, n=metric.n, reason=NO_ACCURACY) for name, metric in evaluation.metrics.items()}
+    return evaluation.metrics
+
+
+def _missing(trained: bool, outcome: Outcome, environment: Environment) -> dict[str, str]:
+    """Why what is null in a completed record is null."""
+    missing: dict[str, str] = {}
+    if environment.gpu is None:
+        missing |= {f"peak_memory_bytes.{name}": "no GPU" for name in ("cuda_allocated", "cuda_reserved")}
+    if outcome.peak.rss is None:
+        missing["peak_memory_bytes.rss"] = UNKNOWN_HERE
+    if environment.cpu is None:
+        missing["environment.cpu"] = UNKNOWN_HERE
+    if outcome.evaluation is not None and outcome.evaluation.failures is None:
+        missing["parse_failures"] = NO_CHOICES
+    if not trained:
+        missing |= {f"times_s.{name}": NOT_TRAINED for name in ("train", "train_step_median", "train_step_p90")}
+        missing["truncated.train"] = NOT_TRAINED
+    return missing
+
+
+def _times(outcome: Outcome) -> Times:
+    training, evaluation = outcome.training, outcome.evaluation
+    settled = training.step_s[WARMUP_STEPS:] or training.step_s
+    return Times(
+        load=outcome.load_s,
+        data=outcome.data_s,
+        train_step_median=median(settled) if settled else None,
+        train_step_p90=_p90(settled) if settled else None,
+        train=training.total_s if settled else None,
+        eval=evaluation.eval_s if evaluation else None,
+        scoring=evaluation.scoring_s if evaluation else None,
+    )
+
+
+def _p90(values: list[float]) -> float:
+    return quantiles(values, n=10, method="inclusive")[-1] if len(values) > 1 else values[0]

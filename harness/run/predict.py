@@ -1,0 +1,158 @@
+"""One answer, or one caption, from a saved adapter.
+
+from harness.run.predict import load_adapter
+load_adapter("results/adapters/...").answer("which colour is the star?", image="a.png", choices=["red", "blue"])
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.backbone.loader import Backbone, load_backbone
+from harness.config.lookup import named_method
+from harness.config.presets import PRESETS, BackboneSpec
+from harness.config.recipes import CaptionRecipe, TrainRecipe, recipe_class
+from harness.data.collate import Collator, Example
+from harness.data.images import STATISTICS, ImagePreprocessor
+from harness.data.problem import Problem, first_error
+from harness.data.prompts import LETTERS, build_prompt
+from harness.errors import UserError
+from harness.evaluation.choices import answer_problems
+from harness.evaluation.decode import Search, decode_texts
+from harness.tasks.coco import CAPTION_PROMPT, search_of
+from methods import checkpoint
+from methods.tuned import TunedModel
+
+FREE_ANSWER = Search(max_new_tokens=64)
+
+
+class _SavedBackbone(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str
+    llm: str | None = None
+    clip: str | None = None
+    weight_hash: str | None
+    dtype: Literal["float32", "bfloat16"]
+
+
+class _Saved(BaseModel):
+    """What a run writes beside the config of its method, see `harness.run.runner`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    backbone: _SavedBackbone
+    task: str
+    train: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer.
+
+    Attributes:
+        text: the chosen option, or the decoded text; empty where no option could be read.
+        choice: index of the option; None without options, or where none could be read.
+        raw: what the model said.
+    """
+
+    text: str
+    choice: int | None
+    raw: str
+
+
+class LoadedAdapter:
+    """A tuned model that answers; made by `load_adapter`."""
+
+    def __init__(self, model: TunedModel, task: str, recipe: TrainRecipe) -> None:
+        self.model, self.task, self.recipe = model, task, recipe
+        mean, std = STATISTICS[recipe.image_statistics]
+        preprocessor = ImagePreprocessor(model.backbone.vision.image_size, mean, std)
+        self._collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
+
+    def answer(
+        self, question: str = "", image: str | Path | None = None, choices: Sequence[str] = (), hint: str = ""
+    ) -> Answer:
+        """Answer a question, or caption an image.
+
+        Args:
+            question: the question; none asks for a caption.
+            image: an image file, if there is one.
+            choices: the options, at least two; without them the answer is free text.
+            hint: context of a question.
+
+        Raises:
+            UserError: nothing to answer, unusable options, an image that cannot be read, or a prompt that is too long.
+        """
+        path = None if image is None else Path(image)
+        self._collator.cut.clear()
+        found = self._choose(question, path, tuple(choices), hint) if choices else self._say(question, path, hint)
+        if self._collator.truncated:
+            raise UserError(f"the question is longer than the {self.recipe.max_length} tokens of the adapter's recipe")
+        return found
+
+    def _choose(self, question: str, image: Path | None, choices: tuple[str, ...], hint: str) -> Answer:
+        if not question.strip():
+            raise UserError("--question: give a question with the options")
+        if not 2 <= len(choices) <= len(LETTERS) or not all(choice.strip() for choice in choices):
+            raise UserError(f"--choices: give 2 to {len(LETTERS)} options, none of them empty")
+        problem = Problem("question", "test", question, choices, 0, hint=hint, image=image)
+        prompt = build_prompt(problem, self.recipe.prompt_format)
+        (row,) = answer_problems(self.model, [problem], [prompt], self._collator, 1, self.model.llm.device)
+        choice = row["choice"]
+        return Answer("" if choice is None else choices[choice], choice, row["raw"])
+
+    def _say(self, question: str, image: Path | None, hint: str) -> Answer:
+        if not question.strip() and image is None:
+            raise UserError("--question, --image: give at least one of them")
+        if question.strip():
+            problem = Problem("question", "test", question, (), 0, hint=hint)
+            prompt = f"Question: {problem.question}\nContext: {problem.hint or 'N/A'}\nResponse:"
+        else:
+            prompt = CAPTION_PROMPT
+        search = search_of(self.recipe) if isinstance(self.recipe, CaptionRecipe) else FREE_ANSWER
+        ((text, _),) = decode_texts(self.model, [Example("question", prompt, None, image)], self._collator, 1, search)
+        return Answer(text, None, text)
+
+
+def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
+    """A saved adapter on its backbone.
+
+    Args:
+        folder: as a run writes it, `RESULTS/adapters/TASK/MODEL/METHOD/seed…`.
+        device: where to run.
+
+    Raises:
+        UserError: the folder holds no whole adapter, its backbone is not to be had, or has other weights by now.
+    """
+    folder = Path(folder)
+    try:
+        saved = checkpoint.load_adapter(folder)
+        extra = _Saved.model_validate(saved.extra)
+        recipe = recipe_class(extra.task)(**extra.train)
+        method_class = named_method(saved.method, f"{folder / checkpoint.CONFIG_FILE}: method")
+        config = method_class.Config(**saved.config)
+        backbone = _backbone(folder, extra.backbone, device)
+        method = method_class(backbone, config).to(backbone.device)
+        checkpoint.load_adapter_state(folder, method)
+    except ValidationError as error:
+        raise UserError(f"{folder / checkpoint.CONFIG_FILE}: {first_error(error)}") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return LoadedAdapter(TunedModel(backbone, method).eval(), extra.task, recipe)
+
+
+def _backbone(folder: Path, saved: _SavedBackbone, device: str) -> Backbone:
+    spec = PRESETS.get(saved.model)
+    if spec is None or not spec.shipped:
+        if saved.llm is None or saved.clip is None:
+            raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights to answer with")
+        spec = BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
+    backbone = load_backbone(spec, device=device, dtype=getattr(torch, saved.dtype))
+    if backbone.fingerprint() != saved.weight_hash:
+        raise UserError(f"{folder}: was trained on other weights than those of {spec.display} here; train it again")
+    return backbone

@@ -1,0 +1,187 @@
+"""The one training loop: every method, one process or many, through accelerate."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from harness.config.recipes import TrainRecipe
+from harness.data.collate import Collator, Example
+from harness.errors import UserError
+from harness.run.schedule import learning_rate
+from methods.base import IGNORE_INDEX, Batch
+
+WARMUP_STEPS = 3
+"""Steps left out of the step times: allocation, autotuning and caches settle in them."""
+
+
+class TrainingFailedError(RuntimeError):
+    """The loss stopped being a number; `step` says when."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"loss is {loss} at step {step}")
+        self.step = step
+
+
+@dataclass
+class TrainResult:
+    """What training left behind.
+
+    Attributes:
+        losses: loss of each optimiser step, on this process.
+        step_s: seconds of each optimiser step.
+        total_s: seconds of the whole loop.
+        epochs: passes over the data, with fractions.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    step_s: list[float] = field(default_factory=list)
+    total_s: float = 0.0
+    epochs: float = 0.0
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """AdamW groups over the trainable parameters: no decay on biases and 1-D parameters."""
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    plain = [p for name, p in named if p.ndim <= 1 or name.endswith("bias")]
+    decayed = [p for name, p in named if not (p.ndim <= 1 or name.endswith("bias"))]
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def adamw(module: nn.Module, recipe: TrainRecipe, rate: float = 0.0) -> torch.optim.AdamW:
+    """The optimiser of every method: AdamW over `parameter_groups`, all its parameters in one kernel."""
+    groups = parameter_groups(module, recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, fused=True)
+
+
+def total_steps(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> int:
+    """Optimiser steps of a whole run."""
+    return max(1, round(recipe.epochs * steps_per_epoch(num_examples, recipe, processes)))
+
+
+def steps_per_epoch(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> int:
+    """Optimiser steps of one pass; the last one may be smaller."""
+    return math.ceil(num_examples / (recipe.batch_size * recipe.accumulation * processes))
+
+
+def train(
+    model: nn.Module,
+    examples: Sequence[Example],
+    collator: Collator,
+    recipe: TrainRecipe,
+    accelerator: Accelerator,
+    seed: int,
+    on_step: Callable[[int, float, float], None] = lambda step, loss, rate: None,
+    result: TrainResult | None = None,
+) -> TrainResult:
+    """Train the model's trainable parameters in place.
+
+    Args:
+        model: a `TunedModel`; called as `model(batch)`, returns the loss.
+        examples: training examples, with answers.
+        collator: right-padding.
+        recipe: optimisation; `recipe.epochs` may be a fraction.
+        accelerator: placement and, with several processes, gradient averaging.
+        seed: order of the examples.
+        on_step: called with the step (from 1), its loss and its learning rate.
+        result: filled step by step, so that a run that stops early leaves what it measured.
+
+    Raises:
+        TrainingFailedError: the loss is NaN or infinite; the parameters are those before that step.
+        UserError: `max_length` cuts off every answer of a batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    loader: DataLoader[Example] = DataLoader(
+        examples,  # type: ignore[arg-type]  # a sequence does for a Dataset; torch's hint says no
+        batch_size=recipe.batch_size,
+        shuffle=True,
+        generator=generator,
+        collate_fn=collator,
+    )
+    optimizer = adamw(model, recipe)
+    prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    prepared.train()
+    result = TrainResult() if result is None else result
+    per_epoch = math.ceil(len(loader) / recipe.accumulation)
+    steps = max(1, round(recipe.epochs * per_epoch))
+    peak = recipe.learning_rate(accelerator.num_processes)
+    started = time.perf_counter()
+    while len(result.losses) < steps:
+        for group in _groups_of(loader, recipe.accumulation):
+            step = len(result.losses)
+            if step >= steps:
+                break
+            begun = time.perf_counter()
+            rate = learning_rate(
+                step / per_epoch,
+                peak=peak,
+                minimum=recipe.min_lr,
+                warmup_epochs=recipe.warmup_epochs,
+                epochs=recipe.epochs,
+            )
+            loss = _step(prepared, optimizer, group, rate, recipe, accelerator, step + 1)
+            result.losses.append(loss)
+            result.step_s.append(time.perf_counter() - begun)
+            result.total_s = time.perf_counter() - started
+            result.epochs = len(result.losses) / per_epoch
+            on_step(step + 1, loss, rate)
+    accelerator.wait_for_everyone()
+    return result
+
+
+def _groups_of(loader: Iterable[dict[str, Any]], size: int) -> Iterator[list[Batch]]:
+    """Batches in lists of `size`, the forwards of one optimiser step."""
+    group: list[Batch] = []
+    for values in loader:
+        group.append(Batch(**values))
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _check_answers(batch: Batch, recipe: TrainRecipe) -> None:
+    if batch.labels_BL is not None and not bool((batch.labels_BL != IGNORE_INDEX).any()):
+        raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a batch; give more")
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    group: list[Batch],
+    rate: float,
+    recipe: TrainRecipe,
+    accelerator: Accelerator,
+    step: int,
+) -> float:
+    """One optimiser step over the batches of `group`; returns their mean loss."""
+    for parameters in optimizer.param_groups:
+        parameters["lr"] = rate
+    losses = []
+    for index, batch in enumerate(group):
+        is_last = index == len(group) - 1
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            _check_answers(batch, recipe)
+            loss = model(batch.to(accelerator.device))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingFailedError(step, value)
+            accelerator.backward(loss / len(group))
+        losses.append(value)
+    if recipe.max_grad_norm is not None:
+        accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return sum(losses) / len(losses)

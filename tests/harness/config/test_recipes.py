@@ -1,0 +1,148 @@
+"""Recipes and what `--set` makes of them."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config.plan import Overrides, plan_runs
+from harness.config.presets import PRESETS
+from harness.config.recipes import (
+    DEFAULT_METHODS,
+    REFERENCES,
+    TrainRecipe,
+    apply_overrides,
+    method_config,
+    train_recipe,
+)
+from harness.errors import UserError
+from methods import get_method, registry
+
+MODELS = ("tiny", "7b", "13b", "bench", "no-preset")
+
+
+def spec(model: str) -> Any:
+    return PRESETS[model] if model in PRESETS else replace(PRESETS["7b"], name=model)
+
+
+def plans(*names: str, model: str = "7b", **settings: Any) -> Any:
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return plan_runs(names, (), (0,), spec(model), "scienceqa", Overrides(settings=dotted))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", registry())
+def test_every_recipe_builds_a_valid_config(name: str, model: str) -> None:
+    method = get_method(name)
+    for variant in (None, *getattr(method, "ablations", {})):
+        method.Config(**method_config(name, model, variant))
+    for task in ("scienceqa", "coco"):
+        assert train_recipe(name, model, task).tuning
+
+
+def test_reference_rows_are_ablations_that_exist() -> None:
+    assert "blind" in REFERENCES
+    for method, variant in REFERENCES.values():
+        assert variant in get_method(method).ablations
+
+
+def test_defaults_are_registered() -> None:
+    assert set(DEFAULT_METHODS) <= set(registry())
+
+
+def test_published_rate_at_7b() -> None:
+    recipe = train_recipe("memvp", "7b", "scienceqa")
+    assert (recipe.base_lr, recipe.batch_size * recipe.accumulation) == (9e-3, 32)
+    assert recipe.learning_rate() == pytest.approx(1.125e-3)
+    assert train_recipe("dehvf", "7b", "scienceqa").learning_rate() == pytest.approx(2.5e-3)
+
+
+def test_rate_follows_the_samples_of_a_step() -> None:
+    recipe = TrainRecipe(base_lr=0.1, batch_size=8, accumulation=2)
+    assert recipe.learning_rate() == pytest.approx(0.1 * 16 / 256)
+    assert recipe.learning_rate(processes=4) == pytest.approx(4 * recipe.learning_rate())
+
+
+@given(epochs=st.floats(0.01, 1000))
+def test_another_length_keeps_the_share_of_the_warmup(epochs: float) -> None:
+    recipe = TrainRecipe(epochs=20, warmup_epochs=2)
+    other = recipe.with_length(epochs)
+    assert other.epochs == epochs
+    assert other.warmup_epochs == pytest.approx(epochs / 10)
+    assert other.model_dump(exclude={"epochs", "warmup_epochs"}) == recipe.model_dump(
+        exclude={"epochs", "warmup_epochs"}
+    )
+
+
+@pytest.mark.parametrize("epochs", [0.0, -1.0, float("nan"), float("inf")])
+def test_no_such_length(epochs: float) -> None:
+    with pytest.raises(UserError, match="--epochs"):
+        TrainRecipe().with_length(epochs)
+
+
+def test_a_setting_reaches_recipe_and_method() -> None:
+    (plan,) = plans("memvp", weight_decay=0.5, memory_length=300)
+    assert plan.recipe.weight_decay == 0.5
+    assert plan.config.memory_length == 300
+
+
+def test_a_setting_of_one_method_leaves_the_other_alone() -> None:
+    before = plans("dehvf", "memvp")
+    after = plans("dehvf", "memvp", memvp__base_lr=0.5, dehvf__fuser_dim=32)
+    assert [plan.recipe.base_lr for plan in after] == [before[0].recipe.base_lr, 0.5]
+    assert (after[0].config.fuser_dim, after[1].config) == (32, before[1].config)
+
+
+def test_unknown_key_lists_the_fields() -> None:
+    with pytest.raises(UserError, match=r"--set memory_lenght: neither the recipe nor memvp .*base_lr.*memory_length"):
+        plans("memvp", memory_lenght=3)
+
+
+def test_a_field_of_one_method_only_says_how_to_set_it() -> None:
+    with pytest.raises(UserError, match=r"--set fuser_dim: .*memvp.*METHOD\.fuser_dim"):
+        plans("dehvf", "memvp", fuser_dim=32)
+
+
+@pytest.mark.parametrize("key", ["lavin__base_lr", "memvpp__base_lr", "a__b__base_lr"])
+def test_a_setting_of_a_method_outside_the_run_is_an_error(key: str) -> None:
+    with pytest.raises(UserError, match="is no method of this run; it has dehvf, memvp"):
+        plans("dehvf", "memvp", **{key: 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("base_lr", 0),
+        ("base_lr", "fast"),
+        ("base_lr", float("inf")),
+        ("base_lr", float("nan")),
+        ("batch_size", 2.5),
+        ("warmup_epochs", 100),
+        ("image_statistics", "mine"),
+        ("memory_length", 0),
+        ("visual_scale", float("nan")),
+        ("memory_scale", float("-inf")),
+        ("memory_length", None),
+    ],
+)
+def test_bad_value(key: str, value: Any) -> None:
+    with pytest.raises(UserError, match="--set"):
+        plans("memvp", **{key: value})
+
+
+def test_the_oracle_takes_what_concerns_it() -> None:
+    trained, oracle = plans("memvp", "oracle", eval_batch_size=7, memory_length=300, memvp__base_lr=0.5)
+    assert oracle.recipe.eval_batch_size == trained.recipe.eval_batch_size == 7
+    assert oracle.recipe.base_lr != 0.5
+    (alone,) = plans("oracle", oracle__eval_batch_size=9)
+    assert alone.recipe.eval_batch_size == 9
+    with pytest.raises(UserError, match="--set memory_length"):
+        plans("oracle", memory_length=300)
+
+
+def test_overrides_leave_their_arguments_alone() -> None:
+    config = {"memory_length": 5}
+    fields, _ = apply_overrides("memvp", config, TrainRecipe(), ("memory_length",), {"memory_length": 6})
+    assert (config, fields) == ({"memory_length": 5}, {"memory_length": 6})

@@ -1,0 +1,104 @@
+"""Reading answers and counting columns."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data.problem import Problem
+from harness.errors import UserError
+from harness.evaluation.scienceqa_metrics import (
+    COLUMNS,
+    columns_of,
+    failure_rate,
+    parse_choice,
+    parse_sentence,
+    score_scienceqa,
+)
+
+PLAIN = Problem("1", "test", "Q?", ("a", "b", "c"), 1, subject="natural science", grade="grade6")
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [("B", 1), (" B", 1), ("( C )", 2), ("the B A", 1), ("b", None), ("", None), ("D", None), ("Z", None), ("É", None)],
+)
+def test_first_capital_letter(text, want):
+    assert parse_choice(text, 3) == want
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("The answer is B.", 1),
+        ("The answer is B. BECAUSE: of it", 1),
+        ("So. The answer is C, clearly", 2),
+        ("The answer is B", None),
+        ("The answer is D.", None),
+        ("The answer is b.", None),
+        ("B", None),
+        ("The answer is A. The answer is A.", None),
+        ("", None),
+    ],
+)
+def test_reference_pattern_must_occur_once(text, want):
+    assert parse_sentence(text, 3) == want
+
+
+@given(st.text(max_size=20), st.integers(1, 5))
+def test_a_parsed_choice_exists(text, count):
+    for choice in (parse_choice(text, count), parse_sentence(text, count)):
+        assert choice is None or 0 <= choice < count
+
+
+def test_columns():
+    assert columns_of(PLAIN) == ("NAT", "NO", "G1-6", "Avg")
+    both = replace(PLAIN, hint="h", image=Path("i"), subject="social science", grade="grade7")
+    assert columns_of(both) == ("SOC", "TXT", "IMG", "G7-12", "Avg")
+    assert columns_of(replace(PLAIN, subject=None, grade=None)) == ("NO", "Avg")
+    assert columns_of(replace(PLAIN, subject="language science", grade="grade12"))[0::3] == ("LAN", "Avg")
+
+
+def test_scores():
+    problems = [replace(PLAIN, qid=str(i), hint="h" if i < 2 else "") for i in range(4)]
+    scores = score_scienceqa(problems, {"0": 1, "1": 0, "2": 1, "3": None})
+    assert tuple(scores) == COLUMNS
+    assert (scores["Avg"].value, scores["Avg"].n, scores["Avg"].failures) == (50, 4, 1)
+    assert math.isclose(scores["Avg"].stderr, 100 * math.sqrt(0.25 / 4))
+    assert (scores["TXT"].value, scores["TXT"].n) == (50, 2)
+    assert scores["IMG"].value is None and "no problem" in scores["IMG"].reason
+    assert failure_rate(problems, {"0": 1, "1": 0, "2": 1, "3": None}) == 25
+
+
+def test_choice_that_does_not_exist_counts_as_unread():
+    score = score_scienceqa([PLAIN], {"1": 3})["Avg"]
+    assert (score.value, score.failures) == (0, 1)
+    assert score_scienceqa([PLAIN], {"1": -1})["Avg"].failures == 1
+
+
+def test_missing_metadata_makes_the_column_null():
+    problems = [PLAIN, replace(PLAIN, qid="2", subject=None), replace(PLAIN, qid="3", grade=None)]
+    scores = score_scienceqa(problems, {"1": 1, "2": 1, "3": 1})
+    for column, missing in {"NAT": 1, "SOC": 1, "LAN": 1, "G1-6": 1, "G7-12": 1}.items():
+        assert (scores[column].value, scores[column].stderr, scores[column].missing) == (None, None, missing)
+    assert scores["NO"].value == scores["Avg"].value == 100
+    assert scores["Avg"].missing == 0
+
+
+def test_ids_must_match_and_are_listed():
+    problems = [PLAIN, replace(PLAIN, qid="2"), replace(PLAIN, qid="7")]
+    with pytest.raises(UserError, match=r"2 problems without a prediction: 2, 7; 1 predictions .*unknown.*: 9"):
+        score_scienceqa(problems, {"1": 1, "9": 0})
+    with pytest.raises(UserError, match="twice: 1"):
+        score_scienceqa([PLAIN, PLAIN], {"1": 1})
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, None])), min_size=1, max_size=20))
+def test_average_is_the_share_of_right_answers(pairs):
+    problems = [replace(PLAIN, qid=str(i), answer=gold) for i, (gold, _) in enumerate(pairs)]
+    score = score_scienceqa(problems, {str(i): choice for i, (_, choice) in enumerate(pairs)})["Avg"]
+    assert score.value == pytest.approx(100 * sum(gold == choice for gold, choice in pairs) / len(pairs))
+    assert score.n == len(pairs) and score.failures == sum(choice is None for _, choice in pairs)

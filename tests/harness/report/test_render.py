@@ -1,0 +1,76 @@
+"""Boards as text, in every format; the results page."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from harness.errors import UserError
+from harness.records import write_record
+from harness.report.paper import paper_rows
+from harness.report.readme import results_readme, write_readme
+from harness.report.render import FORMATS, render
+from harness.report.tables import leaderboard, table_text
+from tests.record_factory import NINE, make
+
+
+def test_json_contract():
+    rows = json.loads(render(leaderboard([make(seed=s, value=50.0 + s) for s in (0, 1)], 1), "json"))
+    ours = next(r for r in rows if r["method"] == "memvp" and r["model"] == "tiny")
+    assert {k: ours[k] for k in ("table", "variant", "task", "trainable", "seeds")} == {
+        "table": 1,
+        "variant": None,
+        "task": "scienceqa",
+        "trainable": 3_879_040,
+        "seeds": [0, 1],
+    }
+    assert list(ours["metrics"]) == NINE
+    assert ours["metrics"]["IMG"] == {"value": 50.5, "std": pytest.approx(0.5**0.5), "n": 1000, "paper": None}
+    theirs = next(r for r in rows if r["method"] == "dehvf" and r["model"] == "13b")
+    assert theirs["metrics"]["Avg"] == {"value": None, "std": None, "n": None, "paper": 94.19}
+    assert theirs["trainable"] is None and theirs["seeds"] == []
+    human = next(r for r in rows if r["name"] == "Human")
+    assert human["method"] is None and human["metrics"]["NAT"]["paper"] == 90.23
+
+
+def test_csv_keeps_integers_and_empties():
+    rows = list(csv.DictReader(io.StringIO(render(leaderboard([make()], 1), "csv"))))
+    ours = next(r for r in rows if r["method"] == "memvp" and r["model"] == "tiny")
+    assert (ours["trainable"], ours["IMG"], ours["IMG_std"], ours["IMG_n"]) == ("3879040", "50.0", "", "1000")
+    assert len(rows) == len(paper_rows(1)) + 7
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_table_in_every_format_without_records(table, format, tmp_path):
+    text = table_text(tmp_path, table, None, format)
+    assert text.endswith("\n") and "DEHVF" in text
+    printed = {1: "94.19", 2: "1.35", 3: "128.9", 4: "92.88"}[table]
+    assert printed in text
+    if format == "markdown":
+        lines = [line for line in text.splitlines() if line.startswith("|")]
+        assert len(lines) == 2 + len(paper_rows(table))
+        assert len({line.count("|") for line in lines}) == 1
+        assert "n/a" in text
+
+
+def test_html_escapes_what_a_record_brings():
+    text = render(leaderboard([make(model="<script>alert(1)</script>")], 1), "html")
+    assert "<script>" not in text
+
+
+def test_unknown_table_and_format(tmp_path):
+    with pytest.raises(UserError, match="--table 5"):
+        table_text(tmp_path, 5, None, "markdown")
+    with pytest.raises(UserError, match="--format yaml"):
+        table_text(tmp_path, 1, None, "yaml")
+
+
+def test_readme(tmp_path):
+    assert "No completed run" in results_readme([])
+    write_record(make(value=61.5), tmp_path)
+    text = write_readme(tmp_path).read_text(encoding="utf-8")
+    assert "61.50" in text and "`times_s.train_step_median`" in text and "python -m harness" in text
+    assert "`metrics.*.stderr`" in text and "420 for LLaMA-13B" in text
+    assert "7b: table 1" not in text

@@ -1,0 +1,57 @@
+"""What was tried before a recipe was settled, as results/README.md shows it."""
+
+from harness.config.recipes import method_config, train_recipe
+from harness.records import write_record
+from harness.report.readme import write_readme
+from harness.report.searched import FOLDER, THE_RECIPE, searched_text
+from methods import get_method
+from tests.record_factory import make
+
+
+def trial(method, value, **changes):
+    config = get_method(method).Config(**method_config(method, "tiny")).model_dump(mode="json")
+    recipe = train_recipe(method, "tiny", "scienceqa").model_dump(mode="json") | {"eval_split": "val", **changes}
+    return make(method, value=value, config={"method": config, "train": recipe})
+
+
+def rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    head, _, *body = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return head, body
+
+
+def test_trials_stand_beside_what_the_recipe_took(tmp_path):
+    assert searched_text(tmp_path) == ""
+    for method, value, changes in (
+        ("memvp", 42.0, {"base_lr": 1.5}),
+        ("memvp", 43.0, {"base_lr": 12.0, "epochs": 3}),
+        ("memvp", 41.0, {}),
+        ("lavin", 44.0, {"prompt_format": "CQM-A"}),
+        ("lavin", 45.0, {"max_grad_norm": 1.0}),
+    ):
+        write_record(trial(method, value, **changes), tmp_path / FOLDER)
+    head, body = rows(searched_text(tmp_path))
+    assert head == ["Method", "Tried, else as the recipe", "Seed", "IMG", "Avg"]
+    assert [(row[0], row[1], row[4].split()[0]) for row in body] == [
+        ("LaVIN", "max_grad_norm 1.0", "45.0"),
+        ("LaVIN", "prompt_format CQM-A", "44.0"),
+        ("MemVP", THE_RECIPE, "41.0"),
+        ("MemVP", "base_lr 1.5", "42.0"),
+        ("MemVP", "base_lr 12.0, epochs 3", "43.0"),
+    ]
+    text = write_readme(tmp_path).read_text(encoding="utf-8")
+    assert "What was searched" in text and "No completed run" in text
+
+
+def test_a_model_without_a_recipe_of_its_own_shows_what_its_trials_differ_in(tmp_path):
+    for rate in (0.1, 0.2):
+        record = trial("memvp", 40.0, base_lr=rate)
+        other = make("memvp", value=40.0, config=record.config, model="some-llm")
+        write_record(other, tmp_path / FOLDER)
+    _, body = rows(searched_text(tmp_path))
+    assert [row[1] for row in body] == ["base_lr 0.1", "base_lr 0.2"]
+
+
+def test_a_failed_trial_is_left_out(tmp_path):
+    write_record(make(status="failed"), tmp_path / FOLDER)
+    assert searched_text(tmp_path) == ""

@@ -1,0 +1,151 @@
+"""Answers from saved adapters: what the run itself said, and one-line errors for what cannot be answered."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from harness import cli
+from harness.data.mini.captions import build_captions
+from harness.errors import UserError
+from harness.records import predictions_path, read_records, record_path
+from harness.run.predict import LoadedAdapter, load_adapter
+from methods.checkpoint import CONFIG_FILE
+
+
+class Trained:
+    """A run's adapter, the predictions of its evaluation and its data."""
+
+    def __init__(self, results: Path, data: Path) -> None:
+        self.data = data
+        self.folder = next((results / "adapters").rglob(CONFIG_FILE)).parent
+        (record,) = read_records(results)
+        lines = predictions_path(record_path(record, results)).read_text().splitlines()
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+
+def train(results: Path, data: Path, small_llm: Path, small_clip: Path, *more: str) -> Trained:
+    backbone = ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(data)]
+    quick = ["--methods", "memvp", "--steps", "2", "--limit", "6", "--set", "batch_size=4", "--device", "cpu"]
+    done = CliRunner().invoke(cli.app, ["run", *backbone, *quick, *more, "--results", str(results)])
+    assert done.exit_code == 0, done.output
+    return Trained(results, data)
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Path, small_clip: Path) -> Trained:
+    return train(tmp_path_factory.mktemp("answers"), mini_set, small_llm, small_clip)
+
+
+@pytest.fixture(scope="module")
+def captioning(tmp_path_factory: pytest.TempPathFactory, small_llm: Path, small_clip: Path) -> Trained:
+    data = tmp_path_factory.mktemp("captions")
+    build_captions(data, sizes=(4, 1, 2))
+    more = ["--task", "coco", "--set", "max_new_tokens=5"]
+    return train(tmp_path_factory.mktemp("captioned"), data, small_llm, small_clip, *more)
+
+
+@pytest.fixture(scope="module")
+def loaded(answering: Trained) -> LoadedAdapter:
+    return load_adapter(answering.folder)
+
+
+def test_answers_are_those_of_the_run(answering: Trained, loaded: LoadedAdapter) -> None:
+    problems = json.loads((answering.data / "problems.json").read_text())
+    assert {row["qid"] for row in answering.rows} <= problems.keys()
+    for row in answering.rows:
+        problem = problems[row["qid"]]
+        image = answering.data / "images" / "test" / row["qid"] / "image.png" if problem["image"] else None
+        found = loaded.answer(problem["question"], image, problem["choices"], problem["hint"])
+        assert (found.choice, found.raw) == (row["choice"], row["raw"])
+        assert found.text == ("" if row["choice"] is None else problem["choices"][row["choice"]])
+
+
+def test_captions_are_those_of_the_run(captioning: Trained) -> None:
+    adapter = load_adapter(captioning.folder)
+    for row in captioning.rows:
+        image = captioning.data / "val2014" / f"{int(row['image_id']):012d}.png"
+        assert adapter.answer(image=image).text == row["caption"]
+
+
+def test_a_question_without_options_is_answered_in_words(loaded: LoadedAdapter) -> None:
+    found = loaded.answer("which colour is it?")
+    assert found.choice is None and found.text == found.raw
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "--question, --image"),
+        ({"choices": ["a", "b"]}, "--question"),
+        ({"question": "?", "choices": ["a"]}, "--choices: give 2 to 26"),
+        ({"question": "?", "choices": ["a", " "]}, "--choices: give 2 to 26"),
+        ({"question": "?", "image": "nowhere.png"}, "nowhere.png"),
+        ({"question": "x" * 3000}, "longer than the"),
+    ],
+)
+def test_what_cannot_be_answered(loaded: LoadedAdapter, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        loaded.answer(**arguments)
+
+
+def _change(folder: Path, copy: Path, **changes: Any) -> Path:
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    config = json.loads((copy / CONFIG_FILE).read_text())
+    for path, value in changes.items():
+        *outer, last = path.split("__")
+        inner = config
+        for key in outer:
+            inner = inner[key]
+        inner[last] = value
+    (copy / CONFIG_FILE).write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra__backbone__weight_hash": "0" * 64}, "other weights"),
+        ({"extra__backbone__llm": None}, "no pretrained weights"),
+        ({"extra__backbone__dtype": "float64"}, "backbone.dtype"),
+        ({"extra__train__epochs": "many"}, "epochs"),
+        ({"method": "none"}, r"adapter_config\.json: method none: unknown"),
+        ({"extra": {}}, "backbone"),
+    ],
+)
+def test_adapters_that_do_not_fit(answering: Trained, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_adapter(_change(answering.folder, tmp_path / "copy", **changes))
+
+
+def test_an_adapter_whose_method_cannot_be_imported(answering: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError("no such")
+
+    monkeypatch.setattr("harness.config.lookup.get_method", broken)
+    with pytest.raises(UserError, match=r"method \w+: .*: no such; repair its package"):
+        load_adapter(answering.folder)
+
+
+def test_there_must_be_an_adapter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="saved adapter"):
+        load_adapter(tmp_path)
+
+
+def test_command_line(
+    answering: Trained, loaded: LoadedAdapter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["predict", "--adapter", str(answering.folder), "--question", "which is it?"]
+    expected = loaded.answer("which is it?", choices=["red", "blue", "pink"])
+    for options in (["--choices", "red, blue,pink"], ["--choices", "red", "--choices", "blue", "--choices", "pink"]):
+        done = CliRunner().invoke(cli.app, [*start, *options, "--format", "json"])
+        assert json.loads(done.stdout) == {"text": expected.text, "choice": expected.choice, "raw": expected.raw}
+    monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *start, "--choices", "red"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "--choices" in capsys.readouterr().err

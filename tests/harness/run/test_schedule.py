@@ -1,0 +1,55 @@
+"""The learning rate against the published schedule's figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.run.schedule import learning_rate
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "memvp.json").read_text())["extras"]["lr_schedule"]
+lengths = st.floats(0.1, 100)
+shares = st.floats(0, 1)
+
+
+@pytest.mark.parametrize(("epoch", "expected"), GOLDEN["epoch_lr"])
+def test_equals_the_published_schedule(epoch: float, expected: float) -> None:
+    args = GOLDEN["args"]
+    rate = learning_rate(
+        epoch, peak=args["lr"], minimum=args["min_lr"], warmup_epochs=args["warmup_epochs"], epochs=args["epochs"]
+    )
+    assert rate == pytest.approx(expected, rel=1e-12, abs=1e-18)
+
+
+@given(epochs=lengths, warmup=shares, at=shares, low=st.floats(0, 0.5))
+def test_stays_between_zero_and_the_peak(epochs: float, warmup: float, at: float, low: float) -> None:
+    rate = learning_rate(at * epochs, peak=1.0, minimum=low, warmup_epochs=warmup * epochs, epochs=epochs)
+    assert 0 <= rate <= 1
+    if at * epochs >= warmup * epochs:
+        assert rate >= low
+
+
+@given(epochs=lengths, warmup=st.floats(0.01, 0.9), first=shares, second=shares)
+def test_rises_in_the_warmup_and_falls_after(epochs: float, warmup: float, first: float, second: float) -> None:
+    def rate(share: float) -> float:
+        return learning_rate(share * epochs, peak=1.0, minimum=0.1, warmup_epochs=warmup * epochs, epochs=epochs)
+
+    early, late = sorted((first, second))
+    if late < warmup:
+        assert rate(early) <= rate(late)
+    elif early * epochs >= warmup * epochs:
+        assert rate(early) >= rate(late) - 1e-12
+
+
+def test_ends() -> None:
+    def rate(epoch: float, warmup: float = 2.0) -> float:
+        return learning_rate(epoch, peak=3.0, minimum=0.5, warmup_epochs=warmup, epochs=10)
+
+    assert rate(0) == 0
+    assert rate(2) == 3.0
+    assert rate(10) == pytest.approx(0.5)
+    assert rate(11) == pytest.approx(0.5)  # rounding a fraction of an epoch to steps may run past the end
+    assert rate(0, warmup=0) == 3.0
+    assert rate(10, warmup=10) == 3.0  # nothing but warm-up

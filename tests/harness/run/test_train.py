@@ -1,0 +1,189 @@
+"""The training loop, on a random backbone and a toy data set."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from harness.config.recipes import TrainRecipe
+from harness.data.collate import Collator, Example
+from harness.data.images import ImagePreprocessor
+from harness.errors import UserError
+from harness.run.train import TrainingFailedError, TrainResult, parameter_groups, steps_per_epoch, total_steps, train
+from methods.tuned import TunedModel
+from tests.backbones import tiny_backbone, tuned_model
+from tests.folders import byte_tokenizer
+
+RECIPE = TrainRecipe(epochs=4, warmup_epochs=0, batch_size=4, accumulation=1, base_lr=1.0, max_length=64)
+NO_DROPOUT = {"memory_dropout": 0.0, "adapter_dropout": 0.0}
+
+
+def examples(count: int = 8) -> list[Example]:
+    """Texts of one length, so that every grouping into batches weighs every token the same."""
+    return [Example(str(i), f"Question {i}: what?", f"The answer is {'AB'[i % 2]}.") for i in range(count)]
+
+
+def collator() -> Collator:
+    return Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=64)
+
+
+def model(**config: Any) -> TunedModel:
+    return tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2), **config)
+
+
+def run(
+    tuned: nn.Module, recipe: TrainRecipe = RECIPE, data: Sequence[Example] | None = None, seed: int = 0, **more: Any
+) -> TrainResult:
+    torch.manual_seed(seed)
+    return train(tuned, data or examples(), collator(), recipe, Accelerator(cpu=True), seed, **more)
+
+
+def state(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def changed(before: dict[str, torch.Tensor], module: nn.Module) -> set[str]:
+    return {name for name, p in module.named_parameters() if not torch.equal(before[name], p)}
+
+
+def with_changes(**changes: Any) -> TrainRecipe:
+    return TrainRecipe(**{**RECIPE.model_dump(), **changes})
+
+
+def test_no_decay_on_biases_and_vectors() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    module[2].weight.requires_grad_(False)
+    decayed, plain = parameter_groups(module, 0.3)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert {id(p) for p in decayed["params"]} == {id(module[0].weight)}
+    assert {id(p) for p in plain["params"]} == {
+        id(p) for p in (module[0].bias, module[1].weight, module[1].bias, module[2].bias)
+    }
+
+
+def test_groups_hold_every_parameter_of_a_method_and_nothing_else() -> None:
+    tuned = model()
+    grouped = [id(p) for group in parameter_groups(tuned, 0.1) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in tuned.method.parameters())
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "accumulation", "per_epoch", "total"), [(8, 4, 1, 2, 8), (9, 4, 1, 3, 12), (9, 2, 3, 2, 8)]
+)
+def test_number_of_steps(count: int, batch: int, accumulation: int, per_epoch: int, total: int) -> None:
+    recipe = with_changes(batch_size=batch, accumulation=accumulation, base_lr=1e-9)
+    assert (steps_per_epoch(count, recipe), total_steps(count, recipe)) == (per_epoch, total)
+    result = run(model(), recipe, examples(count))
+    assert (len(result.losses), result.epochs) == (total, 4.0)
+
+
+def test_a_fraction_of_an_epoch() -> None:
+    result = run(model(), RECIPE.with_length(0.5))
+    assert (len(result.losses), result.epochs) == (1, 0.5)
+
+
+def test_learns_and_leaves_the_frozen_alone() -> None:
+    tuned = model(**NO_DROPOUT)
+    before = {"own": state(tuned.method), "all": state(tuned)}
+    seen: list[tuple[int, float, float]] = []
+    result = run(tuned, with_changes(epochs=10), on_step=lambda *step: seen.append(step))
+    assert sum(result.losses[-4:]) < 0.7 * sum(result.losses[:4])
+    # Decay moves matrices of what looks at images too, though no example has one.
+    assert {"memory.prompts.keys", "memory.prompts.values"} <= changed(before["own"], tuned.method)
+    own = {id(p) for p in tuned.method.parameters()}
+    frozen = {name for name, p in tuned.named_parameters() if id(p) not in own}
+    assert frozen and not frozen & changed(before["all"], tuned)
+    assert [step for step, _, _ in seen] == list(range(1, len(result.losses) + 1))
+    assert [loss for _, loss, _ in seen] == result.losses
+    assert seen[0][2] > seen[-1][2] > 0
+    assert len(result.step_s) == len(result.losses) and result.total_s >= sum(result.step_s) > 0
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
+    losses, again, other = (run(model(), seed=seed).losses for seed in (0, 0, 1))
+    assert losses == again  # bit for bit, dropout and order included
+    assert losses != other
+
+
+def test_every_epoch_sees_every_example_in_a_new_order() -> None:
+    orders: list[list[str]] = [[]]
+
+    class Noting(Collator):
+        def __call__(self, batch: Sequence[Example]) -> dict[str, Any]:
+            if len(orders[-1]) == 8:
+                orders.append([])
+            orders[-1] += [example.id for example in batch]
+            return super().__call__(batch)
+
+    torch.manual_seed(0)
+    noting = Noting(byte_tokenizer(), ImagePreprocessor(32), 64)
+    train(model(), examples(), noting, with_changes(epochs=3), Accelerator(cpu=True), 0)
+    assert [sorted(order) for order in orders] == [[str(i) for i in range(8)]] * 3
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def gradients(recipe: TrainRecipe) -> tuple[list[float], list[torch.Tensor]]:
+    """Losses of a run without dropout, and the gradients at each of its optimiser steps, in one vector."""
+    seen: list[torch.Tensor] = []
+    original = torch.optim.AdamW.step
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        seen.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).clone())
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        return run(model(**NO_DROPOUT), recipe).losses, seen
+
+
+def test_accumulated_small_batches_make_the_step_of_one_large_batch() -> None:
+    losses, whole = gradients(with_changes(batch_size=8, accumulation=1, epochs=2))
+    split_losses, split = gradients(with_changes(batch_size=2, accumulation=4, epochs=2))
+    assert len(split) == len(whole) == 2
+    assert split_losses == pytest.approx(losses, rel=1e-5)
+    for ours, theirs in zip(split, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+
+
+def test_gradient_clipping_scales_the_step() -> None:
+    _, (free, *_) = gradients(with_changes(epochs=1))
+    _, (clipped, *_) = gradients(with_changes(epochs=1, max_grad_norm=0.01))
+    assert float(free.norm()) > 0.02
+    torch.testing.assert_close(clipped, free * (0.01 / free.norm()), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_loss_that_is_no_number_stops_before_it_does_harm(value: float, accumulation: int) -> None:
+    tuned = model(**NO_DROPOUT)
+    calls = 0
+    kept: dict[str, torch.Tensor] = {}
+    forward = tuned.forward
+
+    def failing(batch: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2 * accumulation + 1:  # the first forward of the third step
+            kept.update(state(tuned))
+        loss = forward(batch)
+        return loss * value if calls == 3 * accumulation else loss
+
+    tuned.forward = failing
+    result = TrainResult()
+    recipe = with_changes(batch_size=4 // accumulation, accumulation=accumulation)
+    with pytest.raises(TrainingFailedError, match=r"^loss is -?(nan|inf) at step 3$") as failure:
+        run(tuned, recipe, result=result)
+    assert failure.value.step == 3
+    assert len(result.losses) == len(result.step_s) == 2
+    assert result.epochs == 1.0 and result.total_s > 0
+    assert kept and not changed(kept, tuned)
+
+
+def test_answers_that_are_all_cut_off() -> None:
+    short = Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=8)
+    with pytest.raises(UserError, match=r"max_length=8: cuts off every answer"):
+        train(model(), examples(), short, with_changes(max_length=8), Accelerator(cpu=True), 0)
