@@ -7,23 +7,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from tabulate import tabulate
 
+from harness.backbone.machine import Machine, resolve_machine, torch_device
 from harness.backbone.requirements import require_weights
 from harness.config.lookup import named_method, registered_names
 from harness.config.plan import Overrides, RunPlan, plan_runs
-from harness.config.presets import WEIGHTS, BackboneSpec, resolve_spec
+from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipes import DEFAULT_METHODS
 from harness.errors import UserError
 from harness.report.paper import PRINTED
-from harness.run.runner import Machine, Runner
+from harness.run.runner import Runner
 from harness.run.sweep import sweep
 from harness.run.train import steps_per_epoch
 from harness.tasks import DataOptions, Task, load_task
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -106,46 +104,6 @@ def _missing_data(options: RunOptions, spec: BackboneSpec) -> str | None:
     if options.data_root is None and not spec.shipped:
         return f"--data-root DIR: needed for {spec.display}; only the shipped tiny model comes with its own data"
     return None
-
-
-def resolve_machine(name: str, dtype: str, weights: str) -> Machine:
-    """What `--device`, `--dtype` and `--weights` stand for.
-
-    Raises:
-        UserError: no such device, dtype or kind of weights here.
-    """
-    if weights not in WEIGHTS:
-        raise UserError(f"--weights {weights}: give {' or '.join(WEIGHTS)}")
-    device = torch_device(name)
-    if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" else "float32"
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype}: give {', '.join(DTYPES)} or auto")
-    return Machine(device, DTYPES[dtype], weights)
-
-
-def torch_device(name: str) -> torch.device:
-    """What `--device` stands for.
-
-    Raises:
-        UserError: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: give cpu, cuda or cuda:N")
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise UserError(f"--device {name}: torch can use {count} GPUs here; give --device cpu or one of them")
-        # Accelerate puts everything on the current device, which torch takes by its index alone.
-        device = torch.device("cuda", device.index or 0)
-        torch.cuda.set_device(device)
-    return device
 
 
 def _dry_run(

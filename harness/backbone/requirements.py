@@ -3,13 +3,13 @@
 import difflib
 import socket
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 
+from harness.backbone.machine import dtype_name
 from harness.config.presets import BackboneSpec
 from harness.errors import UserError
 
@@ -121,8 +121,3 @@ def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.devic
             f"--model {spec.name}: the weights need {needed / GIB:.1f} GiB as {dtype_name(dtype)} and {device.type} "
             f"has {free / GIB:.1f} GiB free; give --dtype bfloat16, a larger --device, or a smaller --model"
         )
-
-
-def dtype_name(dtype: Any) -> str:
-    """`float32` for `torch.float32`."""
-    return str(dtype).removeprefix("torch.")

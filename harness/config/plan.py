@@ -17,7 +17,7 @@ from harness.config.recipes import (
     method_config,
     train_recipe,
 )
-from harness.errors import UserError
+from harness.errors import UserError, first_error
 from harness.records import default_label
 
 
@@ -156,6 +156,6 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
     try:
         config = method.Config(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"--set {'.'.join(map(str, first['loc']))}: {first['msg']} ({name})") from error
+        first = first_error(error)
+        raise UserError(f"--set {first.field}: {first.message} ({name})") from error
     return RunPlan(name, variant, config, recipe, seed)

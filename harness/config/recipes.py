@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import UserError
+from harness.errors import UserError, first_error
 
 DEFAULT_METHODS = ("dehvf", "memvp")
 REFERENCES: Mapping[str, tuple[str, str]] = {"blind": ("dehvf", "no_visual_prompts")}
@@ -205,6 +205,5 @@ def apply_overrides(
     try:
         return fields, type(recipe)(**{**recipe.model_dump(), **updates})
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "recipe"
-        raise UserError(f"--set {field}: {first['msg']}") from error
+        first = first_error(error)
+        raise UserError(f"--set {first.field or 'recipe'}: {first.message}") from error

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.backbone.machine import resolve_machine
 from harness.backbone.requirements import require_weights
-from harness.commands import resolve_machine
 from harness.config.presets import resolve_spec
 from harness.cost.figure2 import figure2, figure2_text
 from harness.cost.flops import Phase, Workload

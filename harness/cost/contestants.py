@@ -14,12 +14,12 @@ from harness.backbone.loader import Backbone
 from harness.config.plan import RunPlan
 from harness.config.recipes import TrainRecipe
 from harness.cost.flops import Phase, Workload
-from harness.cost.params import count_parameters
 from harness.cost.share import share_backbone
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
 from harness.records import Implementation, Parameters
-from harness.run.runner import attach
+from harness.run.attach import attach
+from harness.run.parameters import count_parameters
 from harness.run.train import adamw
 from methods.base import IGNORE_INDEX, Batch
 from methods.plain import MemoryMethod, PlainReading

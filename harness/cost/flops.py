@@ -62,7 +62,7 @@ def count_flops(backbone: Backbone, method: Any, phase: Phase, work: Workload) -
     """FLOPs of one batch by module, in the order they run.
 
     Args:
-        backbone: on the meta device, with `method` attached (`harness.cost.meta.attach_on_meta`).
+        backbone: on the meta device, with `method` attached (`harness.run.attach.attach_on_meta`).
         method: satisfies `methods.cost.Costed`.
         phase: a training step (forward and backward), or inference (image encoding, prefill, tokens).
         work: the batch.

@@ -7,8 +7,9 @@ from typing import Any, TypedDict
 from tabulate import tabulate
 
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
-from harness.cost.meta import attach_on_meta, cost_spec, meta_backbone, method_names
+from harness.cost.meta import cost_spec, method_names, method_plan
 from harness.errors import UserError
+from harness.run.attach import attach_on_meta, meta_backbone
 from methods import get_method
 from methods.cost import Costed
 
@@ -62,7 +63,9 @@ def flops_table(
     pristine = meta_backbone(spec)
     rows: list[FlopsRow] = []
     for name in names:
-        backbone, method = attach_on_meta(name, spec, settings=settings, num_patches=visual_tokens, pristine=pristine)
+        backbone, method = attach_on_meta(
+            method_plan(name, spec, settings=settings), spec, num_patches=visual_tokens, pristine=pristine
+        )
         for phase in _PHASES:
             counted = count_flops(backbone, method, phase, work) if isinstance(method, Costed) else {}
             rows.append(

@@ -1,19 +1,16 @@
-"""A method on a backbone of shapes alone: real sizes, no weights, no memory."""
+"""What the cost commands ask about: a backbone by its sizes alone, methods by name, each as a plan to attach."""
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
-from harness.backbone.loader import Backbone, load_backbone
 from harness.config.lookup import expand, named_method, registered_names
+from harness.config.plan import RunPlan
 from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
-from harness.config.recipes import method_config
-from harness.errors import UserError
+from harness.config.recipes import TrainRecipe, method_config
+from harness.errors import UserError, first_error
 from methods import get_method
 
 _CLIP_OF = "7b"
@@ -50,49 +47,25 @@ def method_names(methods: Sequence[str]) -> list[str]:
     return [named_method(name).name for name in dict.fromkeys(names)]
 
 
-def meta_backbone(spec: BackboneSpec) -> Backbone:
-    """The backbone's shapes, with no method attached."""
-    return load_backbone(spec, weights="random", device="meta")
-
-
-def attach_on_meta(
-    name: str,
-    spec: BackboneSpec,
-    variant: str | None = None,
-    *,
-    settings: Mapping[str, Any] | None = None,
-    num_patches: int | None = None,
-    pristine: Backbone | None = None,
-) -> tuple[Backbone, Any]:
-    """A fresh meta-device backbone of `spec` and the method attached to it, with its recipe for that model.
+def method_plan(
+    name: str, spec: BackboneSpec, variant: str | None = None, settings: Mapping[str, Any] | None = None
+) -> RunPlan:
+    """A method with its sizes for a backbone, as a plan that can be attached but not trained.
 
     Args:
         name: registry name of the method.
-        spec: which backbone; only its sizes matter.
+        spec: which backbone.
         variant: one of the method's ablations; None for the method itself.
-        settings: fields of the config on top of the recipe; those that this method has not are left out.
-        num_patches: patches of an image that the formulas take in place of the vision tower's own.
-        pristine: `meta_backbone(spec)`, copied rather than built anew where many methods are asked about.
-
-    Returns:
-        The backbone and the method, attached.
+        settings: fields of the config on top of the recipe; fields that this method does not have are left out.
 
     Raises:
-        UserError: the method cannot be built at this size, or has no such ablation.
+        UserError: the method has no such ablation, or a value that does not fit.
     """
-    method_class = get_method(name)
-    known = method_class.Config.model_fields
+    config_class = get_method(name).Config
+    known = config_class.model_fields
     fields = method_config(name, spec.recipe, variant) | {k: v for k, v in (settings or {}).items() if k in known}
-    pristine = pristine or meta_backbone(spec)
-    backbone = replace(pristine, llm=deepcopy(pristine.llm), vision=deepcopy(pristine.vision))
-    if num_patches is not None:
-        backbone.vision.num_patches = num_patches
     try:
-        with torch.device("meta"):
-            return backbone, method_class(backbone, method_class.Config(**fields))
+        config = config_class(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "config"
-        raise UserError(f"{name} on {spec.display}: {field}: {first['msg']}") from error
-    except ValueError as error:
-        raise UserError(f"{name} on {spec.display}: {error}") from error
+        raise UserError(f"{name} on {spec.display}: {first_error(error)}") from error
+    return RunPlan(name, variant, config, TrainRecipe.model_validate({}), seed=0)

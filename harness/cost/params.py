@@ -1,24 +1,25 @@
 """Trainable counts of every method and ablation, beside the paper's; instantiated on the meta device."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, TypedDict
 
 from tabulate import tabulate
-from torch import nn
 
-from harness.backbone.loader import Backbone
-from harness.cost.meta import attach_on_meta, cost_spec, meta_backbone, method_names
+from harness.cost.meta import cost_spec, method_names, method_plan
 from harness.errors import UserError
-from harness.records import ModuleCount, Parameters
+from harness.records import Parameters
 from harness.report.paper import load_paper, printed_trainable
+from harness.run.attach import attach_on_meta, meta_backbone
+from harness.run.parameters import count_parameters
 from methods import get_method
-from methods.base import adapter_parameters
 
 _UNITS = {"M": 10**6, "B": 10**9}
-_MODULE_DEPTH = 2
+
+
+OTHER_MODEL = "give another --model, or leave the method out"
+"""What to do about a method that cannot be built at a model's size."""
 
 
 class ParameterRow(TypedDict):
@@ -37,60 +38,6 @@ class ParameterRow(TypedDict):
     paper: str | None
     matches: bool | None
     by_module: dict[str, dict[str, Any]]
-
-
-def count_parameters(backbone: Backbone, method: Any) -> Parameters:
-    """The `parameters` section of a record, on any device.
-
-    Args:
-        backbone: the backbone that `method` is attached to.
-        method: the method; its own parameters are what is trained.
-
-    Returns:
-        Counts under both conventions, and by module (see `module_of`).
-
-    Raises:
-        UserError: `reference_only` names a module that is trained.
-    """
-    own = adapter_parameters(method)
-    trained = Counter[str]()
-    for name, parameter in own.items():
-        trained[module_of(name)] += parameter.numel()
-    unused = method.reference_only()
-    if both := sorted(trained.keys() & unused.keys()):
-        raise UserError(
-            f"method {method.name}: reference_only() names {both[0]}, which is trained; name what is not created"
-        )
-    by_module = {name: ModuleCount(count=count, status="trained") for name, count in trained.items()}
-    by_module |= {
-        name: ModuleCount(count=count, status="counted by the reference, unused") for name, count in unused.items()
-    }
-    return Parameters(
-        trainable=trained.total(),
-        paper_convention=trained.total() + sum(unused.values()),
-        total=_total([*backbone.modules(), method]),
-        by_module=by_module,
-    )
-
-
-def module_of(parameter: str) -> str:
-    """The module a parameter is counted under: its path up to the first number, two names deep at most.
-
-    `vision_adapters.3.down.weight` -> `vision_adapters`; `memory.projector.down.bias` -> `memory.projector`;
-    a parameter that no module holds is its own.
-    """
-    path = parameter.split(".")[:-1] or [parameter]
-    names: list[str] = []
-    for part in path[:_MODULE_DEPTH]:
-        if part.isdigit():
-            break
-        names.append(part)
-    return ".".join(names) or parameter
-
-
-def _total(modules: Sequence[nn.Module]) -> int:
-    """Parameters of all the modules, each once: an attached method also hangs in the backbone."""
-    return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
 
 
 def matches_printed(count: int, printed: str) -> bool:
@@ -118,7 +65,8 @@ def parameter_table(
     rows: list[ParameterRow] = []
     for name in method_names(methods):
         for variant in (None, *getattr(get_method(name), "ablations", {})):
-            counted = count_parameters(*attach_on_meta(name, spec, variant, pristine=pristine))
+            plan = method_plan(name, spec, variant)
+            counted = count_parameters(*attach_on_meta(plan, spec, OTHER_MODEL, pristine=pristine))
             rows.append(_row(name, variant, spec.name, counted))
     return rows
 

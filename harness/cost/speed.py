@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from harness.backbone.loader import Backbone, load_backbone
+from harness.backbone.machine import Machine
 from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec
 from harness.cost.capture import capture
@@ -24,7 +25,6 @@ from harness.cost.contestants import Contestant, build_contestants
 from harness.cost.depth import estimate, whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
-from harness.cost.meta import meta_backbone
 from harness.cost.profile import OperatorTime, profile_steps
 from harness.cost.share import share_backbone
 from harness.cost.stopwatch import Sample, interleave, matmul_peak, paired_ratio, spread
@@ -32,8 +32,8 @@ from harness.cost.yardstick import Yardstick
 from harness.errors import UserError
 from harness.records import Implementation, PeakMemory, Timing
 from harness.report.paper import layout
+from harness.run.attach import attach_on_meta, meta_backbone
 from harness.run.memory import peak_of
-from harness.run.runner import Machine, attach
 from methods.cost import Costed
 
 TABLE = 2
@@ -275,9 +275,7 @@ def _flops(plan: SpeedPlan) -> dict[tuple[str, Phase], int]:
     pristine = meta_backbone(plan.spec)
     found: dict[tuple[str, Phase], int] = {}
     for one in plan.plans:
-        backbone = share_backbone(pristine)
-        with torch.device("meta"):
-            method = attach(one, backbone)
+        backbone, method = attach_on_meta(one, plan.spec, pristine=pristine)
         if isinstance(method, Costed):
             for phase in PHASES:
                 found[one.method, phase] = total_flops(count_flops(backbone, method, phase, plan.work))

@@ -160,7 +160,7 @@ def _row(record: Record, phase: str, timing: Timing) -> dict[str, Any]:
         "phase": phase,
         "implementation": record.speed.implementation,
         **values,
-        **_flat(timing.ratio, "ratio_to_memvp", "ratio"),
+        **_flat(timing.ratio, "ratio_to_baseline", "ratio"),
         **_flat(timing.ratio_to_yardstick, "ratio_to_yardstick", "ratio_to_yardstick"),
     }
 
@@ -204,7 +204,7 @@ def report_text(records: Sequence[Record], format: str) -> str:
             row["implementation"],
             row["phase"],
             *(f"{row[key]:.4f}" for key in ("median_s", "p10_s", "p90_s")),
-            _with_spread(row, "ratio_to_memvp", "ratio"),
+            _with_spread(row, "ratio_to_baseline", "ratio"),
             _with_spread(row, "ratio_to_yardstick", "ratio_to_yardstick"),
             f"{row['tokens_per_s']:,.0f}",
             f"{row['images_per_s']:,.1f}",

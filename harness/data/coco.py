@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from harness.data.dataset import DataSet, SetName
 from harness.data.imagefile import MEND, BadImage, check_relative, contained
 from harness.data.jsonio import read_json
-from harness.data.problem import NonEmpty, first_error
-from harness.errors import UserError
+from harness.data.problem import NonEmpty
+from harness.errors import UserError, first_error
 from harness.files import sha256_file
 
 OFFICIAL_SIZES = {"train": 113_287, "val": 5_000, "test": 5_000}

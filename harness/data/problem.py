@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import UserError
+from harness.errors import UserError, first_error
 
 _QID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -87,13 +87,3 @@ def parse_problem(qid: str, raw: Any, split: str | None = None, source: str = "p
         )
     fields = record.model_dump(exclude={"image", "split", "choices"})
     return Problem(qid=qid, split=split or record.split or "", choices=tuple(record.choices), **fields)
-
-
-def first_error(error: ValidationError) -> str:
-    """The first complaint of a validation, with its field, on one line."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if not field and ": " in message:
-        field, message = message.split(": ", 1)
-    return f"field '{field}': {message}" if field else message

@@ -17,8 +17,8 @@ from harness.data.dataset import DataSet, SetName
 from harness.data.imagefile import MEND, BadImage, contained
 from harness.data.jsonio import read_json
 from harness.data.problem import Problem as Problem
-from harness.data.problem import Text, first_error, parse_problem
-from harness.errors import UserError
+from harness.data.problem import Text, parse_problem
+from harness.errors import UserError, first_error
 from harness.files import sha256_file
 
 OFFICIAL_SIZES = {"train": 12_726, "val": 4_241, "test": 4_241}

@@ -1,19 +1,19 @@
-"""The typed record of one run: the one door to reading and writing it."""
+"""The typed record of one run: the one door to reading and writing records, and to the types of their parts."""
 
-from harness.records.record import (
-    SCHEMA_VERSION,
+from harness.records.provenance import collect_environment, collect_git
+from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
+from harness.records.sections import (
     BackboneInfo,
     Data,
     Environment,
     Git,
-    Kind,
+    Implementation,
     Loss,
     Metric,
     ModuleCount,
     Parameters,
     ParseFailures,
     PeakMemory,
-    Record,
     Sample,
     Speed,
     SpeedSetting,
@@ -21,21 +21,17 @@ from harness.records.record import (
     Times,
     Timing,
     Truncated,
-    collect_environment,
-    collect_git,
-    default_label,
+)
+from harness.records.store import (
     export_schema,
     find_record,
-    make_run_id,
     predictions_path,
     read_record,
     read_records,
     record_path,
-    spec_hash,
     write_predictions,
     write_record,
 )
-from harness.records.sections import Implementation
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -9,14 +9,10 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, ValidationError, field_serializer, model_validator
+from pydantic import AwareDatetime, Field, JsonValue, field_serializer, model_validator
 
-from harness.errors import UserError
-from harness.files import write_atomic
-from harness.records.provenance import collect_environment, collect_git
 from harness.records.sections import (
     REASON,
     BackboneInfo,
@@ -27,7 +23,6 @@ from harness.records.sections import (
     Loss,
     MaybeCount,
     Metric,
-    ModuleCount,
     Name,
     Parameters,
     ParseFailures,
@@ -36,49 +31,10 @@ from harness.records.sections import (
     Seconds,
     Section,
     Speed,
-    SpeedSetting,
-    Spread,
     Times,
-    Timing,
     Truncated,
     unexplained,
 )
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "BackboneInfo",
-    "Data",
-    "Environment",
-    "Git",
-    "Kind",
-    "Loss",
-    "Metric",
-    "ModuleCount",
-    "Parameters",
-    "ParseFailures",
-    "PeakMemory",
-    "Record",
-    "Sample",
-    "Speed",
-    "SpeedSetting",
-    "Spread",
-    "Times",
-    "Timing",
-    "Truncated",
-    "collect_environment",
-    "collect_git",
-    "default_label",
-    "export_schema",
-    "find_record",
-    "make_run_id",
-    "predictions_path",
-    "read_record",
-    "read_records",
-    "record_path",
-    "spec_hash",
-    "write_predictions",
-    "write_record",
-]
 
 SCHEMA_VERSION: Literal[1] = 1
 Kind = Literal["train", "oracle", "speed"]
@@ -215,7 +171,7 @@ def default_label(method: str, variant: str | None) -> str:
 
 def make_run_id(fields: Mapping[str, Any]) -> str:
     """Name of a run from the record's fields `task`, `model`, `label`, `seed`, `spec_hash`."""
-    names = (fields["task"], _slug(fields["model"]), fields["label"], f"seed{fields['seed']}")
+    names = (fields["task"], slug(fields["model"]), fields["label"], f"seed{fields['seed']}")
     return "-".join((*names, fields["spec_hash"]))
 
 
@@ -233,78 +189,7 @@ def spec_hash(spec: Mapping[str, JsonValue]) -> str:
     return sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def record_path(record: Record, results_dir: Path) -> Path:
-    """`results_dir/records/{task}/{model}/{label}/seed{seed}-{hash}.json`."""
-    folder = Path(results_dir) / "records" / record.task / _slug(record.model) / record.label
-    return folder / f"seed{record.seed}-{record.spec_hash}.json"
-
-
-def predictions_path(record_path: Path) -> Path:
-    """Where the predictions of the run with this record lie: beside it, `….predictions.jsonl`."""
-    return record_path.with_suffix(".predictions.jsonl")
-
-
-def write_record(record: Record, results_dir: Path) -> Path:
-    """Write (or replace) the record's file, atomically; returns its path."""
-    path = record_path(record, results_dir)
-    write_atomic(path, record.model_dump_json(indent=2) + "\n")
-    return path
-
-
-def write_predictions(record_path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write a run's predictions beside its record, one JSON object a line; returns the path."""
-    path = predictions_path(record_path)
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    write_atomic(path, "".join(line + "\n" for line in lines))
-    return path
-
-
-def read_record(path: Path) -> Record:
-    """Read one record.
-
-    Raises:
-        UserError: unreadable, not a record, or a field that does not hold; names file and field.
-    """
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "record"
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {field}: {message}; repair the record or remove it") from error
-
-
-def read_records(results_dir: Path) -> list[Record]:
-    """All records under `results_dir/records`, sorted by path; none if there is no such folder.
-
-    Raises:
-        UserError: a bad file, or two files that hold the same run.
-    """
-    seen: dict[str, Path] = {}
-    records = []
-    for path in sorted((Path(results_dir) / "records").rglob("*.json")):
-        record = read_record(path)
-        if (other := seen.setdefault(record.run_id, path)) is not path:
-            raise UserError(f"{path}: run_id: the same run is recorded in {other}; remove one of them")
-        records.append(record)
-    return records
-
-
-def find_record(results_dir: Path, spec_hash: str) -> Record | None:
-    """The record of the run with this spec, or None. Only the matching file is read."""
-    for path in sorted((Path(results_dir) / "records").rglob(f"seed*-{spec_hash}.json")):
-        return read_record(path)
-    return None
-
-
-def export_schema(path: Path) -> None:
-    """Write the record's JSON schema, atomically."""
-    write_atomic(path, json.dumps(Record.model_json_schema(mode="serialization"), indent=2) + "\n")
-
-
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """`name` as one harmless path component."""
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip(".-") or "unnamed"
 

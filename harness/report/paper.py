@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.errors import UserError
+from harness.errors import UserError, first_error
 
 Table = Literal[1, 2, 3, 4]
 PRINTED: Mapping[str, tuple[Table, Table | None, str]] = {"scienceqa": (1, 4, "Avg"), "coco": (3, None, "CIDEr")}
@@ -127,9 +127,7 @@ def load_paper() -> Paper:
     try:
         return Paper.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"harness/report/paper.toml: {field}: {first['msg']}; repair the file") from error
+        raise UserError(f"harness/report/paper.toml: {first_error(error)}; repair the file") from error
 
 
 def layout(table: int) -> Layout:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from harness.backbone.loader import llm_config, load_backbone
+from harness.backbone.loader import llm_config
+from harness.backbone.machine import Machine
 from harness.backbone.requirements import GIB, free_memory, hub_reachable, missing_weights
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
-from harness.cost.params import count_parameters
 from harness.report.paper import PRINTED, paper_value, printed_trainable
-from harness.run.runner import Machine, attach
+from harness.run.attach import attach_on_meta
+from harness.run.parameters import count_parameters
 from harness.run.train import total_steps
 from harness.tasks import Task
 
@@ -87,9 +88,7 @@ def _describe(
     if plan.is_oracle:
         return row
     row["tuning"] = plan.recipe.tuning
-    backbone = load_backbone(spec, weights="random", device="meta", dtype=machine.dtype)
-    with torch.device("meta"):
-        counts = count_parameters(backbone, attach(plan, backbone))
+    counts = count_parameters(*attach_on_meta(plan, spec))
     row["trainable"] = counts.trainable
     row["trainable_paper_convention"] = counts.paper_convention
     row["paper_trainable"] = printed_trainable(plan.method, plan.variant, spec.name)

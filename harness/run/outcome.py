@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from harness.backbone.loader import Backbone
-from harness.backbone.requirements import dtype_name
+from harness.backbone.machine import dtype_name
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.records import (

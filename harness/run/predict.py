@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.backbone.loader import Backbone, load_backbone
+from harness.backbone.machine import DTYPES
 from harness.config.lookup import named_method
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.config.recipes import CaptionRecipe, TrainRecipe, recipe_class
 from harness.data.collate import Collator, Example
 from harness.data.images import STATISTICS, ImagePreprocessor
-from harness.data.problem import Problem, first_error
+from harness.data.problem import Problem
 from harness.data.prompts import LETTERS, build_prompt
-from harness.errors import UserError
+from harness.errors import UserError, first_error
 from harness.evaluation.choices import answer_problems
 from harness.evaluation.decode import Search, decode_texts
 from harness.tasks.coco import CAPTION_PROMPT, search_of
@@ -152,7 +152,7 @@ def _backbone(folder: Path, saved: _SavedBackbone, device: str) -> Backbone:
         if saved.llm is None or saved.clip is None:
             raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights to answer with")
         spec = BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
-    backbone = load_backbone(spec, device=device, dtype=getattr(torch, saved.dtype))
+    backbone = load_backbone(spec, device=device, dtype=DTYPES[saved.dtype])
     if backbone.fingerprint() != saved.weight_hash:
         raise UserError(f"{folder}: was trained on other weights than those of {spec.display} here; train it again")
     return backbone

@@ -4,7 +4,6 @@ import gc
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +12,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from harness.backbone.loader import Backbone, llm_config, load_backbone
+from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
-from harness.cost.params import count_parameters
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.errors import UserError
@@ -30,24 +29,15 @@ from harness.records import (
     write_predictions,
     write_record,
 )
+from harness.run.attach import attach, attach_on_meta
 from harness.run.memory import read_peak, reset_peak
 from harness.run.outcome import Ending, Outcome, describe_backbone, make_record
+from harness.run.parameters import count_parameters
 from harness.run.train import TrainingFailedError, total_steps, train
 from harness.tasks import Task
 from harness.tasks.samples import keep_samples
-from methods import get_method
 from methods.checkpoint import save_adapter
-from methods.frozen import Frozen
 from methods.tuned import TunedModel
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where runs are made."""
-
-    device: torch.device
-    dtype: torch.dtype
-    weights: str = "pretrained"
 
 
 class Progress(Protocol):
@@ -101,8 +91,7 @@ class Runner:
                 self.task.require_oracle(plan.recipe)
                 continue
             self.task.train_examples(plan.recipe)
-            with torch.device("meta"):
-                attach(plan, load_backbone(self.spec, weights="random", device="meta"))
+            attach_on_meta(plan, self.spec)
         require_writable(self.results_dir)
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
@@ -241,22 +230,3 @@ class Runner:
             predictions_path(path).unlink(missing_ok=True)
         write_record(record, self.results_dir)
         return record
-
-
-def attach(plan: RunPlan, backbone: Backbone, remedy: str = "change its sizes by --set") -> Any:
-    """The plan's method, built on the backbone.
-
-    Args:
-        plan: the method and its config.
-        backbone: attached to in place.
-        remedy: what to do where it cannot be built.
-
-    Raises:
-        UserError: it cannot be built at this size.
-    """
-    if plan.is_oracle:
-        return Frozen(backbone)
-    try:
-        return get_method(plan.method)(backbone, plan.config)
-    except ValueError as error:
-        raise UserError(f"{plan.label} on {backbone.spec.display}: {error}; {remedy}") from error

@@ -12,8 +12,9 @@ from harness import cli
 from harness.config.presets import resolve_spec
 from harness.cost.flops import Workload, count_flops, total_flops
 from harness.cost.flops_table import flops_table, flops_text
-from harness.cost.meta import attach_on_meta
+from harness.cost.meta import method_plan
 from harness.errors import UserError
+from harness.run.attach import attach_on_meta
 from methods import get_method, registry
 from tests.backbones import tiny_backbone, tiny_config
 from tests.harness.cost.metaflops import measured_inference, measured_train
@@ -32,6 +33,12 @@ def small(name, kv_heads=4, **overrides):
         return backbone, method_class(backbone, tiny_config(method_class, backbone, **overrides))
 
 
+def attach_on_slice(name):
+    """The method with the preset's sizes on four layers of LLaMA-7B, shapes alone."""
+    spec = resolve_spec("slice")
+    return attach_on_meta(method_plan(name, spec), spec)
+
+
 def check(backbone, method, phase, work=WORK):
     counted = total_flops(count_flops(backbone, method, phase, work))
     if phase == "train":
@@ -44,7 +51,7 @@ def check(backbone, method, phase, work=WORK):
 @pytest.mark.parametrize("phase", ["train", "inference"])
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_formulas_match_torchs_counter_at_real_widths(name, phase):
-    check(*attach_on_meta(name, resolve_spec("slice")), phase)
+    check(*attach_on_slice(name), phase)
 
 
 @pytest.mark.parametrize(("name", "variant"), ABLATIONS)
@@ -68,7 +75,7 @@ def test_formulas_match_on_grouped_queries_at_any_length(name, length, new_token
 
 def test_backward_stops_at_the_first_trained_value():
     """Memory methods: layer 0's attention and FFN have no backward; the others cost their forward once more."""
-    backbone, method = attach_on_meta("memvp", resolve_spec("slice"))
+    backbone, method = attach_on_slice("memvp")
     counted = count_flops(backbone, method, "train", WORK)
     assert counted["llm.ffn"].backward * 4 == counted["llm.ffn"].forward * 3
     assert counted["llm.attention_scores"].backward * 4 == counted["llm.attention_scores"].forward * 2 * 3
@@ -77,7 +84,7 @@ def test_backward_stops_at_the_first_trained_value():
 
 
 def test_inference_has_no_backward():
-    backbone, method = attach_on_meta("dehvf", resolve_spec("slice"))
+    backbone, method = attach_on_slice("dehvf")
     assert all(flops.backward == 0 for flops in count_flops(backbone, method, "inference", WORK).values())
 
 
@@ -144,7 +151,7 @@ def test_mistakes_of_the_user_are_named():
 
 
 def test_a_method_that_does_not_say_its_cost_is_refused():
-    backbone, _ = attach_on_meta("memvp", resolve_spec("slice"))
+    backbone, _ = attach_on_slice("memvp")
 
     class Silent:
         name = "silent"

@@ -7,16 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cost.params import (
-    ParameterRow,
-    count_parameters,
-    matches_printed,
-    module_of,
-    parameter_table,
-    params_text,
-)
+from harness.cost.params import ParameterRow, matches_printed, parameter_table, params_text
 from harness.errors import UserError
 from harness.report.paper import load_paper, method_names
+from harness.run.parameters import count_parameters, module_of
 from methods import registry
 from methods.base import adapter_parameters
 from tests.backbones import tuned_model

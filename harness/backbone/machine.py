@@ -1,0 +1,65 @@
+"""Where runs are made: the device, the dtype of the frozen weights, and whether these are pretrained or random."""
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.config.presets import WEIGHTS
+from harness.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Name -> dtype of frozen weights; `dtype_name` is its inverse."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where runs are made."""
+
+    device: torch.device
+    dtype: torch.dtype
+    weights: str = "pretrained"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def resolve_machine(name: str, dtype: str, weights: str) -> Machine:
+    """What `--device`, `--dtype` and `--weights` stand for.
+
+    Raises:
+        UserError: no such device, dtype or kind of weights here.
+    """
+    if weights not in WEIGHTS:
+        raise UserError(f"--weights {weights}: give {' or '.join(WEIGHTS)}")
+    device = torch_device(name)
+    if dtype == "auto":
+        dtype = "bfloat16" if device.type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: give {', '.join(DTYPES)} or auto")
+    return Machine(device, DTYPES[dtype], weights)
+
+
+def torch_device(name: str) -> torch.device:
+    """What `--device` stands for.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: give cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise UserError(f"--device {name}: torch can use {count} GPUs here; give --device cpu or one of them")
+        # Accelerate puts everything on the current device, which torch takes by its index alone.
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+    return device

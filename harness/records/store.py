@@ -1,0 +1,81 @@
+"""Records on disk: where each one lies, and the only code that writes results/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.errors import UserError, first_error
+from harness.files import write_atomic
+from harness.records.record import Record, slug
+
+
+def record_path(record: Record, results_dir: Path) -> Path:
+    """`results_dir/records/{task}/{model}/{label}/seed{seed}-{hash}.json`."""
+    folder = Path(results_dir) / "records" / record.task / slug(record.model) / record.label
+    return folder / f"seed{record.seed}-{record.spec_hash}.json"
+
+
+def predictions_path(record_path: Path) -> Path:
+    """Where the predictions of the run with this record lie: beside it, `….predictions.jsonl`."""
+    return record_path.with_suffix(".predictions.jsonl")
+
+
+def write_record(record: Record, results_dir: Path) -> Path:
+    """Write (or replace) the record's file, atomically; returns its path."""
+    path = record_path(record, results_dir)
+    write_atomic(path, record.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def write_predictions(record_path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write a run's predictions beside its record, one JSON object a line; returns the path."""
+    path = predictions_path(record_path)
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    write_atomic(path, "".join(line + "\n" for line in lines))
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        UserError: unreadable, not a record, or a field that does not hold; names file and field.
+    """
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = first_error(error)
+        where = f"{path}: {first.field or 'record'}"
+        raise UserError(f"{where}: {first.message}; repair the record or remove it") from error
+
+
+def read_records(results_dir: Path) -> list[Record]:
+    """All records under `results_dir/records`, sorted by path; none if there is no such folder.
+
+    Raises:
+        UserError: a bad file, or two files that hold the same run.
+    """
+    seen: dict[str, Path] = {}
+    records = []
+    for path in sorted((Path(results_dir) / "records").rglob("*.json")):
+        record = read_record(path)
+        if (other := seen.setdefault(record.run_id, path)) is not path:
+            raise UserError(f"{path}: run_id: the same run is recorded in {other}; remove one of them")
+        records.append(record)
+    return records
+
+
+def find_record(results_dir: Path, spec_hash: str) -> Record | None:
+    """The record of the run with this spec, or None. Only the matching file is read."""
+    for path in sorted((Path(results_dir) / "records").rglob(f"seed*-{spec_hash}.json")):
+        return read_record(path)
+    return None
+
+
+def export_schema(path: Path) -> None:
+    """Write the record's JSON schema, atomically."""
+    write_atomic(path, json.dumps(Record.model_json_schema(mode="serialization"), indent=2) + "\n")
