@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from harness.config.recipes import DEFAULT_METHODS
 from harness.errors import UserError
 from harness.report.paper import PRINTED
 from harness.run.runner import Runner
+from harness.run.schedule import with_steps
 from harness.run.sweep import sweep
-from harness.run.train import steps_per_epoch
 from harness.tasks import DataOptions, Task, load_task
 
 
@@ -88,16 +88,11 @@ def _plans(options: RunOptions, spec: BackboneSpec) -> list[RunPlan]:
 
 
 def _with_steps(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
-    """The plans, so many optimiser steps long; each by its own batch size. The oracle has none."""
+    """The plans, so many optimiser steps long; each by its own batch size."""
     if steps is None:
         return list(plans)
-    examples = len(task.train_examples(plans[0].recipe))
-
-    def cut(plan: RunPlan) -> RunPlan:
-        epochs = steps / steps_per_epoch(examples, plan.recipe)
-        return replace(plan, recipe=plan.recipe.with_length(epochs))
-
-    return [plan if plan.is_oracle else cut(plan) for plan in plans]
+    num_examples = len(task.train_examples(plans[0].recipe))
+    return [with_steps(plan, steps, num_examples) for plan in plans]
 
 
 def _missing_data(options: RunOptions, spec: BackboneSpec) -> str | None:

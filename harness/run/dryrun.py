@@ -15,7 +15,7 @@ from harness.config.presets import BackboneSpec
 from harness.report.paper import PRINTED, paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
 from harness.run.parameters import count_parameters
-from harness.run.train import total_steps
+from harness.run.schedule import training_length
 from harness.tasks import Task
 
 ADAM_BYTES = 16
@@ -103,7 +103,7 @@ def _describe(
     row["estimated_memory_gib"] = round(found.memory_bytes / GIB, 2)
     row["free_memory_gib"] = round(free_memory(machine.device) / GIB, 2)
     if task is not None:
-        row["steps"] = total_steps(len(task.train_examples(plan.recipe)), plan.recipe)
+        row["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
         row["estimated_train_min"] = round(row["steps"] * found.step_s / 60, 1)
     return row
 

@@ -33,7 +33,8 @@ from harness.run.attach import attach, attach_on_meta
 from harness.run.memory import read_peak, reset_peak
 from harness.run.outcome import Ending, Outcome, describe_backbone, make_record
 from harness.run.parameters import count_parameters
-from harness.run.train import TrainingFailedError, total_steps, train
+from harness.run.schedule import training_length
+from harness.run.train import TrainingFailedError, train
 from harness.tasks import Task
 from harness.tasks.samples import keep_samples
 from methods.checkpoint import save_adapter
@@ -179,7 +180,7 @@ class Runner:
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length)
         if recipe.gradient_checkpointing:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        progress.start(f"{plan.label} seed {plan.seed}: training", total_steps(len(examples), recipe))
+        progress.start(f"{plan.label} seed {plan.seed}: training", training_length(len(examples), recipe).steps)
         accelerator = Accelerator(cpu=self.machine.device.type == "cpu")
         try:
             train(

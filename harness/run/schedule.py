@@ -1,20 +1,74 @@
-"""The learning rate of the reference runs, stepped per iteration."""
+"""How long training is, and the learning rate of each optimiser step.
+
+A recipe states its length in epochs, as the published runs do. Everything that runs or counts training works in
+optimiser steps; `training_length` is the one place where epochs become steps.
+"""
 
 import math
+from dataclasses import dataclass, replace
+
+from harness.config.plan import RunPlan
+from harness.config.recipes import TrainRecipe
+
+
+@dataclass(frozen=True)
+class TrainingLength:
+    """The length of training in optimiser steps.
+
+    Attributes:
+        steps: optimiser steps of the whole run, at least 1.
+        steps_per_epoch: optimiser steps of one pass over the training examples. The last one may see fewer samples.
+    """
+
+    steps: int
+    steps_per_epoch: int
+
+    def epochs_after(self, steps: int) -> float:
+        """Return how many epochs the first `steps` optimiser steps make, with fractions."""
+        return steps / self.steps_per_epoch
+
+
+def training_length(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> TrainingLength:
+    """Return how many optimiser steps a recipe takes.
+
+    Args:
+        num_examples: training examples.
+        recipe: its epochs, batch size and accumulation are used.
+        processes: processes that share the examples, each with its own batches.
+    """
+    per_epoch = math.ceil(num_examples / (recipe.batch_size * recipe.accumulation * processes))
+    return TrainingLength(steps=max(1, round(recipe.epochs * per_epoch)), steps_per_epoch=per_epoch)
+
+
+def with_steps(plan: RunPlan, steps: int, num_examples: int) -> RunPlan:
+    """Return the plan with its training set to `steps` optimiser steps.
+
+    The recipe's epochs change to match, so methods with different batch sizes get different epochs. The oracle is
+    returned unchanged, because it does not train.
+
+    Args:
+        plan: the run.
+        steps: optimiser steps of the whole run.
+        num_examples: training examples.
+    """
+    if plan.is_oracle:
+        return plan
+    epochs = training_length(num_examples, plan.recipe).epochs_after(steps)
+    return replace(plan, recipe=plan.recipe.with_length(epochs))
 
 
 def learning_rate(epoch: float, *, peak: float, minimum: float, warmup_epochs: float, epochs: float) -> float:
-    """Linear warm-up from zero, then half a cosine to `minimum`.
+    """Return the learning rate of the reference runs: linear warm-up from zero, then half a cosine to `minimum`.
 
     Args:
-        epoch: how far training is, in epochs, with fractions.
+        epoch: position in training, in epochs with fractions.
         peak: rate at the end of the warm-up.
-        minimum: rate at the end.
+        minimum: rate at the end of training.
         warmup_epochs: length of the warm-up.
-        epochs: length of the whole run.
+        epochs: length of training, warm-up included.
 
     Returns:
-        The rate of the step that starts at `epoch`.
+        The rate of the optimiser step that starts at `epoch`.
     """
     if epoch < warmup_epochs:
         return peak * epoch / warmup_epochs

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.errors import UserError
-from harness.run.schedule import learning_rate
+from harness.run.schedule import learning_rate, training_length
 from methods.base import IGNORE_INDEX, Batch
 
 WARMUP_STEPS = 3
@@ -65,16 +65,6 @@ def adamw(module: nn.Module, recipe: TrainRecipe, rate: float = 0.0) -> torch.op
     return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, fused=True)
 
 
-def total_steps(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> int:
-    """Optimiser steps of a whole run."""
-    return max(1, round(recipe.epochs * steps_per_epoch(num_examples, recipe, processes)))
-
-
-def steps_per_epoch(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> int:
-    """Optimiser steps of one pass; the last one may be smaller."""
-    return math.ceil(num_examples / (recipe.batch_size * recipe.accumulation * processes))
-
-
 def train(
     model: nn.Module,
     examples: Sequence[Example],
@@ -113,18 +103,17 @@ def train(
     prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     prepared.train()
     result = TrainResult() if result is None else result
-    per_epoch = math.ceil(len(loader) / recipe.accumulation)
-    steps = max(1, round(recipe.epochs * per_epoch))
+    length = training_length(len(examples), recipe, accelerator.num_processes)
     peak = recipe.learning_rate(accelerator.num_processes)
     started = time.perf_counter()
-    while len(result.losses) < steps:
+    while len(result.losses) < length.steps:
         for group in _groups_of(loader, recipe.accumulation):
             step = len(result.losses)
-            if step >= steps:
+            if step >= length.steps:
                 break
             begun = time.perf_counter()
             rate = learning_rate(
-                step / per_epoch,
+                length.epochs_after(step),
                 peak=peak,
                 minimum=recipe.min_lr,
                 warmup_epochs=recipe.warmup_epochs,
@@ -134,7 +123,7 @@ def train(
             result.losses.append(loss)
             result.step_s.append(time.perf_counter() - begun)
             result.total_s = time.perf_counter() - started
-            result.epochs = len(result.losses) / per_epoch
+            result.epochs = length.epochs_after(len(result.losses))
             on_step(step + 1, loss, rate)
     accelerator.wait_for_everyone()
     return result

@@ -1,13 +1,17 @@
-"""The learning rate against the published schedule's figures."""
+"""The length of training in optimiser steps, and the learning rate against the published schedule's figures."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.run.schedule import learning_rate
+from harness.config.plan import Overrides, plan_runs
+from harness.config.presets import PRESETS
+from harness.config.recipes import TrainRecipe
+from harness.run.schedule import TrainingLength, learning_rate, training_length, with_steps
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "memvp.json").read_text())["extras"]["lr_schedule"]
 lengths = st.floats(0.1, 100)
@@ -53,3 +57,38 @@ def test_ends() -> None:
     assert rate(11) == pytest.approx(0.5)  # rounding a fraction of an epoch to steps may run past the end
     assert rate(0, warmup=0) == 3.0
     assert rate(10, warmup=10) == 3.0  # nothing but warm-up
+
+
+# The length of training
+
+
+@given(
+    examples=st.integers(1, 10_000),
+    batch=st.integers(1, 64),
+    accumulation=st.integers(1, 16),
+    processes=st.integers(1, 8),
+)
+def test_an_epoch_is_what_the_loader_yields(examples: int, batch: int, accumulation: int, processes: int) -> None:
+    """Batches are cut first, then shared among the processes, then grouped into optimiser steps."""
+    recipe = TrainRecipe(epochs=1, warmup_epochs=0, batch_size=batch, accumulation=accumulation)
+    batches = math.ceil(math.ceil(examples / batch) / processes)
+    per_epoch = math.ceil(batches / accumulation)
+    assert training_length(examples, recipe, processes) == TrainingLength(per_epoch, per_epoch)
+
+
+def test_training_takes_at_least_one_step() -> None:
+    recipe = TrainRecipe(epochs=0.01, warmup_epochs=0, batch_size=4, accumulation=1)
+    assert training_length(8, recipe) == TrainingLength(steps=1, steps_per_epoch=2)
+
+
+@given(examples=st.integers(1, 20_000), steps=st.integers(1, 5000))
+def test_a_plan_takes_as_many_steps_as_it_is_given(examples: int, steps: int) -> None:
+    (plan,) = plan_runs(["memvp"], (), [0], PRESETS["7b"], "scienceqa", Overrides())
+    changed = with_steps(plan, steps, examples)
+    assert training_length(examples, changed.recipe).steps == steps
+    assert changed.recipe.warmup_epochs / changed.recipe.epochs == pytest.approx(0.1)
+
+
+def test_the_oracle_has_no_steps() -> None:
+    (oracle,) = plan_runs(["oracle"], (), [0], PRESETS["7b"], "scienceqa", Overrides())
+    assert with_steps(oracle, steps=3, num_examples=8) is oracle

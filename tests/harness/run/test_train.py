@@ -12,7 +12,8 @@ from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.errors import UserError
-from harness.run.train import TrainingFailedError, TrainResult, parameter_groups, steps_per_epoch, total_steps, train
+from harness.run.schedule import TrainingLength, training_length
+from harness.run.train import TrainingFailedError, TrainResult, parameter_groups, train
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
@@ -75,7 +76,7 @@ def test_groups_hold_every_parameter_of_a_method_and_nothing_else() -> None:
 )
 def test_number_of_steps(count: int, batch: int, accumulation: int, per_epoch: int, total: int) -> None:
     recipe = with_changes(batch_size=batch, accumulation=accumulation, base_lr=1e-9)
-    assert (steps_per_epoch(count, recipe), total_steps(count, recipe)) == (per_epoch, total)
+    assert training_length(count, recipe) == TrainingLength(steps=total, steps_per_epoch=per_epoch)
     result = run(model(), recipe, examples(count))
     assert (len(result.losses), result.epochs) == (total, 4.0)
 
