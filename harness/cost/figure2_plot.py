@@ -31,7 +31,7 @@ def plot_figure2(rows: Sequence[Figure2Row], path: Path) -> Path:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("figures need matplotlib: pip install 'peft-vl-bench[plots]'") from error
+        raise UserError('figures need matplotlib: run pip install -e ".[plots]" in the checkout') from error
     lengths = list(dict.fromkeys(row["text_length"] for row in rows))
     drawing = Figure(figsize=(3.2 * len(lengths), 3.0), layout="constrained")
     panels = drawing.subplots(1, len(lengths), sharey=True, squeeze=False)[0]

@@ -93,5 +93,5 @@ def test_no_torch_and_no_matplotlib_before_a_figure_is_drawn():
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r"pip install 'peft-vl-bench\[plots\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[plots\]"'):
         plot_figure2(figure2(), tmp_path / "figure.png")
