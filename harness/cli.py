@@ -13,12 +13,13 @@ from harness.errors import UserError
 
 EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong use or something missing, 130 interrupted."
 
+PACKAGE = "peft-vl-bench"
+
 app = typer.Typer(
-    name="peft-vl-bench",
+    name=PACKAGE,
     help="Reproducibility benchmark for parameter-efficient vision-language fine-tuning.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 score_app = typer.Typer(help="Score predictions that are already there.", no_args_is_help=True)
@@ -45,6 +46,26 @@ class TextFormat(StrEnum):
 
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(version(PACKAGE))
+        except PackageNotFoundError as error:
+            raise UserError(f"--version: {PACKAGE} is not installed; run `pip install -e .` in its folder") from error
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Options that stand before the subcommand. Each of them acts in its own callback."""
 
 
 def _epilog(example: str) -> str:
@@ -79,7 +100,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what is missing.")] = False,
 ) -> None:
     """Train and score methods, write one record a run, and print the table."""
-    from harness.commands import RunOptions, run_command
+    from harness.commands.run import RunOptions, run_command
 
     options = RunOptions(
         methods=_names(methods),
@@ -137,7 +158,7 @@ def compare(
 @app.command(epilog=_epilog("python -m harness methods"))
 def methods(format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown) -> None:
     """What is registered, with its source."""
-    from harness.commands import methods_text
+    from harness.commands.methods import methods_text
 
     print(methods_text(format.value))
 
@@ -257,7 +278,7 @@ def predict(
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
 ) -> None:
     """Answer one question, or caption one image, with a saved adapter."""
-    from harness.commands import predict_text
+    from harness.commands.predict import predict_text
 
     options = _names(choices[0]) if choices and len(choices) == 1 else tuple(choices or ())
     print(predict_text(adapter, question, image, options, hint, device, format.value))
@@ -272,7 +293,7 @@ def score_scienceqa(
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
 ) -> None:
     """Accuracy in the nine columns, with standard errors."""
-    from harness.commands import scores_text
+    from harness.commands.score import scores_text
     from harness.evaluation.score_scienceqa import score_scienceqa_files
 
     print(scores_text(score_scienceqa_files(problems, splits, predictions, split), format.value))
@@ -293,7 +314,7 @@ def score_coco(
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
 ) -> None:
     """BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
-    from harness.commands import scores_text
+    from harness.commands.score import scores_text
     from harness.evaluation.score_coco import score_coco_files
 
     scores = score_coco_files(references, predictions, split, only_predicted=only_predicted)
@@ -316,7 +337,7 @@ def data_check(
     format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
 ) -> None:
     """Counts, images, duplicates and hashes of a data folder."""
-    from harness.commands import check_command
+    from harness.commands.data import check_command
 
     raise typer.Exit(check_command(task, data_root, full, format.value, Console()))
 

@@ -1,4 +1,4 @@
-"""What a run would do: recipe, trainable counts, memory and time estimate, and what is missing. Nothing is loaded."""
+"""What a run would take, without loading weights: recipe, trainable parameters, memory, time, and what is missing."""
 
 import time
 from collections.abc import Sequence
@@ -12,22 +12,30 @@ from harness.backbone.machine import Machine
 from harness.backbone.requirements import GIB, free_memory, hub_reachable, missing_weights
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
-from harness.report.paper import PRINTED, paper_value, printed_trainable
+from harness.records import Parameters
+from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
 from harness.run.parameters import count_parameters
 from harness.run.schedule import training_length
-from harness.tasks import Task
+from harness.tasks.contract import Task
+from harness.tasks.facts import task_facts
 
 ADAM_BYTES = 16
-"""Bytes a trained parameter: float32 value, gradient and two moments."""
+"""Bytes per trained parameter: the float32 value, its gradient and Adam's two moments."""
 ACTIVATIONS_PER_LAYER = 34
-"""Values kept for the backward pass, a token and unit of hidden_size in one decoder layer (Korthikanti et al. 2022)."""
+"""Values kept for the backward pass per decoder layer, token and unit of hidden_size (Korthikanti et al. 2022)."""
 TYPICAL_TOKENS = 128
+"""Text tokens per sample that the estimate assumes."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Rough sizes of one run; see `estimate` for the formulas."""
+    """Rough time and memory of one run; `estimate` has the formulas.
+
+    Attributes:
+        step_s: seconds per optimiser step.
+        memory_bytes: peak memory on the device.
+    """
 
     step_s: float
     memory_bytes: float
@@ -35,55 +43,58 @@ class Estimate:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What was found.
+    """What a dry run found.
 
     Attributes:
-        rows: one a run: label, seed, recipe, config, trainable counts, the paper's figures, estimate.
-        lacks: one line for everything that is missing.
-        downloads: one line for everything that the run would fetch first.
+        rows: one JSON object per run: label, seed, recipe, config, parameter counts, the paper's figures, estimate.
+        missing: one line for each thing that the runs need and that is missing.
+        downloads: one line for each thing that the runs would download first.
     """
 
     rows: list[dict[str, Any]]
-    lacks: list[str]
+    missing: list[str]
     downloads: list[str]
 
 
 def dry_run(
     spec: BackboneSpec, machine: Machine, plans: Sequence[RunPlan], task_name: str, task: Task | None
 ) -> DryRun:
-    """Resolve everything and touch nothing.
+    """Estimate what the runs would take and find what is missing. No weights are loaded and no file is written.
 
     Args:
-        spec, machine, plans: what would be run, and where.
-        task_name: what on.
-        task: the task, its data read; None where there is no data.
+        spec: the backbone.
+        machine: where the runs would be made.
+        plans: the runs.
+        task_name: name of the task.
+        task: the task with its data read; None where there is no data, and then no row has a number of steps.
 
     Raises:
-        UserError: the language model's config cannot be had, or a method cannot be built at this size.
+        UserError: the language model's config is unavailable, or a method cannot be built at this size.
     """
     rate = _matmul_rate(spec, machine)
     rows = [_describe(plan, spec, machine, task_name, task, rate) for plan in plans]
-    absent, downloads = _absent_weights(spec, machine)
+    missing, downloads = _unavailable_weights(spec, machine)
     needed = max((row.get("estimated_memory_gib", 0.0) for row in rows), default=0.0)
     free = free_memory(machine.device) / GIB
     if needed > free:
-        absent.append(f"about {needed:.1f} GiB of memory on {machine.device.type}, which has {free:.1f} GiB free")
-    return DryRun(rows, absent, downloads)
+        missing.append(f"about {needed:.1f} GiB of memory on {machine.device.type}, which has {free:.1f} GiB free")
+    return DryRun(rows, missing, downloads)
 
 
-def _absent_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:
-    """Weights that cannot be had, and weights that would be fetched."""
+def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:
+    """Return the weights that are missing, and those that are not on this machine but can be downloaded."""
     if machine.weights == "random":
         return [], []
     if spec.llm is None:
-        return [f"pretrained weights, which --model {spec.name} has not: give --weights random"], []
-    lacks = missing_weights(spec)
-    return ([], lacks) if lacks and hub_reachable() else (lacks, [])
+        return [f"pretrained weights, because --model {spec.name} has none; give --weights random"], []
+    absent = missing_weights(spec)
+    return ([], absent) if absent and hub_reachable() else (absent, [])
 
 
 def _describe(
     plan: RunPlan, spec: BackboneSpec, machine: Machine, task_name: str, task: Task | None, rate: float
 ) -> dict[str, Any]:
+    """Return the row of one run."""
     row: dict[str, Any] = {"run": plan.label, "seed": plan.seed, **plan.resolved()}
     if plan.is_oracle:
         return row
@@ -92,10 +103,10 @@ def _describe(
     row["trainable"] = counts.trainable
     row["trainable_paper_convention"] = counts.paper_convention
     row["paper_trainable"] = printed_trainable(plan.method, plan.variant, spec.name)
-    table, ablations, column = PRINTED[task_name]
-    printed_in = ablations if plan.variant else table
-    row[f"paper_{column.lower()}"] = printed_in and paper_value(
-        printed_in, plan.method, plan.variant, spec.name, column
+    facts = task_facts(task_name)
+    table = facts.ablation_table if plan.variant else facts.table
+    row[f"paper_{facts.summary.lower()}"] = table and paper_value(
+        table, plan.method, plan.variant, spec.name, facts.summary
     )
     row["learning_rate"] = plan.recipe.learning_rate()
     found = estimate(plan, spec, machine, counts, rate)
@@ -108,11 +119,19 @@ def _describe(
     return row
 
 
-def estimate(plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Any, rate: float) -> Estimate:
-    """Rough memory and time of a run.
+def estimate(plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, rate: float) -> Estimate:
+    """Return the rough time and memory of a run.
 
-    FLOPs of a step: 4 a frozen parameter and token (forward, and the backward pass through activations); seconds: FLOPs
-    over `rate`. Memory: frozen weights, 16 bytes a trained parameter, 34 values a token, layer and unit of width.
+    The FLOPs of a forward and backward pass are 4 per frozen parameter and token: 2 for the forward pass and 2 for the
+    gradients of the activations. Memory holds the frozen weights, 16 bytes per trained parameter, and 34 values per
+    decoder layer, token and unit of hidden_size.
+
+    Args:
+        plan: the run.
+        spec: the backbone; only its sizes are used.
+        machine: the dtype of the frozen weights.
+        counts: parameters of the backbone with the method attached.
+        rate: FLOP/s of the device.
     """
     config, recipe = llm_config(spec), plan.recipe
     frozen = counts.total - counts.trainable
@@ -124,7 +143,7 @@ def estimate(plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Any, r
 
 
 def _matmul_rate(spec: BackboneSpec, machine: Machine, repeats: int = 3) -> float:
-    """FLOP/s of a matrix product of the backbone's own shape on this device, best of a few."""
+    """Measure the FLOP/s of a matrix product with the shape of the backbone's FFN; return the best of a few."""
     config = llm_config(spec)
     shape = (4 * TYPICAL_TOKENS, config.hidden_size), (config.hidden_size, config.intermediate_size)
     a, b = (torch.randn(size, device=machine.device, dtype=machine.dtype) for size in shape)
@@ -132,6 +151,6 @@ def _matmul_rate(spec: BackboneSpec, machine: Machine, repeats: int = 3) -> floa
     for _ in range(repeats + 1):
         begun = time.perf_counter()
         result = a @ b
-        result[0, 0].item()
+        result[0, 0].item()  # waits until the device has finished
         best = min(best, time.perf_counter() - begun)
     return 2 * a.shape[0] * a.shape[1] * b.shape[1] / best

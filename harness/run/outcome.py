@@ -27,7 +27,7 @@ from harness.records import (
     collect_git,
 )
 from harness.run.train import WARMUP_STEPS, TrainResult
-from harness.tasks import Evaluation
+from harness.tasks.contract import Evaluation
 
 NOT_TRAINED = "nothing is trained"
 NO_ACCURACY = "random weights have no accuracy"

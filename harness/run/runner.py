@@ -35,7 +35,7 @@ from harness.run.outcome import Ending, Outcome, describe_backbone, make_record
 from harness.run.parameters import count_parameters
 from harness.run.schedule import training_length
 from harness.run.train import TrainingFailedError, train
-from harness.tasks import Task
+from harness.tasks.contract import Task
 from harness.tasks.samples import keep_samples
 from methods.checkpoint import save_adapter
 from methods.tuned import TunedModel

@@ -1,10 +1,12 @@
 """The command line as a user meets it: help, errors of one line, what is shown without running."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from typer.main import get_command
 
 from harness import cli
-from harness.commands import torch_device
+from harness.backbone.machine import torch_device
 from methods import registry
 from tests.command_line import Done, Run, files
 
@@ -38,24 +40,83 @@ def test_every_command_explains_itself(command: list[str], call: Run) -> None:
     assert "Exit status: 0 done, 1 a run failed, 2 wrong use or something missing, 130 interrupted." in done.out
 
 
-def test_help_imports_nothing_heavy() -> None:
+def _loaded_by(arguments: Sequence[object], packages: Collection[str]) -> list[str]:
+    """Run a command in a process of its own; return those of the packages that it has imported at its end."""
     code = (
-        "import sys, harness.cli\n"
-        "sys.argv = ['harness', '--help']\n"
-        "try: harness.cli.main()\n"
-        "except SystemExit as ended: assert ended.code == 0\n"
-        "heavy = {'torch', 'transformers', 'open_clip', 'pandas', 'pydantic', 'numpy'}\n"
-        "print('heavy:', sorted(heavy & {*sys.modules}))"
+        "import sys\n"
+        "from harness import cli\n"
+        f"sys.argv = ['harness', *{[str(argument) for argument in arguments]!r}]\n"
+        "try: cli.main()\n"
+        "except SystemExit as ended: assert not ended.code, ended.code\n"
+        f"print(*sorted({{*{sorted(packages)!r}}} & {{*sys.modules}}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert "Usage:" in done.stdout
-    assert done.stdout.splitlines()[-1] == "heavy: []"
+    *shown, loaded = done.stdout.splitlines()
+    assert shown, "the command printed nothing"
+    return loaded.split()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "open_clip", "pandas", "pydantic", "numpy")
+    assert not _loaded_by(["--help"], heavy)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "table --results {results}",
+        "compare dehvf memvp --results {results}",
+        "readme --results {empty}",
+        "score scienceqa --problems {data}/problems.json --splits {data}/pid_splits.json --predictions {predictions}",
+        "data check scienceqa --data-root {data}",
+    ],
+    ids=lambda arguments: " ".join(arguments.split()[:2]),
+)
+def test_what_needs_no_model_loads_no_torch(arguments: str, mini_set: Path, tmp_path: Path) -> None:
+    test_ids = json.loads((mini_set / "pid_splits.json").read_text())["test"]
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps(dict.fromkeys(test_ids, 0)))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    places = {"data": mini_set, "results": ROOT / "results", "empty": empty, "predictions": predictions}
+    assert not _loaded_by(arguments.format(**places).split(), ("torch", "transformers", "open_clip", "accelerate"))
 
 
 def test_module_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "harness"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2  # no command given: the help, as a complaint
     assert "Usage:" in done.stdout + done.stderr
+
+
+def test_version(call: Run) -> None:
+    done = call("--version")
+    assert (done.code, done.out, done.err) == (0, f"{version('peft-vl-bench')}\n", "")
+
+
+def test_the_version_of_a_package_that_is_not_installed(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "PACKAGE", "no-such-package")
+    _is_user_error(call("--version"), "no-such-package is not installed")
+
+
+def _completions(words: str) -> str:
+    """What the installed command answers the shell that completes `words`."""
+    code = "import sys; from harness.cli import main; sys.argv[0] = 'peft-vl-bench'; main()"
+    asked = {"_PEFT_VL_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ | asked, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "completion"), [("peft-vl-bench re", "readme"), ("peft-vl-bench run --dat", "--data-root")]
+)
+def test_the_shell_completes_subcommands_and_options(words: str, completion: str) -> None:
+    assert _completions(words).split() == [completion]
+
+
+def test_completion_can_be_installed(call: Run) -> None:
+    assert "--install-completion" in call("--help").out
 
 
 # Errors
@@ -98,7 +159,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --model 7b --clip ViT-L-14:openai --data-root {data}", "give ViT-L-14-quickgelu:openai"),
         ("run --task vqa --llm {llm} --clip {clip} --data-root {data}", "--task vqa: no such task"),
         ("run --llm {llm} --clip {clip} --data-root nowhere", "nowhere: no such data folder"),
-        ("run --llm {llm} --clip {clip} --data-root {data} --full", "calls itself the full ScienceQA"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --full", "is declared as the full ScienceQA"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set prompt_format=XX", "unknown prompt format 'XX'"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
@@ -153,7 +214,7 @@ def test_a_run_that_cannot_be_made_stops_the_sweep_before_it_starts(
     (silent / "scenes.json").unlink()
     base[base.index("--data-root") + 1] = str(silent)
     done = call(*base, "--methods", "memvp,oracle")
-    _is_user_error(done, "scenes.json: not there; the oracle needs every image in words")
+    _is_user_error(done, "scenes.json: missing; the oracle needs every image in words")
     assert "training" not in done.out
     assert not (tmp_path / "results").exists()
 

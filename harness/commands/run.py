@@ -1,0 +1,147 @@
+"""The subcommand `run`: check the options, then train and score, or only report what a run would take."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.backbone.machine import Machine, resolve_machine
+from harness.backbone.requirements import require_weights
+from harness.config.plan import Overrides, RunPlan, plan_runs
+from harness.config.presets import BackboneSpec, resolve_spec
+from harness.config.recipes import DEFAULT_METHODS
+from harness.errors import UserError
+from harness.report.tables import table_text
+from harness.run.dryrun import dry_run
+from harness.run.runner import Runner
+from harness.run.schedule import with_steps
+from harness.run.sweep import sweep
+from harness.tasks.contract import DataOptions, Task, load_task
+from harness.tasks.facts import task_facts
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `run`, as its help describes them."""
+
+    methods: tuple[str, ...]
+    ablations: tuple[str, ...]
+    model: str
+    task: str
+    seeds: tuple[int, ...]
+    data_root: Path | None
+    llm: str | None
+    clip: str | None
+    weights: str
+    limit: int | None
+    epochs: float | None
+    steps: int | None
+    settings: Mapping[str, Any]
+    device: str
+    dtype: str
+    results: Path
+    skip_bad_images: bool
+    full: bool
+    force: bool
+    dry_run: bool
+
+
+def run_command(options: RunOptions, console: Console) -> int:
+    """Do what the options ask for.
+
+    Args:
+        options: the options of the command line.
+        console: where progress and messages go. Tables go to standard output.
+
+    Returns:
+        The exit status: 1 where a run failed, 2 where a dry run found something missing, 0 otherwise.
+
+    Raises:
+        UserError: an option is wrong, or something that a run needs is missing.
+    """
+    if options.steps is not None and options.epochs is not None:
+        raise UserError("--steps and --epochs: give one of them, not both")
+    facts = task_facts(options.task)
+    spec = resolve_spec(options.model, options.llm, options.clip)
+    machine = resolve_machine(options.device, options.dtype, options.weights)
+    data = DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full)
+    # Cheap checks come first: options before data, data before weights.
+    plans = _plans(options, spec)
+    if options.dry_run:
+        return _dry_run(options, spec, machine, plans, data, console)
+    if problem := _missing_data(options, spec):
+        raise UserError(problem)
+    if options.weights == "pretrained":
+        require_weights(spec)
+    begun = time.perf_counter()
+    task = load_task(options.task, data)
+    data_s = time.perf_counter() - begun
+    runner = Runner(spec, task, machine, data_s, options.results)
+    result = sweep(runner, _shortened(plans, options.steps, task), console, options.force)
+    table = (facts.ablation_table if options.ablations else None) or facts.table
+    console.print()
+    print(table_text(options.results, table, spec.name, "markdown"))
+    for record in result.failed:
+        _print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
+    return 1 if result.failed else 0
+
+
+def _plans(options: RunOptions, spec: BackboneSpec) -> list[RunPlan]:
+    names = options.methods or DEFAULT_METHODS
+    overrides = Overrides(options.epochs, options.settings)
+    return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)
+
+
+def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
+    """Return the plans with the length that `--steps` asks for; without it, as they are."""
+    if steps is None:
+        return list(plans)
+    num_examples = len(task.train_examples(plans[0].recipe))
+    return [with_steps(plan, steps, num_examples) for plan in plans]
+
+
+def _missing_data(options: RunOptions, spec: BackboneSpec) -> str | None:
+    """Return what to do where no data folder is given and the model does not come with its own data."""
+    if options.data_root is None and not spec.shipped:
+        return (
+            f"--data-root DIR: needed for {spec.display}, because only the shipped tiny model comes with its own data; "
+            "give a data folder, or run `--model tiny`"
+        )
+    return None
+
+
+def _dry_run(
+    options: RunOptions,
+    spec: BackboneSpec,
+    machine: Machine,
+    plans: Sequence[RunPlan],
+    data: DataOptions,
+    console: Console,
+) -> int:
+    """Print what the runs would take and what they miss; return the exit status."""
+    missing = []
+    task = None
+    if problem := _missing_data(options, spec):
+        missing.append(problem)
+    else:
+        task = load_task(options.task, data)
+        plans = _shortened(plans, options.steps, task)
+    found = dry_run(spec, machine, plans, options.task, task)
+    missing += found.missing
+    for row in found.rows:
+        console.print_json(json.dumps(row))
+    for line in found.downloads:
+        _print_line(console, f"will be downloaded: {line}")
+    for line in missing:
+        _print_line(console, f"missing: {line}")
+    if not missing:
+        console.print("nothing is missing")
+    return 2 if missing else 0
+
+
+def _print_line(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
