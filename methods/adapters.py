@@ -4,11 +4,14 @@ Shape suffixes: B batch, J tokens of the vision tower, C vision width, D hidden_
 A adapter bottleneck, E experts of a routed adapter, G groups of its up-projection, O = width / G.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from methods.cost import Product, linear, matmul
 
 
 class Projector(nn.Module):
@@ -33,6 +36,19 @@ class Projector(nn.Module):
     def forward(self, x_BJC: Tensor) -> Tensor:
         """`…×C` to `…×D`."""
         return self.up(F.silu(self.down(x_BJC)))
+
+    def products(self, module: str, rows: int, *, input_grad: bool) -> list[Product]:
+        """The products of both layers.
+
+        Args:
+            module: the name under which they are counted.
+            rows: vectors that are projected.
+            input_grad: whether the input needs a gradient in training.
+        """
+        return [
+            linear(module, self.down, rows, input_grad=input_grad),
+            linear(module, self.up, rows, input_grad=True),
+        ]
 
 
 class ParallelAdapter(nn.Module):
@@ -60,6 +76,13 @@ class ParallelAdapter(nn.Module):
         """`…×C` to `…×C`."""
         return self.up(self.dropout(F.gelu(self.down(u_BJC)))) * self.scale
 
+    def products(self, module: str, rows: int, *, input_grad: bool) -> list[Product]:
+        """The products of both layers; the arguments are those of `Projector.products`."""
+        return [
+            linear(module, self.down, rows, input_grad=input_grad),
+            linear(module, self.up, rows, input_grad=True),
+        ]
+
 
 class MLPWithAdapter(nn.Module):
     """A CLIP block's frozen FFN with a parallel adapter on the same input: `mlp(u) + adapter(u)`."""
@@ -82,6 +105,23 @@ def attach_parallel_adapters(
     for block, adapter in zip(vision.blocks, adapters, strict=False):
         block.mlp = MLPWithAdapter(block.mlp, adapter)
     return adapters
+
+
+def parallel_adapter_products(module: str, adapters: Iterable[Any], rows: int) -> list[Product]:
+    """The products of the parallel adapters of consecutive CLIP blocks, the first block's first.
+
+    Only the input of the first adapter needs no gradient: nothing trained lies before it.
+
+    Args:
+        module: the name under which they are counted.
+        adapters: a `ParallelAdapter` for each block.
+        rows: tokens of all images together, CLS included.
+    """
+    return [
+        product
+        for index, adapter in enumerate(adapters)
+        for product in adapter.products(module, rows, input_grad=index > 0)
+    ]
 
 
 class RoutedAdapter(nn.Module):
@@ -133,6 +173,29 @@ class RoutedAdapter(nn.Module):
         mixed_EGA = weights[..., :, None, None] * a_GA[..., None, :, :]
         out = torch.einsum("...ega,egoa->...go", mixed_EGA, self.up_EGOA).flatten(-2) + weights @ self.up_bias_EC
         return x + (self.scale * out).to(x.dtype)
+
+    def products(
+        self, module: str, rows: int, weight_rows: int, *, input_grad: bool, routed: bool = True
+    ) -> list[Product]:
+        """The products of `forward`, and of `route` where it runs.
+
+        Args:
+            module: the name under which they are counted.
+            rows: vectors that are adapted.
+            weight_rows: rows of routing weights.
+            input_grad: whether the input needs a gradient in training.
+            routed: whether the routing weights are computed in this forward.
+        """
+        experts, groups, columns, inner = self.up_EGOA.shape
+        products = [
+            linear(module, self.down, rows, input_grad=input_grad),
+            # Each group of the output reads its own part of every expert's bottleneck.
+            matmul(module, groups * rows, experts * inner, columns, gradients=2),
+            matmul(module, weight_rows, experts, groups * columns, gradients=2),
+        ]
+        if routed:
+            products.append(linear(module, self.router, weight_rows, input_grad=input_grad))
+        return products
 
 
 class NormWithRoutedAdapter(nn.Module):

@@ -27,23 +27,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.adapters import Projector, attach_parallel_adapters
+from methods.adapters import Projector, attach_parallel_adapters, parallel_adapter_products
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
-from methods.cost import (
-    Entry,
-    ImageCost,
-    TokenCost,
-    fuser_products,
-    linear,
-    matmul,
-    memory_cost,
-    parallel_adapter_products,
-)
+from methods.checks import check_divisible
+from methods.cost import Entry, ImageCost, TokenCost, linear
 from methods.fuser import (
     HierarchicalVisualFuser,
     InputEmbeddingNetwork,
     LearnableQueries,
-    check_divisible,
+    fuse,
+    fuse_products,
     visual_groups,
 )
 from methods.memory import (
@@ -53,6 +46,7 @@ from methods.memory import (
     attach_memory,
     check_memory_length,
     layer_memories,
+    memory_cost,
 )
 
 
@@ -107,7 +101,7 @@ class DEHVF(nn.Module):
         super().__init__()
         vision = backbone.vision
         check_memory_length(config.memory_length, vision.num_patches)
-        check_divisible("the language model's layers", backbone.num_layers, config.num_groups)
+        check_divisible("the language model's layers", backbone.num_layers, config.num_groups, "num_groups")
         self.num_blocks = vision.num_layers
         self.groups = visual_groups(vision.num_layers, config.num_groups)
         self.register_buffer("index_GK", torch.tensor(self.groups) - 1, persistent=False)
@@ -169,7 +163,7 @@ class DEHVF(nn.Module):
         """Queries a decoder layer (S): two only when both sides take entries and each has its own."""
         return 2 if self.config.separate_queries and self.config.prompts_in == "both" else 1
 
-    def _query_network(self) -> nn.Module:
+    def _query_network(self) -> InputEmbeddingNetwork | LearnableQueries:
         config = self.config
         if config.query == "learnable":
             return LearnableQueries(self.num_layers, self.num_queries, config.fuser_dim)
@@ -198,29 +192,6 @@ class DEHVF(nn.Module):
         weights_BYSK = self.fuser(self.queries(), cls_BGKC)
         return {"s_BEJP": F.silu(fuse(weights_BYSK, self.members_GKX, hidden_BXJP)), "weights_BYSK": weights_BYSK}
 
-    def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
-        """`V = Σ_k α_k F_k` as printed (Eq. 2-6), `B×J×C` each: layer by layer, query by query, in vision width.
-
-        What `encode_images` gives after the projector's first layer; here for `methods.plain`.
-        """
-        if not self.blocks:
-            return []
-        features = backbone.vision.features(images_BCHW, self.blocks, normalize=True)
-        if self.config.fusion == "penultimate":
-            return [features[0][:, 1:]]
-        grouped = [[features[block - 1] for block in group] for group in self.groups]
-        if self.config.fusion == "mean":
-            return [torch.stack([feature[:, 1:] for feature in group]).mean(dim=0) for group in grouped]
-        fused = []
-        for layer, queries_SR in enumerate(self.queries()):
-            group = grouped[layer * len(grouped) // self.num_layers]
-            cls_B1KC = torch.stack([feature[:, 0] for feature in group], dim=1)[:, None]
-            for query_R in queries_SR:
-                weights_KB = self.fuser(query_R[None, None], cls_B1KC)[:, 0, 0].T
-                terms = zip(weights_KB, group, strict=True)
-                fused.append(sum((w_B[:, None, None] * feature[:, 1:] for w_B, feature in terms), 0))
-        return fused
-
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
         """Text alone: visual entries live in the FFNs."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
@@ -247,20 +218,11 @@ class DEHVF(nn.Module):
         adaptive = self.config.fusion == "adaptive"
         groups, features, _ = self.members_GKX.shape
         queries = self.num_layers * self.num_queries // groups if adaptive else 1
-        sums = images * groups * queries
-        products += [
-            matmul("fusion", sums, features, self.num_blocks, gradients=int(adaptive)),
-            matmul("fusion", sums, self.num_blocks, patches * self.config.projector_dim, gradients=1 + int(adaptive)),
-        ]
+        entries = patches * self.config.projector_dim
+        products += fuse_products("fusion", self.members_GKX, images, queries, entries, weights_grad=adaptive)
         if adaptive:
-            products += [
-                *(
-                    linear("queries", layer, self.num_layers * self.num_queries, input_grad=True)
-                    for layer in self.queries.modules()
-                    if isinstance(layer, nn.Linear)
-                ),
-                *fuser_products("fuser", self.fuser, images, queries, features),
-            ]
+            products += self.queries.products("queries")
+            products += self.fuser.products("fuser", images, queries, features)
         return ImageCost(blocks, Entry(0, "ffn"), products)
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
@@ -283,18 +245,3 @@ class DEHVF(nn.Module):
             per_query = self.num_layers * config.fuser_dim if config.query == "learnable" else config.fuser_dim
             unused["queries.other_side"] = per_query
         return {name: count for name, count in unused.items() if count}
-
-
-def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Tensor:
-    """`Σ_k α_k H_k` over the group that each decoder layer reads: `B×E×J×P`, E = Y·S, layer-major.
-
-    One product over all blocks, whose weights are 0 outside the group, in place of a copy of every group.
-
-    Args:
-        weights_BYSK: α.
-        members_GKX: 1 where block X is feature K of group G.
-        hidden_BXJP: of all blocks.
-    """
-    weights_BGQK = weights_BYSK.unflatten(1, (len(members_GKX), -1)).flatten(2, 3)
-    mix_BEX = (weights_BGQK @ members_GKX).flatten(1, 2)
-    return (mix_BEX @ hidden_BXJP.flatten(2)).unflatten(2, hidden_BXJP.shape[2:])

@@ -3,11 +3,15 @@
 Paper: "Dynamic Embedding of Hierarchical Visual Features for Efficient Vision-Language Fine-Tuning", Eq. (2)-(6).
 
 Shape suffixes: B batch, Y decoder layers, S sides that take visual entries (keys, values), R fuser width,
-G visual groups, K features of a group, C vision width, Q queries of a group.
+G visual groups, K features of a group, C vision width, Q queries of a group, X blocks of the vision tower, J patches,
+P projector width, E distinct fused features.
 """
 
 import torch
 from torch import Tensor, nn
+
+from methods.checks import check_divisible
+from methods.cost import Product, linear, matmul
 
 
 class InputEmbeddingNetwork(nn.Module):
@@ -39,6 +43,12 @@ class InputEmbeddingNetwork(nn.Module):
         pairs = [layers_Y1R.expand(-1, num_sides, -1), self.position_embedding.expand(num_layers, -1, -1)]
         return self.mlp(torch.cat(pairs, dim=-1))
 
+    def products(self, module: str) -> list[Product]:
+        """The products of making all queries once, counted under the name `module`."""
+        sides = 1 if self.position_embedding is None else len(self.position_embedding)
+        rows = len(self.layer_embedding) * sides
+        return [linear(module, layer, rows, input_grad=True) for layer in self.mlp if isinstance(layer, nn.Linear)]
+
 
 class LearnableQueries(nn.Module):
     """The ablation "learnable tokens": a free query for each layer and side in place of the network."""
@@ -50,6 +60,10 @@ class LearnableQueries(nn.Module):
     def forward(self) -> Tensor:
         """The queries, `Y×S×R`."""
         return self.queries
+
+    def products(self, module: str) -> list[Product]:
+        """An empty list: the queries are parameters."""
+        return []
 
 
 class FuserBlock(nn.Module):
@@ -72,6 +86,24 @@ class FuserBlock(nn.Module):
         attended_BQR, _ = self.attention(query_BQR, context_BKR, context_BKR, need_weights=False)
         query_BQR = self.attention_norm(query_BQR + attended_BQR)
         return self.ffn_norm(query_BQR + self.ffn(query_BQR))
+
+    def products(self, module: str, samples: int, queries: int, features: int) -> list[Product]:
+        """The products of one forward.
+
+        Args:
+            module: the name under which they are counted.
+            samples: B.
+            queries: Q.
+            features: K.
+        """
+        rows, dim = samples * queries, self.attention.embed_dim
+        ffn = [linear(module, layer, rows, input_grad=True) for layer in self.ffn if isinstance(layer, nn.Linear)]
+        return [
+            matmul(module, 2 * rows, dim, dim, gradients=2),  # projections of the queries and of the output
+            matmul(module, 2 * samples * features, dim, dim, gradients=2),  # projections to keys and values
+            matmul(module, 2 * rows, dim, features, gradients=2),  # scores, and the weighted sum of the values
+            *ffn,
+        ]
 
 
 class HierarchicalVisualFuser(nn.Module):
@@ -119,6 +151,24 @@ class HierarchicalVisualFuser(nn.Module):
         weights_GQK = (query_GQR @ context_GKR.mT * dim**-0.5).softmax(dim=-1)
         return weights_GQK.reshape(batch, layers, sides, features)
 
+    def products(self, module: str, images: int, queries: int, features: int) -> list[Product]:
+        """The products of one forward.
+
+        Args:
+            module: the name under which they are counted.
+            images: B.
+            queries: queries of each group (Q).
+            features: features of each group (K).
+        """
+        groups = images * self.num_groups
+        context = linear(module, self.projection, groups * features, input_grad=True)
+        weights = matmul(module, groups * queries, self.projection.out_features, features, gradients=2)
+        found = [context]
+        for block in self.blocks:
+            assert isinstance(block, FuserBlock)
+            found += block.products(module, groups, queries, features)
+        return [*found, weights]
+
 
 def visual_groups(num_blocks: int, num_groups: int) -> list[list[int]]:
     """1-based CLIP blocks of each visual group: its share of the blocks, then the penultimate block, Eq. (3)-(4).
@@ -128,15 +178,42 @@ def visual_groups(num_blocks: int, num_groups: int) -> list[list[int]]:
     Raises:
         ValueError: the blocks do not divide into `num_groups` equal groups.
     """
-    check_divisible("the vision tower's blocks", num_blocks, num_groups)
+    check_divisible("the vision tower's blocks", num_blocks, num_groups, "num_groups")
     size = num_blocks // num_groups
     return [[*range(m * size + 1, (m + 1) * size + 1), num_blocks - 1] for m in range(num_groups)]
 
 
-def check_divisible(what: str, count: int, num_groups: int, field: str = "num_groups") -> None:
-    """Raise ValueError unless `count` divides into `num_groups`, which the config calls `field`."""
-    if count % num_groups:
-        raise ValueError(
-            f"{what} ({count}) do not divide into {num_groups} equal groups; choose {field} among "
-            f"{[g for g in range(1, count + 1) if count % g == 0]}"
-        )
+def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Tensor:
+    """`Σ_k α_k H_k` over the group that each decoder layer reads: `B×E×J×P`, E = Y·S, layer-major.
+
+    One product over all blocks, whose weights are 0 outside the group, in place of a copy of every group.
+
+    Args:
+        weights_BYSK: α.
+        members_GKX: 1 where block X is feature K of group G.
+        hidden_BXJP: of all blocks.
+    """
+    weights_BGQK = weights_BYSK.unflatten(1, (len(members_GKX), -1)).flatten(2, 3)
+    mix_BEX = (weights_BGQK @ members_GKX).flatten(1, 2)
+    return (mix_BEX @ hidden_BXJP.flatten(2)).unflatten(2, hidden_BXJP.shape[2:])
+
+
+def fuse_products(
+    module: str, members_GKX: Tensor, images: int, queries: int, entries: int, *, weights_grad: bool
+) -> list[Product]:
+    """The two products of `fuse`.
+
+    Args:
+        module: the name under which they are counted.
+        members_GKX: as given to `fuse`.
+        images: B.
+        queries: fused features of each group and image (Q).
+        entries: entries of one feature (J·P).
+        weights_grad: whether α needs a gradient in training.
+    """
+    groups, features, blocks = members_GKX.shape
+    rows = images * groups * queries
+    return [
+        matmul(module, rows, features, blocks, gradients=int(weights_grad)),
+        matmul(module, rows, blocks, entries, gradients=1 + int(weights_grad)),
+    ]

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from methods.adapters import NormWithRoutedAdapter, Projector, RoutedAdapter
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures
-from methods.cost import Entry, ImageCost, TokenCost, projector_products, routed_adapter_products
+from methods.cost import Entry, ImageCost, TokenCost
 from methods.decoder import AdaptedDecoderLayer
 from methods.sequence import insert_after_bos, prepend_hidden_token
 
@@ -184,9 +184,10 @@ class LaVIN(nn.Module):
     def image_cost(self, images: int) -> ImageCost:
         """CLIP up to the last block read, its adapters, the projector on the CLS tokens."""
         rows = images * (self.num_patches + 1)
-        products = projector_products("projector", self.projector, images * len(self.feature_blocks), input_grad=True)
+        products = self.projector.products("projector", images * len(self.feature_blocks), input_grad=True)
         for index, adapter in enumerate(self.vision_adapters):
-            products += routed_adapter_products("vision_adapters", adapter, rows, rows, input_grad=index > 0)
+            assert isinstance(adapter, RoutedAdapter)
+            products += adapter.products("vision_adapters", rows, rows, input_grad=index > 0)
         return ImageCost(len(self.vision_adapters), Entry(0, "input"), products)
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
@@ -196,13 +197,10 @@ class LaVIN(nn.Module):
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
         """The adapters of every layer, routed once a sample while the prompt runs."""
-        products = [
-            product
-            for adapter in self.adapters
-            for product in routed_adapter_products(
-                "adapters", adapter, samples * tokens, samples, input_grad=True, routed=not decoding
-            )
-        ]
+        products = []
+        for adapter in self.adapters:
+            assert isinstance(adapter, RoutedAdapter)
+            products += adapter.products("adapters", samples * tokens, samples, input_grad=True, routed=not decoding)
         return TokenCost(Entry(0, "input"), [], products)
 
     def reference_only(self) -> dict[str, int]:

@@ -42,8 +42,8 @@ from transformers.models.llama.modeling_llama import (
 from methods.adapters import Projector
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
 from methods.cache_keyword import CACHE_KEYWORD
+from methods.checks import check_divisible
 from methods.cost import Entry, ImageCost, TokenCost, linear, matmul
-from methods.fuser import check_divisible
 
 
 class LLaMAAdapterConfig(MethodConfig):
@@ -215,11 +215,7 @@ class LLaMAAdapter(nn.Module):
 
     def image_cost(self, images: int) -> ImageCost:
         """CLIP up to the last block read, which has nothing trained in it, and the image branch."""
-        products = [
-            linear("projector", self.projector.down, images, input_grad=False),
-            linear("projector", self.projector.up, images, input_grad=True),
-        ]
-        return ImageCost(self.feature_blocks[-1], None, products)
+        return ImageCost(self.feature_blocks[-1], None, self.projector.products("projector", images, input_grad=False))
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
         """The text's own."""

@@ -27,9 +27,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.adapters import Projector, attach_parallel_adapters
+from methods.adapters import Projector, attach_parallel_adapters, parallel_adapter_products
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures
-from methods.cost import Entry, ImageCost, TokenCost, linear, parallel_adapter_products, projector_products
+from methods.cost import Entry, ImageCost, TokenCost, linear
 from methods.sequence import insert_after_bos
 
 _ADAPTER = "default"
@@ -111,7 +111,7 @@ class LLaVALoRA(nn.Module):
         rows = images * (self.num_patches + 1)
         products = [
             *parallel_adapter_products("vision_adapters", self.vision_adapters, rows),
-            *projector_products("projector", self.projector, images * self.num_patches, input_grad=True),
+            *self.projector.products("projector", images * self.num_patches, input_grad=True),
         ]
         return ImageCost(len(self.vision_adapters), Entry(0, "ffn"), products)
 

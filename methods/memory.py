@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from methods.adapters import Projector
 from methods.base import Backbone, MethodConfig, VisualFeatures
+from methods.cost import Entry, TokenCost, matmul
 from methods.decoder import AdaptedDecoderLayer
 from methods.memory_forms import (
     BuiltSide,
@@ -196,6 +197,42 @@ def _sides(
             case "factored":
                 sides[slot] = FactoredSide(s_BJP, gate_B11, weights.rows_RD, len(weights.prompts_ND))
     return sides
+
+
+def memory_cost(
+    memory: VisualMemory, slots: Sequence[tuple[int | None, int | None]], samples: int, tokens: int, patches: int
+) -> TokenCost:
+    """The products of building and reading every layer's memory, in the form that `layer_memories` picks off a GPU.
+
+    Args:
+        memory: the module that all layers share, on the meta device.
+        slots: as given to `layer_memories`.
+        samples: batch size.
+        tokens: columns of this forward.
+        patches: visual rows of each sample.
+    """
+    used = {slot for pair in slots for slot in pair if slot is not None}
+    rank = memory.projector.down.out_features if memory.projector is not None else 0
+    visual = {
+        "s_BEJP": torch.empty(samples, 1 + max(used, default=-1), patches, rank, device="meta"),
+        "has_image_B": torch.empty(samples, device="meta"),
+    }
+    # Only shapes count, so any λ will do.
+    memories = layer_memories(memory, visual, 1.0, slots, tokens)
+    width = memory.prompts.keys.shape[1]
+    shared = {id(side) for given in memories for side in (given.keys, given.values) if isinstance(side, BuiltSide)}
+    return TokenCost(
+        # The first FFN is the first place that sees anything trained, and it gives it to the next layer.
+        entry=Entry(0, "ffn"),
+        prepared=[matmul("memory.build", len(shared) * samples * patches, rank, width, gradients=2)],
+        products=[
+            product
+            for layer, given in enumerate(memories)
+            # The first layer's input needs no gradient; the activations always do.
+            for side, left_grad in ((given.keys, layer > 0), (given.values, True))
+            for product in side.products(samples * tokens, left_grad=left_grad)
+        ],
+    )
 
 
 def image_gate(has_image_B: Tensor, scale: float, dtype: torch.dtype) -> Tensor:

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.cost import Product, matmul
+
 Form = Literal["built", "rebuilt", "factored"]
 
 GPU_ROWS = 8
@@ -40,6 +42,15 @@ class MemorySide(Protocol):
         """`a K`, `B×T×D`."""
         ...
 
+    def products(self, rows: int, *, left_grad: bool) -> list[Product]:
+        """The products of `scores`, which are as large as those of `read`.
+
+        Args:
+            rows: columns of all samples together (B·T).
+            left_grad: whether what the matrix is multiplied with (x or a) needs a gradient in training.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class PromptSide:
@@ -55,6 +66,10 @@ class PromptSide:
         """`a P`."""
         return a_BTN @ self.prompts_ND
 
+    def products(self, rows: int, *, left_grad: bool) -> list[Product]:
+        """The product with P."""
+        return [_read_product(rows, self.prompts_ND, left_grad)]
+
 
 @dataclass(frozen=True)
 class BuiltSide:
@@ -69,6 +84,10 @@ class BuiltSide:
     def read(self, a_BTN: Tensor) -> Tensor:
         """`a K`."""
         return a_BTN @ self.matrix_BND
+
+    def products(self, rows: int, *, left_grad: bool) -> list[Product]:
+        """The product with K; building K is counted once for all layers, in `methods.memory.memory_cost`."""
+        return [_read_product(rows, self.matrix_BND, left_grad)]
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,15 @@ class FactoredSide:
             parts.append(a_BTN.new_zeros(*a_BTN.shape[:-1], filling))
         return torch.cat(parts, dim=-1) @ self.rows_RD
 
+    def products(self, rows: int, *, left_grad: bool) -> list[Product]:
+        """The products with P, with W2 and with S."""
+        _, patches, rank = self.s_BJP.shape
+        return [
+            _read_product(rows, self.rows_RD[: self.num_prompts], left_grad),
+            matmul("memory.read", rows, self.rows_RD.shape[1], rank, gradients=1 + int(left_grad)),
+            matmul("memory.read", rows, rank, patches, gradients=2),
+        ]
+
 
 @dataclass(frozen=True)
 class RebuiltSide:
@@ -153,6 +181,16 @@ class RebuiltSide:
     def read(self, a_BTN: Tensor) -> Tensor:
         """`a K`."""
         return self._product(a_BTN, False)
+
+    def products(self, rows: int, *, left_grad: bool) -> list[Product]:
+        """The product with K, and building K."""
+        samples, patches, rank = self.s_BJP.shape
+        prompts_ND = self.weights.prompts_ND
+        return [
+            _read_product(rows, prompts_ND, left_grad),
+            # Where the left side needs a gradient, the backward pass builds the matrix once more.
+            matmul("memory.build", samples * patches, rank, prompts_ND.shape[1], gradients=2 + int(left_grad)),
+        ]
 
     def _product(self, left: Tensor, transposed: bool) -> Tensor:
         shared = self.weights
@@ -196,6 +234,12 @@ class _RebuiltProduct(torch.autograd.Function):
         grad_weight_DP = rows_QD.T @ s_BJP.flatten(0, 1)
         grad_bias_D = (gate_B11 * visual_BJD.sum(dim=1, keepdim=True)).sum(dim=(0, 1))
         return grad_left, grad_s_BJP, None, grad_BND.sum(dim=0), grad_weight_DP, grad_bias_D, None
+
+
+def _read_product(rows: int, matrix: Tensor, left_grad: bool) -> Product:
+    """The product of `rows` rows with a matrix `…×N×D`, in either direction."""
+    length, width = matrix.shape[-2:]
+    return matmul("memory.read", rows, length, width, gradients=1 + int(left_grad))
 
 
 def cheapest_form(

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.adapters import Projector, attach_parallel_adapters
+from methods.adapters import Projector, attach_parallel_adapters, parallel_adapter_products
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
-from methods.cost import Entry, ImageCost, TokenCost, linear, memory_cost, parallel_adapter_products
+from methods.cost import Entry, ImageCost, TokenCost, linear
 from methods.memory import (
     MemoryConfig,
     PositionPrompts,
@@ -27,6 +27,7 @@ from methods.memory import (
     attach_memory,
     check_memory_length,
     layer_memories,
+    memory_cost,
 )
 
 
@@ -81,14 +82,9 @@ class MemVP(nn.Module):
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
         assert self.memory.projector is not None
-        (patches_BJC,) = self.fused_features(backbone, images_BCHW)
-        return {"s_BEJP": F.silu(self.memory.projector.down(patches_BJC))[:, None]}
-
-    def fused_features(self, backbone: Backbone, images_BCHW: Tensor) -> list[Tensor]:
-        """The one feature of all layers, `B×J×C`: the penultimate block's patches after `ln_post`."""
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
-        return [features_BJC[:, 1:]]
+        return {"s_BEJP": F.silu(self.memory.projector.down(features_BJC[:, 1:]))[:, None]}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
         """Text alone: visual entries live in the FFNs."""

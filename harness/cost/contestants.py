@@ -22,7 +22,7 @@ from harness.run.attach import attach
 from harness.run.parameters import count_parameters
 from harness.run.train import adamw
 from methods.base import IGNORE_INDEX, Batch
-from methods.plain import MemoryMethod, PlainReading
+from methods.plain import plain_reading
 from methods.tuned import Known, TunedModel
 
 LEARNING_RATE = 1e-6
@@ -107,7 +107,7 @@ def build_contestants(backbone: Backbone, plans: Sequence[RunPlan]) -> list[Cont
     found = [Contestant(Yardstick.name, "yardstick", shared, None, bare, partial(yardstick_loss, bare), None, recipe)]
     for plan in plans:
         found.append(_contestant(backbone, plan, "shipped"))
-        if isinstance(found[-1].model.method, MemoryMethod):
+        if plain_reading(found[-1].model.method) is not None:
             found.append(_contestant(backbone, plan, "plain"))
     return found
 
@@ -116,7 +116,7 @@ def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementatio
     shared = share_backbone(backbone)
     method = attach(plan, shared, f"leave {plan.method} out of --methods, or give other --layers")
     parameters = count_parameters(shared, method)
-    method = PlainReading(method) if implementation == "plain" else method
+    method = plain_reading(method) if implementation == "plain" else method
     model = TunedModel(shared, method.to(backbone.device))
     return Contestant(plan.method, implementation, shared, plan, model, model, parameters, plan.recipe)
 

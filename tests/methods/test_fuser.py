@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.dehvf import fuse
+from methods.checks import check_divisible
 from methods.fuser import (
     HierarchicalVisualFuser,
     InputEmbeddingNetwork,
     LearnableQueries,
-    check_divisible,
+    fuse,
     visual_groups,
 )
 from tests.backbones import randomise
@@ -142,9 +142,9 @@ def test_the_groups_of_vit_l() -> None:
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_only_divisors_are_accepted_as_group_counts(count: int, groups: int) -> None:
     if count % groups == 0:
-        check_divisible("layers", count, groups)
+        check_divisible("layers", count, groups, "num_groups")
         return
     divisors = [d for d in range(1, count + 1) if count % d == 0]
     with pytest.raises(ValueError, match="choose num_groups among") as error:
-        check_divisible("layers", count, groups)
+        check_divisible("layers", count, groups, "num_groups")
     assert str(divisors) in str(error.value) and str(count) in str(error.value)
