@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -57,30 +57,33 @@ def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Cal
 def load_adapter(folder: Path) -> SavedAdapter:
     """What `folder` says it holds: enough to build the method before its parameters are loaded.
 
+    Returns:
+        The content of its `adapter_config.json`.
+
     Raises:
-        ValueError: the config file is missing, no JSON, or has missing or unknown fields.
+        ValueError: the config file cannot be read or is not JSON.
+        ValidationError: a field of the config file is missing, unknown or of the wrong type. The error names the field
+            but not the file; the caller does.
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        return SavedAdapter.model_validate(json.loads(path.read_bytes()))
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}); give a folder that holds a saved adapter"
         ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"{path}: {field}: {first['msg']}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON ({error})") from error
+        raise ValueError(f"{path}: is not valid JSON ({error}); save the adapter again") from error
+    return SavedAdapter.model_validate(content)
 
 
 def load_adapter_state(folder: Path, method: Any) -> None:
     """Load saved parameters into `method`; nothing is changed unless everything fits.
 
     Raises:
-        ValueError: another method's adapter, a file that is missing or damaged, a parameter that is missing, unknown
+        ValueError: the adapter is another method's; a file is missing or damaged; or a parameter is missing, unknown
             or of another shape or dtype.
+        ValidationError: as in `load_adapter`.
     """
     saved = load_adapter(folder)
     if saved.method != method.name:

@@ -1,11 +1,13 @@
 """Saved adapters: what is in the two files, how they are written, and what loading refuses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from harness.files import write_atomic
@@ -20,13 +22,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a" / "b"
 
 
-def refused(folder: Path, method: Any = None) -> str:
-    """The message of a refusal; the method must be as it was before."""
-    method = tuned_model("memvp", seed=2).method if method is None else method
+@contextmanager
+def unchanged(method: Any) -> Iterator[Any]:
+    """Check that a method's parameters are the same afterwards."""
     before = {name: parameter.clone() for name, parameter in method.named_parameters()}
-    with pytest.raises(ValueError) as error:
-        load_adapter_state(folder, method)
+    yield method
     assert all(torch.equal(parameter, before[name]) for name, parameter in method.named_parameters())
+
+
+def refused(folder: Path, method: Any = None) -> str:
+    """Return the message with which loading fails; the method must be as it was before."""
+    method = tuned_model("memvp", seed=2).method if method is None else method
+    with unchanged(method), pytest.raises(ValueError) as error:
+        load_adapter_state(folder, method)
     message = str(error.value)
     assert "\n" not in message and str(folder) in message
     return message
@@ -102,19 +110,27 @@ def test_damaged_or_missing_weights_are_refused(folder: Path) -> None:
     assert f"{WEIGHTS_FILE}: cannot be read as safetensors" in refused(folder)
 
 
+def test_a_config_that_is_not_json_is_refused(folder: Path) -> None:
+    (folder / CONFIG_FILE).write_text("{")
+    assert f"{CONFIG_FILE}: is not valid JSON" in refused(folder)
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "field", "message"),
     [
-        ("{", "is no JSON"),
-        ("[]", "the whole:"),
-        ('{"method": "memvp", "config": {}}', "extra: Field required"),
-        ('{"method": "memvp", "config": {}, "extra": {}, "code": "x"}', "code: Extra inputs are not permitted"),
-        ('{"method": 3, "config": {}, "extra": {}}', "method: Input should be a valid string"),
+        ("[]", (), "Input should be"),
+        ('{"method": "memvp", "config": {}}', ("extra",), "Field required"),
+        ('{"method": "memvp", "config": {}, "extra": {}, "code": "x"}', ("code",), "Extra inputs are not permitted"),
+        ('{"method": 3, "config": {}, "extra": {}}', ("method",), "Input should be a valid string"),
     ],
 )
-def test_a_damaged_config_is_refused(folder: Path, content: str, message: str) -> None:
+def test_wrong_fields_of_a_config_are_refused(folder: Path, content: str, field: tuple[str, ...], message: str) -> None:
+    """The error names the field; `harness.run.predict` puts the file in front of it."""
     (folder / CONFIG_FILE).write_text(content)
-    assert f"{CONFIG_FILE}: {message}" in refused(folder)
+    with unchanged(tuned_model("memvp", seed=2).method) as method, pytest.raises(ValidationError) as error:
+        load_adapter_state(folder, method)
+    (first,) = error.value.errors()
+    assert first["loc"] == field and first["msg"].startswith(message)
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:

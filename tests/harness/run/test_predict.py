@@ -123,6 +123,29 @@ def test_adapters_that_do_not_fit(answering: Trained, tmp_path: Path, changes: d
         load_adapter(_change(answering.folder, tmp_path / "copy", **changes))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"adapter_config\.json: is not valid JSON"),
+        ("[]", r"adapter_config\.json: Input should be"),
+        ('{"method": "memvp", "config": {}}', r"adapter_config\.json: field 'extra': Field required"),
+        (
+            '{"method": "memvp", "config": {}, "extra": {}, "code": "x"}',
+            r"adapter_config\.json: field 'code': Extra inputs are not permitted",
+        ),
+        (
+            '{"method": 3, "config": {}, "extra": {}}',
+            r"adapter_config\.json: field 'method': Input should be a valid string",
+        ),
+    ],
+)
+def test_a_damaged_config_is_one_line_that_names_file_and_field(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / CONFIG_FILE).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        load_adapter(tmp_path)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
 def test_an_adapter_whose_method_cannot_be_imported(answering: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> None:
         raise ImportError("no such")
