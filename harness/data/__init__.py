@@ -1,1 +1,1 @@
-"""Data sets: one internal record type, prompts, images, and the procedural world."""
+"""Data sets: loading and checking them, prompts, images, batches, and the generated mini world."""

@@ -1,4 +1,4 @@
-"""A data set's health on one page: counts, images, duplicates, hashes."""
+"""Check a whole data set: count its samples, decode its images, find duplicates and hash its files."""
 
 import hashlib
 from collections import Counter
@@ -17,22 +17,24 @@ from harness.files import sha256_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-T = TypeVar("T", bound=HasImage)
-_LISTED = 20
+SampleT = TypeVar("SampleT", bound=HasImage)
+MAX_LISTED = 20
+"""How many lines `print_report` shows of each list."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was found.
+    """What the check of a data set found.
 
     Attributes:
-        name: of the set.
-        root: its folder.
-        counts: split -> count name -> number; names are `problems` (or `images`), `images present`, `images readable`,
-            `captions`, and a property's values, e.g. `subject: natural science`, `context: text`, `grade: grade4`.
-        bad_images: images that are missing, leave the folder or cannot be decoded.
-        duplicates: groups of ids with the same content in more than one split, as `split/id`.
-        sha256: file -> hash; `images` is one hash over all readable images.
+        name: name of the data set.
+        root: its data folder.
+        counts: split -> name of the count -> number. The names are `problems` (or `images`), `images present`,
+            `images readable`, `captions`, and one per value of a property, such as `subject: natural science`,
+            `context: text` or `grade: grade4`.
+        bad_images: images that are missing, lie outside the data folder or cannot be decoded.
+        duplicates: groups of samples that have the same content in more than one split, as `split/id`.
+        sha256: file name -> hash; `images` is one hash over all readable images.
     """
 
     name: str
@@ -44,24 +46,26 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether training on the set can start as it is (duplicates are reported, not refused)."""
+        """Whether training can start on the set as it is; duplicates are reported but do not prevent it."""
         return not self.bad_images
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the report as plain data for JSON."""
         return {**asdict(self), "ok": self.ok}
 
 
 def check_scienceqa(root: Path, full: bool = False) -> CheckReport:
-    """Read a whole set, decode every image and count.
+    """Check a ScienceQA folder: read every record and decode every image.
 
     Args:
         root: data folder in the official layout.
-        full: the set is meant to be the full benchmark.
+        full: require the official size of the full benchmark.
+
+    Returns:
+        the report; bad images are listed in it and raise no error.
 
     Raises:
-        UserError: a record or file is wrong (bad images are in the report instead), or the set calls itself full
-            and has other counts.
+        UserError: a file or record is wrong, or a set declared as full does not have the official size.
     """
     root = Path(root)
     data = load_scienceqa(root, captions=(root / "captions.json").exists(), full=full, skip_bad_images=True)
@@ -74,14 +78,17 @@ def check_scienceqa(root: Path, full: bool = False) -> CheckReport:
 
 
 def check_coco(root: Path, full: bool = False) -> CheckReport:
-    """Read a whole caption set, decode every image and count.
+    """Check a COCO Captions folder: read every record and decode every image.
 
     Args:
         root: data folder with `dataset_coco.json`.
-        full: the set is meant to be all of COCO Captions.
+        full: require the official size of COCO Captions.
+
+    Returns:
+        the report; bad images are listed in it and raise no error.
 
     Raises:
-        UserError: a record or file is wrong (bad images are in the report instead), or a full set has other counts.
+        UserError: a file or record is wrong, or a set declared as full does not have the official size.
     """
     data = load_coco(Path(root), full=full, skip_bad_images=True)
     captions = {
@@ -91,14 +98,15 @@ def check_coco(root: Path, full: bool = False) -> CheckReport:
 
 
 def _report(
-    data: DataSet[T], more_counts: Mapping[str, Mapping[str, int]], content: Callable[[T, str], str]
+    data: DataSet[SampleT], more_counts: Mapping[str, Mapping[str, int]], content: Callable[[SampleT, str], str]
 ) -> CheckReport:
-    """The report on a set whose missing images are left out already.
+    """Decode the images of a loaded set and build the report.
 
     Args:
-        data: the set; its images are decoded here.
-        more_counts: split -> counts of its own kind.
-        content: what makes two samples the same, from a sample and its image's hash ("" without image).
+        data: the loaded set, without the samples whose image file is missing.
+        more_counts: split -> counts that only this kind of data set has.
+        content: returns a key from a sample and the hash of its image (`""` without an image). Two samples with the
+            same key are duplicates.
     """
     checked = data.checked(skip_bad=True)
     hashes = {sample.qid: sha256_file(sample.image) for sample in checked.all_samples() if sample.image}
@@ -127,6 +135,7 @@ def _report(
 
 
 def _properties(problems: Iterable[Problem]) -> Mapping[str, int]:
+    """Count the problems by subject, by kind of context and by grade."""
     tally: Counter[str] = Counter()
     for problem in problems:
         tally[f"subject: {problem.subject or 'unknown'}"] += 1
@@ -136,18 +145,27 @@ def _properties(problems: Iterable[Problem]) -> Mapping[str, int]:
 
 
 def _row_order(name: str) -> tuple[int, int, str]:
-    # Subjects, contexts, grades; the length sorts grade2 before grade10.
+    """Sort key of a row: subjects come first, then contexts, then grades."""
+    # Sorting grades by the length of the name first puts grade2 before grade10.
     group = name.partition(":")[0]
     return ("subject", "context", "grade").index(group), len(name) if group == "grade" else 0, name
 
 
 def _context(problem: Problem) -> str:
+    """What accompanies the question: `text`, `image`, `text and image` or `none`."""
     parts = ["text"] * bool(problem.hint) + ["image"] * (problem.image is not None)
     return " and ".join(parts) or "none"
 
 
 def _across_splits(contents: Iterable[tuple[str, str, str]]) -> tuple[tuple[str, ...], ...]:
-    """Groups of `split/id` with equal content in more than one split, from (split, id, content hash)."""
+    """Return the groups of samples whose content key occurs in more than one split.
+
+    Args:
+        contents: split, id and content key of each sample.
+
+    Returns:
+        one tuple per group, with each sample as `split/id`.
+    """
     groups: dict[str, list[tuple[str, str]]] = {}
     for split, identity, content in contents:
         groups.setdefault(content, []).append((split, identity))
@@ -159,7 +177,7 @@ def _across_splits(contents: Iterable[tuple[str, str, str]]) -> tuple[tuple[str,
 
 
 def print_report(report: CheckReport, console: "Console") -> None:
-    """Show a report as tables."""
+    """Print a report: a table of counts, then the bad images, the duplicates and the hashes."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -179,7 +197,7 @@ def _print_list(console: "Console", title: str, lines: Sequence[str]) -> None:
     from rich.markup import escape
 
     console.print(f"{title}: {len(lines)}")
-    for line in lines[:_LISTED]:
+    for line in lines[:MAX_LISTED]:
         console.print(escape(f"  {line}"), soft_wrap=True)
-    if len(lines) > _LISTED:
-        console.print(f"  and {len(lines) - _LISTED} more")
+    if len(lines) > MAX_LISTED:
+        console.print(f"  and {len(lines) - MAX_LISTED} more")

@@ -1,8 +1,8 @@
-"""COCO Captions in Karpathy's form: one JSON with images, their splits and sentences, beside the image folders.
+"""Read COCO Captions in Karpathy's form: one JSON file with images, their splits and sentences.
 
-Layout: `dataset_coco.json` and `{filepath}/{filename}` (`train2014/...`, `val2014/...`), directly in the data folder
-or under its `images/`. Source: Karpathy and Fei-Fei 2015. Training takes `train` and `restval`. The file is hostile
-input: the first bad record is named by its id and field.
+The data folder holds `dataset_coco.json` and the image files `{filepath}/{filename}` (`train2014/...`,
+`val2014/...`), which may also lie under `images/`. Source: Karpathy and Fei-Fei 2015. The training split joins the
+file's `train` and `restval`. The file is not trusted: the first bad record is reported by its id and field.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.data.dataset import DataSet, SetName
-from harness.data.imagefile import MEND, BadImage, check_relative, contained
+from harness.data.dataset import DataSet, SetName, require_folder, require_official_sizes
+from harness.data.imagefile import IMAGE_ADVICE, BadImage, check_relative, contained
 from harness.data.jsonio import read_json
 from harness.data.problem import NonEmpty
 from harness.errors import UserError, first_error
@@ -23,6 +23,7 @@ OFFICIAL_SIZES = {"train": 113_287, "val": 5_000, "test": 5_000}
 ANNOTATIONS = "dataset_coco.json"
 _NAME = TypeAdapter(SetName)
 _PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
+"""Split of this project -> the splits of the file that it joins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +54,50 @@ class _Image(BaseModel):
 
     @property
     def identity(self) -> str | None:
+        """`cocoid` as text, or `imgid` where there is no `cocoid`."""
         number = self.imgid if self.cocoid is None else self.cocoid
         return None if number is None else str(number)
 
 
 def read_karpathy(path: Path) -> tuple[str, dict[str, _Image]]:
-    """The file's `dataset` name, and image id -> checked record.
+    """Read and validate a file in Karpathy's form.
 
-    The id is `cocoid`, or `imgid` where there is none.
+    Args:
+        path: the JSON file.
+
+    Returns:
+        the file's `dataset` name ("coco" if it has none), and image id -> validated record. The id is `cocoid`, or
+        `imgid` where there is no `cocoid`.
 
     Raises:
-        UserError: wrong shape, a bad `dataset` name, the first bad record, or an image id twice.
+        UserError: the file is not in this form, its `dataset` name or a record is invalid, or an image id occurs twice.
     """
     raw = read_json(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("images"), list):
-        raise UserError(f'{path}: expected Karpathy\'s form, {{"images": [...], "dataset": ...}}')
+        raise UserError(f'{path}: expected Karpathy\'s form, {{"images": [...], "dataset": ...}}; give such a file')
     try:
         name = _NAME.validate_python(raw.get("dataset", "coco"), strict=True)
     except ValidationError as error:
-        raise UserError(f"{path}: field 'dataset': {first_error(error)}") from error
+        raise UserError(f"{path}: field 'dataset': {first_error(error)}; correct the name") from error
     records: dict[str, _Image] = {}
     for index, entry in enumerate(raw["images"]):
         try:
             record = _Image.model_validate(entry)
         except ValidationError as error:
-            raise UserError(f"{path}: {_where(entry, index)}, {first_error(error)}") from error
+            raise UserError(
+                f"{path}: {_record_label(entry, index)}, {first_error(error)}; correct the record"
+            ) from error
         if record.identity is None:
-            raise UserError(f"{path}: {_where(entry, index)}, field 'cocoid': missing, and no 'imgid'")
+            label = _record_label(entry, index)
+            raise UserError(f"{path}: {label}, field 'cocoid': missing, and so is 'imgid'; give the image one of them")
         if record.identity in records:
-            raise UserError(f"{path}: image {record.identity} is there twice")
+            raise UserError(f"{path}: image {record.identity} occurs twice; remove one of the two records")
         records[record.identity] = record
     return name, records
 
 
-def _where(entry: Any, index: int) -> str:
+def _record_label(entry: Any, index: int) -> str:
+    """How messages name a record: by its id, or by its position in the file where it has no usable id."""
     number = entry.get("cocoid", entry.get("imgid")) if isinstance(entry, dict) else None
     return f"image {number}" if isinstance(number, int) else f"image number {index + 1} in the file"
 
@@ -99,36 +110,38 @@ def load_coco(
     full: bool = False,
     skip_bad_images: bool = False,
 ) -> DataSet[CaptionImage]:
-    """Load and check a caption set; image files are looked for, not decoded (see `DataSet.checked`).
+    """Load and validate a caption set.
 
-    It is called "coco" (official counts), as the `dataset` field of the file if that is another name, or "coco-subset".
-    The split train holds restval.
+    Image files must exist, but they are decoded only by `DataSet.checked`. The split train includes restval. The set
+    takes its name from the file's `dataset` field. Where that is "coco", a set with other than the official sizes is
+    named "coco-subset".
 
     Args:
         root: data folder with `dataset_coco.json`.
-        splits: of train, val, test.
-        limit: at most so many images a split, the first ones.
-        full: the set is meant to be all of COCO; its counts must be the official ones.
-        skip_bad_images: leave out images whose file is missing or outside the root, and count them.
+        splits: any of train, val and test.
+        limit: how many images to keep per split, counted from the first; None keeps all.
+        full: require the official sizes of COCO Captions.
+        skip_bad_images: leave out images whose file is missing or outside the data folder, and list them in `skipped`.
 
     Raises:
-        UserError: the first thing that is wrong, by file, image and field.
+        UserError: the first problem found; names the file, the image and the field.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such data folder; give --data-root a folder with {ANNOTATIONS}")
+    require_folder(root, ANNOTATIONS)
     dataset, records = read_karpathy(root / ANNOTATIONS)
     sizes = {split: sum(r.split in parts for r in records.values()) for split, parts in _PARTS.items()}
+    if full:
+        require_official_sizes(root, "COCO Captions", sizes, OFFICIAL_SIZES)
     loaded: dict[str, tuple[CaptionImage, ...]] = {}
     skipped: list[BadImage] = []
     for split in splits:
         if split not in _PARTS:
-            raise UserError(f"{root}: no split {split!r}; COCO Captions has {', '.join(_PARTS)}")
+            raise UserError(f"{root}: no split {split!r}; give one of {', '.join(_PARTS)}")
         members = [(qid, record) for qid, record in records.items() if record.split in _PARTS[split]]
-        images = [_find(root, split, *member, skipped, skip_bad_images) for member in members[:limit]]
+        images = [_find_image(root, split, *member, skipped, skip_bad_images) for member in members[:limit]]
         loaded[split] = tuple(image for image in images if image is not None)
     return DataSet(
-        name=_name(root, dataset, sizes, full),
+        name="coco-subset" if dataset == "coco" and sizes != OFFICIAL_SIZES else dataset,
         root=root,
         noun="image",
         splits=loaded,
@@ -138,27 +151,19 @@ def load_coco(
     )
 
 
-def _find(root: Path, split: str, qid: str, record: _Image, skipped: list[BadImage], skip: bool) -> CaptionImage | None:
+def _find_image(
+    root: Path, split: str, qid: str, record: _Image, skipped: list[BadImage], skip_bad: bool
+) -> CaptionImage | None:
+    """Return a record with its image file, or add it to `skipped` and return None where `skip_bad` allows that."""
     relative = "/".join(part for part in (record.filepath, record.filename) if part)
     try:
         check_relative(relative)
-        inner = (root / "images").is_dir() and not (root / relative).exists()
-        path = contained(root, f"images/{relative}" if inner else relative)
+        under_images = (root / "images").is_dir() and not (root / relative).exists()
+        path = contained(root, f"images/{relative}" if under_images else relative)
     except ValueError as error:
-        if not skip:
-            where = f"{root / ANNOTATIONS}: image {qid}, field 'filename'"
-            raise UserError(f"{where}: {error}; {MEND}") from error
+        if not skip_bad:
+            label = f"{root / ANNOTATIONS}: image {qid}, field 'filename'"
+            raise UserError(f"{label}: {error}; {IMAGE_ADVICE}") from error
         skipped.append(BadImage(qid, relative, str(error)))
         return None
     return CaptionImage(qid, split, path, tuple(sentence.raw for sentence in record.sentences))
-
-
-def _name(root: Path, dataset: str, sizes: dict[str, int], full: bool) -> str:
-    official = sizes == OFFICIAL_SIZES
-    if full and not official:
-        have = ", ".join(f"{split} {count}" for split, count in sizes.items())
-        want = ", ".join(f"{split} {count}" for split, count in OFFICIAL_SIZES.items())
-        raise UserError(f"{root}: meant to be all of COCO Captions but has {have}; the full set has {want}")
-    if dataset != "coco":
-        return dataset
-    return "coco" if official else "coco-subset"

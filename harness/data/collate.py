@@ -1,12 +1,12 @@
-"""Examples to the padded tensors of a batch.
+"""Turn examples into the padded tensors of a batch.
 
-Shapes: B batch, L tokens (padded), C = 3 channels, H = W = image size.
+Shapes: B batch, L tokens after padding, C = 3 channels, H = W = image size in pixels.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from harness.data.prompts import IGNORED, TokenizedExample, Tokenizer, tokenize_
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text with perhaps an image; `answer` None: the prompt alone, to decode from."""
+    """A text with an optional image; `answer` is None where the model is to answer the prompt itself."""
 
     id: str
     prompt: str
@@ -25,18 +25,36 @@ class Example:
     image: Path | None = None
 
 
+class CollatedBatch(TypedDict):
+    """The tensors of a batch, under the names that `methods.base.Batch` takes.
+
+    Attributes:
+        input_ids_BL: token ids, int64; padding has id 0.
+        attention_mask_BL: bool, true where a token is not padding.
+        labels_BL: int64, -100 where there is no loss; None when the examples have no answers.
+        images_BCHW: normalised pixels, float32; zeros for a sample without an image.
+        has_image_B: bool, whether the sample has an image.
+    """
+
+    input_ids_BL: Tensor
+    attention_mask_BL: Tensor
+    labels_BL: Tensor | None
+    images_BCHW: Tensor
+    has_image_B: Tensor
+
+
 class Collator:
-    """Tokenises, pads and stacks examples.
+    """Tokenise, pad and stack examples.
 
     Args:
         tokenizer: a Hugging Face tokenizer with BOS and EOS.
         preprocessor: image size and statistics.
-        max_length: tokens at most a sample (BOS and EOS included).
-        padding_side: "right" to train, "left" to decode.
-        store: where decoded images are kept; None: an `ImageStore` of its own.
+        max_length: maximum number of tokens per sample, BOS and EOS included.
+        padding_side: "right" for training, "left" for decoding.
+        store: keeps the decoded images; by default the collator makes its own `ImageStore`.
 
-    `cut` holds the ids of the examples that were longer than `max_length`, `truncated` is their number: an example
-    counts once, however often it is seen.
+    Attributes:
+        cut: ids of the examples that were longer than `max_length`; an example that is seen again counts once.
     """
 
     def __init__(
@@ -56,22 +74,17 @@ class Collator:
 
     @property
     def truncated(self) -> int:
-        """Examples that were cut so far."""
+        """The number of different examples that were cut so far."""
         return len(self.cut)
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """A batch.
-
-        Returns:
-            input_ids_BL (int64, padding has id 0), attention_mask_BL (bool, true where a token is real),
-            labels_BL (int64, -100 without loss; None when the examples have no answers), images_BCHW (float32,
-            zeros for text-only), has_image_B (bool).
+    def __call__(self, examples: Sequence[Example]) -> CollatedBatch:
+        """Return the batch of these examples, which must either all have an answer or all have none.
 
         Raises:
-            UserError: an image that cannot be used.
+            UserError: an image cannot be used.
         """
         has_answers = {example.answer is not None for example in examples}
-        assert len(has_answers) == 1, "a batch holds examples with answers or without, not both"
+        assert len(has_answers) == 1, "either all examples of a batch have an answer or none has"
         tokens = [self._tokenize(example) for example in examples]
         self.cut.update(example.id for example, item in zip(examples, tokens, strict=True) if item.truncated)
         masks = [[1] * len(item.input_ids) for item in tokens]

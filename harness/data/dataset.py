@@ -1,4 +1,4 @@
-"""A loaded data set, whatever its samples are: splits, hashes, and what was left out of it."""
+"""A loaded data set, whatever its samples are: splits, hashes and the samples that were left out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,75 +11,113 @@ from harness.data.imagefile import BadImage, HasImage, check_images, images_dige
 from harness.errors import UserError
 from harness.files import sha256_of_files
 
-T = TypeVar("T", bound=HasImage)
+SampleT = TypeVar("SampleT", bound=HasImage)
 SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-"""Name that a set gives itself; it goes into paths."""
+"""The name that a data set gives itself. It becomes part of paths, so it may hold no separator."""
 IMAGES = "images"
-"""Where the hash over all images stands among the hashes of the files."""
+"""The key of the hash over all images in `DataSet.sha256`."""
 
 
 @dataclass(frozen=True, slots=True)
-class DataSet(Generic[T]):
-    """A loaded set.
+class DataSet(Generic[SampleT]):
+    """A loaded data set.
 
     Attributes:
-        name: which set, e.g. "scienceqa" or "coco-subset".
+        name: name of the data set, such as "scienceqa" or "coco-subset".
         root: the data folder.
-        noun: what a sample is called in messages, e.g. "problem".
-        splits: split -> samples, cut by a limit, without those left out.
-        sha256: file name -> hash of each file read; once `checked`, `images` -> one hash over all images used.
-        split_sizes: split -> samples in the file, before any limit.
-        skipped: samples left out because of their image.
+        noun: what messages call a sample, such as "problem".
+        splits: split -> samples, after the limit was applied and bad samples were left out.
+        sha256: file name -> hash of each file that was read. `checked` adds `images`, one hash over all images used.
+        split_sizes: split -> number of samples in the file, before any limit.
+        skipped: samples that were left out because of their image.
     """
 
     name: str
     root: Path
     noun: str
-    splits: Mapping[str, tuple[T, ...]]
+    splits: Mapping[str, tuple[SampleT, ...]]
     sha256: Mapping[str, str]
     split_sizes: Mapping[str, int]
     skipped: tuple[BadImage, ...] = ()
 
     @property
     def data_hash(self) -> str:
-        """One SHA-256 over `sha256`."""
+        """One SHA-256 over all entries of `sha256`."""
         return sha256_of_files(self.sha256)
 
     @property
     def used_sizes(self) -> dict[str, int]:
-        """split -> number of samples in `splits`."""
+        """Split -> number of samples in `splits`."""
         return {split: len(samples) for split, samples in self.splits.items()}
 
-    def all_samples(self) -> list[T]:
-        """Every loaded sample, split by split."""
+    def all_samples(self) -> list[SampleT]:
+        """Return the samples of all loaded splits in one list."""
         return [sample for samples in self.splits.values() for sample in samples]
 
-    def samples(self, split: str) -> tuple[T, ...]:
-        """The samples of one split.
+    def samples(self, split: str) -> tuple[SampleT, ...]:
+        """Return the samples of one split.
 
         Raises:
-            UserError: there are none.
+            UserError: the split is empty.
         """
         if not self.splits[split]:
-            raise UserError(f"{self.root}: split {split!r} holds no {self.noun} that can be used")
+            raise UserError(f"{self.root}: split {split!r} holds no usable {self.noun}; add one or repair its image")
         return self.splits[split]
 
-    def without(self, bad: Iterable[BadImage]) -> "DataSet[T]":
-        """The set without the samples of `bad`, which are added to `skipped`."""
+    def without(self, bad: Iterable[BadImage]) -> "DataSet[SampleT]":
+        """Return the set without the samples named in `bad`, which are added to `skipped`."""
         bad = tuple(bad)
         names = {entry.qid for entry in bad}
         kept = {split: tuple(s for s in samples if s.qid not in names) for split, samples in self.splits.items()}
         return replace(self, splits=kept, skipped=(*self.skipped, *bad))
 
-    def checked(self, skip_bad: bool = False) -> "DataSet[T]":
-        """The set with every image decoded once and hashed, so that no bad one is met in the middle of training.
+    def checked(self, skip_bad: bool = False) -> "DataSet[SampleT]":
+        """Decode and hash every image, so that a bad image is found before training and not in the middle of it.
 
         Args:
-            skip_bad: leave out samples with a bad image instead of stopping.
+            skip_bad: leave out samples with a bad image instead of raising an error.
+
+        Returns:
+            the set with the hash of its images, and without bad samples.
 
         Raises:
-            UserError: the first bad image, by its sample; not with `skip_bad`.
+            UserError: the first bad image, unless `skip_bad` is set; names the sample.
         """
         good = self.without(check_images(self.all_samples(), skip_bad, self.noun))
         paths = [sample.image for sample in good.all_samples() if sample.image is not None]
         return replace(good, sha256={**good.sha256, IMAGES: images_digest(paths, self.root)})
+
+
+def require_folder(root: Path, annotations: str) -> None:
+    """Check that the data folder exists.
+
+    Args:
+        root: the data folder.
+        annotations: the file that the folder should hold, for the message.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such data folder; give --data-root a folder with {annotations}")
+
+
+def require_official_sizes(root: Path, title: str, sizes: Mapping[str, int], official: Mapping[str, int]) -> None:
+    """Check that a set declared as the full benchmark has the official number of samples per split.
+
+    Args:
+        root: the data folder.
+        title: the benchmark's name in the message.
+        sizes: split -> number of samples in the files.
+        official: split -> number of samples in the full benchmark.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    if sizes != official:
+        have = ", ".join(f"{split} {count}" for split, count in sizes.items())
+        want = ", ".join(f"{split} {count}" for split, count in official.items())
+        raise UserError(
+            f"{root}: is declared as the full {title} but has {have} instead of {want}; "
+            "complete the files or do not declare the set as full"
+        )

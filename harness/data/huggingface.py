@@ -1,7 +1,7 @@
-"""ScienceQA in its Hugging Face form (`derek-thomas/ScienceQA`), written to the official layout.
+"""Convert ScienceQA from its Hugging Face form (`derek-thomas/ScienceQA`) to the official layout.
 
-One loader then reads both forms, with one set of checks and one hash. The Hugging Face rows carry no problem ids,
-so ids are made of the split and the row's number; captions are not part of this form.
+After that one loader reads both forms, with the same checks and the same hashes. The Hugging Face rows have no problem
+ids, so an id is made from the split and the row number. This form has no captions.
 """
 
 import json
@@ -32,75 +32,86 @@ _FIELDS = (
 
 
 def problem_from_row(row: Mapping[str, Any], split: str, index: int) -> Problem:
-    """One row as a checked Problem, without its image.
+    """Validate one row and return it as a Problem without its image.
 
     Args:
-        row: question, choices, answer, hint, task, grade, subject, topic, category, skill, lecture, solution.
+        row: field name -> value; fields other than those of a ScienceQA record are ignored.
         split: train, val or test.
-        index: the row's number in the split, from 0.
+        index: number of the row in its split, from 0.
 
     Raises:
-        UserError: the first bad field.
+        UserError: a field is wrong; names the first one.
     """
-    record = {field: row[field] for field in _FIELDS if row.get(field) is not None}
-    return parse_problem(f"hf-{split}-{index}", record, split, source=DATASET)
+    return parse_problem(f"hf-{split}-{index}", _record(row), split, source=DATASET)
+
+
+def _record(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a row that belong to a ScienceQA record and have a value, without the image."""
+    return {field: row[field] for field in _FIELDS if row.get(field) is not None}
 
 
 def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path) -> None:
-    """Write rows to the official layout in `root`: `load_scienceqa(root)` reads them.
+    """Write rows to `root` in the official layout, which `load_scienceqa` reads.
 
     Args:
-        rows: split (train, validation or val, test) -> rows; an image is `{"bytes": its file}`, which is written as it
-            is, to be checked by whoever loads the set, or None.
-        root: folder to write to; `dataset.json` names the set and is written last.
+        rows: split (train, validation or val, test) -> rows. The image of a row is None or `{"bytes": content of the
+            file}`. Its content is written unchanged; loading the set checks it.
+        root: folder to write to. `dataset.json`, which names the set, is written last.
 
     Raises:
-        UserError: unknown split, or the first bad row.
+        UserError: a split is unknown, a row is wrong, or a file cannot be written.
     """
     root = Path(root)
     problems: dict[str, dict[str, Any]] = {}
     ids: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for name, split_rows in rows.items():
         if name not in _SPLITS:
-            raise UserError(f"{DATASET}: unknown split {name!r}; known: {', '.join(_SPLITS)}")
+            raise UserError(f"{DATASET}: unknown split {name!r}; give one of {', '.join(_SPLITS)}")
         split = _SPLITS[name]
         for index, row in enumerate(split_rows):
             problem = problem_from_row(row, split, index)
             image = row.get("image")
             if image is not None:
                 target = root / "images" / split / problem.qid / "image.png"
-                write_atomic(target, _file_of(image, problem.qid))
-            record = {field: row[field] for field in _FIELDS if row.get(field) is not None}
-            problems[problem.qid] = {**record, "image": None if image is None else "image.png", "split": split}
+                write_atomic(target, _image_bytes(image, problem.qid))
+            image_name = None if image is None else "image.png"
+            problems[problem.qid] = {**_record(row), "image": image_name, "split": split}
             ids[split].append(problem.qid)
     write_atomic(root / "problems.json", json.dumps(problems, indent=1))
     write_atomic(root / "pid_splits.json", json.dumps(ids))
     write_atomic(root / "dataset.json", json.dumps({"name": "scienceqa-hf"}))
 
 
-def _file_of(image: Any, qid: str) -> bytes:
+def _image_bytes(image: Any, qid: str) -> bytes:
+    """The content of the image file in a row; raises UserError where the row does not hold it."""
     content = image.get("bytes") if isinstance(image, Mapping) else None
     if not isinstance(content, bytes):
-        raise UserError(f"{DATASET}: problem {qid}, field 'image': holds no bytes of a file")
+        raise UserError(
+            f"{DATASET}: problem {qid}, field 'image': holds no file content; cast the column to Image(decode=False)"
+        )
     return content
 
 
 def fetch(root: Path) -> None:
-    """Download `derek-thomas/ScienceQA` through the `datasets` package and write it to `root`.
+    """Download `derek-thomas/ScienceQA` with the `datasets` package and write it to `root` in the official layout.
 
     Raises:
-        UserError: the folder holds something, `datasets` is not installed, or the set cannot be reached.
+        UserError: the folder is not empty, `datasets` is not installed, or the download fails.
     """
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root}: is there and not empty; give --data-root a new folder")
+        raise UserError(f"{root}: exists and is not an empty folder; give --data-root a new folder")
     try:
         import datasets
     except ImportError as error:
-        raise UserError("the Hugging Face form needs the `datasets` package: pip install datasets") from error
+        raise UserError(
+            "the Hugging Face form needs the package `datasets`, which is not installed: pip install datasets"
+        ) from error
     try:
         rows = datasets.load_dataset(DATASET).cast_column("image", datasets.Image(decode=False))
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{DATASET}: cannot be fetched ({reason}); take it from the data set's own page") from error
+        raise UserError(
+            f"{DATASET}: cannot be downloaded ({reason}); download the official layout from https://scienceqa.github.io"
+        ) from error
     write_official(rows, root)

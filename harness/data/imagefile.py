@@ -1,8 +1,8 @@
-"""Opening image files that may be hostile, and checking a whole set of them before training starts.
+"""Open image files that are not trusted, and check all images of a data set before training starts.
 
-What is taken: PNG and JPEG by content (the name does not matter), one frame, at most 50 megapixels.
-Palette, grey, alpha, bilevel and CMYK images are converted to RGB as Pillow does (alpha is dropped, as in the
-reference); 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anything else is refused.
+Accepted are PNG and JPEG files, recognised by content and not by name, with one frame and at most 50 megapixels.
+Palette, grey, alpha, bilevel and CMYK images are converted to RGB as Pillow does it; alpha is dropped, as in the
+reference. 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anything else is rejected.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 MAX_PIXELS = 50_000_000
-MEND = "mend it or pass --skip-bad-images"
+IMAGE_ADVICE = "repair the file or pass --skip-bad-images"
+"""How the message on a bad image ends: what the user can do."""
 FORMATS = ("PNG", "JPEG")
 _CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _DECODER_ERRORS = (
@@ -42,7 +43,7 @@ _DECODER_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class BadImage:
-    """An image that cannot be used: whose it is, which file, why."""
+    """An image that cannot be used: the id of its sample, the file, and the reason."""
 
     qid: str
     path: str
@@ -50,26 +51,43 @@ class BadImage:
 
 
 class HasImage(Protocol):
-    """A record with an identity and perhaps an image."""
+    """A sample with an id and an optional image."""
 
     @property
-    def qid(self) -> str: ...
+    def qid(self) -> str:
+        """The id of the sample."""
+        ...
+
     @property
-    def image(self) -> Path | None: ...
+    def image(self) -> Path | None:
+        """The image file, or None for a sample without an image."""
+        ...
 
 
 def check_relative(relative: str) -> None:
-    """Raise ValueError where a path, as it is written, is absolute or has `..` in it."""
-    parts = relative.replace("\\", "/")
-    if "\0" in parts or parts.startswith("/") or Path(parts).is_absolute() or ".." in parts.split("/"):
+    """Check that a path is relative and stays below its root as it is written, before any link is followed.
+
+    Raises:
+        ValueError: the path is absolute or contains `..`.
+    """
+    posix = relative.replace("\\", "/")
+    if "\0" in posix or posix.startswith("/") or Path(posix).is_absolute() or ".." in posix.split("/"):
         raise ValueError(f"path {relative!r} leaves the data root")
 
 
 def contained(root: Path, relative: str) -> Path:
-    """The file `root/relative`, which must exist and lie inside `root` even after links are followed.
+    """Return the file `root/relative` after checking that it exists and lies inside `root`.
+
+    Args:
+        root: the data folder.
+        relative: path below `root`.
+
+    Returns:
+        the path with all links resolved.
 
     Raises:
-        ValueError: absolute path, `..`, link out of the root, missing, or not a regular file; says which.
+        ValueError: the path is absolute, contains `..`, leaves the root through a link, is missing, or is not a
+            regular file; the message says which.
     """
     check_relative(relative)
     try:
@@ -85,10 +103,10 @@ def contained(root: Path, relative: str) -> Path:
 
 
 def to_rgb(image: "PILImage") -> "PILImage":
-    """`image` as 8-bit RGB.
+    """Convert an image to 8-bit RGB.
 
     Raises:
-        ValueError: a pixel mode that has no safe conversion.
+        ValueError: there is no safe conversion for the image's pixel mode.
     """
     if image.mode.startswith("I"):
         high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
@@ -104,16 +122,16 @@ def load_image(path: Path) -> "PILImage":
     """Decode one image file to RGB.
 
     Raises:
-        UserError: missing, not PNG or JPEG, over 50 megapixels, animated or damaged; names the file.
+        UserError: the file is missing, not PNG or JPEG, larger than 50 megapixels, animated or damaged; names the file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise ValueError(f"{width}x{height} pixels, the limit is {MAX_PIXELS // 10**6} megapixels")
-            # A multi-picture JPEG (format MPO) is one photograph with a preview beside it, not an animation.
+                raise ValueError(f"has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels")
+            # A multi-picture JPEG (format MPO) holds one photograph and its preview; it is not an animation.
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise ValueError("animated; give a single frame")
+                raise ValueError("is animated; give a single frame")
             return to_rgb(image)
     except _DECODER_ERRORS as error:
         reason = str(error) or type(error).__name__
@@ -124,15 +142,15 @@ def check_images(samples: Iterable[HasImage], skip_bad: bool = False, noun: str 
     """Decode every image once.
 
     Args:
-        samples: records with `qid` and `image`.
-        skip_bad: collect the bad ones instead of raising at the first.
-        noun: what a sample is called in the error.
+        samples: the samples whose images are decoded.
+        skip_bad: collect bad images instead of raising an error at the first.
+        noun: what the message calls a sample.
 
     Returns:
-        the bad images (empty unless `skip_bad`).
+        the bad images; always empty unless `skip_bad` is set.
 
     Raises:
-        UserError: the first bad image, naming the record; not with `skip_bad`.
+        UserError: the first bad image, unless `skip_bad` is set; names the sample.
     """
     bad: list[BadImage] = []
     for sample in samples:
@@ -142,13 +160,18 @@ def check_images(samples: Iterable[HasImage], skip_bad: bool = False, noun: str 
             load_image(sample.image)
         except UserError as error:
             if not skip_bad:
-                raise UserError(f"{noun} {sample.qid}, field 'image': {error}; {MEND}") from error
+                raise UserError(f"{noun} {sample.qid}, field 'image': {error}; {IMAGE_ADVICE}") from error
             bad.append(BadImage(sample.qid, str(sample.image), str(error)))
     return bad
 
 
 def images_digest(paths: Sequence[Path], root: Path) -> str:
-    """One SHA-256 for a set of image files: over their sorted relative names and content hashes."""
+    """Return one SHA-256 for a set of image files, taken over their relative paths and content hashes in sorted order.
+
+    Args:
+        paths: the image files.
+        root: the folder that the relative paths start from.
+    """
     base = root.resolve()
     lines = sorted(f"{path.resolve().relative_to(base).as_posix()} {sha256_file(path)}\n" for path in paths)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

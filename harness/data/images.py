@@ -1,6 +1,6 @@
-"""PIL images to tensors.
+"""Turn images into tensors.
 
-Shapes: B batch, C = 3 channels, H = W = size.
+Shapes: C = 3 channels, H = W = `size` in pixels.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.data.imagefile import load_image as load_image
+from harness.data.imagefile import load_image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,9 +21,15 @@ STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLI
 
 
 class ImagePreprocessor:
-    """Resize to `size` x `size` (bicubic, no crop), scale to [0, 1], normalise a channel by `mean` and `std`.
+    """Resize an image, scale it to [0, 1] and normalise each channel.
 
-    The reference runs normalise with ImageNet's statistics though the tower is CLIP's; CLIP's are an option.
+    Resizing is bicubic to `size` x `size`, without a crop. The reference runs normalise with the statistics of
+    ImageNet although the vision tower is CLIP's. So these are the default, and CLIP's are an option.
+
+    Args:
+        size: height and width of the result in pixels.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
 
     def __init__(self, size: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
@@ -34,44 +40,44 @@ class ImagePreprocessor:
         self._std_C11 = torch.tensor(self.std, dtype=torch.float32).view(3, 1, 1)
 
     def to_bytes(self, image: Image.Image) -> Tensor:
-        """Resized pixels of an RGB image, uint8 CHW."""
+        """Return the resized pixels of an RGB image as a uint8 tensor `C×H×W`."""
         resized = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
     def normalise(self, pixels_CHW: Tensor) -> Tensor:
-        """uint8 pixels [..., C, H, W] to normalised float32 of the same shape."""
+        """Return uint8 pixels `[...]×C×H×W` as normalised float32 of the same shape."""
         return (pixels_CHW.to(torch.float32) / 255 - self._mean_C11) / self._std_C11
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An RGB image to a normalised float32 CHW tensor."""
+        """Return an RGB image as a normalised float32 tensor `C×H×W`."""
         return self.normalise(self.to_bytes(image))
 
 
 class ImageStore:
-    """Image files as resized uint8 tensors, kept in memory up to a budget: every epoch reads them again.
+    """Resized image files as uint8 tensors, kept in memory because every epoch reads them again.
 
     Args:
         preprocessor: gives the size.
-        max_bytes: memory to use at most; 0 keeps nothing.
+        max_bytes: how much memory the tensors may take; 0 keeps none.
     """
 
     def __init__(self, preprocessor: ImagePreprocessor, max_bytes: int = 512 * 2**20) -> None:
         self.preprocessor = preprocessor
-        self._room = max_bytes // (3 * preprocessor.size**2)
+        self._capacity = max_bytes // (3 * preprocessor.size**2)
         self._pixels: dict[Path, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def pixels(self, path: Path) -> Tensor:
-        """Resized uint8 CHW pixels of the file.
+        """Return the resized pixels of an image file as a uint8 tensor `C×H×W`.
 
         Raises:
-            UserError: the file is no usable image.
+            UserError: the file is not a usable image.
         """
         found = self._pixels.get(path)
         if found is None:
             found = self.preprocessor.to_bytes(load_image(path))
-            if len(self._pixels) < self._room:
+            if len(self._pixels) < self._capacity:
                 self._pixels[path] = found
         return found

@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else wrote: no duplicate keys, one clear error."""
+"""Read JSON files that are not trusted: no duplicate keys, and one clear message for every defect."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,15 @@ from harness.errors import UserError
 
 
 class DuplicateKeyError(ValueError):
-    """A JSON object holds the same key twice; `keys` lists them (Python's reader would keep the last)."""
+    """A JSON object contains the same key twice; `keys` lists these keys. Python's reader would keep the last value."""
 
     def __init__(self, keys: list[str]) -> None:
         super().__init__(f"key given twice: {', '.join(keys)}")
         self.keys = keys
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build the dict of a JSON object; raises DuplicateKeyError where a key occurs twice."""
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()
@@ -29,44 +30,58 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes, source: str) -> Any:
-    """Parse JSON text; `source` names it in errors.
+    """Parse JSON text.
+
+    Args:
+        text: the text, or its bytes in UTF-8.
+        source: what messages call the text, usually its file.
+
+    Returns:
+        the JSON value.
 
     Raises:
-        UserError: not UTF-8, not JSON, nested too deeply, or an object holds one key twice.
+        UserError: the text is not UTF-8, is not JSON, is nested too deeply, or an object contains a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except DuplicateKeyError as error:
         raise UserError(f"{source}: {error}; keep one of them") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: not valid JSON ({error})") from error
+        raise UserError(f"{source}: not valid JSON ({error}); correct the file") from error
 
 
 def parse_json_lines(content: bytes, source: str) -> list[tuple[str, Any]]:
-    """The JSON values of a file that holds one a line, each with its place for errors; empty lines are passed over.
+    """Parse text with one JSON value per line; empty lines are ignored.
+
+    Args:
+        content: the bytes of the text, in UTF-8.
+        source: what messages call the text, usually its file.
+
+    Returns:
+        for each value its place, such as `predictions.jsonl, line 3`, and the value itself.
 
     Raises:
-        UserError: see `parse_json`; names the line.
+        UserError: a line is not valid JSON, as in `parse_json`; names the line.
     """
-    # JSON escapes line feeds, but not the other line breaks that `splitlines` knows.
+    # JSON escapes line feeds, but not the other line breaks at which `splitlines` would cut.
     lines = [(f"{source}, line {number}", line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     return [(place, parse_json(line, place)) for place, line in lines]
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in file `path`.
+    """Return the JSON value in file `path`.
 
     Raises:
-        UserError: the file is missing or unreadable, or see `parse_json`.
+        UserError: the file is missing, cannot be read, or is not valid JSON, as in `parse_json`.
     """
     return parse_json(_read(path), str(path))
 
 
 def read_json_lines(path: Path) -> list[tuple[str, Any]]:
-    """What `parse_json_lines` finds in file `path`.
+    """Return the values in file `path`, which holds one JSON value per line; see `parse_json_lines`.
 
     Raises:
-        UserError: see `read_json`; names the line.
+        UserError: the file is missing, cannot be read, or a line is not valid JSON; names the line.
     """
     return parse_json_lines(_read(path), str(path))
 

@@ -1,4 +1,4 @@
-"""One multiple-choice problem, and the check that makes one from somebody else's record."""
+"""One multiple-choice problem, and the validation of the record that it comes from."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _QID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One multiple-choice problem; `answer` indexes `choices`, `image` is a file inside the data root."""
+    """One multiple-choice problem; `answer` is an index into `choices`, `image` a file inside the data folder."""
 
     qid: str
     split: str
@@ -39,6 +39,8 @@ NonEmpty = Annotated[str, Field(min_length=1, max_length=100_000, pattern=r"\S")
 
 
 class _Record(BaseModel):
+    """The fields of a record in `problems.json`. Published partial copies leave out metadata, so most are optional."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
     question: NonEmpty
@@ -64,26 +66,27 @@ class _Record(BaseModel):
 
 
 def parse_problem(qid: str, raw: Any, split: str | None = None, source: str = "problems.json") -> Problem:
-    """One record of `problems.json` (any mapping with its fields) as a Problem without image and caption.
+    """Validate one record of `problems.json` and return it as a Problem without image and caption.
 
     Args:
-        qid: its id.
-        raw: the mapping.
-        split: the split that holds the id, or None to take the record's own.
-        source: the file's name for errors.
+        qid: id of the problem.
+        raw: the record, a mapping with the fields of `problems.json`.
+        split: the split that lists the id; None takes the split from the record.
+        source: what messages call the file.
 
     Raises:
-        UserError: the first bad field, by qid and field.
+        UserError: the id or a field is wrong; names the problem and the first wrong field.
     """
     if not isinstance(qid, str) or not _QID.fullmatch(qid):
-        raise UserError(f"{source}: problem id {qid!r}: use letters, digits, - and _ only")
+        raise UserError(f"{source}: problem id {qid!r}: not allowed; use up to 64 letters, digits, - and _")
     try:
         record = _Record.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{source}: problem {qid}, {first_error(error)}") from error
+        raise UserError(f"{source}: problem {qid}, {first_error(error)}; correct the record") from error
     if split is not None and record.split not in (None, split):
         raise UserError(
-            f"{source}: problem {qid}, field 'split': says {record.split!r}, pid_splits.json says {split!r}"
+            f"{source}: problem {qid}, field 'split': is {record.split!r}, but pid_splits.json lists it in {split!r}; "
+            "correct one of them"
         )
     fields = record.model_dump(exclude={"image", "split", "choices"})
     return Problem(qid=qid, split=split or record.split or "", choices=tuple(record.choices), **fields)

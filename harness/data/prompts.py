@@ -1,10 +1,12 @@
-"""The reference family's prompt strings for ScienceQA, and their tokens and label masks.
+"""The prompt strings of the reference code for ScienceQA, and their tokens and label masks.
 
-Strings: Lu et al. 2022 (https://github.com/lupantech/ScienceQA), as LaVIN and MemVP use them for fine-tuning
-(`Response:` ends the prompt; the answer follows it without a space). A format is `INPUT-OUTPUT`; letters are
-Q question, C context, M options, L lecture, E explanation (solution), A answer. Two habits of the reference
-are kept because published numbers depend on them: `AL` carries the solution and `AE` the lecture (swapped),
-and line breaks inside lecture and solution become the two characters backslash and n.
+The strings are from Lu et al. 2022 (https://github.com/lupantech/ScienceQA), in the form in which LaVIN and MemVP use
+them for fine-tuning: `Response:` ends the prompt, and the answer follows without a space. A format is named
+`INPUT-OUTPUT`. Its letters are Q question, C context, M options, L lecture, E explanation (solution) and A answer.
+
+Two peculiarities of the reference code are kept because published numbers depend on them. `AL` contains the solution
+and `AE` the lecture, so the two are swapped. Line breaks inside lecture and solution become the two characters
+backslash and n.
 """
 
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from harness.errors import UserError
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ANSWER_PREFIX = "The answer is"
 IGNORED = -100
+"""The label of a token without loss."""
 
 _INPUTS = {
     "Q": "Question: {Q}\n",
@@ -46,30 +49,41 @@ FORMATS = tuple(f"{i}-{o}" for i in _INPUTS for o in _OUTPUTS)
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model is given and what it shall say; the model sees `prompt + answer`, nothing between."""
+    """The text that the model is given and the answer it should write; training reads `prompt + answer` as one text."""
 
     prompt: str
     answer: str
 
     @property
     def scoring(self) -> str:
-        """The prompt for scoring: the next token after it is the answer's letter."""
+        """The prompt for scoring: the token that follows it is the letter of the answer."""
         return self.prompt + ANSWER_PREFIX
 
 
 class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that is used here."""
+    """The part of a Hugging Face tokenizer that is used here; `kwargs` are further options of the tokenizer."""
 
     bos_token_id: Any
     eos_token_id: Any
 
-    def encode(self, text: str, *, add_special_tokens: bool = True, **kwargs: Any) -> list[int]: ...
-    def decode(self, token_ids: Sequence[int], **kwargs: Any) -> str: ...
+    def encode(self, text: str, *, add_special_tokens: bool = True, **kwargs: Any) -> list[int]:
+        """Return the token ids of a text."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], **kwargs: Any) -> str:
+        """Return the text of token ids."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """Token ids (BOS first) and labels of equal length, -100 where there is no loss; were tokens cut?"""
+    """Token ids and labels of one example.
+
+    Attributes:
+        input_ids: token ids, BOS first.
+        labels: one label per token, -100 where there is no loss.
+        truncated: whether tokens were cut off.
+    """
 
     input_ids: list[int]
     labels: list[int]
@@ -77,10 +91,10 @@ class TokenizedExample:
 
 
 def check_format(format: str) -> tuple[str, str]:
-    """The input and output template of a prompt format.
+    """Return the input template and the output template of a prompt format.
 
     Raises:
-        UserError: unknown format; lists the known parts.
+        UserError: the format is unknown; lists the known ones.
     """
     source, _, target = format.partition("-")
     if source not in _INPUTS or target not in _OUTPUTS:
@@ -92,15 +106,15 @@ def check_format(format: str) -> tuple[str, str]:
 
 
 def build_prompt(problem: Problem, format: str = "QCM-A", use_caption: bool = False) -> Prompt:
-    """The reference strings of one problem.
+    """Return the prompt and the answer of one problem as the reference code writes them.
 
     Args:
         problem: the problem.
         format: one of `FORMATS`.
-        use_caption: whether the image's caption follows the hint in the context.
+        use_caption: put the caption of the image behind the hint in the context.
 
     Raises:
-        UserError: unknown format.
+        UserError: the format is unknown.
     """
     source, target = check_format(format)
     context = f"{problem.hint} {problem.caption if use_caption else ''}".strip()
@@ -116,28 +130,37 @@ def build_prompt(problem: Problem, format: str = "QCM-A", use_caption: bool = Fa
 
 
 def _tidy(text: str) -> str:
-    # One pass, as in the reference: four spaces become two.
+    # The reference replaces double spaces in one pass, so four spaces become two.
     return text.replace("  ", " ").strip()
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    # Text of a data set must not be read as control tokens ("</s>" there is four characters, no end).
+    # Text of a data set must not be read as special tokens: "</s>" in a question is four characters, not EOS.
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no BOS or no EOS token; give a Llama-family one that has both")
+        raise UserError(
+            "the tokenizer has no BOS or no EOS token; give a tokenizer of the Llama family, which has both"
+        )
     return int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
 
 
 def tokenize_example(tokenizer: Tokenizer, prompt: str, answer: str, max_length: int) -> TokenizedExample:
-    """Tokens and labels for training: BOS, `prompt + answer` encoded as one text, EOS; cut on the right.
+    """Return tokens and labels for training: BOS, `prompt + answer` encoded as one text, EOS.
 
-    Labels start behind the tokens that the prompt alone has (a token that spans the boundary carries loss).
+    Labels start after the tokens that the prompt has when it is encoded alone. A token that spans the boundary between
+    prompt and answer therefore has a label.
+
+    Args:
+        tokenizer: a tokenizer with BOS and EOS.
+        prompt: text without loss.
+        answer: text with loss.
+        max_length: maximum number of tokens; a longer example is cut on the right.
 
     Raises:
-        UserError: the tokenizer lacks BOS or EOS.
+        UserError: the tokenizer has no BOS or no EOS.
     """
     bos, eos = _special_tokens(tokenizer)
     prompt_ids = _encode(tokenizer, prompt)
@@ -149,12 +172,16 @@ def tokenize_example(tokenizer: Tokenizer, prompt: str, answer: str, max_length:
 
 
 def tokenize_prompt(tokenizer: Tokenizer, prompt: str, max_length: int) -> TokenizedExample:
-    """Tokens for decoding: BOS and the prompt; labels are all ignored.
+    """Return tokens for decoding: BOS and the prompt, without labels.
 
-    A prompt that is too long loses its beginning (BOS stays): the place where the answer starts is kept.
+    Args:
+        tokenizer: a tokenizer with BOS and EOS.
+        prompt: the text to decode from.
+        max_length: maximum number of tokens. A longer prompt is cut at its beginning behind BOS, because the answer
+            starts at its end.
 
     Raises:
-        UserError: the tokenizer lacks BOS or EOS.
+        UserError: the tokenizer has no BOS or no EOS.
     """
     bos, _ = _special_tokens(tokenizer)
     ids = _encode(tokenizer, prompt)
@@ -163,6 +190,7 @@ def tokenize_prompt(tokenizer: Tokenizer, prompt: str, max_length: int) -> Token
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """The number of leading elements that two sequences share."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return index

@@ -1,9 +1,9 @@
-"""ScienceQA from its official layout, checked on the way in.
+"""Read and validate ScienceQA in its official layout.
 
-Layout: `problems.json`, `pid_splits.json`, `captions.json` (only when captions are asked for) and
-`images/{split}/{qid}/image.png`. A `dataset.json` beside them, `{"name": ..., "full": ...}`, may name it.
-Source: Lu et al. 2022, https://scienceqa.github.io. The files are hostile input: the first bad record is
-named by qid and field. Published partial copies lack metadata, so subject, grade and the like may be absent.
+The data folder holds `problems.json`, `pid_splits.json`, `images/{split}/{qid}/image.png` and, where captions are
+used, `captions.json`. An optional `dataset.json`, `{"name": ..., "full": ...}`, names the set. Source: Lu et al. 2022,
+https://scienceqa.github.io. The files are not trusted: the first bad record is reported by its id and field. Published
+partial copies leave out metadata, so fields such as subject and grade may be missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from harness.data.dataset import DataSet, SetName
-from harness.data.imagefile import MEND, BadImage, contained
+from harness.data.dataset import DataSet, SetName, require_folder, require_official_sizes
+from harness.data.imagefile import IMAGE_ADVICE, BadImage, contained
 from harness.data.jsonio import read_json
-from harness.data.problem import Problem as Problem
-from harness.data.problem import Text, parse_problem
+from harness.data.problem import Problem, Text, parse_problem
 from harness.errors import UserError, first_error
 from harness.files import sha256_file
 
@@ -26,6 +25,8 @@ BASE_SPLITS = tuple(OFFICIAL_SIZES)
 
 
 class _Marker(BaseModel):
+    """The content of `dataset.json`: the name of the set, and whether it is the full benchmark."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
     name: SetName
@@ -37,36 +38,42 @@ _CAPTIONS = TypeAdapter(dict[str, Text])
 
 
 def read_splits(path: Path) -> dict[str, list[str]]:
-    """`pid_splits.json`: split -> ids; the base splits must not overlap.
+    """Read `pid_splits.json`.
+
+    Returns:
+        split -> ids of its problems.
 
     Raises:
-        UserError: wrong shape, an id twice in a split or in two base splits.
+        UserError: the file does not map splits to lists of ids, an id occurs twice in a split, or an id is in two of
+            the splits train, val and test.
     """
     try:
         splits = _SPLITS.validate_python(read_json(path), strict=True)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}; expected {{split: [problem ids]}}") from error
+        raise UserError(f"{path}: {first_error(error)}; write the file as {{split: [problem ids]}}") from error
     home: dict[str, str] = {}
     for split, qids in splits.items():
         if len(set(qids)) != len(qids):
             twice = next(qid for index, qid in enumerate(qids) if qid in qids[:index])
-            raise UserError(f"{path}: problem {twice} is twice in split {split!r}")
+            raise UserError(f"{path}: problem {twice} is listed twice in split {split!r}; remove one of the two")
         for qid in qids if split in BASE_SPLITS else ():
             if qid in home:
-                raise UserError(f"{path}: problem {qid} is in two splits, {home[qid]!r} and {split!r}")
+                raise UserError(
+                    f"{path}: problem {qid} is in two splits, {home[qid]!r} and {split!r}; remove it from one"
+                )
             home[qid] = split
     return splits
 
 
 def read_problems(path: Path) -> dict[str, Any]:
-    """`problems.json` as qid -> raw record.
+    """Read `problems.json` as id -> record; the records are not validated yet.
 
     Raises:
-        UserError: not a JSON object.
+        UserError: the file is not a JSON object.
     """
     raw = read_json(path)
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected an object that maps problem ids to records")
+        raise UserError(f"{path}: not a JSON object; write the file as {{problem id: record}}")
     return raw
 
 
@@ -79,26 +86,26 @@ def load_scienceqa(
     full: bool = False,
     skip_bad_images: bool = False,
 ) -> DataSet[Problem]:
-    """Load and check a set in the official layout.
+    """Load and validate a set in the official layout.
 
-    It is called "scienceqa" (official counts), by the name in `dataset.json`, or "scienceqa-subset". Every record of
-    the asked splits is validated; for the problems within `limit` image files are looked for (not decoded: see
-    `DataSet.checked`).
+    Every record of the requested splits is validated. The image files of the problems within `limit` must exist, but
+    they are decoded only by `DataSet.checked`. The set takes its name from `dataset.json`. Without that file it is
+    named "scienceqa" if it has the official sizes, and "scienceqa-subset" otherwise.
 
     Args:
         root: data folder.
-        splits: names in `pid_splits.json` (train, val, test, or e.g. minitest).
-        limit: at most so many problems a split, the first ones.
+        splits: names of splits in `pid_splits.json`: train, val, test, or others such as minitest.
+        limit: how many problems to keep per split, counted from the first; None keeps all.
         captions: read `captions.json` too.
-        full: the set is meant to be the full benchmark; its counts must be the official ones.
-        skip_bad_images: leave out problems whose image is missing or leaves the root, and count them.
+        full: require the official sizes of the full benchmark.
+        skip_bad_images: leave out problems whose image is missing or outside the data folder, and list them in
+            `skipped`.
 
     Raises:
-        UserError: the first thing that is wrong, by file, qid and field.
+        UserError: the first problem found; names the file, the id and the field.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such data folder; give --data-root a folder with problems.json")
+    require_folder(root, "problems.json")
     raw = read_problems(root / "problems.json")
     ids = read_splits(root / "pid_splits.json")
     texts = _read_captions(root / "captions.json") if captions else {}
@@ -108,7 +115,7 @@ def load_scienceqa(
     skipped: list[BadImage] = []
     for split in splits:
         if split not in ids:
-            raise UserError(f"{root / 'pid_splits.json'}: no split {split!r}; it has {', '.join(ids)}")
+            raise UserError(f"{root / 'pid_splits.json'}: no split {split!r}; the file has {', '.join(ids)}")
         loaded[split] = _load_split(root, ids[split], raw, home, texts, limit, skipped if skip_bad_images else None)
     files = ["problems.json", "pid_splits.json", *(["captions.json"] if captions else [])]
     files += ["dataset.json"] if (root / "dataset.json").exists() else []
@@ -132,12 +139,23 @@ def _load_split(
     limit: int | None,
     skipped: list[BadImage] | None,
 ) -> tuple[Problem, ...]:
+    """Validate the records of one split and find their images.
+
+    Args:
+        root: data folder.
+        qids: ids of the split's problems.
+        raw: id -> record of every problem.
+        home: id -> which of train, val and test the problem belongs to.
+        captions: id -> caption.
+        limit: how many problems to return; the records beyond it are validated all the same.
+        skipped: problems with a bad image are added to it; None raises an error for the first one.
+    """
     source = str(root / "problems.json")
     problems: list[Problem] = []
     for index, qid in enumerate(qids):
         if qid not in raw or qid not in home:
-            where = "problems.json" if qid not in raw else "the splits train, val and test"
-            raise UserError(f"{root / 'pid_splits.json'}: problem {qid} is not in {where}")
+            where = "problems.json" if qid not in raw else "any of the splits train, val and test"
+            raise UserError(f"{root / 'pid_splits.json'}: problem {qid} is not in {where}; add it there or remove it")
         problem = parse_problem(qid, raw[qid], home[qid], source)
         if limit is not None and index >= limit:
             continue
@@ -145,7 +163,7 @@ def _load_split(
             image = find_image(root, problem, raw[qid].get("image"))
         except ValueError as error:
             if skipped is None:
-                raise UserError(f"{source}: problem {qid}, field 'image': {error}; {MEND}") from error
+                raise UserError(f"{source}: problem {qid}, field 'image': {error}; {IMAGE_ADVICE}") from error
             skipped.append(BadImage(qid, f"images/{problem.split}/{qid}/{raw[qid]['image']}", str(error)))
             continue
         problems.append(replace(problem, image=image, caption=captions.get(qid, "")))
@@ -153,10 +171,15 @@ def _load_split(
 
 
 def find_image(root: Path, problem: Problem, name: str | None) -> Path | None:
-    """The image file of a record, `images/{split}/{qid}/{name}`, or None.
+    """Return the image file of a record, `images/{split}/{qid}/{name}`, or None where the record has no image.
+
+    Args:
+        root: data folder.
+        problem: the problem of the record; gives the split and the id.
+        name: the record's `image` field.
 
     Raises:
-        ValueError: missing, not a file, or outside the root.
+        ValueError: the image is missing, not a regular file, or outside the data folder.
     """
     return None if name is None else contained(root, f"images/{problem.split}/{problem.qid}/{name}")
 
@@ -164,26 +187,23 @@ def find_image(root: Path, problem: Problem, name: str | None) -> Path | None:
 def _read_captions(path: Path) -> dict[str, str]:
     raw = read_json(path)
     if not isinstance(raw, dict) or "captions" not in raw:
-        raise UserError(f'{path}: expected {{"captions": {{problem id: text}}}}')
+        raise UserError(f'{path}: no captions found; write the file as {{"captions": {{problem id: text}}}}')
     try:
         return _CAPTIONS.validate_python(raw["captions"], strict=True)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
+        raise UserError(f"{path}: {first_error(error)}; correct the caption") from error
 
 
 def _name_of(root: Path, sizes: dict[str, int], full: bool) -> str:
+    """The name of the set; raises UserError where it is declared as full and has other than the official sizes."""
     marker = None
     if (root / "dataset.json").exists():
         try:
             marker = _Marker.model_validate(read_json(root / "dataset.json"))
         except ValidationError as error:
-            raise UserError(f"{root / 'dataset.json'}: {first_error(error)}") from error
-    official = sizes == OFFICIAL_SIZES
-    claims_full = full or (marker is not None and (marker.full or marker.name == "scienceqa"))
-    if claims_full and not official:
-        have = ", ".join(f"{split} {count}" for split, count in sizes.items())
-        want = ", ".join(f"{split} {count}" for split, count in OFFICIAL_SIZES.items())
-        raise UserError(f"{root}: calls itself the full ScienceQA but has {have}; the full set has {want}")
+            raise UserError(f"{root / 'dataset.json'}: {first_error(error)}; correct the file") from error
+    if full or (marker is not None and (marker.full or marker.name == "scienceqa")):
+        require_official_sizes(root, "ScienceQA", sizes, OFFICIAL_SIZES)
     if marker is not None:
         return marker.name
-    return "scienceqa" if official else "scienceqa-subset"
+    return "scienceqa" if sizes == OFFICIAL_SIZES else "scienceqa-subset"

@@ -83,7 +83,7 @@ def test_image_id_without_cocoid(folder):
         ({"sentences": [{"raw": ""}]}, r"image 4, field 'sentences\.0\.raw'"),
         ({"cocoid": "4"}, "field 'cocoid'"),
         ({"cocoid": None, "imgid": None}, "image number 4"),
-        ({"cocoid": 1}, "image 1 is there twice"),
+        ({"cocoid": 1}, "image 1 occurs twice"),
     ],
 )
 def test_bad_record_is_named(folder, changes, message):

@@ -16,7 +16,8 @@ from harness.data.prompts import (
     tokenize_example,
     tokenize_prompt,
 )
-from harness.data.scienceqa import Problem, load_scienceqa
+from harness.data.problem import Problem
+from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "prompts.json").read_text())

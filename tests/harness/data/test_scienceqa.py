@@ -115,7 +115,7 @@ def test_data_root_may_be_a_link(folder, tmp_path_factory):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({"train": ["1", "1"]}, "problem 1 is twice in split 'train'"),
+        ({"train": ["1", "1"]}, "problem 1 is listed twice in split 'train'"),
         ({"train": ["1"], "val": [], "test": ["1"]}, "problem 1 is in two splits"),
         ({"train": ["1"], "val": [], "test": ["99"]}, "problem 99 is not in problems.json"),
         ({"train": ["1"], "val": []}, "no split 'test'"),
@@ -158,7 +158,7 @@ def test_set_that_calls_itself_full(folder):
     marker = folder.root / "dataset.json"
     for claim in ({"name": "mine", "full": True}, {"name": "scienceqa"}):
         marker.write_text(json.dumps(claim))
-        with pytest.raises(UserError, match="calls itself the full ScienceQA"):
+        with pytest.raises(UserError, match="is declared as the full ScienceQA"):
             load_scienceqa(folder.root)
     marker.write_text(json.dumps({"name": "mini"}))
     assert load_scienceqa(folder.root).name == "mini"
@@ -228,7 +228,7 @@ def test_hugging_face_rows_become_the_official_layout(tmp_path):
 def test_bad_hugging_face_row(tmp_path):
     with pytest.raises(UserError, match="hf-test-1, field 'answer'"):
         write_official({"test": [row(), row(answer=2)]}, tmp_path)
-    with pytest.raises(UserError, match="hf-test-0, field 'image': holds no bytes"):
+    with pytest.raises(UserError, match="hf-test-0, field 'image': holds no file content"):
         write_official({"test": [row(image={"bytes": None, "path": "/etc/hostname"})]}, tmp_path)
     with pytest.raises(UserError, match="unknown split 'dev'"):
         write_official({"dev": []}, tmp_path)
@@ -261,10 +261,10 @@ def test_fetching(tmp_path, monkeypatch):
     fetch(tmp_path / "new")
     assert asked == ["derek-thomas/ScienceQA", ("image", "decode=False")]
     assert load_scienceqa(tmp_path / "new").checked().used_sizes == {"train": 1, "val": 1, "test": 1}
-    with pytest.raises(UserError, match="not empty; give --data-root a new folder"):
+    with pytest.raises(UserError, match="not an empty folder; give --data-root a new folder"):
         fetch(tmp_path / "new")
     asked.append("offline")
-    with pytest.raises(UserError, match=r"cannot be fetched \(no such host\)"):
+    with pytest.raises(UserError, match=r"cannot be downloaded \(no such host\)"):
         fetch(tmp_path / "other")
 
 
