@@ -1,67 +1,80 @@
-"""The procedural caption set: pictures of the mini world with five true captions each, in Karpathy's form.
+"""The generated caption set: pictures of the mini world with five true captions each, in Karpathy's form.
 
-Layout as COCO's: `dataset_coco.json` beside `train2014/` (training) and `val2014/` (val and test), so that
-`harness.data.coco` reads it. No scene occurs twice in the whole set.
+The layout is that of COCO, which `harness.data.coco` reads: `dataset_coco.json` beside the image folders `train2014/`
+(train) and `val2014/` (val and test). No scene occurs twice in the whole set.
 """
 
-import json
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness.data.mini.build import SPLITS, TRIES, ensure_built, png
+from harness.data.mini.build import MAX_DRAWS, SPLITS, file_text
+from harness.data.mini.cache import ensure_built
 from harness.data.mini.grammar import captions, describe_thing
+from harness.data.mini.render import png
 from harness.data.mini.world import Scene, sample_scene
 from harness.errors import UserError
 
-CAPTIONS_VERSION = 1  # raise it whenever the same seed gives other bytes: cached copies are keyed by it
+CAPTIONS_VERSION = 1  # increase it whenever the same seed gives other bytes; cached copies are found by it
 CAPTION_SIZES = (2000, 300, 500)
+"""Pictures in train, val and test."""
 PER_IMAGE = 5
+"""Captions per picture."""
 COUNTS = (1, 2, 2, 3)
-"""Things in a picture, drawn uniformly; few, since each adds a dozen words to a caption."""
+"""The number of things in a picture, drawn uniformly. It is small because each thing adds a dozen words per caption."""
 FOLDERS = {"train": "train2014", "val": "val2014", "test": "val2014"}
 
 
 def sample_captions(
     seed: int = 0, sizes: tuple[int, int, int] = CAPTION_SIZES
 ) -> list[tuple[str, Scene, tuple[str, ...]]]:
-    """Split, scene and captions of every picture, split by split; the captions of a picture all differ."""
+    """Draw all pictures of the caption set.
+
+    Args:
+        seed: seed of everything that is drawn.
+        sizes: number of pictures in train, val and test.
+
+    Returns:
+        split, scene and captions of every picture, split by split; the captions of one picture all differ.
+    """
     rng = Random(f"mini-captions-{CAPTIONS_VERSION}-{seed}")
-    seen: set[Any] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
     drawn = []
     for split, size in zip(SPLITS, sizes, strict=True):
         for _ in range(size):
-            scene = _fresh(rng, seen)
-            drawn.append((split, scene, _worded(rng, scene)))
+            scene = _new_scene(rng, seen)
+            drawn.append((split, scene, _distinct_captions(rng, scene)))
     return drawn
 
 
-def _fresh(rng: Random, seen: set[Any]) -> Scene:
-    for _ in range(TRIES):
+def _new_scene(rng: Random, seen: set[tuple[str, frozenset[str]]]) -> Scene:
+    """Draw a scene that is not in `seen`, and add it there."""
+    for _ in range(MAX_DRAWS):
         scene = sample_scene(rng, rng.choice(COUNTS))
-        # In words, not pixels, and the order of the things carries no meaning.
+        # Scenes are compared in words and not in pixels, and the order of the things has no meaning.
         key = (scene.background, frozenset(map(describe_thing, scene.things)))
         if key not in seen:
             seen.add(key)
             return scene
-    raise AssertionError("the world has run out of new scenes")
+    raise AssertionError("no new scene was found: the sizes are too large for the vocabulary")
 
 
-def _worded(rng: Random, scene: Scene) -> tuple[str, ...]:
-    for _ in range(TRIES):
+def _distinct_captions(rng: Random, scene: Scene) -> tuple[str, ...]:
+    """Draw `PER_IMAGE` captions of a scene that all differ."""
+    for _ in range(MAX_DRAWS):
         texts = captions(scene, rng, PER_IMAGE)
         if len(set(texts)) == PER_IMAGE:
             return tuple(texts)
-    raise AssertionError("the grammar has run out of wordings")
+    raise AssertionError("the grammar found too few different captions for a scene")
 
 
 def build_captions(root: Path, seed: int = 0, sizes: tuple[int, int, int] = CAPTION_SIZES) -> None:
-    """Write the caption set into `root`; the same seed and sizes give the same bytes.
+    """Write the caption set to `root`; the same seed and sizes give the same bytes.
 
     Args:
-        root: folder, made as needed; files of these names in it are replaced.
-        seed: of everything that is drawn.
-        sizes: pictures in train, val and test.
+        root: folder to write to, created if necessary; files with the same names are replaced.
+        seed: seed of everything that is drawn.
+        sizes: number of pictures in train, val and test.
 
     Raises:
         UserError: the folder cannot be written.
@@ -75,13 +88,13 @@ def build_captions(root: Path, seed: int = 0, sizes: tuple[int, int, int] = CAPT
             (root / record["filepath"] / record["filename"]).write_bytes(png(scene))
             images.append(record)
         dataset = {"dataset": "mini-captions", "version": CAPTIONS_VERSION, "seed": seed, "images": images}
-        (root / "dataset_coco.json").write_text(json.dumps(dataset, indent=1) + "\n", encoding="utf-8")
+        (root / "dataset_coco.json").write_text(file_text(dataset), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{root}: cannot write the caption set ({error}); choose another folder") from error
+        raise UserError(f"{root}: the caption set cannot be written ({error}); choose another folder") from error
 
 
 def _record(number: int, split: str, texts: tuple[str, ...]) -> dict[str, Any]:
-    """One image as Karpathy's file has it; numbers as in `cocoid` start at 1."""
+    """Return the record of one image in Karpathy's form; `number` becomes its `cocoid` and starts at 1."""
     first = (number - 1) * PER_IMAGE
     sentences = [
         {"raw": text, "tokens": text.replace(",", "").replace(":", "").rstrip(".").split(), "imgid": number - 1,
@@ -100,7 +113,16 @@ def _record(number: int, split: str, texts: tuple[str, ...]) -> dict[str, Any]:
 
 
 def ensure_captions(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[int, int, int] = CAPTION_SIZES) -> Path:
-    """The folder of the caption set, built on first use; see `harness.data.mini.build.ensure_built`."""
+    """Return the folder of the caption set, which is built on first use.
+
+    Args:
+        cache_dir: where generated sets are kept; None takes the cache folder of the user.
+        seed: as in `build_captions`.
+        sizes: as in `build_captions`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     key = [CAPTIONS_VERSION, seed, list(sizes)]
     name = f"mini-captions-v{CAPTIONS_VERSION}"
     return ensure_built(cache_dir, name, key, lambda root: build_captions(root, seed, sizes))

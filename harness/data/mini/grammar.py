@@ -1,4 +1,4 @@
-"""How scenes are put into words: the full description, and captions in several wordings, all of them true."""
+"""Put a scene into words: one complete description, and true captions in several wordings."""
 
 from random import Random
 
@@ -6,18 +6,20 @@ from harness.data.mini.world import Scene, Thing, relation
 
 
 def _objects(scene: Scene) -> str:
+    """`one object`, `two objects`, and so on."""
     return f"{scene.count} object" + ("s" if len(scene.things) > 1 else "")
 
 
 def describe_thing(thing: Thing) -> str:
-    """Every attribute of a thing that a question may ask for."""
+    """Return a sentence with every attribute of a thing that a question may ask for."""
     return f"a {thing.size} {thing.texture} {thing.colour} {thing.shape} with {thing.outline} outline, {thing.place}."
 
 
 def describe(scene: Scene) -> str:
-    """The scene in words, complete: whoever reads it can answer every question about the picture.
+    """Return the complete description of a scene, from which every question about the picture can be answered.
 
-    Two things side by side, or one above the other, add a sentence with their relation (first seen from second).
+    Where two things stand side by side or one above the other, the last sentence tells where the first is, seen from
+    the second.
     """
     parts = [f"{_objects(scene)} on {scene.background}.", *(describe_thing(thing) for thing in scene.things)]
     where = relation_sentence(scene)
@@ -25,13 +27,13 @@ def describe(scene: Scene) -> str:
 
 
 def scene_words(scene: Scene) -> tuple[str, ...]:
-    """The words that `describe` uses for what there is to see, in its order."""
+    """Return the words of a description that name something in the picture, in the order of `describe`."""
     seen = [(t.size, t.texture, t.colour, t.shape, t.outline, t.place) for t in scene.things]
     return (scene.count, scene.background, *(word for words in seen for word in words))
 
 
 def relation_sentence(scene: Scene) -> str | None:
-    """`the star is left of the circle.`, or None unless the scene holds two aligned things."""
+    """Return a sentence such as `the star is left of the circle.`, or None unless the scene has two aligned things."""
     if len(scene.things) != 2:
         return None
     first, second = scene.things
@@ -40,7 +42,7 @@ def relation_sentence(scene: Scene) -> str | None:
 
 
 def relation_phrase(where: str) -> str:
-    """`left of`, `above`."""
+    """Return a direction as it stands in a sentence, such as `left of` or `above`."""
     return f"{where} of" if where in ("left", "right") else where
 
 
@@ -64,7 +66,13 @@ _THING_WORDINGS = (_plain, _placed_first, _outlined, _short)
 
 
 def caption(scene: Scene, rng: Random, wording: int | None = None) -> str:
-    """One true caption; the wording (0 to 3) and the order of the things are drawn unless given."""
+    """Return one true caption of a scene; the order of the things is drawn.
+
+    Args:
+        scene: the scene.
+        rng: draws the order, the opening and, if it is not given, the wording.
+        wording: which of the four wordings of a thing is used, 0 to 3; None draws it.
+    """
     say = _THING_WORDINGS[rng.randrange(len(_THING_WORDINGS)) if wording is None else wording]
     things = rng.sample(scene.things, len(scene.things))
     body = " and ".join(say(thing) for thing in things)
@@ -80,6 +88,6 @@ def caption(scene: Scene, rng: Random, wording: int | None = None) -> str:
 
 
 def captions(scene: Scene, rng: Random, n: int) -> list[str]:
-    """`n` captions of a scene, the wordings taken in turn from a random start."""
+    """Return `n` captions of a scene, whose wordings take turns from a random start."""
     start = rng.randrange(len(_THING_WORDINGS))
     return [caption(scene, rng, (start + i) % len(_THING_WORDINGS)) for i in range(n)]

@@ -1,4 +1,4 @@
-"""The table of question kinds: what is asked, where it belongs, how often, and the generator that draws one."""
+"""The table of question kinds: each kind's name, its place in ScienceQA's categories, its share and its generator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,11 +30,24 @@ from harness.data.mini.questions import (
 
 @dataclass(frozen=True)
 class Kind:
-    """One row of the table. `share` is the weight within its mode (with a picture, with a hint, with neither)."""
+    """One kind of question.
+
+    Attributes:
+        name: name of the kind.
+        mode: what the answer is read from: `image`, `text` (the hint) or `none` (it must be known).
+        level: what one must look at: `fine`, `part` or `whole` of the picture, or `text`.
+        subject: subject in ScienceQA's record.
+        topic: topic in ScienceQA's record.
+        category: category in ScienceQA's record.
+        skill: skill in ScienceQA's record.
+        grades: lowest and highest school grade.
+        share: weight of the kind among the kinds of its mode.
+        make: draws a question of this kind.
+    """
 
     name: str
-    mode: str  # image | text | none
-    level: str  # fine | part | whole | text
+    mode: str
+    level: str
     subject: str
     topic: str
     category: str
@@ -47,11 +60,12 @@ class Kind:
 def _row(
     name: str, mode: str, level: str, field: str, skill: str, grades: tuple[int, int], share: float
 ) -> Callable[[Callable[[Random], Draft]], Kind]:
+    """Return a function that makes a Kind from its generator; `field` is a key of `FIELDS`."""
     subject, topic, category = FIELDS[field]
     return partial(Kind, name, mode, level, subject, topic, category, skill, grades, share)
 
 
-FIELDS = {
+FIELDS = {  # name -> subject, topic and category
     "materials": ("natural science", "physics", "Materials"),
     "light": ("natural science", "physics", "Light and colour"),
     "biology": ("natural science", "biology", "Classification"),
@@ -117,17 +131,18 @@ KINDS: tuple[Kind, ...] = (
     _row("mixture", "none", "text", "light", "Mix colours", (4, 9), 2)(mixture),
 )  # fmt: skip
 MODES = {"image": 0.64, "text": 0.17, "none": 0.19}
+"""Mode -> share of the problems."""
 IMAGE_HINTS = (
     "a child drew this picture.",
     "look at the picture.",
     "the picture hangs on a wall.",
     "this is an old map.",
 )
-HINTED = 0.25  # share of picture questions that carry a hint (which never tells the answer)
+HINTED = 0.25  # share of picture questions with a hint from IMAGE_HINTS, which never gives the answer
 
 
 def sample_kind(rng: Random, mode: str | None = None) -> Kind:
-    """Draw a kind by mode and share."""
+    """Draw a kind of question by its share; None draws the mode by its share in `MODES` first."""
     mode = mode or rng.choices(list(MODES), list(MODES.values()))[0]
     rows = [kind for kind in KINDS if kind.mode == mode]
     return rng.choices(rows, [kind.share for kind in rows])[0]

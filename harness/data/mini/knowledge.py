@@ -1,4 +1,4 @@
-"""What is known in the small world without looking: facts that the language model learns by heart."""
+"""The facts of the mini world, which are not in any picture: the language model learns them in pretraining."""
 
 OPPOSITES = (
     ("hot", "cold"), ("big", "little"), ("fast", "slow"), ("dark", "bright"), ("wet", "dry"), ("full", "empty"),
@@ -52,7 +52,7 @@ COUNTRIES = tuple(country for country, _ in CAPITALS)
 
 
 def statements() -> list[str]:
-    """Every fact as a plain sentence."""
+    """Return every fact as a sentence."""
     said = [f"the opposite of {a} is {b}. the opposite of {b} is {a}." for a, b in OPPOSITES]
     said += [f"the plural of {one} is {many}." for one, many in PLURALS]
     said += [f"the past tense of {now} is {then}." for now, then in PAST]

@@ -1,7 +1,7 @@
-"""The generators of questions: each draws a scene, or a hint, and a question about it.
+"""The generators of questions: each draws a scene or a hint, and a question about it.
 
-A generator draws the scene and the question together, the right answer uniformly over its vocabulary and the wrong
-options uniformly over the rest. So an option says nothing about being right until one looks at the picture.
+A generator draws the right answer uniformly from its vocabulary, and the wrong options uniformly from the rest. So the
+options alone do not reveal the answer; one must look at the picture.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from harness.data.mini.world import (
 
 @dataclass(frozen=True)
 class Draft:
-    """A question with its options shuffled; `answer` indexes `choices`; `scene` is None for text questions."""
+    """A question with shuffled options; `answer` is an index into `choices`, `scene` is None without a picture."""
 
     question: str
     choices: tuple[str, ...]
@@ -36,9 +36,11 @@ class Draft:
 
 
 class SceneMaker(Protocol):
-    """Draws a question about a given scene, or about a scene of its own."""
+    """A function that draws a question about the given scene, or about a new one if none is given."""
 
-    def __call__(self, rng: Random, scene: Scene | None = None) -> Draft: ...
+    def __call__(self, rng: Random, scene: Scene | None = None) -> Draft:
+        """Draw a question."""
+        ...
 
 
 def _draft(
@@ -50,15 +52,15 @@ def _draft(
     scene: Scene | None = None,
     hint: str = "",
 ) -> Draft:
-    """Shuffle `right` among `options - 1` words drawn from `wrong`."""
+    """Return a question whose options are `right` and `options - 1` words drawn from `wrong`, in random order."""
     choices = [right, *rng.sample(sorted(set(wrong) - {right}), options - 1)]
     rng.shuffle(choices)
-    told = "the picture shows" if scene else "the text says" if hint else "it is known"
+    evidence = "the picture shows" if scene else "the text says" if hint else "it is known"
     question = question[0].upper() + question[1:]
-    return Draft(question, tuple(choices), choices.index(right), hint, scene, f"{told}: {right}.")
+    return Draft(question, tuple(choices), choices.index(right), hint, scene, f"{evidence}: {right}.")
 
 
-# ---- with a picture: one thing
+# ---- questions about a picture of one thing
 
 
 ASKING: dict[str, tuple[str, ...]] = {
@@ -72,7 +74,7 @@ ASKING: dict[str, tuple[str, ...]] = {
 
 
 def one_thing(attribute: str) -> SceneMaker:
-    """Ask for an attribute of the only thing in the picture (of `scene`, or of a new one)."""
+    """Return a generator of questions about an attribute of the only thing in the picture."""
 
     def make(rng: Random, scene: Scene | None = None) -> Draft:
         scene = scene or sample_scene(rng, 1)
@@ -84,7 +86,7 @@ def one_thing(attribute: str) -> SceneMaker:
 
 
 def complete_caption(rng: Random) -> Draft:
-    """Fill the gap in a caption of one thing."""
+    """Ask for the word that completes a caption of one thing."""
     scene = sample_scene(rng, 1)
     thing = scene.things[0]
     attribute = rng.choice(("texture", "colour", "shape"))
@@ -93,16 +95,17 @@ def complete_caption(rng: Random) -> Draft:
     return _draft(rng, question, getattr(thing, attribute), VOCABULARY[attribute], 4, scene)
 
 
-# ---- with a picture: the whole scene
+# ---- questions about the whole picture
 
 
 def count_all(rng: Random) -> Draft:
+    """Ask how many things there are."""
     scene = sample_scene(rng, rng.randint(1, 4))
     return _draft(rng, "how many objects are there?", scene.count, NUMBERS, 4, scene)
 
 
 def count_texture(rng: Random) -> Draft:
-    """Count the things of one texture; the right number is drawn first, so all numbers are equally likely."""
+    """Ask how many things have one texture; the answer is drawn first, so that all numbers are equally likely."""
     number = rng.randint(1, 3)
     texture = rng.choice(TEXTURES)
     others = [t for t in TEXTURES if t != texture]
@@ -114,12 +117,13 @@ def count_texture(rng: Random) -> Draft:
 
 
 def background(rng: Random) -> Draft:
+    """Ask for the background."""
     scene = sample_scene(rng, rng.randint(1, 4))
     return _draft(rng, "what is the background?", scene.background, VOCABULARY["background"], 3, scene)
 
 
 def appears(attribute: str) -> Callable[[Random], Draft]:
-    """One option is in the picture, the others are not."""
+    """Return a generator of questions of which one option is in the picture and the others are not."""
 
     def make(rng: Random) -> Draft:
         scene = sample_scene(rng, rng.randint(1, 3))
@@ -132,17 +136,18 @@ def appears(attribute: str) -> Callable[[Random], Draft]:
 
 
 def colour_missing(rng: Random) -> Draft:
+    """Ask for the one colour among the options that is not in the picture."""
     scene = sample_scene(rng, 2)
     here = scene.present("colour")
     right = rng.choice(sorted(set(VOCABULARY["colour"]) - here))
     return _draft(rng, "which colour is not in the picture?", right, here, 3, scene)
 
 
-# ---- with a picture: binding and relations
+# ---- questions about one of several things in a picture
 
 
 def of_shape(attribute: str, question: str) -> SceneMaker:
-    """Ask for an attribute of one of two or three things (of `scene`, or of a new one), named by its shape."""
+    """Return a generator of questions about an attribute of one of two or three things, which is named by its shape."""
 
     def make(rng: Random, scene: Scene | None = None) -> Draft:
         scene = scene or sample_scene(rng, rng.choice((2, 2, 3)))
@@ -154,7 +159,7 @@ def of_shape(attribute: str, question: str) -> SceneMaker:
 
 
 def seen_from(rng: Random) -> Draft:
-    """Where one of two things is, seen from the other."""
+    """Ask where one of two things is, seen from the other."""
     scene = sample_scene(rng, 2, places=aligned_places(rng))
     first, second = scene.things
     question = f"on the map, where is the {first.shape}, seen from the {second.shape}?"
@@ -163,54 +168,60 @@ def seen_from(rng: Random) -> Draft:
     return _draft(rng, question, relation_phrase(where).split()[0], DIRECTIONS, 4, scene)
 
 
-# ---- text only, the answer in the hint
+# ---- questions without a picture, whose answer is in the hint
 
 
 @dataclass(frozen=True)
-class Telling:
-    """Sentences that each join two words: `"{0} has the {1}."`."""
+class HintSentence:
+    """A sentence that joins two words, such as `"{0} has the {1}."`, and the vocabularies of both words."""
 
-    sentence: str
+    template: str
     first: Sequence[str]
     second: Sequence[str]
 
     def pairs(self, rng: Random) -> list[tuple[str, str]]:
-        """Three pairs in which no word recurs."""
+        """Draw three pairs of words in which no word recurs."""
         return list(zip(rng.sample(self.first, 3), rng.sample(self.second, 3), strict=True))
 
     def hint(self, pairs: list[tuple[str, str]]) -> str:
-        """The pairs told, one sentence each."""
-        return " ".join(self.sentence.format(*pair) for pair in pairs)
+        """Return a hint with one sentence for each pair."""
+        return " ".join(self.template.format(*pair) for pair in pairs)
 
 
-HAS = Telling("{0} has the {1}.", know.NAMES, know.GOODS)
-LIVES = Telling("{0} lives in {1}.", know.NAMES, know.COUNTRIES)
-IS_HERE = Telling("the {0} {1} is here.", VOCABULARY["colour"], know.GOODS)
+HAS = HintSentence("{0} has the {1}.", know.NAMES, know.GOODS)
+LIVES = HintSentence("{0} lives in {1}.", know.NAMES, know.COUNTRIES)
+IS_HERE = HintSentence("the {0} {1} is here.", VOCABULARY["colour"], know.GOODS)
 
 
-def told(telling: Telling, question: str, answer: int) -> Callable[[Random], Draft]:
-    """Ask for the first (`answer` 0) or second (1) word of one of the told pairs, naming the other."""
+def hinted(sentence: HintSentence, question: str, answer: int) -> Callable[[Random], Draft]:
+    """Return a generator of questions about one word of a pair in the hint.
+
+    Args:
+        sentence: the sentence of the hint.
+        question: names one word of the pair and asks for the other.
+        answer: which word is asked for: 0 for the first, 1 for the second.
+    """
 
     def make(rng: Random) -> Draft:
-        pairs = telling.pairs(rng)
+        pairs = sentence.pairs(rng)
         pair = rng.choice(pairs)
         words = [p[answer] for p in pairs]
-        return _draft(rng, question.format(*pair), pair[answer], words, 3, hint=telling.hint(pairs))
+        return _draft(rng, question.format(*pair), pair[answer], words, 3, hint=sentence.hint(pairs))
 
     return make
 
 
-owner = told(HAS, "who has the {1}?", 0)
-owned = told(HAS, "what does {0} have?", 1)
-resident = told(LIVES, "where does {0} live?", 1)
-told_colour = told(IS_HERE, "what is the colour of the {1}?", 0)
+owner = hinted(HAS, "who has the {1}?", 0)
+owned = hinted(HAS, "what does {0} have?", 1)
+resident = hinted(LIVES, "where does {0} live?", 1)
+told_colour = hinted(IS_HERE, "what is the colour of the {1}?", 0)
 
 
-# ---- text only, known by heart
+# ---- questions without picture or hint, whose answer must be known
 
 
 def pair_fact(pairs: Sequence[tuple[str, str]], question: str, options: int = 4) -> Callable[[Random], Draft]:
-    """Ask for the second word of a pair; the wrong options are other second words."""
+    """Return a generator of questions about the second word of a pair; the wrong options are other second words."""
 
     def make(rng: Random) -> Draft:
         first, right = rng.choice(pairs)
@@ -220,17 +231,19 @@ def pair_fact(pairs: Sequence[tuple[str, str]], question: str, options: int = 4)
 
 
 def group_fact(groups: Mapping[str, tuple[str, ...]], question: str, options: int) -> Callable[[Random], Draft]:
-    """Ask for the group of a member."""
+    """Return a generator of questions about the group that a member belongs to."""
     pairs = [(member, name) for name, members in groups.items() for member in members]
     return pair_fact(pairs, question, options)
 
 
 def opposite(rng: Random) -> Draft:
+    """Ask for the opposite of a word."""
     both = [*know.OPPOSITES, *((b, a) for a, b in know.OPPOSITES)]
     return pair_fact(both, "what is the opposite of {}?")(rng)
 
 
 def mixture(rng: Random) -> Draft:
+    """Ask for the colour that two paints give."""
     a, b, right = rng.choice(know.MIXTURES)
     if rng.random() < 0.5:
         a, b = b, a

@@ -1,27 +1,29 @@
-"""Drawing a scene: 64 × 64 RGB pixels, drawn four times as large and averaged down."""
+"""Draw a scene as a picture of 64 × 64 RGB pixels, which is drawn four times as large and then averaged down."""
 
+import io
 import math
 
 from PIL import Image, ImageChops, ImageDraw
 
 from harness.data.mini.world import BACKGROUNDS, COLOURS, OUTLINES, SIZES, Scene, Thing
 
-SIZE = 64
+SIZE = 64  # height and width of the final image, in pixels
 SCALE = 4
-OUTLINE_WIDTH = 1.5  # pixels of the final image
-PERIOD = 5.0  # of the textures, pixels of the final image
+OUTLINE_WIDTH = 1.5  # in pixels of the final image
+PERIOD = 5.0  # period of the textures, in pixels of the final image
 
 Points = list[tuple[float, float]]
 
 
 def _regular(corners: int, turn: float, inner: float = 1.0) -> Points:
-    """Corners on the unit circle; every second one at radius `inner` when it is not 1."""
+    """Return corners evenly spaced on the unit circle, with every second corner at radius `inner`."""
     radii = [1.0 if i % 2 == 0 else inner for i in range(corners)]
     angles = [turn + 2 * math.pi * i / corners for i in range(corners)]
     return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
 
 
 def _heart() -> Points:
+    """Return the points of the heart curve, scaled to a width of 2."""
     steps = [2 * math.pi * i / 40 for i in range(40)]
     return [
         (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16)
@@ -44,7 +46,7 @@ OUTLINE_POINTS: dict[str, Points] = {
 
 
 def _texture(thing: Thing, side: int) -> Image.Image:
-    """A square of `side` large pixels filled with the thing's colour and texture."""
+    """Return a square filled with the colour and texture of a thing; `side` is in pixels of the enlarged image."""
     colour = COLOURS[thing.colour]
     tile = Image.new("RGB", (side, side), colour)
     draw = ImageDraw.Draw(tile)
@@ -72,6 +74,7 @@ def _texture(thing: Thing, side: int) -> Image.Image:
 
 
 def _draw(canvas: Image.Image, thing: Thing) -> None:
+    """Draw a thing with its texture and outline onto the enlarged image."""
     x, y = (SCALE * along for along in thing.centre)
     radius = SIZES[thing.size] * SCALE / 2
     side = int(2 * radius) + 2
@@ -81,15 +84,22 @@ def _draw(canvas: Image.Image, thing: Thing) -> None:
     ImageDraw.Draw(mask).polygon(points, fill=255)
     tile = _texture(thing, side)
     edge = Image.new("L", (side, side), 0)
-    width = round(2 * OUTLINE_WIDTH * SCALE)  # the outer half falls outside the mask
+    width = round(2 * OUTLINE_WIDTH * SCALE)  # the mask cuts off the outer half of the line
     ImageDraw.Draw(edge).line([*points, points[0], points[1]], fill=255, width=width, joint="curve")
     tile.paste(OUTLINES[thing.outline], (0, 0), ImageChops.multiply(edge, mask))
     canvas.paste(tile, corner, mask)
 
 
 def render(scene: Scene) -> Image.Image:
-    """The picture of a scene, RGB, 64 × 64. The same scene gives the same pixels."""
+    """Return the picture of a scene, RGB, 64 × 64 pixels. The same scene gives the same pixels."""
     canvas = Image.new("RGB", (SIZE * SCALE, SIZE * SCALE), BACKGROUNDS[scene.background])
     for thing in scene.things:
         _draw(canvas, thing)
     return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def png(scene: Scene) -> bytes:
+    """Return the picture of a scene as the content of a PNG file."""
+    buffer = io.BytesIO()
+    render(scene).save(buffer, format="PNG")
+    return buffer.getvalue()

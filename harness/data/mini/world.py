@@ -1,8 +1,8 @@
-"""The small world: which things there are, what they look like, and how a scene is drawn by lot.
+"""The mini world: its things, what they look like, and how scenes are drawn at random.
 
-A scene holds one to four things, one a quadrant. Shapes and colours never repeat within a scene, so that
-"the star" or "the red thing" names exactly one of them. All vocabularies are sampled uniformly: that symmetry is
-what keeps the questions free of leaks (a wrong option is as likely a word as the right one).
+A scene holds one to four things, at most one per quadrant. No shape and no colour occurs twice in a scene, so that "the
+star" or "the red thing" names exactly one thing. All vocabularies are sampled uniformly. So a wrong option is as likely
+a word as the right one, and questions cannot be answered from word frequencies.
 """
 
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 TEXTURES = ("plain", "striped", "dotted", "checked")
 OUTLINES: dict[str, tuple[int, int, int]] = {"black": (0, 0, 0), "white": (255, 255, 255), "brown": (112, 58, 16)}
-SIZES: dict[str, float] = {"small": 17.0, "medium": 23.0, "large": 30.0}  # width in pixels of the 64-pixel image
-PLACES: dict[str, tuple[int, int]] = {  # centre of the quadrant in pixels
+SIZES: dict[str, float] = {"small": 17.0, "medium": 23.0, "large": 30.0}  # width in pixels; the image has 64
+PLACES: dict[str, tuple[int, int]] = {  # centre of the quadrant, x and y in pixels
     "top-left": (16, 16),
     "top-right": (48, 16),
     "bottom-left": (16, 48),
@@ -34,14 +34,14 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "mint": (168, 206, 184),
 }
 ATTRIBUTES = ("shape", "colour", "texture", "outline", "size", "place")
-DISTINCT = ("shape", "colour", "place")  # no two things of a scene share one of these
+DISTINCT = ("shape", "colour", "place")  # attributes in which all things of a scene differ
 NUMBERS = ("one", "two", "three", "four")
 DIRECTIONS = ("left", "right", "above", "below")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene: six words that can be asked for, and the jitter that only the picture shows."""
+    """One thing of a scene: six words that questions ask for, and shift and phase, which only the picture shows."""
 
     shape: str
     colour: str
@@ -49,34 +49,34 @@ class Thing:
     outline: str
     size: str
     place: str
-    shift: tuple[float, float]  # pixels off the quadrant's centre
-    phase: float  # of the texture, in [0, 1)
+    shift: tuple[float, float]  # x and y in pixels, away from the centre of the quadrant
+    phase: float  # start of the texture's pattern as a part of its period, in [0, 1)
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Where it lies, x and y in pixels from the top left."""
+        """Position of the centre, x and y in pixels from the top left."""
         x, y = PLACES[self.place]
         return x + self.shift[0], y + self.shift[1]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One to four things on a background. The order of the things is random and carries no meaning."""
+    """One to four things on a background. The order of the things is random and has no meaning."""
 
     things: tuple[Thing, ...]
     background: str
 
     @property
     def count(self) -> str:
-        """The number of things, in words."""
+        """The number of things as a word."""
         return NUMBERS[len(self.things) - 1]
 
     def present(self, attribute: str) -> set[str]:
-        """The values of an attribute (`"colour"`, `"shape"`, …) that occur in the scene."""
+        """Return the values of an attribute, such as `"colour"` or `"shape"`, that occur in the scene."""
         return {getattr(thing, attribute) for thing in self.things}
 
 
-VOCABULARY: dict[str, tuple[str, ...]] = {
+VOCABULARY: dict[str, tuple[str, ...]] = {  # attribute -> its values
     "shape": SHAPES,
     "colour": tuple(COLOURS),
     "texture": TEXTURES,
@@ -88,7 +88,7 @@ VOCABULARY: dict[str, tuple[str, ...]] = {
 
 
 def jittered(rng: Random, thing: Thing) -> Thing:
-    """The same thing with shift and phase drawn anew."""
+    """Return the same thing with a newly drawn shift and phase."""
     slack = (31.0 - SIZES[thing.size]) / 2
     return replace(thing, shift=(rng.uniform(-slack, slack), rng.uniform(-slack, slack)), phase=rng.random())
 
@@ -99,7 +99,14 @@ def sample_scene(
     textures: list[str] | None = None,
     places: list[str] | None = None,
 ) -> Scene:
-    """Draw a scene of `count` things (1 to 4); `textures` or `places` fix these words, one a thing."""
+    """Draw a scene.
+
+    Args:
+        rng: draws everything that is not given.
+        count: number of things, 1 to 4.
+        textures: the texture of each thing; None draws them.
+        places: the place of each thing; None draws them.
+    """
     shapes = rng.sample(SHAPES, count)
     colours = rng.sample(list(COLOURS), count)
     places = places or rng.sample(list(PLACES), count)
@@ -121,7 +128,7 @@ def sample_scene(
 
 
 def aligned_places(rng: Random) -> list[str]:
-    """Two quadrants side by side or one above the other, in random order."""
+    """Draw two quadrants that lie side by side or one above the other, in random order."""
     pairs = [
         ["top-left", "top-right"],
         ["bottom-left", "bottom-right"],
@@ -133,7 +140,7 @@ def aligned_places(rng: Random) -> list[str]:
 
 
 def relation(first: Thing, second: Thing) -> str | None:
-    """Where `first` is, seen from `second`: left, right, above, below; None when they stand diagonally."""
+    """Return where `first` is, seen from `second`: left, right, above or below; None if they lie diagonally."""
     (x1, y1), (x2, y2) = PLACES[first.place], PLACES[second.place]
     if (x1 != x2) == (y1 != y2):
         return None

@@ -1,0 +1,55 @@
+"""Where generated data sets are kept, so that each is built once per user."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.errors import UserError
+
+ADVICE = "set XDG_CACHE_HOME to a folder that can be written"
+
+
+def cache_folder() -> Path:
+    """Return the cache folder of the user: `$XDG_CACHE_HOME/peft-vl-bench`, by default `~/.cache/peft-vl-bench`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "peft-vl-bench"
+
+
+def ensure_built(cache_dir: Path | None, name: str, key: Sequence[object], build: Callable[[Path], None]) -> Path:
+    """Return the folder of a generated data set, which is built on first use.
+
+    The set is built in a temporary folder and then renamed. So an interrupted build leaves no incomplete set, and two
+    processes may build the same set at the same time.
+
+    Args:
+        cache_dir: where generated sets are kept; None takes the cache folder of the user.
+        name: name of the set.
+        key: JSON values that determine the content of the set; their hash becomes part of the folder's name.
+        build: writes the set into the folder that it is given.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    cache_dir = cache_dir or cache_folder()
+    root = cache_dir / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+    if root.is_dir():
+        return root
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=cache_dir))
+    except OSError as error:
+        raise UserError(f"{cache_dir}: cannot be written ({error}); {ADVICE}") from error
+    try:
+        build(building)
+        building.chmod(0o755)
+        building.rename(root)
+    except OSError as error:
+        if not root.is_dir():  # if it exists, another process has built the same set meanwhile
+            raise UserError(f"{root}: cannot be written ({error}); {ADVICE}") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return root
