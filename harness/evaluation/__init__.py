@@ -1,1 +1,1 @@
-"""From a model's answers to scores: decoding, parsing and the metrics of each task."""
+"""From a model's outputs to scores: decoding, parsing of answers, and the metrics of each task."""

@@ -1,6 +1,7 @@
-"""Answers of a tuned model to multiple-choice questions, one greedy token each.
+"""Answering multiple-choice questions with a tuned model, one greedy token per question.
 
-The prompt ends in `The answer is`, so the next token is the letter; what cannot be read as one counts as wrong.
+The prompt ends in `The answer is`, so the next token is the letter of the choice. A token that is no letter of a choice
+counts as wrong.
 """
 
 import hashlib
@@ -12,17 +13,18 @@ import torch
 from harness.data.collate import Collator, Example
 from harness.data.problem import Problem
 from harness.data.prompts import Prompt
+from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import parse_choice
 from methods.base import Batch
 
 
 class EvaluationFailedError(RuntimeError):
-    """The model's logits are no numbers, so that no answer means anything."""
+    """The model's logits are NaN or infinite, so its answers mean nothing."""
 
 
 @torch.no_grad()
 def answer_problems(
-    model: Any,
+    model: EvaluatedModel,
     problems: Sequence[Problem],
     prompts: Sequence[Prompt],
     collator: Collator,
@@ -30,22 +32,26 @@ def answer_problems(
     device: torch.device | str,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
-    """One row a problem: `qid`, `prompt_sha256`, `raw` text, `choice` (null: could not be read), `gold`.
+    """Answer every problem with the likeliest next token.
 
     Args:
-        model: a `TunedModel` (or anything with its `prefill`).
-        problems: the problems, in the order of the rows.
-        prompts: their prompts.
-        collator: left-padding.
-        batch_size: samples a forward. Samples of like length share one, which changes no answer.
-        device: where the model is.
-        on_batch: called with the number of problems done.
+        model: the tuned model.
+        problems: the problems to answer.
+        prompts: one prompt per problem.
+        collator: pads on the left.
+        batch_size: samples per forward pass. Samples of similar length share a batch; this changes no answer.
+        device: the model's device.
+        on_batch: called after each batch with the number of problems done.
+
+    Returns:
+        One row per problem, in the order of `problems`: `qid`, `prompt_sha256`, `raw` (the decoded token), `choice`
+        (index, or None where the token could not be read) and `gold` (index of the right choice).
 
     Raises:
         EvaluationFailedError: logits are NaN or infinite.
     """
     model.eval()
-    tokenizer: Any = collator.tokenizer
+    tokenizer = collator.tokenizer
     order = sorted(range(len(problems)), key=lambda i: len(prompts[i].scoring))
     rows: dict[int, dict[str, Any]] = {}
     for start in range(0, len(order), batch_size):

@@ -1,25 +1,26 @@
-"""One decoder for every method: batched greedy and beam search over `TunedModel.prefill` and `step`.
+"""The decoder that all methods share: batched greedy and beam search over `TunedModel.prefill` and `step`.
 
-A prompt runs once, its image is encoded once, and beams share both by index; a sample leaves the batch when it is
-finished. Greedy search is beam search with one beam. Hypotheses, finished or not, are ranked by
+Each prompt is run once and its image is encoded once; the beams of a sample share both. A sample leaves the batch when
+it is finished. Greedy search is beam search with one beam. All hypotheses, finished or not, are ranked by
 
     log p(tokens) / length^length_penalty                (Wu et al. 2016, without the constant 5)
 
-where length counts the end token; the best `beams` of a sample survive, and a finished one is continued by itself
-alone. A sample is over when its best hypothesis is finished and no other can still pass it.
+where the length counts the end token. Each step keeps the best `beams` hypotheses of a sample. A finished hypothesis is
+kept unchanged for as long as it ranks among them. A sample is finished when its best hypothesis is finished and no
+other hypothesis can still reach a better score.
 
 Shape suffixes: B samples still decoding, W beams, R = B·W rows of the model, V vocabulary, T tokens decoded so far.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.data.collate import Collator, Example
 from harness.evaluation.choices import EvaluationFailedError
+from harness.evaluation.model import EvaluatedModel
 from methods.base import Batch
 
 
@@ -28,12 +29,12 @@ class Search:
     """How to decode.
 
     Attributes:
-        max_new_tokens: tokens at most, the end token included.
-        beams: width; 1 is greedy search.
+        max_new_tokens: the maximum number of tokens, the end token included.
+        beams: beam width; 1 is greedy search.
         length_penalty: exponent of the length in the score; 0 ranks by probability, larger values favour long texts.
 
     Raises:
-        ValueError: no token or no beam.
+        ValueError: `max_new_tokens` or `beams` is below 1.
     """
 
     max_new_tokens: int = 64
@@ -42,7 +43,7 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.beams < 1:
-            raise ValueError("a search needs at least one token and one beam")
+            raise ValueError("a search needs at least one token and at least one beam")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,10 @@ class Hypothesis:
     """A decoded text.
 
     Attributes:
-        tokens: without the end token.
-        log_prob: of all tokens, the end token included.
-        score: see the top of this file.
-        finished: false where the end token did not come in time.
+        tokens: the tokens without the end token.
+        log_prob: log-probability of all tokens, the end token included.
+        score: the score by which hypotheses are ranked, see the top of this file.
+        finished: whether the end token came within `max_new_tokens`.
     """
 
     tokens: tuple[int, ...]
@@ -63,17 +64,17 @@ class Hypothesis:
 
 
 @torch.no_grad()
-def decode(model: Any, batch: Batch, eos: int, search: Search) -> list[Hypothesis]:
-    """The best text for every sample of a batch.
+def decode(model: EvaluatedModel, batch: Batch, eos: int, search: Search) -> list[Hypothesis]:
+    """Find the best text for every sample of a batch.
 
     Args:
-        model: a `TunedModel` (or anything with its `prefill` and `step`).
-        batch: prompts, left-padded, on the model's device.
+        model: the tuned model.
+        batch: the prompts, padded on the left, on the model's device.
         eos: id of the token that ends a text.
-        search: greedy or beam, and how long.
+        search: how to decode.
 
     Returns:
-        One hypothesis a sample, in the order of the batch.
+        One hypothesis per sample, in the order of the batch.
 
     Raises:
         EvaluationFailedError: logits are NaN or infinite.
@@ -98,18 +99,18 @@ def decode(model: Any, batch: Batch, eos: int, search: Search) -> list[Hypothesi
             beams.keep(~over_B)
             state.select(rows_R)
         elif width > 1:
-            # The beams of a sample differ in the cache alone.
+            # The beams of a sample share all state but the key-value cache.
             state.cache.reorder_cache(rows_R)
         logits_RV = model.step(beams.last_R, state)
 
 
 class _Beams:
-    """The hypotheses of the samples still decoding, best first."""
+    """The hypotheses of the samples that are still decoding, best first."""
 
     def __init__(self, size: int, search: Search, eos: int, device: torch.device) -> None:
         self.search, self.eos = search, eos
         self.samples_B = torch.arange(size, device=device)
-        # All beams of a sample are alike at first, so that only one of them may be continued.
+        # All beams of a sample start out equal, so only the first one may be continued.
         self.sums_BW = torch.full((size, search.beams), -torch.inf, device=device)
         self.sums_BW[:, 0] = 0.0
         self.lengths_BW = torch.zeros(size, search.beams, dtype=torch.int64, device=device)
@@ -118,7 +119,7 @@ class _Beams:
 
     @property
     def last_R(self) -> Tensor:
-        """The token that each row of the model is given next."""
+        """The next input token of each row."""
         return self.tokens_BWT[:, :, -1].flatten()
 
     @property
@@ -129,7 +130,14 @@ class _Beams:
         return sums / torch.as_tensor(lengths, device=sums.device).float() ** self.search.length_penalty
 
     def grow(self, logits_RV: Tensor) -> Tensor:
-        """Continue every hypothesis by one token and keep the best; returns the rows that they came from."""
+        """Continue every hypothesis by one token and keep the best ones.
+
+        Args:
+            logits_RV: the model's logits of the next token.
+
+        Returns:
+            For each row the old row that its hypothesis continues, `R`.
+        """
         if not bool(torch.isfinite(logits_RV).all()):
             raise EvaluationFailedError("logits are NaN or infinite while decoding")
         size, width = self.sums_BW.shape
@@ -148,17 +156,18 @@ class _Beams:
         return (parents_BW + width * torch.arange(size, device=parents_BW.device)[:, None]).flatten()
 
     def over(self) -> Tensor:
-        """Which samples are finished, or out of tokens."""
+        """Return which samples are finished or have reached the maximum length, `B`."""
         length = self.tokens_BWT.shape[2]
         if length == self.search.max_new_tokens:
             return torch.ones_like(self.samples_B, dtype=torch.bool)
-        # Probabilities only fall: a live hypothesis can at best end at once, or last on without losing any.
+        # A bound on what an unfinished hypothesis can still score. Its log-probability can only fall, and the score is
+        # monotonic in the length, so its best case is to lose nothing and end either now or at the maximum length.
         ends = [self._score(self.sums_BW, end) for end in (length + 1, self.search.max_new_tokens)]
-        hopes_BW = torch.maximum(*ends).masked_fill(self.done_BW, -torch.inf)
-        return self.done_BW[:, 0] & (self.scores_BW[:, 0] >= hopes_BW.amax(dim=1))
+        bounds_BW = torch.maximum(*ends).masked_fill(self.done_BW, -torch.inf)
+        return self.done_BW[:, 0] & (self.scores_BW[:, 0] >= bounds_BW.amax(dim=1))
 
     def best(self, over_B: Tensor) -> dict[int, Hypothesis]:
-        """The best hypothesis of the given samples, by the sample's place in the batch."""
+        """Return the best hypothesis of the samples where `over_B` is true, by the sample's index in the batch."""
         found = {}
         for row in over_B.nonzero().flatten().tolist():
             finished = bool(self.done_BW[row, 0])
@@ -172,33 +181,36 @@ class _Beams:
         return found
 
     def keep(self, kept_B: Tensor) -> None:
-        """Drop all other samples."""
+        """Keep only the samples where `kept_B` is true."""
         for name in ("samples_B", "sums_BW", "lengths_BW", "done_BW", "tokens_BWT"):
             setattr(self, name, getattr(self, name)[kept_B])
 
 
 def decode_texts(
-    model: Any,
+    model: EvaluatedModel,
     examples: Sequence[Example],
     collator: Collator,
     batch_size: int,
     search: Search,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> list[tuple[str, Hypothesis]]:
-    """Text and hypothesis for every example, in their order.
+    """Decode a text for every example.
 
     Args:
-        model: a `TunedModel`.
+        model: the tuned model.
         examples: prompts without answers.
-        collator: left-padding; its `truncated` counts the prompts that were cut.
-        batch_size: samples a forward. Samples of like length share one, which changes no text.
-        search: greedy or beam, and how long.
-        on_batch: called with the number of examples done.
+        collator: pads on the left; its `truncated` counts the prompts that were cut.
+        batch_size: samples per forward pass. Samples of similar length share a batch; this changes no text.
+        search: how to decode.
+        on_batch: called after each batch with the number of examples done.
+
+    Returns:
+        Text and hypothesis of each example, in the order of `examples`.
 
     Raises:
         EvaluationFailedError: logits are NaN or infinite.
     """
-    tokenizer: Any = collator.tokenizer
+    tokenizer = collator.tokenizer
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt))
     texts: dict[int, tuple[str, Hypothesis]] = {}
     for start in range(0, len(order), batch_size):

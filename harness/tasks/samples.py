@@ -1,72 +1,58 @@
-"""Captions kept to be looked at: the same few images for every run on a data set, with small copies of them.
+"""Captions kept for a reader to look at, with small copies of their images.
 
-The copies lie under the results folder, so that a page made from records shows them where the data set is not; runs on
-the same data share them. They are made anew from the decoded pixels: nothing else of somebody's file is passed on.
+All runs on a data set keep the same few images and share the copies. The copies are stored in the results folder, so
+that a page made from the records shows them without the data set. They are encoded again from the decoded pixels, so
+that nothing else in the original file, such as a comment or a colour profile, is passed on.
 """
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from harness.data.coco import CaptionImage
 from harness.data.imagefile import load_image
 from harness.files import write_atomic
 from harness.records import Data, Sample
 
 SAMPLES = 20
-"""Samples a run keeps: the first ones of the evaluation split."""
+"""Number of samples that a run keeps: the first ones of the evaluation split."""
 SIDE = 320
 """Longest side of a copy in pixels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A captioned image: its id, its file, what the model says, what people say."""
-
-    image_id: str
-    image: Path
-    caption: str
-    references: Sequence[str]
-
-
-def keep_samples(shown: Sequence[Shown], task: str, data: Data, results_dir: Path) -> list[Sample]:
-    """Write the images' copies, atomically, to `results_dir/samples/{task}/{set}-{hash}/{image id}`.
+def keep_samples(shown: Sequence[tuple[CaptionImage, str]], task: str, data: Data, results_dir: Path) -> list[Sample]:
+    """Write copies of the images, atomically, to `results_dir/samples/{task}/{set}-{hash}/{image id}`.
 
     Args:
-        shown: the samples.
+        shown: the images, each with the model's caption.
         task: the task's name.
-        data: the record's data section; copies of another set never mix with this one's.
-        results_dir: where records go.
+        data: the record's `data` section. Its hash is part of the path, so copies of different sets never mix.
+        results_dir: the results folder.
 
     Returns:
         The record's samples, whose paths are relative to `results_dir`.
 
     Raises:
-        UserError: an image cannot be used (any more).
+        UserError: an image cannot be read.
     """
     folder = Path("samples", task, f"{data.name}-{data.data_hash[:16]}")
     samples = []
-    for item in shown:
-        content, suffix = _copy(item.image)
-        place = folder / f"{item.image_id}{suffix}"
+    for image, caption in shown:
+        content, suffix = _copy(image.image)
+        place = folder / f"{image.qid}{suffix}"
         write_atomic(results_dir / place, content)
         samples.append(
-            Sample(
-                image_id=item.image_id,
-                image=place.as_posix(),
-                caption=item.caption,
-                references=list(item.references),
-            )
+            Sample(image_id=image.qid, image=place.as_posix(), caption=caption, references=list(image.captions))
         )
     return samples
 
 
 def _copy(path: Path) -> tuple[bytes, str]:
-    """A small copy of an image: its own pixels as PNG, or a photograph scaled down as JPEG."""
+    """Return the content and the suffix of a copy: a small image as PNG, a larger one scaled down as JPEG."""
     image = load_image(path)
-    image.info = {}  # Pillow would write a colour profile and the like from there
+    image.info = {}  # Pillow would write the colour profile and other metadata in it to the copy
     buffer = io.BytesIO()
     if max(image.size) <= SIDE:
         image.save(buffer, format="PNG", optimize=True)

@@ -18,7 +18,7 @@ from harness.config.recipes import TrainRecipe
 from harness.data.prompts import build_prompt
 from harness.evaluation.scienceqa_metrics import COLUMNS
 from harness.records import predictions_path, read_records, record_path
-from harness.tasks import DataOptions, load_task
+from harness.tasks.contract import DataOptions, load_task
 from methods import get_method
 from methods.checkpoint import load_adapter, load_adapter_state
 from tests.command_line import Run, files

@@ -6,15 +6,18 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from harness.data.coco import CaptionImage
 from harness.errors import UserError
 from harness.records import Data
-from harness.tasks.samples import SIDE, Shown, keep_samples
+from harness.tasks.samples import SIDE, keep_samples
 
 DATA = Data(name="mine", data_hash="a" * 64, files={}, split_sizes={})
 
 
 def keep(folder: Path, *images: Path) -> list[Path]:
-    shown = [Shown(str(number), image, "a cat", ("a dog", "an owl")) for number, image in enumerate(images)]
+    shown = [
+        (CaptionImage(str(number), "test", image, ("a dog", "an owl")), "a cat") for number, image in enumerate(images)
+    ]
     samples = keep_samples(shown, "coco", DATA, folder)
     assert [(s.image_id, s.caption, s.references) for s in samples] == [
         (str(number), "a cat", ["a dog", "an owl"]) for number in range(len(images))

@@ -1,0 +1,148 @@
+"""What a task does: it gives training examples, and it evaluates a tuned model on its data."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.config.recipes import TrainRecipe
+from harness.data.coco import CaptionImage
+from harness.data.collate import Example
+from harness.data.dataset import DataSet
+from harness.data.imagefile import HasImage
+from harness.data.images import ImagePreprocessor
+from harness.evaluation.model import EvaluatedModel
+from harness.records import Data, Metric, ParseFailures
+from harness.tasks.facts import task_facts
+
+OnProgress = Callable[[int], None]
+"""Called during an evaluation with the number of samples done so far."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data a run reads.
+
+    Attributes:
+        root: the data folder; None for the procedural set, which is built on first use.
+        limit: number of records to keep per split; None keeps all.
+        skip_bad_images: leave out records whose image cannot be read instead of stopping.
+        full: require that the folder holds the full benchmark.
+    """
+
+    root: Path | None = None
+    limit: int | None = None
+    skip_bad_images: bool = False
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome of one evaluation.
+
+    Attributes:
+        metrics: column -> metric.
+        failures: how many answers could not be read; None for tasks without such answers.
+        truncated: number of prompts that were cut to the recipe's `max_length`.
+        rows: the predictions, one JSON object per sample.
+        shown: images with the caption that the model gave, to be kept with the record; empty for tasks without
+            captions. See `harness.tasks.samples`.
+        eval_s: seconds spent on decoding.
+        scoring_s: seconds spent on scoring.
+    """
+
+    metrics: dict[str, Metric]
+    failures: ParseFailures | None
+    truncated: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    shown: Sequence[tuple[CaptionImage, str]] = ()
+    eval_s: float = 0.0
+    scoring_s: float = 0.0
+
+
+class Task(Protocol):
+    """One task on one data folder.
+
+    Every recipe is that of the task, see `harness.config.recipes.recipe_class`.
+    """
+
+    name: str
+
+    def data(self, recipe: TrainRecipe) -> Data:
+        """Return the `data` section of the record of a run with `recipe`."""
+        ...
+
+    def train_examples(self, recipe: TrainRecipe) -> list[Example]:
+        """Return the training examples with their answers, in the order of the split."""
+        ...
+
+    def evaluation_size(self, recipe: TrainRecipe) -> int:
+        """Return the number of samples in the evaluation split."""
+        ...
+
+    def require_oracle(self, recipe: TrainRecipe) -> None:
+        """Check that the data describes every evaluated image in words, which the oracle needs.
+
+        Raises:
+            UserError: it does not.
+        """
+        ...
+
+    def evaluate(
+        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+    ) -> Evaluation:
+        """Decode and score the evaluation split.
+
+        Args:
+            model: the tuned model.
+            recipe: the run's recipe: split, batch size, prompt length and how to decode.
+            preprocessor: image size and normalisation.
+            on_progress: called with the number of samples done.
+
+        Raises:
+            EvaluationFailedError: the model's logits are NaN or infinite.
+            UserError: an image cannot be read.
+        """
+        ...
+
+    def evaluate_oracle(
+        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+    ) -> Evaluation:
+        """Do the same with each image replaced by its description in words.
+
+        Raises:
+            EvaluationFailedError: as `evaluate`.
+            UserError: as `evaluate` and `require_oracle`.
+        """
+        ...
+
+
+def data_section(data: DataSet[HasImage], options: DataOptions, prompt_format: str | None = None) -> Data:
+    """Return the `data` section of a record: which set was read, and how much of it.
+
+    Args:
+        data: the set, its images checked.
+        options: how it was read.
+        prompt_format: the recipe's prompt format; None where the task has one prompt only.
+    """
+    return Data(
+        name=data.name,
+        data_hash=data.data_hash,
+        files=dict(data.sha256),
+        split_sizes=data.used_sizes,
+        limit=options.limit,
+        skipped_images=len(data.skipped),
+        prompt_format=prompt_format,
+    )
+
+
+def load_task(name: str, options: DataOptions) -> Task:
+    """Read and check the data of a task, and return the task.
+
+    Raises:
+        UserError: there is no such task, or its data has an error.
+    """
+    module, _, attribute = task_facts(name).implementation.partition(":")
+    task: Task = getattr(importlib.import_module(module), attribute)(options)
+    return task
