@@ -1,7 +1,8 @@
 """Caption scores as the COCO server computes them: BLEU-1..4, METEOR, ROUGE-L, CIDEr, SPICE, through pycocoevalcap.
 
-All values are x 100. Standard errors: CIDEr and BLEU by a bootstrap over images (1,000 resamples, fixed seed;
-CIDEr's document frequencies stay those of the whole set), ROUGE-L and SPICE as the error of a mean; one image has none.
+All values are scores x 100. The standard errors of BLEU and CIDEr come from a bootstrap over images: 1,000 resamples
+with a fixed seed, where CIDEr keeps the document frequencies of the whole set. Those of ROUGE-L and SPICE are standard
+errors of a mean. METEOR has none, and neither has a set of one image.
 """
 
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.errors import UserError
+from harness.evaluation.ids import listing, mismatches
 from harness.evaluation.java import find_java, java_on_path
-from harness.evaluation.scienceqa_metrics import listing
+from harness.records import Metric
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
 RESAMPLES = 1_000
@@ -22,25 +25,21 @@ _SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.ja
 _METEOR_FILES = ("meteor-1.5.jar", "data/paraphrase-en.gz")
 
 Captions = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionScore:
-    """One metric x 100 with its count of images and standard error; null with a reason."""
-
-    value: float | None
-    n: int
-    stderr: float | None
-    reason: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as plain data for JSON."""
-        return asdict(self)
+"""Image id -> captions."""
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class BleuCounts:
-    """The corpus's n-gram counts, n = 1..4: what BLEU is made of."""
+    """The n-gram counts of the whole corpus, from which BLEU is computed.
+
+    Attributes:
+        testlen: tokens in the captions.
+        reflen: tokens in the references, each caption taken with the reference that is closest in length.
+        guess: number of n-grams in the captions, for n = 1 to 4.
+        correct: number of them that occur in a reference, for n = 1 to 4.
+    """
 
     testlen: int
     reflen: int
@@ -48,7 +47,7 @@ class BleuCounts:
     correct: tuple[int, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain data for JSON."""
+        """Return the fields as plain data for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
@@ -59,10 +58,10 @@ def _package() -> Path:
 
 
 def require_tokenizer() -> tuple[Path, Path]:
-    """The Java program and Stanford's PTB tokenizer; nothing is started.
+    """Return the paths of the Java program and of Stanford's PTB tokenizer, without starting anything.
 
     Raises:
-        UserError: one of them is missing.
+        UserError: one of them is not installed.
     """
     from pycocoevalcap.tokenizer.ptbtokenizer import STANFORD_CORENLP_3_4_1_JAR
 
@@ -73,15 +72,19 @@ def require_tokenizer() -> tuple[Path, Path]:
 
 
 def tokenize_captions(captions: Sequence[str]) -> list[str]:
-    """Captions through Stanford's PTB tokenizer: lower case, punctuation removed, tokens between single blanks.
+    """Tokenise captions with Stanford's PTB tokenizer.
+
+    Returns:
+        For each caption its tokens in lower case, without punctuation, separated by single spaces.
 
     Raises:
-        UserError: no Java runtime, no tokenizer, or it failed; there is no other tokenizer to fall back to.
+        UserError: Java or the tokenizer is not installed, or the tokenizer failed. No other tokenizer takes its place,
+            because the scores would not be comparable.
     """
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
     java, jar = require_tokenizer()
-    # A line is a caption for the tokenizer, so no caption may hold a line break of any kind.
+    # The tokenizer reads one caption per line, so no caption may contain a line break of any kind.
     text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
     command = [str(java), "-Dfile.encoding=UTF-8", "-cp", str(jar)]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
@@ -98,19 +101,21 @@ def tokenize_captions(captions: Sequence[str]) -> list[str]:
 
 def score_captions(
     references: Captions, predictions: Mapping[str, str], metrics: Collection[str] = METRICS
-) -> tuple[dict[str, CaptionScore], BleuCounts]:
-    """Score one caption an image.
+) -> tuple[dict[str, Metric], BleuCounts]:
+    """Score one caption per image.
 
     Args:
         references: image id -> reference captions.
         predictions: image id -> caption; the same ids.
-        metrics: of `METRICS`; METEOR alone takes about a minute for 5,000 images.
+        metrics: names from `METRICS`. METEOR alone takes about a minute for 5,000 images.
 
     Returns:
-        metric -> score, and the counts that BLEU is made of.
+        The scores by metric, and the counts from which BLEU is computed. METEOR and SPICE are null, with a reason,
+        where they are not installed or fail.
 
     Raises:
-        UserError: ids differ (lists them), no image, no Java runtime or no tokenizer.
+        UserError: the ids differ (the message lists them), there is no image, or Java or the tokenizer is not
+            installed.
     """
     _check_ids(references, predictions)
     ids = list(references)
@@ -122,7 +127,7 @@ def score_captions(
         hyps[key] = [next(tokenized)]
     weights = _resamples(len(ids))
     scores, counts = _bleu(refs, hyps, weights)
-    scorers: dict[str, Callable[[], CaptionScore]] = {
+    scorers: dict[str, Callable[[], Metric]] = {
         "METEOR": lambda: _meteor(refs, hyps),
         "ROUGE-L": lambda: _rouge(refs, hyps),
         "CIDEr": lambda: _cider(refs, hyps, weights),
@@ -133,11 +138,7 @@ def score_captions(
 
 
 def _check_ids(references: Captions, predictions: Mapping[str, str]) -> None:
-    complaints = []
-    if missing := [key for key in references if key not in predictions]:
-        complaints.append(f"{len(missing)} images without a caption: {listing(missing)}")
-    if unknown := [key for key in predictions if key not in references]:
-        complaints.append(f"{len(unknown)} captions for unknown images: {listing(unknown)}")
+    complaints = mismatches(references, predictions, "images", "caption")
     if empty := [key for key, captions in references.items() if not captions]:
         complaints.append(f"{len(empty)} images without references: {listing(empty)}")
     if not references:
@@ -146,35 +147,43 @@ def _check_ids(references: Captions, predictions: Mapping[str, str]) -> None:
         raise UserError("; ".join(complaints))
 
 
-def _scored(value: float, n: int, stderr: float) -> CaptionScore:
-    """A score with its error; one image shows no spread, so that its error would be none or a false 0."""
-    return CaptionScore(value, n, stderr) if n > 1 else CaptionScore(value, n, None, "one image has no standard error")
+def _scored(value: float, n: int, stderr: float) -> Metric:
+    """Return a score with its standard error, which a single image does not have: it would be a false 0."""
+    if n > 1:
+        return Metric(value=value, n=n, stderr=stderr)
+    return Metric(value=value, n=n, reason="one image has no standard error")
 
 
-def _error_of_mean(values: np.ndarray) -> float:
+def _error_of_mean(values: FloatArray) -> float:
     return float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
-def _resamples(n: int) -> np.ndarray:
-    """Bootstrap: how often each of `n` images is drawn, `RESAMPLES x n`."""
+def _resamples(n: int) -> IntArray:
+    """Return how often each bootstrap resample draws each of `n` images, `RESAMPLES x n`."""
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
 
 
-def bleu_from_counts(counts: np.ndarray) -> np.ndarray:
-    """BLEU-1..4 from rows of (testlen, reflen, guess 1-4, correct 1-4).
+def bleu_from_counts(counts: IntArray) -> FloatArray:
+    """Compute BLEU-1 to BLEU-4 from n-gram counts.
 
     `BLEU-k = BP * (prod_{j<=k} correct_j / guess_j)^(1/k)`, `BP = min(1, exp(1 - reflen / testlen))`
     (Papineni et al. 2002).
+
+    Args:
+        counts: `N x 10`, each row being testlen, reflen, guess for n = 1 to 4, correct for n = 1 to 4.
+
+    Returns:
+        `N x 4`, from 0 to 1.
     """
-    # Smallest positive numbers stand for zero counts, as in the library, so that no logarithm fails.
+    # The library adds the same small numbers, so that the logarithm of a zero count does not fail.
     testlen, reflen, guess, correct = counts[:, :1], counts[:, 1:2], counts[:, 2:6], counts[:, 6:]
     logs = np.log(correct + 1e-15) - np.log(guess + 1e-9)
     penalty = np.minimum(0, 1 - reflen / np.maximum(testlen, 1e-9))
-    scores: np.ndarray = np.exp(np.cumsum(logs, axis=1) / np.arange(1, 5) + penalty)
+    scores: FloatArray = np.exp(np.cumsum(logs, axis=1) / np.arange(1, 5) + penalty)
     return scores
 
 
-def _bleu(refs: Captions, hyps: Captions, weights: np.ndarray) -> tuple[dict[str, CaptionScore], BleuCounts]:
+def _bleu(refs: Captions, hyps: Captions, weights: IntArray) -> tuple[dict[str, Metric], BleuCounts]:
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=4)
@@ -197,7 +206,7 @@ def _bleu(refs: Captions, hyps: Captions, weights: np.ndarray) -> tuple[dict[str
     return scores, BleuCounts(total[0], total[1], tuple(total[2:6]), tuple(total[6:]))
 
 
-def _cider(refs: Captions, hyps: Captions, weights: np.ndarray) -> CaptionScore:
+def _cider(refs: Captions, hyps: Captions, weights: IntArray) -> Metric:
     from pycocoevalcap.cider.cider import Cider
 
     value, each = Cider().compute_score(refs, hyps)
@@ -205,40 +214,42 @@ def _cider(refs: Captions, hyps: Captions, weights: np.ndarray) -> CaptionScore:
     return _scored(100 * float(value), len(each), 100 * float(error))
 
 
-def _rouge(refs: Captions, hyps: Captions) -> CaptionScore:
+def _rouge(refs: Captions, hyps: Captions) -> Metric:
     from pycocoevalcap.rouge.rouge import Rouge
 
     value, each = Rouge().compute_score(refs, hyps)
     return _scored(100 * float(value), len(each), 100 * _error_of_mean(each))
 
 
-def _meteor(refs: Captions, hyps: Captions) -> CaptionScore:
+def _meteor(refs: Captions, hyps: Captions) -> Metric:
     from pycocoevalcap.meteor.meteor import Meteor
 
     missing = [name for name in _METEOR_FILES if not (_package() / "meteor" / name).is_file()]
     if missing:
-        return CaptionScore(None, len(refs), None, f"pycocoevalcap lacks {', '.join(missing)}")
-    # Three bars separate the fields of METEOR's protocol.
+        reason = f"METEOR is incomplete: pycocoevalcap/meteor has no {', '.join(missing)}"
+        return Metric(value=None, n=len(refs), reason=reason)
+    # METEOR's program separates its fields with three bars.
     clean = {key: [caption.replace("|||", " ") for caption in captions] for key, captions in refs.items()}
     try:
         with java_on_path():
             value, _ = Meteor().compute_score(clean, hyps)
     except (OSError, ValueError) as error:
-        return CaptionScore(None, len(refs), None, f"METEOR's program failed: {error}")
-    return CaptionScore(100 * value, len(refs), None, "METEOR is no mean over images: no standard error")
+        return Metric(value=None, n=len(refs), reason=f"METEOR's program failed: {error}")
+    reason = "METEOR is no mean over images: no standard error"
+    return Metric(value=100 * value, n=len(refs), reason=reason)
 
 
-def _spice(refs: Captions, hyps: Captions) -> CaptionScore:
+def _spice(refs: Captions, hyps: Captions) -> Metric:
     missing = [name for name in _SPICE_MODELS if not (_package() / "spice" / "lib" / name).is_file()]
     if missing:
         reason = f"SPICE's models are not installed in pycocoevalcap's spice/lib: {', '.join(missing)}"
-        return CaptionScore(None, len(refs), None, reason)
+        return Metric(value=None, n=len(refs), reason=reason)
     from pycocoevalcap.spice.spice import Spice
 
     try:
         with java_on_path():
             value, each = Spice().compute_score(refs, hyps)
     except (OSError, subprocess.SubprocessError) as error:
-        return CaptionScore(None, len(refs), None, f"SPICE's program failed: {error}")
+        return Metric(value=None, n=len(refs), reason=f"SPICE's program failed: {error}")
     singles = np.array([score["All"]["f"] for score in each])
     return _scored(100 * float(value), len(refs), 100 * _error_of_mean(singles))

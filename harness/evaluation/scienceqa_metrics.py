@@ -1,18 +1,18 @@
-"""ScienceQA's numbers: from a model's words to a choice, from choices to the nine columns of the benchmark.
+"""ScienceQA's scores: from the model's text to a choice, and from the choices to the nine columns of the benchmark.
 
-Columns (Lu et al. 2022): NAT, SOC, LAN by subject; TXT has a hint, IMG has an image, NO has neither (a problem can
-be in TXT and IMG at once); G1-6 and G7-12 by grade; Avg all. An answer that cannot be read counts as wrong, never
-as a random choice.
+The columns (Lu et al. 2022): NAT, SOC and LAN by subject; TXT for problems with a hint, IMG for problems with an image,
+NO for problems with neither (a problem can be in both TXT and IMG); G1-6 and G7-12 by grade; Avg over all problems. An
+answer that cannot be read counts as wrong and is never replaced by a random choice.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from harness.data.problem import Problem
 from harness.errors import UserError
+from harness.evaluation.ids import listing, mismatches, repeated
+from harness.records import Metric
 from harness.stats import binomial_stderr
 
 COLUMNS = ("NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg")
@@ -20,48 +20,39 @@ _SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language scienc
 _NEEDS = {"NAT": "subject", "SOC": "subject", "LAN": "subject", "G1-6": "grade", "G7-12": "grade"}
 _LETTER = re.compile(r"[A-Z]")
 _SENTENCE = re.compile(r"The answer is ([A-Z]).")
-_LISTED = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """One column.
+class ScienceQAScores:
+    """The scores of a set of answers, each field with one entry per column.
 
     Attributes:
-        value: accuracy in percent; None with a `reason`.
-        n: problems known to belong to the column.
-        stderr: binomial standard error of `value` in percent, sqrt(p (1 - p) / n); None with `value`.
-        missing: problems whose metadata does not say whether they belong to the column.
-        failures: problems of the column whose answer could not be read (they count as wrong).
-        reason: why `value` is None.
+        metrics: the accuracies in percent, with binomial standard errors. `n` counts the problems that are known to
+            belong to the column.
+        missing: number of problems whose metadata does not say whether they belong to the column.
+        unreadable: number of problems of the column whose answer could not be read; they count as wrong.
     """
 
-    value: float | None
-    n: int
-    stderr: float | None
-    missing: int = 0
-    failures: int = 0
-    reason: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as plain data for JSON."""
-        return asdict(self)
+    metrics: dict[str, Metric]
+    missing: dict[str, int]
+    unreadable: dict[str, int]
 
 
 def parse_choice(text: str, num_choices: int) -> int | None:
-    """The choice in the token(s) decoded after `The answer is`: the first capital letter A-Z.
+    """Return the choice in the text decoded after `The answer is`: its first capital letter A-Z.
 
     Returns:
-        its index, or None when there is no capital letter or no such choice.
+        The index of the choice; None where the text has no capital letter, or the letter is none of the choices.
     """
     return _index(_LETTER.search(text), num_choices, 0)
 
 
 def parse_sentence(text: str, num_choices: int) -> int | None:
-    """The choice in a whole answer, by the reference's pattern `The answer is ([A-Z]).`, which must occur once.
+    """Return the choice in a whole answer, by the reference's pattern `The answer is ([A-Z]).`.
 
     Returns:
-        its index, or None.
+        The index of the choice; None where the pattern does not occur exactly once, or the letter is none of the
+        choices.
     """
     found = list(_SENTENCE.finditer(text))
     return _index(found[0], num_choices, 1) if len(found) == 1 else None
@@ -75,7 +66,7 @@ def _index(match: re.Match[str] | None, num_choices: int, group: int) -> int | N
 
 
 def columns_of(problem: Problem) -> tuple[str, ...]:
-    """The columns a problem counts in, `Avg` included."""
+    """Return the columns that a problem counts in, `Avg` included."""
     columns = [_SUBJECTS[problem.subject]] if problem.subject is not None else []
     columns += ["TXT"] * bool(problem.hint) + ["IMG"] * (problem.image is not None)
     columns += ["NO"] * (not problem.hint and problem.image is None)
@@ -84,71 +75,59 @@ def columns_of(problem: Problem) -> tuple[str, ...]:
     return (*columns, "Avg")
 
 
-def score_scienceqa(problems: Iterable[Problem], predictions: Mapping[str, int | None]) -> dict[str, Score]:
-    """Accuracy in the nine columns.
+def score_scienceqa(problems: Iterable[Problem], predictions: Mapping[str, int | None]) -> ScienceQAScores:
+    """Compute the accuracy in each of the nine columns.
 
     Args:
         problems: the problems of the split, each once.
-        predictions: qid -> index of the choice, or None for an answer that could not be read; an index that is no
-            choice of the problem counts as such too.
+        predictions: qid -> index of the choice, or None where the answer could not be read. An index that is none of
+            the problem's choices counts as unreadable too.
 
     Returns:
-        column -> Score; a column whose metadata some problems lack is null and says how many.
+        The scores. A column is null, with a reason, where some problems do not have the metadata that it needs.
 
     Raises:
-        UserError: a problem is given twice, has no prediction, or a prediction is for no problem; lists them.
+        UserError: a problem is given twice, a problem has no prediction, or a prediction is for an unknown problem. The
+            message lists them.
     """
     problems = list(problems)
     _check_ids([problem.qid for problem in problems], predictions)
-    tallies = {column: [0, 0, 0] for column in COLUMNS}
+    n, right, unreadable = ({column: 0 for column in COLUMNS} for _ in range(3))
     for problem in problems:
         choice = predictions[problem.qid]
         readable = choice is not None and 0 <= choice < len(problem.choices)
         for column in columns_of(problem):
-            for slot, hit in enumerate((True, choice == problem.answer, not readable)):
-                tallies[column][slot] += hit
-    lacking = {
+            n[column] += 1
+            right[column] += choice == problem.answer
+            unreadable[column] += not readable
+    without = {
         "subject": sum(problem.subject is None for problem in problems),
         "grade": sum(problem.grade is None for problem in problems),
     }
-    return {column: _score(column, tallies[column], lacking) for column in COLUMNS}
+    missing = {column: without[_NEEDS[column]] if column in _NEEDS else 0 for column in COLUMNS}
+    metrics = {column: _accuracy(column, right[column], n[column], missing[column]) for column in COLUMNS}
+    return ScienceQAScores(metrics, missing, unreadable)
 
 
-def _score(column: str, tally: Sequence[int], lacking: Mapping[str, int]) -> Score:
-    n, correct, failures = tally
-    need = _NEEDS.get(column)
-    missing = lacking[need] if need else 0
+def _accuracy(column: str, right: int, n: int, missing: int) -> Metric:
     if missing:
-        return Score(None, n, None, missing, failures, f"{missing} problems have no {need}")
+        return Metric(value=None, n=n, reason=f"{missing} problems have no {_NEEDS[column]}")
     if n == 0:
-        return Score(None, 0, None, reason="no problem in this column")
-    value = 100 * correct / n
-    return Score(value, n, binomial_stderr(value, n), 0, failures)
+        return Metric(value=None, n=0, reason="no problem in this column")
+    value = 100 * right / n
+    return Metric(value=value, n=n, stderr=binomial_stderr(value, n))
 
 
 def failure_rate(problems: Sequence[Problem], predictions: Mapping[str, int | None]) -> float | None:
-    """Percent of problems whose answer could not be read; None without problems."""
+    """Return the percentage of problems whose answer could not be read; None where there are no problems."""
     if not problems:
         return None
-    failures = score_scienceqa(problems, predictions)["Avg"].failures
-    return 100 * failures / len(problems)
-
-
-def listing(qids: Iterable[str]) -> str:
-    """Ids for an error message, the first fifty by name."""
-    names = list(qids)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return 100 * score_scienceqa(problems, predictions).unreadable["Avg"] / len(problems)
 
 
 def _check_ids(qids: Sequence[str], predictions: Mapping[str, int | None]) -> None:
-    known = set(qids)
-    complaints = []
-    if twice := [qid for qid, times in Counter(qids).items() if times > 1]:
-        complaints.append(f"problems given twice: {listing(twice)}")
-    if missing := [qid for qid in qids if qid not in predictions]:
-        complaints.append(f"{len(missing)} problems without a prediction: {listing(missing)}")
-    if unknown := [qid for qid in predictions if qid not in known]:
-        complaints.append(f"{len(unknown)} predictions for unknown problems: {listing(unknown)}")
+    twice = repeated(qids)
+    complaints = [f"problems given twice: {listing(twice)}"] if twice else []
+    complaints += mismatches(qids, predictions, "problems", "prediction")
     if complaints:
         raise UserError("; ".join(complaints))

@@ -1,6 +1,5 @@
-"""Scoring saved captions, in COCO's results format or a run's own, against references in any of four forms."""
+"""Scoring saved captions, in COCO's results format or a run's own, against references in any of four formats."""
 
-from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,15 @@ from harness.data.coco import read_karpathy
 from harness.data.jsonio import read_json, read_json_lines
 from harness.errors import UserError
 from harness.evaluation.caption_metrics import METRICS, score_captions
-from harness.evaluation.scienceqa_metrics import listing
+from harness.evaluation.ids import listing, repeated
 
 
-def _identity(where: str, value: Any) -> str:
+def _image_id(where: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str) and value:
         return value
-    raise UserError(f"{where}: {value!r} is no image id")
+    raise UserError(f"{where}: {value!r} is no image id; give an integer or text")
 
 
 def _entries(source: Path, rows: Any, what: str) -> Iterator[tuple[str, str]]:
@@ -28,21 +27,24 @@ def _entries(source: Path, rows: Any, what: str) -> Iterator[tuple[str, str]]:
             raise UserError(f"{source}: {what} {number}: expected an object with 'image_id' and 'caption'")
         if not isinstance(row["caption"], str):
             raise UserError(f"{source}: {what} {number} (image {row['image_id']}): the caption is not text")
-        yield _identity(f"{source}: {what} {number}", row["image_id"]), row["caption"]
+        yield _image_id(f"{source}: {what} {number}", row["image_id"]), row["caption"]
 
 
 def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
-    """Image id -> reference captions.
+    """Read reference captions.
 
-    From Karpathy's JSON, COCO's annotation JSON, `{image id: [captions]}`, or a run's `.jsonl`, which holds what its
-    captions were scored against.
+    The file is Karpathy's JSON, COCO's annotation JSON, `{image id: [captions]}`, or the predictions of a run
+    (`.jsonl`), which contain the references that its captions were scored against.
 
     Args:
         path: the file.
-        split: which images of Karpathy's JSON; the other forms have no splits.
+        split: which images to take from Karpathy's JSON; the other formats have no splits.
+
+    Returns:
+        Image id -> captions.
 
     Raises:
-        UserError: none of the forms, or a bad record by its id.
+        UserError: the file is in none of these formats, or a record has an error. The message names the record.
     """
     path = Path(path)
     if path.suffix == ".jsonl":
@@ -70,7 +72,7 @@ def _references_of_a_run(path: Path) -> dict[str, list[str]]:
     for place, row in read_json_lines(path):
         if not isinstance(row, dict) or not {"image_id", "references"} <= row.keys():
             raise UserError(f"{place}: expected an object with 'image_id' and 'references'")
-        references[_identity(place, row["image_id"])] = _captions(place, row["references"])
+        references[_image_id(place, row["image_id"])] = _captions(place, row["references"])
     return references
 
 
@@ -81,16 +83,20 @@ def _captions(where: str, captions: Any) -> list[str]:
 
 
 def read_captions(path: Path) -> dict[str, str]:
-    """COCO's results format, a list of `{image_id, caption}`, or a run's `.jsonl` of them, as image id -> caption.
+    """Read predicted captions from COCO's results format, or from the predictions of a run.
+
+    COCO's format is a JSON list of `{image_id, caption}`; a run's `.jsonl` holds one such object per line.
+
+    Returns:
+        Image id -> caption.
 
     Raises:
-        UserError: another form, or an image twice (lists them).
+        UserError: the file is in neither format, or an image has two captions. The message lists these images.
     """
     path = Path(path)
     rows = [row for _, row in read_json_lines(path)] if path.suffix == ".jsonl" else read_json(path)
     pairs = list(_entries(path, rows, "result"))
-    count = Counter(key for key, _ in pairs)
-    if twice := [key for key, times in count.items() if times > 1]:
+    if twice := repeated(key for key, _ in pairs):
         raise UserError(f"{path}: images with two captions: {listing(twice)}")
     return dict(pairs)
 
@@ -105,30 +111,30 @@ def score_coco_files(
     """Score a saved set of captions.
 
     Args:
-        references: see `read_references`.
-        predictions: see `read_captions`.
-        split: of Karpathy's JSON.
-        metrics: of `METRICS`.
-        only_predicted: score the images that have a caption and leave the others out; otherwise each must have one.
+        references: the reference captions, see `read_references`.
+        predictions: the captions to score, see `read_captions`.
+        split: which images to take from Karpathy's JSON.
+        metrics: names from `METRICS`.
+        only_predicted: leave out images that have no predicted caption; otherwise every image must have one.
 
     Returns:
-        metric -> {value, n, stderr, reason}, values as the COCO server prints them x 100, and `counts` ->
+        metric -> {value, n, stderr, reason}, with the COCO server's values x 100; and `counts` ->
         {testlen, reflen, guess, correct}.
 
     Raises:
-        UserError: a file is wrong, ids differ, or Java or the tokenizer is missing.
+        UserError: a metric is unknown, a file has an error, the ids differ, or Java or the tokenizer is not installed.
     """
     unknown = set(metrics) - set(METRICS)
     if unknown:
-        raise UserError(f"unknown metrics {', '.join(sorted(unknown))}; known: {', '.join(METRICS)}")
+        raise UserError(f"unknown metrics {', '.join(sorted(unknown))}; choose from {', '.join(METRICS)}")
     wanted, given = read_references(Path(references), split), read_captions(Path(predictions))
     hint = ""
     if only_predicted:
         wanted = {key: captions for key, captions in wanted.items() if key in given}
     elif not given.keys() >= wanted.keys():
-        hint = "; to leave out images without a caption, give --only-predicted"
+        hint = "; add --only-predicted to leave out images without a caption"
     try:
         scores, counts = score_captions(wanted, given, metrics)
     except UserError as error:
         raise UserError(f"{predictions}: {error}{hint}") from error
-    return {**{name: score.as_dict() for name, score in scores.items()}, "counts": counts.as_dict()}
+    return {**{name: metric.model_dump() for name, metric in scores.items()}, "counts": counts.as_dict()}

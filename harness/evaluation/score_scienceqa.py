@@ -1,6 +1,5 @@
-"""Scoring files that somebody saved: ScienceQA answers against a problems file."""
+"""Scoring saved ScienceQA answers against a problems file."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +9,22 @@ from harness.data.jsonio import parse_json, parse_json_lines
 from harness.data.problem import Problem, parse_problem
 from harness.data.scienceqa import read_problems, read_splits
 from harness.errors import UserError
-from harness.evaluation.scienceqa_metrics import listing, parse_sentence, score_scienceqa
+from harness.evaluation.ids import listing, repeated
+from harness.evaluation.scienceqa_metrics import parse_sentence, score_scienceqa
 
 
 def read_split(problems: Path, splits: Path, split: str = "test") -> list[Problem]:
-    """The problems of one split, from the metadata alone: images are not looked for, `image` is only a name.
+    """Read the problems of one split from their metadata alone.
+
+    Image files are not needed: `Problem.image` is the name in the metadata, not the path of a file.
 
     Raises:
-        UserError: a file or record is wrong, or there is no such split.
+        UserError: a file or record has an error, or there is no such split.
     """
     raw = read_problems(problems)
     ids = read_splits(splits)
     if split not in ids:
-        raise UserError(f"{splits}: no split {split!r}; it has {', '.join(ids)}")
+        raise UserError(f"{splits}: no split {split!r}; choose one of {', '.join(ids)}")
     absent = [qid for qid in ids[split] if qid not in raw]
     if absent:
         raise UserError(f"{problems}: problems of split {split!r} are missing: {listing(absent)}")
@@ -35,18 +37,22 @@ def read_split(problems: Path, splits: Path, split: str = "test") -> list[Proble
 
 
 def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, int | None]:
-    """Predictions in any of the four forms, as qid -> choice (None: could not be read).
+    """Read predictions in any of four formats.
 
-    The forms: our `predictions.jsonl` (a record a line with `qid` and `choice`); `{qid: index}`;
-    `{"results": {qid: index}}`; `{"outputs": {qid: text}}`, read by the reference's pattern. `results` goes before
-    `outputs` where a file has both: it is what the authors scored.
+    The formats are: a run's `.predictions.jsonl`, with one record of `qid` and `choice` per line; `{qid: index}`;
+    `{"results": {qid: index}}`; and `{"outputs": {qid: text}}`, whose texts are read by the reference's pattern. Where
+    a file has both `results` and `outputs`, `results` is taken, because that is what the authors scored.
 
     Args:
         path: the file.
         problems: qid -> problem, for the number of choices and to check a saved gold answer.
 
+    Returns:
+        qid -> index of the choice, or None where the answer could not be read.
+
     Raises:
-        UserError: not one of the forms, a value of the wrong type, a qid twice (lists them).
+        UserError: the file is in none of the formats, a value has the wrong type, or a qid occurs twice (the message
+            lists these).
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -56,7 +62,7 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
         return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
     data = parse_json(text, str(path))
     if not isinstance(data, dict):
-        raise UserError(f"{path}: expected a JSON object or one record a line")
+        raise UserError(f"{path}: expected a JSON object, or one record per line")
     if "results" in data:
         return _from_indices(path, data["results"])
     if "outputs" in data:
@@ -73,7 +79,7 @@ def _is_jsonl(path: Path, text: str) -> bool:
 
 def _pairs(path: Path, table: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(table, dict) or not table:
-        raise UserError(f"{path}: expected an object that maps problem ids to answers, not empty")
+        raise UserError(f"{path}: expected an object, not empty, that maps problem ids to answers")
     yield from table.items()
 
 
@@ -92,23 +98,23 @@ def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict
     for qid, text in _pairs(path, table):
         if not isinstance(text, str):
             raise UserError(f"{path}: problem {qid}: the output is not text")
-        # An unknown id stays in, so that the scorer lists it with the others.
+        # Keep unknown ids: the scorer lists all of them in one message.
         choices[qid] = parse_sentence(text, len(problems[qid].choices)) if qid in problems else None
     return choices
 
 
 def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[str, Problem]) -> dict[str, int | None]:
     choices: dict[str, int | None] = {}
-    count: Counter[str] = Counter()
+    qids: list[str] = []
     for place, record in lines:
         if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "choice" not in record:
             raise UserError(f"{place}: expected a record with 'qid' and 'choice'")
         qid = record["qid"]
-        count[qid] += 1
+        qids.append(qid)
         choices[qid] = _choice(path, qid, record["choice"])
         if qid in problems and record.get("gold") not in (None, problems[qid].answer):
-            raise UserError(f"{path}: problem {qid}: its gold answer differs from the problems file's")
-    if twice := [qid for qid, times in count.items() if times > 1]:
+            raise UserError(f"{path}: problem {qid}: its gold answer differs from the one in the problems file")
+    if twice := repeated(qids):
         raise UserError(f"{path}: problems with two predictions: {listing(twice)}")
     return choices
 
@@ -116,19 +122,20 @@ def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[st
 def score_scienceqa_files(
     problems: Path, splits: Path, predictions: Path, split: str = "test"
 ) -> dict[str, dict[str, Any]]:
-    """The nine columns of a saved set of answers.
+    """Score a saved set of answers in the nine columns.
 
     Args:
-        problems: `problems.json`, perhaps without some metadata.
-        splits: `pid_splits.json`.
-        predictions: see `read_predictions`.
+        problems: path of `problems.json`; subject and grade may be missing.
+        splits: path of `pid_splits.json`.
+        predictions: the answers, see `read_predictions`.
         split: the split that was answered.
 
     Returns:
-        column -> {value, n, stderr, missing, failures, reason}, in percent.
+        column -> {value, n, stderr, missing, failures, reason}; value and stderr in percent. `missing` and `failures`
+        are the fields `missing` and `unreadable` of `ScienceQAScores`.
 
     Raises:
-        UserError: a file is wrong, or a qid is missing, unknown or twice.
+        UserError: a file has an error, or a qid is missing, unknown or given twice.
     """
     chosen = read_split(Path(problems), Path(splits), split)
     answers = read_predictions(Path(predictions), {problem.qid: problem for problem in chosen})
@@ -136,4 +143,14 @@ def score_scienceqa_files(
         scores = score_scienceqa(chosen, answers)
     except UserError as error:
         raise UserError(f"{predictions}: {error}") from error
-    return {column: score.as_dict() for column, score in scores.items()}
+    return {
+        column: {
+            "value": metric.value,
+            "n": metric.n,
+            "stderr": metric.stderr,
+            "missing": scores.missing[column],
+            "failures": scores.unreadable[column],
+            "reason": metric.reason,
+        }
+        for column, metric in scores.metrics.items()
+    }

@@ -1,9 +1,9 @@
-"""ScienceQA: train on one split, answer the test split, nine columns."""
+"""ScienceQA: train on the training split, answer the problems of the test split, and score them in nine columns."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
@@ -15,16 +15,17 @@ from harness.data.prompts import Prompt, build_prompt
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 from harness.evaluation.choices import answer_problems
+from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import score_scienceqa
-from harness.records import Data, Metric, ParseFailures
-from harness.tasks import DataOptions, Evaluation, OnProgress, data_section
+from harness.records import Data, ParseFailures
+from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section
 
 
 class ScienceQATask:
-    """ScienceQA, real or procedural; see `harness.tasks.Task`.
+    """ScienceQA, real or procedural; see `harness.tasks.contract.Task`.
 
     Raises:
-        UserError: the first thing that is wrong with the data, by record and field.
+        UserError: the data has an error; the message names the record and the field.
     """
 
     name = "scienceqa"
@@ -43,49 +44,48 @@ class ScienceQATask:
         self.set = loaded.checked(options.skip_bad_images)
 
     def data(self, recipe: TrainRecipe) -> Data:
-        """The record's data section."""
+        """Return the `data` section of the record."""
         return data_section(self.set, self.options, recipe.prompt_format)
 
     def train_examples(self, recipe: TrainRecipe) -> list[Example]:
-        """Prompt, answer and image of every training problem."""
+        """Return prompt, answer and image of every training problem."""
         problems = self.set.samples("train")
         prompts = self._prompts(problems, recipe)
         return [Example(p.qid, q.prompt, q.answer, p.image) for p, q in zip(problems, prompts, strict=True)]
 
     def evaluation_size(self, recipe: TrainRecipe) -> int:
-        """Problems of the evaluation split."""
+        """Return the number of problems in the evaluation split."""
         return len(self.set.samples(recipe.eval_split))
 
     def evaluate(
-        self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
     ) -> Evaluation:
         """Answer and score the evaluation split."""
         return self._evaluate(model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress)
 
     def evaluate_oracle(
-        self, model: Any, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
     ) -> Evaluation:
-        """The same with each image replaced by its scene in words, behind the hint."""
+        """Answer and score the evaluation split with each image replaced by its scene in words, after the hint."""
         scenes = self._scenes(recipe)
-        told = [
+        described = [
             replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
             for p in self.set.samples(recipe.eval_split)
         ]
-        return self._evaluate(model, told, recipe, preprocessor, on_progress)
+        return self._evaluate(model, described, recipe, preprocessor, on_progress)
 
     def require_oracle(self, recipe: TrainRecipe) -> None:
-        """Every image of the evaluation split must have its scene in words."""
+        """Check that every image of the evaluation split has its scene in words."""
         self._scenes(recipe)
 
     def _scenes(self, recipe: TrainRecipe) -> dict[str, str]:
+        """Return the scene of every evaluated problem that has an image, by qid."""
         path = self.set.root / "scenes.json"
         if not path.exists():
-            raise UserError(f"{path}: not there; the oracle needs every image in words: run it on the procedural set")
-        scenes = read_json(path)
-        for problem in self.set.samples(recipe.eval_split):
-            if problem.image and not (isinstance(scenes, dict) and isinstance(scenes.get(problem.qid), str)):
-                raise UserError(f"{path}: problem {problem.qid}: its image is not told in words")
-        return scenes
+            raise UserError(f"{path}: missing; the oracle needs every image in words: run it on the procedural set")
+        found = read_json(path)
+        pictured = [problem.qid for problem in self.set.samples(recipe.eval_split) if problem.image]
+        return {qid: _scene(path, found, qid) for qid in pictured}
 
     def _prompts(self, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Prompt]:
         if recipe.use_caption and not self.has_captions:
@@ -94,7 +94,7 @@ class ScienceQATask:
 
     def _evaluate(
         self,
-        model: Any,
+        model: EvaluatedModel,
         asked: Sequence[Problem],
         recipe: TrainRecipe,
         preprocessor: ImagePreprocessor,
@@ -107,17 +107,20 @@ class ScienceQATask:
             model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress
         )
         decoded = time.perf_counter()
+        # Scored as the original problems: for the oracle, too, a problem with an image counts in IMG.
         scores = score_scienceqa(self.set.samples(recipe.eval_split), {row["qid"]: row["choice"] for row in rows})
-        metrics = {
-            column: Metric(value=score.value, n=score.n, stderr=score.stderr, reason=score.reason)
-            for column, score in scores.items()
-        }
-        failures = ParseFailures(count=scores["Avg"].failures, n=len(rows))
         return Evaluation(
-            metrics,
-            failures,
+            scores.metrics,
+            ParseFailures(count=scores.unreadable["Avg"], n=len(rows)),
             collator.truncated,
             rows,
             eval_s=decoded - started,
             scoring_s=time.perf_counter() - decoded,
         )
+
+
+def _scene(path: Path, scenes: object, qid: str) -> str:
+    scene = scenes.get(qid) if isinstance(scenes, dict) else None
+    if not isinstance(scene, str):
+        raise UserError(f"{path}: problem {qid}: its image has no scene in words; add it, or leave out the oracle")
+    return scene

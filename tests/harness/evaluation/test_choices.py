@@ -75,8 +75,9 @@ def test_what_cannot_be_read_is_null_and_wrong(text: str) -> None:
     asked = problems()
     rows = answer(Says(text), asked)
     assert {row["choice"] for row in rows} == {None}
-    score = score_scienceqa(asked, {row["qid"]: row["choice"] for row in rows})["Avg"]
-    assert (score.value, score.failures, score.n) == (0.0, 7, 7)
+    scores = score_scienceqa(asked, {row["qid"]: row["choice"] for row in rows})
+    average = scores.metrics["Avg"]
+    assert (average.value, scores.unreadable["Avg"], average.n) == (0.0, 7, 7)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

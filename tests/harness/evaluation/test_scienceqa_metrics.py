@@ -65,27 +65,29 @@ def test_columns():
 def test_scores():
     problems = [replace(PLAIN, qid=str(i), hint="h" if i < 2 else "") for i in range(4)]
     scores = score_scienceqa(problems, {"0": 1, "1": 0, "2": 1, "3": None})
-    assert tuple(scores) == COLUMNS
-    assert (scores["Avg"].value, scores["Avg"].n, scores["Avg"].failures) == (50, 4, 1)
-    assert math.isclose(scores["Avg"].stderr, 100 * math.sqrt(0.25 / 4))
-    assert (scores["TXT"].value, scores["TXT"].n) == (50, 2)
-    assert scores["IMG"].value is None and "no problem" in scores["IMG"].reason
+    metrics = scores.metrics
+    assert tuple(metrics) == COLUMNS
+    assert (metrics["Avg"].value, metrics["Avg"].n, scores.unreadable["Avg"]) == (50, 4, 1)
+    assert math.isclose(metrics["Avg"].stderr, 100 * math.sqrt(0.25 / 4))
+    assert (metrics["TXT"].value, metrics["TXT"].n) == (50, 2)
+    assert metrics["IMG"].value is None and "no problem" in metrics["IMG"].reason
     assert failure_rate(problems, {"0": 1, "1": 0, "2": 1, "3": None}) == 25
 
 
 def test_choice_that_does_not_exist_counts_as_unread():
-    score = score_scienceqa([PLAIN], {"1": 3})["Avg"]
-    assert (score.value, score.failures) == (0, 1)
-    assert score_scienceqa([PLAIN], {"1": -1})["Avg"].failures == 1
+    scores = score_scienceqa([PLAIN], {"1": 3})
+    assert (scores.metrics["Avg"].value, scores.unreadable["Avg"]) == (0, 1)
+    assert score_scienceqa([PLAIN], {"1": -1}).unreadable["Avg"] == 1
 
 
 def test_missing_metadata_makes_the_column_null():
     problems = [PLAIN, replace(PLAIN, qid="2", subject=None), replace(PLAIN, qid="3", grade=None)]
     scores = score_scienceqa(problems, {"1": 1, "2": 1, "3": 1})
     for column, missing in {"NAT": 1, "SOC": 1, "LAN": 1, "G1-6": 1, "G7-12": 1}.items():
-        assert (scores[column].value, scores[column].stderr, scores[column].missing) == (None, None, missing)
-    assert scores["NO"].value == scores["Avg"].value == 100
-    assert scores["Avg"].missing == 0
+        metric = scores.metrics[column]
+        assert (metric.value, metric.stderr, scores.missing[column]) == (None, None, missing)
+    assert scores.metrics["NO"].value == scores.metrics["Avg"].value == 100
+    assert scores.missing["Avg"] == 0
 
 
 def test_ids_must_match_and_are_listed():
@@ -99,6 +101,7 @@ def test_ids_must_match_and_are_listed():
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 2, None])), min_size=1, max_size=20))
 def test_average_is_the_share_of_right_answers(pairs):
     problems = [replace(PLAIN, qid=str(i), answer=gold) for i, (gold, _) in enumerate(pairs)]
-    score = score_scienceqa(problems, {str(i): choice for i, (_, choice) in enumerate(pairs)})["Avg"]
-    assert score.value == pytest.approx(100 * sum(gold == choice for gold, choice in pairs) / len(pairs))
-    assert score.n == len(pairs) and score.failures == sum(choice is None for _, choice in pairs)
+    scores = score_scienceqa(problems, {str(i): choice for i, (_, choice) in enumerate(pairs)})
+    average = scores.metrics["Avg"]
+    assert average.value == pytest.approx(100 * sum(gold == choice for gold, choice in pairs) / len(pairs))
+    assert average.n == len(pairs) and scores.unreadable["Avg"] == sum(choice is None for _, choice in pairs)
