@@ -34,6 +34,8 @@ TORCH_FREE = (
     "harness.records",
     "harness.config",
     "harness.report",
+    "harness.tasks.facts",
+    "harness.evaluation.ids",
     "harness.evaluation.scienceqa_metrics",
     "harness.evaluation.score_scienceqa",
     "harness.evaluation.caption_metrics",

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.data.mini.build import NAME, Item, file_text, record, sample_items
 from harness.data.problem import Problem, parse_problem
 from harness.errors import UserError
-from harness.evaluation.scienceqa_metrics import listing
+from harness.evaluation.ids import listing
 from harness.evaluation.score_scienceqa import read_predictions
 from harness.records import Record, predictions_path, record_path
 from harness.report.paper import Column
@@ -19,7 +19,9 @@ from harness.report.rows import Board, Cell
 from harness.report.selection import select
 from harness.report.tables import leaderboard
 from harness.stats import mean, sample_std
+from harness.tasks.facts import TASKS
 
+_TABLE = TASKS["scienceqa"].table
 UNTOLD = "Maps"
 """Category of the questions that ask where things are; the tiny CLIP's CLS tokens hardly tell."""
 _HEAD = f"""\
@@ -42,8 +44,8 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
     mini = [run for run in records if run.data.name == NAME and run.data.files.get("problems.json") == _world_sha256()]
     parts = []
     for model in sorted({run.model for run in mini}):
-        board = leaderboard(mini, 1, model)
-        groups = select(mini, 1, board.layout).groups
+        board = leaderboard(mini, _TABLE, model)
+        groups = select(mini, _TABLE, board.layout).groups
         rows = [
             replace(row, metrics=_cells(groups.get((row.method or "", row.variant, model), ()), results_dir))
             for row in board.rows

@@ -1,4 +1,4 @@
-"""Does one method beat another? Their runs with the same seeds and their answers to the same problems, side by side."""
+"""Does one method beat another? Compares their runs with the same seeds and their answers to the same problems."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,21 +11,20 @@ from harness.config.recipes import REFERENCES
 from harness.data.jsonio import parse_json_lines
 from harness.errors import UserError
 from harness.records import Record, default_label, predictions_path, read_records, record_path
-from harness.report.paper import layout, load_paper
+from harness.report.paper import layout
 from harness.report.selection import select
 from harness.stats import PairedTest, mcnemar, mean, paired_seeds
+from harness.tasks.facts import AnswerKeys, task_facts
 
 _NOTE = """\
-- Difference: {a} minus {b}, mean over the seeds that both have ({seeds}); p: two-sided paired t-test over these seeds.
-- Each line is a test of its own: among many columns one below 0.05 is expected by chance.
+- Difference: {a} minus {b}, mean over the seeds that both have ({seeds}). p: two-sided paired t-test over these seeds.
+- Each line is a separate test: among many columns, one p below 0.05 is expected by chance.
 """
 _PROBLEMS_NOTE = """\
-- Problems: every problem of one seed, answered by both; p: exact McNemar test on those that only one answers right.
-  It knows the problems' spread, not the seeds'.
+- Problems: all problems of one seed, answered by both methods. p: exact McNemar test on the problems that only one of
+  them answers correctly. It covers the variation between problems, not the variation between seeds.
 """
-
-
-_AGAIN = "make the run again with --force"
+_RUN_AGAIN = "run it again with --force"
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,14 @@ class Comparison:
     """Two methods on one model and task.
 
     Attributes:
-        a, b: labels of the runs, e.g. `dehvf` or `dehvf-keys_only`.
+        a, b: labels of the two methods, such as `dehvf` or `dehvf-keys_only`.
         model, task: what both were run on.
-        seeds: the seeds that both have.
-        means: metric -> mean over these seeds, of `a` and of `b`.
+        seeds: the seeds that both methods have.
+        means: metric -> mean of `a` and mean of `b` over these seeds.
         metrics: metric -> paired test over these seeds.
-        problems: seed -> McNemar's test over the problems; empty where the task has no right answers.
-        notes: what was left out of the records, and why.
+        problems: seed -> McNemar's test over the problems; empty where the task has no right answers, or where the
+            predictions were not saved.
+        notes: which records were left out, and why.
     """
 
     a: str
@@ -54,44 +54,68 @@ class Comparison:
 
 
 def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Comparison:
-    """Compare two methods by the records that the tables take.
+    """Compare two methods by the records that enter the tables.
 
     Args:
-        results_dir: folder of the records.
+        results_dir: the results folder.
         a, b: labels: a method, `METHOD-ABLATION`, or a reference row such as `blind`.
         model: preset or model id, as in the records.
         task: `scienceqa` or `coco`.
 
     Raises:
-        UserError: a label without a record that may stand in a table, no seed in common, or bad predictions.
+        UserError: there is no such task, a label has no record that may enter a table, the two have no seed in common,
+            or saved predictions have an error.
     """
-    table = _table_of(task)
+    facts = task_facts(task)
+    table = facts.table
     chosen = select([run for run in read_records(results_dir) if run.model == model], table, layout(table))
     runs = {group[0].label: {run.seed: run for run in group} for group in chosen.groups.values()}
     ours, theirs = (_runs_of(label, runs, model, task) for label in (a, b))
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     if not seeds:
         raise UserError(f"{a}, {b}: no seed in common on {model}; run both with the same --seeds")
-    means, tests = {}, {}
-    for column in layout(table).columns:
-        pairs = {seed: (_value(ours[seed], column.key), _value(theirs[seed], column.key)) for seed in seeds}
-        left = {seed: pair[0] for seed, pair in pairs.items() if pair[0] is not None}
-        right = {seed: pair[1] for seed, pair in pairs.items() if pair[1] is not None}
-        if len(left) == len(right) == len(seeds):
-            means[column.key] = (mean(list(left.values())), mean(list(right.values())))
-            tests[column.key] = paired_seeds(left, right)
+    means, tests = _over_seeds(ours, theirs, seeds, [column.key for column in layout(table).columns])
     problems = {}
-    for seed in seeds:
-        answered, opposed = _right(ours[seed], results_dir), _right(theirs[seed], results_dir)
-        if answered and opposed:
-            if answered.keys() != opposed.keys():
-                raise UserError(f"{a}, {b}: seed {seed}: the saved predictions are not of the same problems; {_AGAIN}")
-            problems[seed] = mcnemar(answered, opposed)
+    if facts.answers is not None:
+        for seed in seeds:
+            mine, other = (_right_answers(group[seed], results_dir, facts.answers) for group in (ours, theirs))
+            if mine and other:
+                problems[seed] = _over_problems(mine, other, f"{a}, {b}: seed {seed}")
     return Comparison(a, b, model, task, seeds, means, tests, problems, tuple(chosen.notes))
 
 
+def _over_seeds(
+    ours: Mapping[int, Record], theirs: Mapping[int, Record], seeds: Sequence[int], columns: Sequence[str]
+) -> tuple[dict[str, tuple[float, float]], dict[str, PairedTest]]:
+    """Return means and paired tests by column, for the columns that every run has a value in."""
+    means, tests = {}, {}
+    for column in columns:
+        pairs = {seed: (_value(ours[seed], column), _value(theirs[seed], column)) for seed in seeds}
+        left = {seed: pair[0] for seed, pair in pairs.items() if pair[0] is not None}
+        right = {seed: pair[1] for seed, pair in pairs.items() if pair[1] is not None}
+        if len(left) == len(right) == len(seeds):
+            means[column] = (mean(list(left.values())), mean(list(right.values())))
+            tests[column] = paired_seeds(left, right)
+    return means, tests
+
+
+def _over_problems(mine: Mapping[str, bool], other: Mapping[str, bool], where: str) -> PairedTest:
+    """Return the test over the problems of one seed, given which ones each method answered correctly."""
+    if mine.keys() != other.keys():
+        raise UserError(f"{where}: the saved predictions are not for the same problems; {_RUN_AGAIN}")
+    return mcnemar(mine, other)
+
+
 def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, format: str) -> str:
-    """`compare`, as JSON or as tables; see `compare`."""
+    """Return the result of `compare` as text.
+
+    Args:
+        results_dir, a, b, model, task: see `compare`.
+        format: `json`; anything else gives tables in markdown.
+
+    Raises:
+        UserError: see `compare`.
+    """
     found = compare(results_dir, a, b, model, task)
     if format == "json":
         return json.dumps(asdict(found), indent=2)
@@ -107,23 +131,11 @@ def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, forma
     return "\n\n".join([*text, notes + "".join(f"- {note}\n" for note in found.notes)])
 
 
-def _table_of(task: str) -> int:
-    """The paper's table that the task's scores stand in."""
-    numbers = (
-        int(number) for number, plan in load_paper().tables.items() if plan.task == task and "train" in plan.kinds
-    )
-    first = min(numbers, default=None)
-    if first is None:
-        tasks = sorted({plan.task for plan in load_paper().tables.values() if "train" in plan.kinds})
-        raise UserError(f"--task {task}: no table has it; choose one of {', '.join(tasks)}")
-    return first
-
-
 def _runs_of(label: str, runs: Mapping[str, dict[int, Record]], model: str, task: str) -> dict[int, Record]:
     meant = default_label(*REFERENCES[label]) if label in REFERENCES else label
     if meant not in runs:
         known = ", ".join(sorted(runs)) or "none"
-        raise UserError(f"{label}: no run of it on {model} for {task} that may stand in a table; there are: {known}")
+        raise UserError(f"{label}: no run of it on {model} for {task} may enter a table; choose from: {known}")
     return runs[meant]
 
 
@@ -131,21 +143,24 @@ def _value(run: Record, column: str) -> float | None:
     return run.metrics[column].value if column in run.metrics else None
 
 
-def _right(run: Record, results_dir: Path) -> dict[str, bool]:
-    """Problem -> answered right; empty where no predictions are saved or the task has no right answers."""
+def _right_answers(run: Record, results_dir: Path, keys: AnswerKeys) -> dict[str, bool]:
+    """Return whether each problem was answered correctly; empty where no predictions are saved."""
     path = predictions_path(record_path(run, results_dir))
-    if "Avg" not in run.metrics or not path.exists():
+    if not path.exists():
         return {}
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {_AGAIN}") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_RUN_AGAIN}") from error
     right: dict[str, bool] = {}
     for place, row in parse_json_lines(content, str(path)):
-        whole = isinstance(row, dict) and isinstance(row.get("qid"), str) and {"choice", "gold"} <= row.keys()
-        if not whole or row["qid"] in right:
-            raise UserError(f"{place}: expected a record with 'qid', 'choice' and 'gold', each qid once; {_AGAIN}")
-        right[row["qid"]] = row["choice"] == row["gold"]
+        complete = isinstance(row, dict) and {keys.sample, keys.given, keys.expected} <= row.keys()
+        if not complete or not isinstance(row[keys.sample], str) or row[keys.sample] in right:
+            raise UserError(
+                f"{place}: expected a record with '{keys.sample}', '{keys.given}' and '{keys.expected}', "
+                f"each {keys.sample} once; {_RUN_AGAIN}"
+            )
+        right[row[keys.sample]] = row[keys.given] == row[keys.expected]
     return right
 
 

@@ -1,7 +1,6 @@
 """What the paper prints in its Tables 1 to 4, and how these tables are laid out; read from paper.toml."""
 
 import tomllib
-from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Literal, Self
@@ -9,10 +8,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import UserError, first_error
+from harness.tasks.facts import TASKS
 
 Table = Literal[1, 2, 3, 4]
-PRINTED: Mapping[str, tuple[Table, Table | None, str]] = {"scienceqa": (1, 4, "Avg"), "coco": (3, None, "CIDEr")}
-"""Task -> the paper's table of methods, that of ablations, and the column that sums a row up."""
 
 
 class _Model(BaseModel):
@@ -20,7 +18,7 @@ class _Model(BaseModel):
 
 
 class PaperRow(_Model):
-    """One printed row. `method` is None where the row is no method of this benchmark (Human, BLIP-2, ...)."""
+    """One printed row. `method` is None where the row is not a method of this benchmark (Human, BLIP-2, ...)."""
 
     table: Table
     name: str
@@ -34,21 +32,27 @@ class PaperRow(_Model):
 
 
 class Column(_Model):
-    """One column: `key` in records and JSON; `of` is the column that a ratio is taken of."""
+    """One column of a table."""
 
     key: str
+    """Name of the column in records and in JSON."""
     header: str = ""
+    """Heading in a printed table; empty: the key."""
     source: Literal["metric", "seconds", "ratio"] = "metric"
+    """Where the value comes from: a metric of the task, the seconds of a phase, or a ratio to the baseline's row."""
     of: str = ""
+    """The column that a ratio is taken of."""
     digits: int = Field(default=2, ge=0)
+    """Decimal places in a printed table."""
 
     @property
     def title(self) -> str:
+        """The heading in a printed table."""
         return self.header or self.key
 
 
 class ScaleRow(_Model):
-    """A row without a counterpart in the paper that gives the scale of a table."""
+    """A reference row that the paper does not print; it shows on which scale the numbers of a table are to be read."""
 
     name: str
     method: str
@@ -61,12 +65,16 @@ class Layout(_Model):
     title: str
     task: str
     kinds: frozenset[Literal["train", "oracle", "speed"]]
+    """Kinds of records that enter the table."""
     columns: tuple[Column, ...]
     setting: Literal["data", "device"] = "data"
+    """What the rows of one model must share: data and weights, or the device and what was timed."""
     baseline: str | None = None
+    """The method that ratios are taken to."""
     random_weights: bool = False
+    """Whether records of random weights may enter the table."""
     only_rows: bool = False
-    """True: nothing but the (method, variant) pairs that the paper's table has."""
+    """Whether the table is limited to the (method, variant) pairs that the paper prints."""
     scale: tuple[ScaleRow, ...] = ()
 
     @model_validator(mode="after")
@@ -77,29 +85,40 @@ class Layout(_Model):
                 raise ValueError(f"column {column.key}: a ratio needs `of` (a column) and a `baseline`")
         return self
 
+    @model_validator(mode="after")
+    def _metrics_of_the_task(self) -> Self:
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task}: no such task; choose one of {', '.join(TASKS)}")
+        known = TASKS[self.task].columns
+        for column in self.columns:
+            if column.source == "metric" and column.key not in known:
+                raise ValueError(f"column {column.key}: not a metric of {self.task}; choose from {', '.join(known)}")
+        return self
+
 
 class CostFigure(_Model):
-    """A figure of computed cost: what it compares, over what, and the one number that the text reads off it."""
+    """A figure of computed cost: what it compares, over which range, and the one number that the text reads off it."""
 
     title: str
     input_space: str
-    """Series whose visual tokens are part of the input."""
+    """Name of the series whose visual tokens are part of the input."""
     memory_space: str
-    """Series whose visual tokens are entries of the FFNs."""
+    """Name of the series whose visual tokens are entries of the FFNs."""
     text_lengths: tuple[int, ...]
     visual_tokens: tuple[int, ...]
     model: str
-    """Preset whose language model is meant."""
+    """Preset that gives the size of the language model."""
     vision_width: int = Field(gt=0)
     vision_blocks: int = Field(gt=0)
     projector_dim: int = Field(gt=0)
     claim: float
+    """Share of the FLOPs that the text of the paper claims."""
     claim_text_length: int = Field(gt=0)
     claim_visual_tokens: int = Field(gt=0)
 
 
 class Disagreement(_Model):
-    """Where the paper contradicts itself or what it builds on, and what is taken here."""
+    """A place where the paper contradicts itself or earlier work, and which reading is used here."""
 
     id: str
     says: str
@@ -108,19 +127,30 @@ class Disagreement(_Model):
 
 
 class Paper(_Model):
+    """The whole of paper.toml."""
+
     official_splits: dict[str, dict[str, int]]
     tables: dict[str, Layout]
     figures: dict[str, CostFigure]
     rows: tuple[PaperRow, ...]
     disagreements: tuple[Disagreement, ...]
 
+    @model_validator(mode="after")
+    def _tables_of_the_tasks(self) -> Self:
+        for name, facts in TASKS.items():
+            for number in filter(None, (facts.table, facts.ablation_table)):
+                plan = self.tables.get(str(number))
+                if plan is None or plan.task != name:
+                    raise ValueError(f"tables.{number}: harness/tasks/facts.py names it as a table of task {name}")
+        return self
+
 
 @cache
 def load_paper() -> Paper:
-    """The whole of paper.toml, checked.
+    """Return the whole of paper.toml, checked.
 
     Raises:
-        UserError: the file does not hold; names the field.
+        UserError: the file has an error; the message names the field.
     """
     with (files("harness.report") / "paper.toml").open("rb") as handle:
         content = tomllib.load(handle)
@@ -131,7 +161,7 @@ def load_paper() -> Paper:
 
 
 def layout(table: int) -> Layout:
-    """How table 1, 2, 3 or 4 is laid out.
+    """Return how table 1, 2, 3 or 4 is laid out.
 
     Raises:
         UserError: there is no such table.
@@ -143,31 +173,36 @@ def layout(table: int) -> Layout:
 
 
 def cost_figure(figure: int) -> CostFigure:
-    """What a figure of computed cost shows; the paper's only one is its Figure 2."""
+    """Return what a figure of computed cost shows; the paper's only such figure is Figure 2."""
     return load_paper().figures[str(figure)]
 
 
 def paper_rows(table: int) -> list[PaperRow]:
-    """The rows of one table in the paper's order."""
+    """Return the rows of one table in the paper's order."""
     return [row for row in load_paper().rows if row.table == table]
 
 
 def find_row(table: int, method: str, variant: str | None, model: str) -> PaperRow | None:
-    """The paper's row for a method (or its ablation) at `7b` or `13b`; None if it prints none."""
+    """Return the paper's row for a method (or its ablation) at `7b` or `13b`; None where it prints none."""
     wanted = (method, variant, model)
     return next((r for r in paper_rows(table) if (r.method, r.variant, r.model) == wanted), None)
 
 
 def paper_value(table: int, method: str, variant: str | None, model: str, column: str) -> float | None:
-    """A printed value (percent, score x 100 or seconds); None if the paper prints none."""
+    """Return a printed value (percent, score x 100 or seconds); None where the paper prints none."""
     row = find_row(table, method, variant, model)
     return None if row is None else row.values.get(column)
 
 
 def printed_trainable(method: str, variant: str | None, model: str, table: int | None = None) -> str | None:
-    """The trainable count as printed in one table; None if it prints none.
+    """Return the number of trainable parameters as the paper prints it, such as `4.2M`.
 
-    Without `table`, the most precise print of all tables (`4.17M` rather than `4.2M`).
+    Args:
+        method, variant, model: the row.
+        table: the table to read; None takes the most precise number of all tables (`4.17M` rather than `4.2M`).
+
+    Returns:
+        The printed text; None where the paper prints none.
     """
     printed = [
         row.trainable
@@ -180,17 +215,17 @@ def printed_trainable(method: str, variant: str | None, model: str, table: int |
 
 
 def paper_models(table: int) -> list[str]:
-    """The presets that one table of the paper has rows for, in its order."""
+    """Return the presets that one table of the paper has rows for, in its order."""
     return list(dict.fromkeys(row.model for row in paper_rows(table) if row.model))
 
 
 def disagreements() -> list[Disagreement]:
-    """Where the paper contradicts itself or its predecessors' code."""
+    """Return the places where the paper contradicts itself or earlier work."""
     return list(load_paper().disagreements)
 
 
 def method_names() -> dict[str, str]:
-    """Registry name -> the paper's name, in the order of its tables."""
+    """Return the paper's name of each method by its registry name, in the order of the paper's tables."""
     named = (row for row in load_paper().rows if row.method and row.variant is None)
     names: dict[str, str] = {}
     for row in named:

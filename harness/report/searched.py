@@ -11,6 +11,7 @@ from harness.config.presets import PRESETS
 from harness.config.recipes import method_config, train_recipe
 from harness.records import Record, read_records
 from harness.report.paper import method_names
+from harness.tasks.facts import task_facts
 from methods import get_method
 
 FOLDER = "search"
@@ -38,7 +39,7 @@ def searched_text(results_dir: Path) -> str:
 
 
 def _table(title: str, records: Sequence[Record]) -> str:
-    shown = [name for name in ("IMG", "Avg", "BLEU-4", "CIDEr") if name in records[0].metrics]
+    shown = [name for name in task_facts(records[0].task).headline if name in records[0].metrics]
     body = []
     for method, group in groupby(records, key=lambda record: record.method):
         trials = list(group)

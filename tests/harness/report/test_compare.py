@@ -62,10 +62,10 @@ def test_as_json(results):
 @pytest.mark.parametrize(
     ("labels", "task", "message"),
     [
-        (("dehvf", "memv"), "scienceqa", "memv: no run of it on tiny for scienceqa .* there are: dehvf, .*memvp"),
+        (("dehvf", "memv"), "scienceqa", "memv: no run of it on tiny for scienceqa .* choose from: dehvf, .*memvp"),
         (("dehvf", "lavin"), "scienceqa", "no seed in common on tiny; run both with the same --seeds"),
-        (("dehvf", "memvp"), "coco", "there are: none"),
-        (("dehvf", "memvp"), "vqa", "--task vqa: no table has it; choose one of coco, scienceqa"),
+        (("dehvf", "memvp"), "coco", "choose from: none"),
+        (("dehvf", "memvp"), "vqa", "--task vqa: no such task; choose one of coco, scienceqa"),
     ],
 )
 def test_what_cannot_be_compared_is_said(results, labels, task, message):
@@ -76,7 +76,7 @@ def test_what_cannot_be_compared_is_said(results, labels, task, message):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('{"qid": "1", "choice": 0, "gold": 1}\n', "seed 1: the saved predictions are not of the same problems"),
+        ('{"qid": "1", "choice": 0, "gold": 1}\n', "seed 1: the saved predictions are not for the same problems"),
         (
             '{"qid": "1", "choice": 0}\n',
             r"predictions.jsonl, line 1: expected a record with 'qid', 'choice' and 'gold'",

@@ -14,11 +14,13 @@ from harness.data.mini.captions import build_captions
 from harness.errors import UserError
 from harness.evaluation.score_coco import score_coco_files
 from harness.records import predictions_path, read_records, record_path
-from harness.tasks import DataOptions, load_task
-from harness.tasks.coco import CAPTION_PROMPT, RUN_METRICS, CocoTask, search_of
+from harness.tasks.coco import CAPTION_PROMPT, CocoTask, search_of
+from harness.tasks.contract import DataOptions, load_task
+from harness.tasks.facts import TASKS
 from harness.tasks.samples import SAMPLES
 
 SIZES = (6, 2, 22)
+RUN_METRICS = TASKS["coco"].columns
 
 
 @pytest.fixture(scope="module")
