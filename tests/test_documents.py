@@ -1,0 +1,203 @@
+"""The documents and the files around the code agree with the code.
+
+Commands in a document parse, links lead to files, and a wheel holds what pyproject.toml promises.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from harness import cli
+from harness.records import SCHEMA_VERSION
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+LINKING = (*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "results/README.md", ROOT / "harness/assets/tiny/README.md")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read(name: str | Path) -> str:
+    """The text of a file of the repository."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def document_name(path: Path) -> str:
+    """Path below the repository, as the name of a test."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def commands_in(text: str) -> list[str]:
+    """The `python -m harness ...` command lines of a text, without comments and without what `&&` joins to them."""
+    found = re.findall(r"python -m harness [^`\n]+", text)
+    return [re.split(r"\s#\s|&&", line)[0].strip() for line in found]
+
+
+def subcommand(line: str) -> tuple[Any, list[str]]:
+    """The subcommand that a command line names, and the words after it."""
+    command: Any = typer.main.get_command(cli.app)
+    words = shlex.split(line)[3:]
+    while hasattr(command, "commands"):
+        assert words and words[0] in command.commands, f"no such command: {line}"
+        command = command.commands[words.pop(0)]
+    return command, words
+
+
+COMMANDS = sorted({line for path in DOCUMENTS for line in commands_in(read(path))})
+TYPED = sorted(
+    {
+        line
+        for path in DOCUMENTS
+        for block in re.findall(r"^```sh\n(.*?)^```$", read(path), flags=re.DOTALL | re.MULTILINE)
+        for line in commands_in(block)
+    }
+)
+"""Commands of the shell blocks, which a reader copies as they stand."""
+
+
+def test_there_are_documents_with_commands() -> None:
+    names = {document_name(path) for path in DOCUMENTS}
+    assert {"README.md", "CONTRIBUTING.md", "docs/index.md", "docs/commands.md"} <= names
+    assert "python -m harness run --results runs/first" in TYPED
+    assert "python -m harness score coco" in COMMANDS
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_and_option_exists(line: str) -> None:
+    command, words = subcommand(line)
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    used = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert used <= known | {"--help"}
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_commands_of_shell_blocks_parse(line: str) -> None:
+    command, words = subcommand(line)
+    command.make_context(command.name, list(words))
+
+
+def test_every_subcommand_is_in_the_list_of_commands() -> None:
+    def leaves(command: Any, path: str) -> list[str]:
+        inner = getattr(command, "commands", None)
+        return [leaf for name in inner for leaf in leaves(inner[name], f"{path} {name}")] if inner else [path]
+
+    listed = re.findall(r"^\| `(python -m harness[^`]*)`", read("docs/commands.md"), flags=re.MULTILINE)
+    there = leaves(typer.main.get_command(cli.app), "python -m harness")
+    assert sorted(line.removesuffix(" A B") for line in listed) == sorted(there)
+
+
+@pytest.mark.parametrize("path", LINKING, ids=document_name)
+def test_relative_links_lead_to_files(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", read(path))
+    relative = [target.partition("#")[0] for target in targets if "://" not in target]
+    assert not [target for target in relative if target and not (path.parent / target).exists()]
+
+
+def test_the_table_of_readme_is_the_generated_one() -> None:
+    rows = [line for line in read("README.md").splitlines() if line.startswith("|") and "±" in line]
+    assert len(rows) == 6
+    assert set(rows) <= set(read("results/README.md").splitlines())
+
+
+def test_the_extras_are_named_as_a_checkout_installs_them() -> None:
+    """The package is on no index, so `pip install peft-vl-bench[...]` fails."""
+    files = [*DOCUMENTS, *(ROOT / "harness").rglob("*.py"), *(ROOT / "methods").rglob("*.py")]
+    assert not [document_name(path) for path in files if f"{PROJECT['name']}[" in read(path)]
+    extras = {name for path in DOCUMENTS for name in re.findall(r"""-e ["']\.\[([\w,]+)\]""", read(path))}
+    assert {part for name in extras for part in name.split(",")} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_changelog_names_the_version_of_the_records() -> None:
+    assert f"The current `schema_version` is {SCHEMA_VERSION}." in read("CHANGELOG.md")
+    assert "\n## Unreleased\n" in read("CHANGELOG.md")
+
+
+def test_the_citation_agrees_with_the_project() -> None:
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["title"].startswith(PROJECT["name"])
+    assert (str(citation["version"]), citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert citation["authors"] == PROJECT["authors"]
+    assert citation["message"]
+
+
+def test_the_licence_is_whole() -> None:
+    text = read("LICENSE")
+    assert text.lstrip().startswith("Apache License") and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_pre_commit_runs_only_what_the_extras_install() -> None:
+    (repository,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert repository["repo"] == "local"
+    extras = PROJECT["optional-dependencies"]
+    installed = {re.split(r"[<>=~ ]", entry)[0] for entry in extras["lint"] + extras["types"]}
+    # `pre-commit-hooks` installs one program for each of its hooks.
+    owners = {"check-added-large-files": "pre-commit-hooks", "end-of-file-fixer": "pre-commit-hooks"}
+    for hook in repository["hooks"]:
+        program = shlex.split(hook["entry"])[0]
+        assert hook["language"] == "system"
+        assert owners.get(program, program) in installed, hook["id"]
+
+
+def test_the_workflow_runs_the_environments_of_tox() -> None:
+    (job,) = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"].values()
+    matrix = job["strategy"]["matrix"]["include"]
+    environments = re.search(r"^env_list = (.*)$", read("tox.ini"), flags=re.MULTILINE)
+    assert environments and [row["env"] for row in matrix] == re.split(r",\s*", environments[1])
+    assert all(row["env"] in ("lint", "types", "py" + row["python"].replace(".", "")) for row in matrix)
+    (command,) = [step["run"] for step in job["steps"] if "run" in step]
+    assert command.startswith("bash .ci/run -e ${{ matrix.env }}")
+
+
+@pytest.mark.parametrize("name", ["bug_report", "new_method", "wrong_number"])
+def test_issue_templates_are_complete(name: str) -> None:
+    template = yaml.safe_load(read(f".github/ISSUE_TEMPLATE/{name}.yml"))
+    assert template["name"] and template["description"]
+    fields = [field for field in template["body"] if field["type"] != "markdown"]
+    assert all(field["attributes"]["label"] for field in fields)
+    assert len({field["id"] for field in fields}) == len(fields)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
+    """A wheel of the project, built from a copy of its files with the installed setuptools; nothing is downloaded."""
+    tree = tmp_path_factory.mktemp("tree")
+    for package in ("methods", "harness"):
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    code = "import setuptools.build_meta as backend; backend.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", code], cwd=tree, check=True, capture_output=True)
+    (built,) = (tree / "dist").glob("*.whl")
+    return zipfile.Path(built)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "methods/py.typed",
+        "harness/py.typed",
+        "harness/report/paper.toml",
+        "harness/assets/tiny/README.md",
+        "harness/assets/tiny/llm/model.safetensors",
+        "harness/assets/tiny/llm/tokenizer.json",
+        "harness/assets/tiny/clip/open_clip_model.safetensors",
+    ],
+)
+def test_the_wheel_holds_the_data_of_the_packages(wheel: zipfile.Path, name: str) -> None:
+    assert wheel.joinpath(name).is_file()
+
+
+def test_the_wheel_states_its_licence(wheel: zipfile.Path) -> None:
+    (information,) = [path for path in wheel.iterdir() if path.name.endswith(".dist-info")]
+    assert "License-Expression: Apache-2.0" in information.joinpath("METADATA").read_text(encoding="utf-8")
+    assert information.joinpath("licenses", "LICENSE").is_file()
