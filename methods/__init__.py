@@ -1,6 +1,6 @@
-"""The registry of methods: name to class, imported only when asked for.
+"""The registry of methods: it maps a name to a class, whose module is imported only when the class is needed.
 
-Outside packages add a method through the entry-point group `peft_vl_bench.methods`:
+A package outside this tree adds a method through the entry-point group `peft_vl_bench.methods`:
 
     [project.entry-points."peft_vl_bench.methods"]
     my_method = "my_package.my_method:MyMethod"
@@ -24,12 +24,14 @@ _BUILT_IN = {
 
 
 class UnknownMethodError(ValueError):
-    """A method name that nothing registers."""
+    """Raised for a method name that is not registered."""
 
 
 @cache
 def registry() -> dict[str, str]:
-    """Method name -> `module:Class`, the built-in ones first, then those of installed packages.
+    """Return the registered methods as a mapping from name to `module:Class`.
+
+    The built-in ones come first, then those of installed packages.
 
     Raises:
         ValueError: two packages register the same name.
@@ -46,10 +48,14 @@ def registry() -> dict[str, str]:
 
 
 def get_method(name: str) -> Any:
-    """The class of a registered method.
+    """Return the class of a registered method.
+
+    Args:
+        name: the method's registered name.
 
     Raises:
-        UnknownMethodError: nothing registers `name`; the message suggests the nearest names.
+        UnknownMethodError: `name` is not registered; the message suggests similar names.
+        ImportError: the module of the method cannot be imported.
     """
     found = registry()
     if name not in found:
@@ -61,7 +67,14 @@ def get_method(name: str) -> Any:
 
 
 def package_of(name: str) -> str | None:
-    """The installed package that registers a method; None for a built-in one and for a name that nothing registers."""
+    """Return the name of the installed package that registers a method.
+
+    Args:
+        name: the method's registered name.
+
+    Returns:
+        None for a built-in method and for a name that is not registered.
+    """
     found = (entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name)
     entry = next(found, None) if name not in _BUILT_IN else None
     return entry.dist.name if entry is not None and entry.dist is not None else None

@@ -1,4 +1,4 @@
-"""Small trainable modules: the projector, the parallel CLIP adapter and the routed adapter.
+"""Small trainable modules that several methods share: the projector, the parallel CLIP adapter, the routed adapter.
 
 Shape suffixes: B batch, J tokens of the vision tower, C vision width, D hidden_size, P projector width,
 A adapter bottleneck, E experts of a routed adapter, G groups of its up-projection, O = width / G.
@@ -15,9 +15,10 @@ from methods.cost import Product, linear, matmul
 
 
 class Projector(nn.Module):
-    """Vision width to hidden_size: `f(x) = W2 · SiLU(W1 x + b1) + b2`, Xavier-uniform weights, zero biases.
+    """Maps vision width to hidden_size: `f(x) = W2 · SiLU(W1 x + b1) + b2`.
 
-    One projector serves all layers. Source: LaVIN (Luo et al. 2023) and MemVP (Jie et al. 2024); width 128.
+    Weights start Xavier-uniform and biases at zero. One projector serves all layers of the language model. The form is
+    that of LaVIN (Luo et al. 2023) and MemVP (Jie et al. 2024), which use P = 128.
 
     Args:
         vision_width: width of the visual features (C).
@@ -34,11 +35,11 @@ class Projector(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x_BJC: Tensor) -> Tensor:
-        """`…×C` to `…×D`."""
+        """Project `…×C` to `…×D`."""
         return self.up(F.silu(self.down(x_BJC)))
 
     def products(self, module: str, rows: int, *, input_grad: bool) -> list[Product]:
-        """The products of both layers.
+        """Return the products of both layers.
 
         Args:
             module: the name under which they are counted.
@@ -52,15 +53,16 @@ class Projector(nn.Module):
 
 
 class ParallelAdapter(nn.Module):
-    """Bottleneck beside a CLIP block's FFN: `scale · B(dropout(GELU(A u)))`, no biases, `B` zero at init.
+    """A bottleneck beside the FFN of a CLIP block: `scale · B(dropout(GELU(A u)))`.
 
-    Source: DEHVF, "we add parallel adapters to the visual encoder's FFN"; exact (erf) GELU.
+    There are no biases, GELU is the exact (erf) one, and `B` is zero at initialisation. DEHVF describes it in the words
+    "we add parallel adapters to the visual encoder's FFN".
 
     Args:
         width: vision width (C).
-        bottleneck: width between (A).
+        bottleneck: width between the two layers (A).
         scale: factor on the output.
-        dropout: probability of dropping a bottleneck entry.
+        dropout: probability of dropping an entry of the bottleneck.
     """
 
     def __init__(self, width: int, bottleneck: int = 12, scale: float = 0.1, dropout: float = 0.1) -> None:
@@ -73,11 +75,11 @@ class ParallelAdapter(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, u_BJC: Tensor) -> Tensor:
-        """`…×C` to `…×C`."""
+        """Map the FFN's input, `…×C`, to what is added to its output, `…×C`."""
         return self.up(self.dropout(F.gelu(self.down(u_BJC)))) * self.scale
 
     def products(self, module: str, rows: int, *, input_grad: bool) -> list[Product]:
-        """The products of both layers; the arguments are those of `Projector.products`."""
+        """Return the products of both layers; the arguments are those of `Projector.products`."""
         return [
             linear(module, self.down, rows, input_grad=input_grad),
             linear(module, self.up, rows, input_grad=True),
@@ -85,7 +87,12 @@ class ParallelAdapter(nn.Module):
 
 
 class MLPWithAdapter(nn.Module):
-    """A CLIP block's frozen FFN with a parallel adapter on the same input: `mlp(u) + adapter(u)`."""
+    """The frozen FFN of a CLIP block with a parallel adapter on the same input: `mlp(u) + adapter(u)`.
+
+    Args:
+        mlp: the frozen FFN.
+        adapter: the adapter.
+    """
 
     def __init__(self, mlp: nn.Module, adapter: nn.Module) -> None:
         super().__init__()
@@ -93,14 +100,23 @@ class MLPWithAdapter(nn.Module):
         self.adapter = adapter
 
     def forward(self, u_BJC: Tensor) -> Tensor:
-        """`…×C` to `…×C`."""
+        """Map `…×C` to `…×C`."""
         return self.mlp(u_BJC) + self.adapter(u_BJC)
 
 
 def attach_parallel_adapters(
     vision: Any, num_blocks: int, bottleneck: int, scale: float, dropout: float
 ) -> nn.ModuleList:
-    """Put a parallel adapter beside the FFN of the first `num_blocks` blocks and return the adapters."""
+    """Put a parallel adapter beside the FFN of each of the first blocks of a vision tower.
+
+    Args:
+        vision: a `methods.base.VisionTower`, which is changed in place.
+        num_blocks: how many blocks get an adapter.
+        bottleneck, scale, dropout: as in `ParallelAdapter`.
+
+    Returns:
+        The adapters, one per block.
+    """
     adapters = nn.ModuleList(ParallelAdapter(vision.width, bottleneck, scale, dropout) for _ in range(num_blocks))
     for block, adapter in zip(vision.blocks, adapters, strict=False):
         block.mlp = MLPWithAdapter(block.mlp, adapter)
@@ -108,9 +124,9 @@ def attach_parallel_adapters(
 
 
 def parallel_adapter_products(module: str, adapters: Iterable[Any], rows: int) -> list[Product]:
-    """The products of the parallel adapters of consecutive CLIP blocks, the first block's first.
+    """Return the products of the parallel adapters of consecutive CLIP blocks, from the first block on.
 
-    Only the input of the first adapter needs no gradient: nothing trained lies before it.
+    The input of the first adapter needs no gradient, because nothing trained lies before it. The others' inputs do.
 
     Args:
         module: the name under which they are counted.
@@ -125,22 +141,22 @@ def parallel_adapter_products(module: str, adapters: Iterable[Any], rows: int) -
 
 
 class RoutedAdapter(nn.Module):
-    """RepAdapter with a router (LaVIN): the input plus two low-rank maps of it, mixed by routing weights.
+    """LaVIN's RepAdapter with a router: the input plus low-rank updates of it, mixed by routing weights.
 
-    With a = dropout(A x + b_A): `x + s · Σ_e w_e · (B_e a + b_e)`, where each of the G parts of the output reads its
-    own part of a. No activation. `A` is Xavier-uniform; its bias, `B_e` and `b_e` are zero at init.
+    With a = dropout(A x + b_A), the output is `x + s · Σ_e w_e · (B_e a + b_e)`. Each of the G parts of the output
+    reads its own part of a. There is no activation. `A` starts Xavier-uniform; its bias, `B_e` and `b_e` start at zero.
     Source: Luo et al. 2023, arXiv:2305.15023, Eq. (5)-(7).
 
     Args:
-        width: width of the input and output.
-        bottleneck: width between (A).
-        groups: G, a divisor of both.
+        width: width of the input and the output (C).
+        bottleneck: width between the two maps (A).
+        groups: G, which must divide both widths.
         scale: s.
         temperature: τ of the routing softmax.
-        dropout: probability of dropping a bottleneck entry.
+        dropout: probability of dropping an entry of the bottleneck.
 
     Raises:
-        ValueError: `groups` divides neither.
+        ValueError: `groups` does not divide `width` or does not divide `bottleneck`.
     """
 
     experts = 2
@@ -154,7 +170,8 @@ class RoutedAdapter(nn.Module):
         self.down = nn.Linear(width, bottleneck)
         self.up_EGOA = nn.Parameter(torch.zeros(self.experts, groups, width // groups, bottleneck // groups))
         self.up_bias_EC = nn.Parameter(torch.zeros(self.experts, width))
-        # Default initialisation: equal weights and equal (zero) experts would get equal gradients for ever.
+        # Keep torch's random initialisation. With equal routing weights the experts, which all start at zero, would get
+        # equal gradients and never differ.
         self.router = nn.Linear(width, self.experts)
         self.dropout = nn.Dropout(dropout)
         self.scale = scale
@@ -163,11 +180,19 @@ class RoutedAdapter(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def route(self, token: Tensor) -> Tensor:
-        """`w = softmax(E t / τ)`: `…×C` to `…×E`."""
+        """Return the routing weights of a token, `w = softmax(E t / τ)`: `…×C` to `…×E`."""
         return torch.softmax(self.router(token) / self.temperature, dim=-1)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """`…×C` to `…×C`; `weights` is `…×E` and broadcasts against `x`."""
+        """Adapt `x`.
+
+        Args:
+            x: `…×C`.
+            weights: routing weights, `…×E`, broadcast against `x`.
+
+        Returns:
+            `…×C`, in the dtype of `x`.
+        """
         a_GA = self.dropout(self.down(x)).unflatten(-1, (self.up_EGOA.shape[1], -1))
         weights = weights.to(a_GA.dtype)
         mixed_EGA = weights[..., :, None, None] * a_GA[..., None, :, :]
@@ -177,14 +202,14 @@ class RoutedAdapter(nn.Module):
     def products(
         self, module: str, rows: int, weight_rows: int, *, input_grad: bool, routed: bool = True
     ) -> list[Product]:
-        """The products of `forward`, and of `route` where it runs.
+        """Return the products of `forward`, and those of `route` where it runs.
 
         Args:
             module: the name under which they are counted.
             rows: vectors that are adapted.
             weight_rows: rows of routing weights.
             input_grad: whether the input needs a gradient in training.
-            routed: whether the routing weights are computed in this forward.
+            routed: whether the routing weights are computed in this forward pass.
         """
         experts, groups, columns, inner = self.up_EGOA.shape
         products = [
@@ -199,7 +224,14 @@ class RoutedAdapter(nn.Module):
 
 
 class NormWithRoutedAdapter(nn.Module):
-    """A CLIP block's frozen norm before the attention, followed by an adapter that routes each token by itself."""
+    """The frozen norm before the attention of a CLIP block, followed by a routed adapter.
+
+    Each token is routed by its own feature.
+
+    Args:
+        norm: the frozen norm.
+        adapter: the adapter.
+    """
 
     def __init__(self, norm: nn.Module, adapter: RoutedAdapter) -> None:
         super().__init__()
@@ -207,6 +239,6 @@ class NormWithRoutedAdapter(nn.Module):
         self.adapter = adapter
 
     def forward(self, x: Tensor) -> Tensor:
-        """`…×C` to `…×C`."""
+        """Map `…×C` to `…×C`."""
         u = self.norm(x)
         return self.adapter(u, self.adapter.route(u))

@@ -1,6 +1,7 @@
-"""The keyword under which `transformers` hands the cache of keys and values to a Llama's modules.
+"""The keyword argument by which `transformers` passes the key-value cache to the modules of a Llama.
 
-It was `past_key_values` up to 5.23 and is `cache` from 5.24; the name is read off the installed library, once.
+It is `past_key_values` up to version 5.23 and `cache` from 5.24. The name is read once, from the signature of the
+installed library's attention.
 """
 
 from inspect import signature

@@ -1,8 +1,8 @@
-"""A method's trained parameters on disk: one safetensors file and one JSON file, named like those of `peft`.
+"""Saving and loading a method's trained parameters: a safetensors file and a JSON file, named like those of `peft`.
 
-`adapter_model.safetensors` holds exactly the parameters of `methods.base.adapter_parameters`; `adapter_config.json`
-the method's name, its config, and whatever the caller adds. This file decides what is in them; how a file is put on
-disk (atomically, say) is the caller's `write`.
+`adapter_model.safetensors` holds exactly the parameters of `methods.base.adapter_parameters`. `adapter_config.json`
+holds the method's name, its config, and what the caller adds. This module decides what the files contain; the caller
+decides how they are written (atomically, for example) and passes a function that does it.
 """
 
 import json
@@ -28,7 +28,7 @@ class SavedAdapter(BaseModel):
     Attributes:
         method: the method's registered name.
         config: the fields of its config.
-        extra: what the caller added, the identity of the backbone for one.
+        extra: what the caller added, such as the identity of the backbone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -39,13 +39,18 @@ class SavedAdapter(BaseModel):
 
 
 def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Callable[[Path, bytes], object]) -> None:
-    """Save a method's parameters and config into `folder`, the config last.
+    """Save the parameters and the config of a method into a folder.
+
+    The config is written last, so a folder that holds one holds a whole adapter.
 
     Args:
-        folder: where the two files go; `write` makes it as needed.
+        folder: where the two files go; `write` creates it if needed.
         method: an `nn.Module` that satisfies `methods.base.Method`.
         extra: JSON values to keep beside the config.
-        write: puts bytes at a path.
+        write: writes bytes to a path.
+
+    Raises:
+        TypeError: `extra` holds a value that JSON cannot represent; nothing is written.
     """
     tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(method).items()}
     saved = SavedAdapter(method=method.name, config=method.config.model_dump(mode="json"), extra=dict(extra))
@@ -55,7 +60,10 @@ def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Cal
 
 
 def load_adapter(folder: Path) -> SavedAdapter:
-    """What `folder` says it holds: enough to build the method before its parameters are loaded.
+    """Read which method a folder holds, and with which config. With it, the method can be built for its parameters.
+
+    Args:
+        folder: a folder that `save_adapter` wrote.
 
     Returns:
         The content of its `adapter_config.json`.
@@ -78,7 +86,11 @@ def load_adapter(folder: Path) -> SavedAdapter:
 
 
 def load_adapter_state(folder: Path, method: Any) -> None:
-    """Load saved parameters into `method`; nothing is changed unless everything fits.
+    """Load saved parameters into a method. If anything does not fit, no parameter is changed.
+
+    Args:
+        folder: a folder that `save_adapter` wrote.
+        method: the method, built with the saved config.
 
     Raises:
         ValueError: the adapter is another method's; a file is missing or damaged; or a parameter is missing, unknown
@@ -87,14 +99,17 @@ def load_adapter_state(folder: Path, method: Any) -> None:
     """
     saved = load_adapter(folder)
     if saved.method != method.name:
-        raise ValueError(f"{Path(folder) / CONFIG_FILE}: method: holds {saved.method!r}, not {method.name!r}")
+        raise ValueError(
+            f"{Path(folder) / CONFIG_FILE}: method: is {saved.method!r}, not {method.name!r}; "
+            f"give a folder that holds an adapter of {method.name!r}"
+        )
     path = Path(folder) / WEIGHTS_FILE
     tensors = _read_tensors(path)
     own = adapter_parameters(method)
     for name in own.keys() - tensors.keys():
-        raise ValueError(f"{path}: {name}: is missing")
+        raise ValueError(f"{path}: {name}: is missing; save the adapter again")
     for name in tensors.keys() - own.keys():
-        raise ValueError(f"{path}: {name}: is no parameter of {method.name!r} with this config")
+        raise ValueError(f"{path}: {name}: is not a parameter of {method.name!r} with this config; save it again")
     for name, parameter in own.items():
         _check_same_kind(path, name, tensors[name], parameter)
     with torch.no_grad():
@@ -106,13 +121,14 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
+        raise ValueError(f"{path}: cannot be read as safetensors ({error}); save the adapter again") from error
 
 
 def _check_same_kind(path: Path, name: str, saved: Tensor, parameter: nn.Parameter) -> None:
     if saved.shape != parameter.shape:
         raise ValueError(
-            f"{path}: {name}: is {tuple(saved.shape)}, this config and backbone need {tuple(parameter.shape)}"
+            f"{path}: {name}: has shape {tuple(saved.shape)}, but this config and backbone need "
+            f"{tuple(parameter.shape)}; use the backbone that it was trained on"
         )
     if saved.dtype != parameter.dtype:
-        raise ValueError(f"{path}: {name}: is {saved.dtype}, not {parameter.dtype}")
+        raise ValueError(f"{path}: {name}: has dtype {saved.dtype}, not {parameter.dtype}; save the adapter again")

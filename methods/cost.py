@@ -1,13 +1,16 @@
-"""Matrix products by formula: what a method computes beyond its frozen towers, and where it hooks into them.
+"""The vocabulary for counting FLOPs: matrix products, and what a method states about its own.
 
-A method that wants its FLOPs counted satisfies `Costed`. Elementwise work (norms, activations, softmax, biases) is
-left out: it is no matrix product, and small beside them.
+A method that wants its FLOPs counted satisfies `Costed`. It lists the matrix products that it adds to the frozen
+towers, and names the place in each tower where it adds trained values. Each shared block lists its own products, in a
+method called `products` beside its definition. Elementwise operations (norms, activations, softmax, biases) are not
+counted, because they are small beside the matrix products.
 
-Formula: `M×K @ K×N` is 2·M·K·N FLOPs (multiply-add = 2), and in training as many again for each of its two operands
-whose gradient is computed. So a frozen linear layer costs twice its forward, a trained one behind a trained module
-three times, and a frozen one in front of every trained module no more than its forward.
+A product `M×K @ K×N` is 2·M·K·N FLOPs in the forward pass (multiply-add = 2). Training adds the same number for each of
+its two operands that needs a gradient. A frozen linear layer whose input needs a gradient therefore costs twice its
+forward pass in training. A trained one behind a trained module costs three times its forward pass. A frozen one in
+front of every trained module costs its forward pass alone.
 
-Sizes in the signatures: samples B, tokens T of one forward, images (one for each sample).
+Sizes in the signatures: samples B; tokens T of one forward pass; images, one for each sample.
 """
 
 from collections.abc import Sequence
@@ -19,12 +22,12 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Product:
-    """One matrix product, or several of one kind.
+    """One matrix product, or several of the same kind together.
 
     Attributes:
-        module: what it belongs to, as breakdowns name it.
-        flops: of the forward.
-        gradients: how many of its two operands need a gradient in training.
+        module: the name under which breakdowns list it.
+        flops: FLOPs of the forward pass.
+        gradients: how many of its two operands need a gradient in training (0, 1 or 2).
     """
 
     module: str
@@ -34,11 +37,11 @@ class Product:
 
 @dataclass(frozen=True)
 class Entry:
-    """The first place of a frozen tower that a trained value reaches: what lies before it has no backward.
+    """The first place in a frozen tower that a trained value reaches. Nothing before it has a backward pass.
 
     Attributes:
-        layer: 0-based block.
-        place: before the attention ("input"), at its output ("attention") or at the FFN's output ("ffn").
+        layer: index of the layer or block, from 0.
+        place: before the attention ("input"), at the attention's output ("attention") or at the FFN's output ("ffn").
     """
 
     layer: int
@@ -50,9 +53,9 @@ class ImageCost:
     """What `encode_images` runs.
 
     Attributes:
-        blocks: blocks of the vision tower that run; 0: it is not looked at.
-        entry: where the vision tower gets trained values; None: nowhere.
-        products: the method's own.
+        blocks: blocks of the vision tower that run; 0 if the images are not used.
+        entry: where trained values enter the vision tower; None if they do not.
+        products: the method's own products.
     """
 
     blocks: int
@@ -62,12 +65,12 @@ class ImageCost:
 
 @dataclass(frozen=True)
 class TokenCost:
-    """What one forward of the language model runs besides the frozen layers.
+    """What one forward pass of the language model runs besides the frozen layers.
 
     Attributes:
-        entry: where the language model gets trained values.
-        prepared: products of `layer_inputs`, made once for all decoded tokens.
-        products: the method's own inside the layers.
+        entry: where trained values enter the language model.
+        prepared: products of `layer_inputs`, which are computed once for all decoded tokens.
+        products: the method's own products inside the layers.
     """
 
     entry: Entry
@@ -77,26 +80,40 @@ class TokenCost:
 
 @runtime_checkable
 class Costed(Protocol):
-    """A method whose FLOPs can be counted. It is asked on the meta device: shapes alone."""
+    """A method whose FLOPs can be counted. The functions are called on the meta device, where only shapes exist."""
 
     def image_cost(self, images: int) -> ImageCost:
-        """Products of encoding `images` images."""
+        """Return the products of encoding `images` images."""
         ...
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
-        """Columns of the sequence that `build_sequence` makes of a sample with an image and `text_tokens` tokens."""
+        """Return the number of columns that `build_sequence` makes of an image and `text_tokens` tokens."""
         ...
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
-        """Products of one forward of `tokens` columns a sample; `decoding`: one behind a cached prompt."""
+        """Return the products of one forward pass.
+
+        Args:
+            samples: B.
+            tokens: columns of each sample (T).
+            decoding: whether the columns follow a cached prompt.
+        """
         ...
 
 
 def matmul(module: str, rows: int, inner: int, columns: int, *, gradients: int) -> Product:
-    """`rows×inner @ inner×columns`."""
+    """Return the product `rows×inner @ inner×columns`; the other arguments are the attributes of `Product`."""
     return Product(module, 2 * rows * inner * columns, gradients)
 
 
 def linear(module: str, layer: nn.Linear, rows: int, *, input_grad: bool, trained: bool = True) -> Product:
-    """A linear layer on `rows` rows."""
+    """Return the product of a linear layer.
+
+    Args:
+        module: the name under which it is counted.
+        layer: the layer, for its sizes.
+        rows: vectors that the layer is applied to.
+        input_grad: whether the input needs a gradient in training.
+        trained: whether the weight needs one.
+    """
     return matmul(module, rows, layer.in_features, layer.out_features, gradients=int(input_grad) + int(trained))

@@ -1,7 +1,7 @@
-"""A Llama decoder layer with places for a method: before the attention and beside the FFN.
+"""A Llama decoder layer with two places for a method's modules: before the attention and beside the FFN.
 
-The one file that repeats the shape of the `transformers` decoder layer. Submodules keep their names, so a
-state dict of the language model reads the same before and after. Shape suffixes as in `methods.base`.
+This is the only file that repeats the structure of the decoder layer of `transformers`. Submodules keep their names, so
+the state dict of the language model has the same keys before and after. Shape suffixes as in `methods.base`.
 """
 
 from typing import Any
@@ -13,15 +13,15 @@ from methods.cache_keyword import CACHE_KEYWORD
 
 
 class AdaptedDecoderLayer(GradientCheckpointingLayer):
-    """`LlamaDecoderLayer` with a method's modules in it.
+    """A `LlamaDecoderLayer` with a method's modules inside.
 
-    With x = input_layernorm(h), a = attention(before_attention(x)), u = post_attention_layernorm(h + a):
-    returns `h + a + mlp(u) + beside_ffn(u)`. Either module may be absent.
+    With x = input_layernorm(h), a = attention(before_attention(x)) and u = post_attention_layernorm(h + a), the output
+    is `h + a + mlp(u) + beside_ffn(u)`. Either module may be absent.
 
     Args:
-        layer: the frozen layer; its submodules are taken over, not copied.
-        before_attention: called as `(x_BTD, cache=…, **layer_inputs)`, replaces the attention's input.
-        beside_ffn: called as `(u_BTD, **layer_inputs)`, added to the FFN's output.
+        layer: the frozen layer; its submodules are reused, not copied.
+        before_attention: called as `(x_BTD, cache=…, **layer_inputs)`; its output replaces the attention's input.
+        beside_ffn: called as `(u_BTD, **layer_inputs)`; its output is added to that of the FFN.
     """
 
     def __init__(
@@ -52,7 +52,16 @@ class AdaptedDecoderLayer(GradientCheckpointingLayer):
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         **layer_inputs: Any,
     ) -> Tensor:
-        """`B×T×D` to `B×T×D`; `layer_inputs`: the cache, and the method's own (`methods.base.Method.layer_inputs`)."""
+        """Run the layer.
+
+        Args:
+            hidden_states: `B×T×D`.
+            attention_mask, position_ids, use_cache, position_embeddings: as in `LlamaDecoderLayer`.
+            layer_inputs: the key-value cache, and what the method gives in `methods.base.Method.layer_inputs`.
+
+        Returns:
+            The next hidden states, `B×T×D`.
+        """
         cache = layer_inputs.pop(CACHE_KEYWORD, None)
         x_BTD = self.input_layernorm(hidden_states)
         if self.before_attention is not None:

@@ -1,4 +1,4 @@
-"""No method at all: the frozen language model on text alone. Reference rows and yardsticks are made with it."""
+"""The frozen language model on text alone, without any method; reference rows and yardsticks use it."""
 
 from typing import Any, ClassVar
 
@@ -8,11 +8,13 @@ from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, V
 
 
 class Frozen(nn.Module):
-    """Satisfies the contract with nothing attached and no parameters; not registered, it is no method to compare.
+    """Satisfies `methods.base.Method` without attaching anything and without parameters.
+
+    It is not registered, because it is not a method to compare.
 
     Args:
-        backbone: the frozen backbone, left as it is.
-        config: has no fields.
+        backbone: the frozen backbone, which stays as it is.
+        config: a config without fields.
     """
 
     name: ClassVar[str] = "frozen"
@@ -25,17 +27,17 @@ class Frozen(nn.Module):
         self.config = config or MethodConfig()
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """Nothing: images are not looked at."""
+        """Return an empty dictionary: the images are not used."""
         return {}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Text alone."""
+        """Return the text alone."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """None."""
+        """Return an empty dictionary: the frozen layers take nothing more."""
         return {}
 
     def reference_only(self) -> dict[str, int]:
-        """None."""
+        """Return an empty dictionary: there is no reference code."""
         return {}

@@ -15,16 +15,17 @@ from methods.cost import Product, linear, matmul
 
 
 class InputEmbeddingNetwork(nn.Module):
-    """`z_{l,*} = MLP([e_l ; q_*])`: one query for each decoder layer and side, Eq. (2).
+    """Makes one query for each decoder layer and side: `z_{l,*} = MLP([e_l ; q_*])`, Eq. (2).
 
-    `e_l` and `q_*` are learnable, R wide; the MLP is `2R → 2R → R` with one activation. The paper names none:
-    GELU is our choice. With one side only, there is no `q_*` and the MLP is `R → R → R`.
+    The layer embedding `e_l` and the position embedding `q_*` are learnable vectors of width R. The MLP is
+    `2R → 2R → R` with one activation between. The paper does not name the activation; GELU is our choice. Without a
+    position embedding the MLP is `R → R → R`.
 
     Args:
         num_layers: decoder layers (Y).
-        num_sides: 2 for separate queries of keys and values, 1 for one query a layer.
+        num_sides: 2 for separate queries of keys and values, 1 for one query per layer.
         dim: R.
-        position: whether a position embedding distinguishes the sides.
+        position: whether a position embedding tells the sides apart.
     """
 
     def __init__(self, num_layers: int, num_sides: int, dim: int, position: bool) -> None:
@@ -35,7 +36,7 @@ class InputEmbeddingNetwork(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim))
 
     def forward(self) -> Tensor:
-        """The queries, `Y×S×R` (S = 1 without a position embedding)."""
+        """Return the queries, `Y×S×R`; S is 1 without a position embedding."""
         layers_Y1R = self.layer_embedding[:, None]
         if self.position_embedding is None:
             return self.mlp(layers_Y1R)
@@ -44,33 +45,41 @@ class InputEmbeddingNetwork(nn.Module):
         return self.mlp(torch.cat(pairs, dim=-1))
 
     def products(self, module: str) -> list[Product]:
-        """The products of making all queries once, counted under the name `module`."""
+        """Return the products of making all queries once, counted under the name `module`."""
         sides = 1 if self.position_embedding is None else len(self.position_embedding)
         rows = len(self.layer_embedding) * sides
         return [linear(module, layer, rows, input_grad=True) for layer in self.mlp if isinstance(layer, nn.Linear)]
 
 
 class LearnableQueries(nn.Module):
-    """The ablation "learnable tokens": a free query for each layer and side in place of the network."""
+    """The ablation "learnable tokens": a free query for each layer and side, in place of the network.
+
+    Args:
+        num_layers: decoder layers (Y).
+        num_sides: sides that have a query of their own (S).
+        dim: R.
+    """
 
     def __init__(self, num_layers: int, num_sides: int, dim: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(num_layers, num_sides, dim))
 
     def forward(self) -> Tensor:
-        """The queries, `Y×S×R`."""
+        """Return the queries, `Y×S×R`."""
         return self.queries
 
     def products(self, module: str) -> list[Product]:
-        """An empty list: the queries are parameters."""
+        """Return an empty list: the queries are parameters, so nothing is computed."""
         return []
 
 
 class FuserBlock(nn.Module):
-    """Post-norm block: `q ← LN(q + CrossAttention(q, C, C))`, `q ← LN(q + FFN(q))`.
+    """A post-norm block: `q ← LN(q + CrossAttention(q, C, C))`, then `q ← LN(q + FFN(q))`.
+
+    The FFN is `R → 4R → R` with GELU.
 
     Args:
-        dim: R; the FFN is `R → 4R → R` with GELU.
+        dim: R.
         num_heads: attention heads.
     """
 
@@ -82,13 +91,21 @@ class FuserBlock(nn.Module):
         self.ffn_norm = nn.LayerNorm(dim)
 
     def forward(self, query_BQR: Tensor, context_BKR: Tensor) -> Tensor:
-        """`B×Q×R` queries over `B×K×R` keys and values."""
+        """Let the queries attend to the features.
+
+        Args:
+            query_BQR: queries.
+            context_BKR: the features, as keys and values.
+
+        Returns:
+            The new queries, `B×Q×R`.
+        """
         attended_BQR, _ = self.attention(query_BQR, context_BKR, context_BKR, need_weights=False)
         query_BQR = self.attention_norm(query_BQR + attended_BQR)
         return self.ffn_norm(query_BQR + self.ffn(query_BQR))
 
     def products(self, module: str, samples: int, queries: int, features: int) -> list[Product]:
-        """The products of one forward.
+        """Return the products of one forward pass.
 
         Args:
             module: the name under which they are counted.
@@ -107,11 +124,12 @@ class FuserBlock(nn.Module):
 
 
 class HierarchicalVisualFuser(nn.Module):
-    """Weights over a group's features for every layer and side, Eq. (3)-(5).
+    """Computes the weights of a group's features for every layer and side, Eq. (3)-(5).
 
-    `C_m` is one linear map of the CLS tokens of group m's K features. After T blocks of cross-attention from
-    `z_{l,*}` to `C_m`, with no further parameters, `α = softmax(q C_mᵀ / √R)`: each α >= 0, summing to 1 over K.
-    All layers' queries go through one batched call: queries of one group never see those of another.
+    `C_m` is a linear map of the CLS tokens of the K features of group m. The query `z_{l,*}` attends to `C_m` in T
+    blocks. The weights are then `α = softmax(q C_mᵀ / √R)`, with no further parameters: each α is at least 0, and they
+    sum to 1 over K. The queries of all layers go through one batched call, in which queries of one group never see the
+    features of another.
 
     Args:
         vision_width: C.
@@ -121,7 +139,7 @@ class HierarchicalVisualFuser(nn.Module):
         num_groups: G; decoder layer l reads group `⌊l·G/Y⌋`.
 
     Raises:
-        ValueError: the heads do not divide R.
+        ValueError: the number of heads does not divide R.
     """
 
     def __init__(self, vision_width: int, dim: int, num_blocks: int, num_heads: int, num_groups: int) -> None:
@@ -133,14 +151,14 @@ class HierarchicalVisualFuser(nn.Module):
         self.num_groups = num_groups
 
     def forward(self, queries_YSR: Tensor, cls_BGKC: Tensor) -> Tensor:
-        """Fusion weights.
+        """Return the fusion weights.
 
         Args:
             queries_YSR: one query for each decoder layer and side.
-            cls_BGKC: CLS tokens of each group's features.
+            cls_BGKC: CLS tokens of the features of each group.
 
         Returns:
-            α as `B×Y×S×K`.
+            α, `B×Y×S×K`.
         """
         batch, groups, features, _ = cls_BGKC.shape
         layers, sides, dim = queries_YSR.shape
@@ -152,7 +170,7 @@ class HierarchicalVisualFuser(nn.Module):
         return weights_GQK.reshape(batch, layers, sides, features)
 
     def products(self, module: str, images: int, queries: int, features: int) -> list[Product]:
-        """The products of one forward.
+        """Return the products of one forward pass.
 
         Args:
             module: the name under which they are counted.
@@ -171,9 +189,14 @@ class HierarchicalVisualFuser(nn.Module):
 
 
 def visual_groups(num_blocks: int, num_groups: int) -> list[list[int]]:
-    """1-based CLIP blocks of each visual group: its share of the blocks, then the penultimate block, Eq. (3)-(4).
+    """Return the CLIP blocks of each visual group, counted from 1, Eq. (3)-(4).
 
-    The last group holds the penultimate block twice, by construction.
+    Each group holds its equal share of the blocks, then the penultimate block. The last group therefore holds the
+    penultimate block twice.
+
+    Args:
+        num_blocks: blocks of the vision tower.
+        num_groups: G.
 
     Raises:
         ValueError: the blocks do not divide into `num_groups` equal groups.
@@ -184,14 +207,18 @@ def visual_groups(num_blocks: int, num_groups: int) -> list[list[int]]:
 
 
 def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Tensor:
-    """`Σ_k α_k H_k` over the group that each decoder layer reads: `B×E×J×P`, E = Y·S, layer-major.
+    """Return `Σ_k α_k H_k`, the sum over the group that each decoder layer reads (Eq. 6).
 
-    One product over all blocks, whose weights are 0 outside the group, in place of a copy of every group.
+    The sum is one matrix product over all blocks, whose weights are 0 outside the group. This avoids a copy of the
+    features of every group.
 
     Args:
         weights_BYSK: α.
-        members_GKX: 1 where block X is feature K of group G.
-        hidden_BXJP: of all blocks.
+        members_GKX: 1 where block X is feature K of group G, else 0.
+        hidden_BXJP: the projected features of all blocks.
+
+    Returns:
+        `B×E×J×P`, where E = Y·S counts the layers and, within a layer, the sides.
     """
     weights_BGQK = weights_BYSK.unflatten(1, (len(members_GKX), -1)).flatten(2, 3)
     mix_BEX = (weights_BGQK @ members_GKX).flatten(1, 2)
@@ -201,7 +228,7 @@ def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Tens
 def fuse_products(
     module: str, members_GKX: Tensor, images: int, queries: int, entries: int, *, weights_grad: bool
 ) -> list[Product]:
-    """The two products of `fuse`.
+    """Return the two products of `fuse`.
 
     Args:
         module: the name under which they are counted.

@@ -1,4 +1,4 @@
-"""Saved adapters: what is in the two files, how they are written, and what loading refuses."""
+"""Saved adapters: what the two files contain, how they are written, and what loading rejects."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,7 +65,7 @@ def test_the_config_is_written_last() -> None:
 
 
 def test_another_methods_adapter_is_refused(folder: Path) -> None:
-    assert "method: holds 'memvp', not 'dehvf'" in refused(folder, tuned_model("dehvf").method)
+    assert "method: is 'memvp', not 'dehvf'" in refused(folder, tuned_model("dehvf").method)
 
 
 def _without(tensors: dict[str, torch.Tensor]) -> None:
@@ -88,9 +88,9 @@ def _half(tensors: dict[str, torch.Tensor]) -> None:
     ("change", "message"),
     [
         (_without, "memory.prompts.keys: is missing"),
-        (_with_more, "memory.gate: is no parameter of 'memvp'"),
-        (_reshaped, "memory.prompts.keys: is (19, 64), this config and backbone need (20, 64)"),
-        (_half, "memory.prompts.keys: is torch.float16, not torch.float32"),
+        (_with_more, "memory.gate: is not a parameter of 'memvp'"),
+        (_reshaped, "memory.prompts.keys: has shape (19, 64), but this config and backbone need (20, 64)"),
+        (_half, "memory.prompts.keys: has dtype torch.float16, not torch.float32"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(
@@ -137,7 +137,7 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     assert "give a folder that holds a saved adapter" in refused(tmp_path)
 
 
-def test_what_is_no_json_cannot_be_saved(tmp_path: Path) -> None:
+def test_a_value_that_json_cannot_hold_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         save_adapter(tmp_path, tuned_model("memvp").method, {"backbone": object()}, write_atomic)
     assert not list(tmp_path.iterdir())
