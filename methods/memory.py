@@ -1,16 +1,17 @@
-"""An FFN whose key-value memory takes visual entries (MemVP, DEHVF).
+"""An FFN whose key-value memory takes visual entries, as in MemVP and DEHVF.
 
-With projected visual features `f(V) = S W2ᵀ + b2`, `S = SiLU(W1 V + b1)`, position prompts `P_k`, `P_v`, and
-the has-image flag, the memory of one layer is
+The visual features V go through the projector: `f(V) = S W2ᵀ + b2` with `S = SiLU(W1 V + b1)`. With the position
+prompts `P_k` and `P_v` and the has-image flag `ind`, one layer has the memory `K`, `M` and adds `out(x)` to its FFN:
 
     K = λ · ind · [f(V_k); 0] + P_k        M = λ · ind · [f(V_v); 0] + P_v        both N × D
     out(x) = s · dropout(SiLU(x Kᵀ)) M
 
-MemVP (Jie et al. 2024, arXiv:2405.05615), DEHVF Eq. (10)-(13). `K` and `M` need not exist: `methods.memory_forms` has
-the forms of equal output, and `layer_memories` picks the cheapest for each side.
+Sources: MemVP (Jie et al. 2024, arXiv:2405.05615); DEHVF, Eq. (10)-(13). `K` and `M` need not be built:
+`methods.memory_forms` has several forms with equal output, and `layer_memories` chooses the cheapest for each side (a
+side is the keys or the values).
 
 Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width,
-R = N + P + 1 rows put together, E fused features; 1 a broadcast dimension.
+R = N + P + 1 concatenated rows, E fused features; 1 stands for a broadcast dimension.
 """
 
 from collections import Counter
@@ -38,14 +39,14 @@ from methods.memory_forms import (
 
 
 class MemoryConfig(MethodConfig):
-    """What every method with such a memory can choose; the defaults are MemVP's published 7B run's."""
+    """The config fields of every method with such a memory. The defaults are those of MemVP's published 7B run."""
 
     memory_length: int = Field(320, ge=1, description="memory rows N: 320 at 7B, 400 at 13B")
     projector_dim: int = Field(128, ge=1, description="width between the projector's two layers")
     visual_scale: float = Field(0.01, description="λ, the factor on projected visual features")
     memory_scale: float = Field(0.1, description="s, the factor on the memory's output")
     memory_dropout: float = Field(0.1, ge=0, lt=1, description="dropout on the memory's activations")
-    prompt_std: float = Field(0.02, ge=0, description="standard deviation of P_k at init")
+    prompt_std: float = Field(0.02, ge=0, description="standard deviation of P_k at initialisation")
     adapter_dim: int = Field(12, ge=1, description="bottleneck of the parallel CLIP adapters")
     adapter_scale: float = Field(0.1, description="factor on the CLIP adapters' output")
     adapter_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the CLIP adapters")
@@ -53,19 +54,26 @@ class MemoryConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory of one layer, or of all layers that share it: `K` and `M`, each in some form."""
+    """The memory of one layer, or of several layers that share it: `K` and `M`, each in one of the forms.
+
+    Attributes:
+        keys: K.
+        values: M.
+    """
 
     keys: MemorySide
     values: MemorySide
 
 
 class PositionPrompts(nn.Module):
-    """`P_k ~ std · N(0, 1)` and `P_v = 0`, both `N×D`, shared by all layers.
+    """The position prompts `P_k` and `P_v`, both `N×D`, which all layers share.
+
+    At initialisation, `P_k ~ std · N(0, 1)` and `P_v = 0`.
 
     Args:
-        length: memory rows (N), "length of position embedding" in DEHVF's Table 5.
+        length: memory rows (N); DEHVF's Table 5 calls this the "length of position embedding".
         hidden_size: D.
-        std: standard deviation of `P_k` at init (0.02 in the published runs).
+        std: standard deviation of `P_k` at initialisation (0.02 in the published runs).
     """
 
     def __init__(self, length: int, hidden_size: int, std: float) -> None:
@@ -75,7 +83,15 @@ class PositionPrompts(nn.Module):
 
 
 def check_memory_length(length: int, num_patches: int) -> None:
-    """Raise ValueError when the visual rows do not fit into the memory."""
+    """Check that the visual rows fit into the memory.
+
+    Args:
+        length: memory rows (N).
+        num_patches: patches of the vision tower (J).
+
+    Raises:
+        ValueError: the memory has fewer rows than there are patches.
+    """
     if length < num_patches:
         raise ValueError(
             f"memory_length {length} is shorter than the {num_patches} patches of the vision tower; "
@@ -84,11 +100,11 @@ def check_memory_length(length: int, num_patches: int) -> None:
 
 
 class VisualMemory(nn.Module):
-    """The memory of every layer: prompts and projector, applied to a layer's FFN input.
+    """The parameters of the memory, and reading it. One module serves all layers.
 
     Args:
         prompts: position prompts, shared by all layers.
-        projector: the one projector; None when no visual entries are used at all.
+        projector: the projector, shared by all layers; None if no layer takes visual entries.
         scale: s, the factor on the output.
         dropout: probability of dropping an activation.
     """
@@ -101,20 +117,31 @@ class VisualMemory(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, memory: Memory) -> Tensor:
-        """`s · dropout(SiLU(x Kᵀ)) M`, `B×T×D`."""
+        """Read a layer's memory: `s · dropout(SiLU(x Kᵀ)) M`.
+
+        Args:
+            x_BTD: the input of the layer's FFN.
+            memory: the layer's memory.
+
+        Returns:
+            What is added to the output of the FFN, `B×T×D`.
+        """
         a_BTN = self.dropout(F.silu(memory.keys.scores(x_BTD)))
         return memory.values.read(a_BTN) * self.scale
 
     def side_weights(self, dtype: torch.dtype) -> tuple[SideWeights, SideWeights]:
-        """What keys and values of all layers share, in `dtype`; asked for where there is a projector."""
-        assert self.projector is not None, "visual entries come through the projector"
+        """Return the weights that the keys, and those that the values, of all layers share, converted to `dtype`.
+
+        The memory must have a projector.
+        """
+        assert self.projector is not None, "visual entries need a projector"
         weight_DP, bias_D = (p.to(dtype) for p in (self.projector.up.weight, self.projector.up.bias))
         keys_ND, values_ND = (p.to(dtype) for p in (self.prompts.keys, self.prompts.values))
         return SideWeights(keys_ND, weight_DP, bias_D), SideWeights(values_ND, weight_DP, bias_D)
 
 
 class MemoryRead(nn.Module):
-    """Beside the FFN of one layer: reads this layer's memory.
+    """Stands beside the FFN of one layer and reads this layer's memory.
 
     Args:
         memory: the module that all layers share.
@@ -127,12 +154,17 @@ class MemoryRead(nn.Module):
         self.layer_idx = layer_idx
 
     def forward(self, x_BTD: Tensor, memories: Sequence[Memory]) -> Tensor:
-        """`B×T×D` to `B×T×D`; `memories` holds one memory a layer."""
+        """Return what is added to the FFN's output, `B×T×D`; `memories` holds one memory per layer."""
         return self.memory(x_BTD, memories[self.layer_idx])
 
 
 def attach_memory(backbone: Backbone, memory: VisualMemory) -> None:
-    """Put a read of `memory` beside the FFN of every decoder layer; layers then take `memories=[…]`."""
+    """Put a `MemoryRead` beside the FFN of every decoder layer. The layers then take the keyword `memories`.
+
+    Args:
+        backbone: the backbone; its decoder layers are wrapped in place.
+        memory: the module that all layers share.
+    """
     layers = backbone.llm.model.layers
     for index, layer in enumerate(layers):
         layers[index] = AdaptedDecoderLayer(layer, beside_ffn=MemoryRead(memory, index))
@@ -145,23 +177,26 @@ def layer_memories(
     slots: Sequence[tuple[int | None, int | None]],
     num_tokens: int,
 ) -> list[Memory]:
-    """One memory a layer, each side in the form that costs fewest multiply-adds; layers with equal slots share them.
+    """Return one memory per layer, each side in the form that needs the fewest multiply-adds.
+
+    Layers whose keys (or values) come from the same feature share that side.
 
     Args:
-        memory: the module that reads them.
-        visual: `has_image_B`, and `s_BEJP`, `SiLU(W1 V + b1)` of each of E fused features V.
+        memory: the module that will read the memories.
+        visual: `has_image_B`, and `s_BEJP`, which is `SiLU(W1 V + b1)` of each of the E fused features V.
         visual_scale: λ.
-        slots: for each layer which feature feeds its keys and its values; None where only the prompt does.
-        num_tokens: tokens a sample that will be run through the memories.
+        slots: for each layer, the index of the feature of its keys and that of its values; None for a side that is the
+            position prompts alone.
+        num_tokens: tokens per sample that will be run through the memories.
     """
     used = {slot for pair in slots for slot in pair if slot is not None}
     if not used:
-        alone = Memory(PromptSide(memory.prompts.keys), PromptSide(memory.prompts.values))
-        return [alone] * len(slots)
+        prompts_only = Memory(PromptSide(memory.prompts.keys), PromptSide(memory.prompts.values))
+        return [prompts_only] * len(slots)
     s_BEJP = visual["s_BEJP"]
     dtype = s_BEJP.dtype
     gate_B11 = image_gate(visual["has_image_B"], visual_scale, dtype)
-    # Slot first, so that each is in one piece; a slice of its own for each would fill a gradient of all for each.
+    # Make each slot contiguous and unbind once: slicing per slot would allocate a full-size gradient each time.
     features = (s_BEJP * gate_B11[:, None]).transpose(0, 1).contiguous().unbind()
     keys, values = (
         _sides(features, gate_B11, [pair[index] for pair in slots], num_tokens, weights)
@@ -173,7 +208,15 @@ def layer_memories(
 def _sides(
     features: Sequence[Tensor], gate_B11: Tensor, slots: Sequence[int | None], num_tokens: int, weights: SideWeights
 ) -> dict[int | None, MemorySide]:
-    """One side of each distinct slot."""
+    """Return the side of each distinct slot. The arguments are those of `layer_memories`, for one side.
+
+    Args:
+        features: `S` of each slot, times λ · ind, `B×J×P` each.
+        gate_B11: λ · ind.
+        slots: one slot per layer.
+        num_tokens: tokens per sample.
+        weights: the weights that all layers share.
+    """
     sides: dict[int | None, MemorySide] = {}
     for slot, sharing in Counter(slots).items():
         if slot is None:
@@ -202,7 +245,9 @@ def _sides(
 def memory_cost(
     memory: VisualMemory, slots: Sequence[tuple[int | None, int | None]], samples: int, tokens: int, patches: int
 ) -> TokenCost:
-    """The products of building and reading every layer's memory, in the form that `layer_memories` picks off a GPU.
+    """Return the products of building and reading every layer's memory.
+
+    They are counted in the form that `layer_memories` chooses where there is no GPU.
 
     Args:
         memory: the module that all layers share, on the meta device.
@@ -217,18 +262,19 @@ def memory_cost(
         "s_BEJP": torch.empty(samples, 1 + max(used, default=-1), patches, rank, device="meta"),
         "has_image_B": torch.empty(samples, device="meta"),
     }
-    # Only shapes count, so any λ will do.
+    # Only shapes matter here, so λ can have any value.
     memories = layer_memories(memory, visual, 1.0, slots, tokens)
     width = memory.prompts.keys.shape[1]
     shared = {id(side) for given in memories for side in (given.keys, given.values) if isinstance(side, BuiltSide)}
     return TokenCost(
-        # The first FFN is the first place that sees anything trained, and it gives it to the next layer.
+        # The output of the first layer's FFN is the first trained value in the language model.
         entry=Entry(0, "ffn"),
         prepared=[matmul("memory.build", len(shared) * samples * patches, rank, width, gradients=2)],
         products=[
             product
             for layer, given in enumerate(memories)
-            # The first layer's input needs no gradient; the activations always do.
+            # The keys are multiplied with the FFN's input, which needs no gradient in the first layer. The values are
+            # multiplied with the activations, which always need one.
             for side, left_grad in ((given.keys, layer > 0), (given.values, True))
             for product in side.products(samples * tokens, left_grad=left_grad)
         ],
@@ -236,5 +282,11 @@ def memory_cost(
 
 
 def image_gate(has_image_B: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """`λ · ind` as `B×1×1`."""
+    """Return `λ · ind`, the factor on the visual entries of each sample, as `B×1×1`.
+
+    Args:
+        has_image_B: ind, 1 or true where a sample has an image.
+        scale: λ.
+        dtype: of the result.
+    """
     return scale * has_image_B.to(dtype)[:, None, None]

@@ -1,12 +1,18 @@
-"""One side of a layer's memory, its matrix `K = λ · ind · [f(V); 0] + P`, in forms of equal output.
+"""One side of a layer's memory (its keys or its values), in several forms with equal output.
 
-With `S = gate · SiLU(W1 V + b1)`, `gate = λ · ind`, the visual rows are `S W2ᵀ + gate · b2`: apart from the prompts,
-`K` has rank P. So it can be built, once for all layers that read it or anew inside one layer; or the products with it
-can go through the rank:
+A side is a matrix `K = λ · ind · [f(V); 0] + P`. With `gate = λ · ind` and `S = gate · SiLU(W1 V + b1)`, its visual
+rows are `S W2ᵀ + gate · b2`, to which the position prompts P are added. Without the prompts, the rank of K is no more
+than the projector's width. A side with visual entries has one of three forms:
 
-    x Kᵀ = x·Pᵀ + (x W2) Sᵀ + gate · x·b2        a K = a P + (a S) W2ᵀ + gate · (Σ a) b2
+- built: K is built once and shared by all layers that read it;
+- rebuilt: K is built inside the one layer that reads it, and again in its backward pass, so that it is never kept;
+- factored: K is never built, and the products with it go through the projector's width:
 
-where the products with P, W2 and b2 are one, with their rows put together: `[P; W2ᵀ; b2]`. `cheapest_form` counts.
+      x Kᵀ = x·Pᵀ + (x W2) Sᵀ + gate · x·b2        a K = a P + (a S) W2ᵀ + gate · (Σ a) b2
+
+  where the products with P, W2 and b2 are one product with the concatenated rows `[P; W2ᵀ; b2]`.
+
+`cheapest_form` chooses between them.
 
 Shape suffixes as in `methods.memory`; Q = B·J, the visual rows of a batch.
 """
@@ -24,79 +30,89 @@ from methods.cost import Product, matmul
 Form = Literal["built", "rebuilt", "factored"]
 
 GPU_ROWS = 8
-"""Rows of 16 bytes are what the matrix units of a GPU load; other rows take a slower kernel."""
+"""On a GPU the number of concatenated rows is a multiple of this. The tensor cores load 16 bytes at a time, which is 8
+elements of 2 bytes; a product whose size is not a multiple of that uses a slower kernel."""
 GPU_BUILD = 8
-"""What building the matrix takes on a GPU, in the time of its multiply-adds at the peak: it is written and gone over
-some five times, and in the time of one pass over an element in bfloat16 an H100 or H200 does, by its data sheet, two to
-three hundred multiply-adds, twice the usual P. The low end of that."""
+"""The time of building K on a GPU, in units of the time that its multiply-adds take at peak throughput. Building is
+limited by memory bandwidth: it makes about five passes over K. By their data sheets, an H100 or H200 does 200 to 300
+multiply-adds in bfloat16 in the time of one pass over an element. At the usual projector width of 128, five passes thus
+take 8 to 12 times as long as the multiply-adds; this is the low end."""
 
 
 class MemorySide(Protocol):
-    """The keys or the values of one layer: products with its matrix, `N×D` a sample."""
+    """The keys or the values of one layer: a matrix K of size `N×D` per sample, known by its products."""
 
     def scores(self, x_BTD: Tensor) -> Tensor:
-        """`x Kᵀ`, `B×T×N`."""
+        """Return `x Kᵀ`, `B×T×N`."""
         ...
 
     def read(self, a_BTN: Tensor) -> Tensor:
-        """`a K`, `B×T×D`."""
+        """Return `a K`, `B×T×D`."""
         ...
 
     def products(self, rows: int, *, left_grad: bool) -> list[Product]:
-        """The products of `scores`, which are as large as those of `read`.
+        """Return the matrix products of `scores`; those of `read` have the same FLOPs.
 
         Args:
-            rows: columns of all samples together (B·T).
-            left_grad: whether what the matrix is multiplied with (x or a) needs a gradient in training.
+            rows: tokens of all samples together (B·T).
+            left_grad: whether the left operand (x or a) needs a gradient in training.
         """
         ...
 
 
 @dataclass(frozen=True)
 class PromptSide:
-    """A side without visual entries: the position prompts alone."""
+    """A side without visual entries: K is the position prompts.
+
+    Attributes:
+        prompts_ND: P.
+    """
 
     prompts_ND: Tensor
 
     def scores(self, x_BTD: Tensor) -> Tensor:
-        """`x Pᵀ`."""
+        """Return `x Pᵀ`, `B×T×N`."""
         return F.linear(x_BTD, self.prompts_ND)
 
     def read(self, a_BTN: Tensor) -> Tensor:
-        """`a P`."""
+        """Return `a P`, `B×T×D`."""
         return a_BTN @ self.prompts_ND
 
     def products(self, rows: int, *, left_grad: bool) -> list[Product]:
-        """The product with P."""
+        """Return the product with P."""
         return [_read_product(rows, self.prompts_ND, left_grad)]
 
 
 @dataclass(frozen=True)
 class BuiltSide:
-    """The matrix itself, which all layers with equal entries share and the backward pass keeps."""
+    """The built form: K itself. All layers with equal entries share it, and it is kept for the backward pass.
+
+    Attributes:
+        matrix_BND: K.
+    """
 
     matrix_BND: Tensor
 
     def scores(self, x_BTD: Tensor) -> Tensor:
-        """`x Kᵀ`."""
+        """Return `x Kᵀ`, `B×T×N`."""
         return x_BTD @ self.matrix_BND.mT
 
     def read(self, a_BTN: Tensor) -> Tensor:
-        """`a K`."""
+        """Return `a K`, `B×T×D`."""
         return a_BTN @ self.matrix_BND
 
     def products(self, rows: int, *, left_grad: bool) -> list[Product]:
-        """The product with K; building K is counted once for all layers, in `methods.memory.memory_cost`."""
+        """Return the product with K. Building K is counted once for all layers, in `methods.memory.memory_cost`."""
         return [_read_product(rows, self.matrix_BND, left_grad)]
 
 
 @dataclass(frozen=True)
 class SideWeights:
-    """What the sides of all layers share, in the dtype of the visual entries once for all of them.
+    """The weights that one side (keys or values) of all layers shares, converted once to the dtype of the features.
 
     Attributes:
-        prompts_ND: position prompts of this side.
-        weight_DP, bias_D: the projector's second layer.
+        prompts_ND: P, the position prompts of this side.
+        weight_DP, bias_D: W2 and b2, the projector's second layer.
     """
 
     prompts_ND: Tensor
@@ -105,7 +121,7 @@ class SideWeights:
 
     @cached_property
     def rows_RD(self) -> Tensor:
-        """`[P; W2ᵀ; b2]`, with rows of zeros up to a multiple of `GPU_ROWS` on a GPU."""
+        """The rows `[P; W2ᵀ; b2]`; on a GPU, rows of zeros are appended up to a multiple of `GPU_ROWS`."""
         rows = [self.prompts_ND, self.weight_DP.T, self.bias_D[None]]
         filling = -sum(map(len, rows)) % GPU_ROWS
         if filling and self.bias_D.is_cuda:
@@ -113,7 +129,12 @@ class SideWeights:
         return torch.cat(rows)
 
     def matrix(self, s_BJP: Tensor, gate_B11: Tensor) -> Tensor:
-        """`K`, `B×N×D`."""
+        """Build K, `B×N×D`.
+
+        Args:
+            s_BJP: S, the gate included.
+            gate_B11: λ · ind.
+        """
         patches = s_BJP.shape[1]
         visual_BJD = F.linear(s_BJP, self.weight_DP) + gate_B11 * self.bias_D + self.prompts_ND[:patches]
         if patches == len(self.prompts_ND):
@@ -124,13 +145,13 @@ class SideWeights:
 
 @dataclass(frozen=True)
 class FactoredSide:
-    """Products through the projector's rank; K is never built.
+    """The factored form: products go through the projector's width, and K is never built.
 
     Attributes:
-        s_BJP: `λ · ind · SiLU(W1 V + b1)`.
-        gate_B11: `λ · ind`, the factor of the projector's bias.
+        s_BJP: S, the gate included.
+        gate_B11: λ · ind, the factor on the projector's bias.
         rows_RD: `SideWeights.rows_RD`.
-        num_prompts: N, those of its rows that are prompts.
+        num_prompts: N, the number of its rows that are prompts.
     """
 
     s_BJP: Tensor
@@ -139,7 +160,7 @@ class FactoredSide:
     num_prompts: int
 
     def scores(self, x_BTD: Tensor) -> Tensor:
-        """`x Kᵀ`."""
+        """Return `x Kᵀ`, `B×T×N`."""
         patches, rank = self.s_BJP.shape[1:]
         rest = self.num_prompts - patches
         sizes = [patches, rest, rank, 1, len(self.rows_RD) - self.num_prompts - rank - 1]
@@ -148,7 +169,7 @@ class FactoredSide:
         return torch.cat([prompt_BTJ + visual_BTJ, rest_BTN], dim=-1)
 
     def read(self, a_BTN: Tensor) -> Tensor:
-        """`a K`."""
+        """Return `a K`, `B×T×D`."""
         a_BTJ = a_BTN[..., : self.s_BJP.shape[1]]
         total_BT1 = a_BTJ.sum(dim=-1, keepdim=True) * self.gate_B11
         parts = [a_BTN, a_BTJ @ self.s_BJP, total_BT1]
@@ -157,7 +178,7 @@ class FactoredSide:
         return torch.cat(parts, dim=-1) @ self.rows_RD
 
     def products(self, rows: int, *, left_grad: bool) -> list[Product]:
-        """The products with P, with W2 and with S."""
+        """Return the products with P, with W2 and with S."""
         _, patches, rank = self.s_BJP.shape
         return [
             _read_product(rows, self.rows_RD[: self.num_prompts], left_grad),
@@ -168,22 +189,28 @@ class FactoredSide:
 
 @dataclass(frozen=True)
 class RebuiltSide:
-    """K built inside the layer that reads it, forgotten, and built again in the backward pass."""
+    """The rebuilt form: K is built inside the layer that reads it, released, and built again in the backward pass.
+
+    Attributes:
+        s_BJP: S, the gate included.
+        gate_B11: λ · ind.
+        weights: the weights that all layers share.
+    """
 
     s_BJP: Tensor
     gate_B11: Tensor
     weights: SideWeights
 
     def scores(self, x_BTD: Tensor) -> Tensor:
-        """`x Kᵀ`."""
+        """Return `x Kᵀ`, `B×T×N`."""
         return self._product(x_BTD, True)
 
     def read(self, a_BTN: Tensor) -> Tensor:
-        """`a K`."""
+        """Return `a K`, `B×T×D`."""
         return self._product(a_BTN, False)
 
     def products(self, rows: int, *, left_grad: bool) -> list[Product]:
-        """The product with K, and building K."""
+        """Return the product with K, and that of building K."""
         samples, patches, rank = self.s_BJP.shape
         prompts_ND = self.weights.prompts_ND
         return [
@@ -201,7 +228,7 @@ class RebuiltSide:
 
 
 class _RebuiltProduct(torch.autograd.Function):
-    """`left @ K`, or `left @ Kᵀ`; keeps what K is built from for the backward pass instead of K."""
+    """Computes `left @ K` or `left @ Kᵀ`. For the backward pass it saves what K is built from, not K."""
 
     @staticmethod
     def forward(
@@ -237,7 +264,7 @@ class _RebuiltProduct(torch.autograd.Function):
 
 
 def _read_product(rows: int, matrix: Tensor, left_grad: bool) -> Product:
-    """The product of `rows` rows with a matrix `…×N×D`, in either direction."""
+    """Return the product of `rows` rows with a matrix `…×N×D` or with its transpose."""
     length, width = matrix.shape[-2:]
     return matmul("memory.read", rows, length, width, gradients=1 + int(left_grad))
 
@@ -245,20 +272,25 @@ def _read_product(rows: int, matrix: Tensor, left_grad: bool) -> Product:
 def cheapest_form(
     tokens: int, layers: int, patches: int, hidden_size: int, *, with_backward: bool, on_gpu: bool = False
 ) -> Form:
-    """The form of a side that costs fewest multiply-adds beyond reading a matrix that is there.
+    """Return the form of a side that needs the fewest multiply-adds.
 
-    In units of P: the factored form costs `T·(D + J)` in every layer, and in training three times that; building costs
-    `J·D` once for all layers that share the matrix, and in training three times that. A matrix of one layer alone is
-    built a second time in the backward pass: kept, it would be `B×N×D` a layer and side. On a GPU, building costs
-    `GPU_BUILD` times its multiply-adds.
+    The product with a matrix of `N` rows is part of every form and is left out.
+
+    Divided by the projector's width, which all terms share, the numbers per sample are:
+
+    - The factored form needs `T·(D + J)` in every layer.
+    - Building K needs `J·D`, once for all layers that share it.
+    - Training needs three times as much of either, for the two gradients. K of a single layer is built once more in the
+      backward pass, because keeping it would take `B×N×D` per layer and side.
+    - On a GPU, building K counts `GPU_BUILD` times.
 
     Args:
-        tokens: T, columns of the forward.
-        layers: layers that read the same entries.
+        tokens: T, the tokens per sample of the forward pass.
+        layers: how many layers read the same entries.
         patches: J.
         hidden_size: D.
-        with_backward: a backward pass will follow.
-        on_gpu: computed by matrix units that are fast beside the memory.
+        with_backward: whether a backward pass will follow.
+        on_gpu: whether a GPU computes the products.
     """
     passes = 3 if with_backward else 1
     built = (passes + int(with_backward and layers == 1)) * patches * hidden_size * (GPU_BUILD if on_gpu else 1)
