@@ -1,22 +1,25 @@
-"""The one exception that a user is meant to see, and what a failed validation says in one line."""
+"""The error that a user is meant to see, and the one-line reasons that go into its message."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # pydantic takes longer to import than `--help` takes to print
+if TYPE_CHECKING:  # importing pydantic takes longer than printing `--help`
     from pydantic import ValidationError
+
+_LONGEST_REASON = 200
 
 
 class UserError(Exception):
-    """A mistake or a lack on the user's side: one line that names what is wrong and what to do.
+    """Something that the user can mend: a wrong option or file, or something that is missing.
 
-    The command line prints the message and exits with status 2, without a traceback.
+    The message is one line. It names what is wrong and says what to do. The command line prints it without a traceback
+    and exits with status 2.
     """
 
 
 class Complaint(NamedTuple):
-    """One complaint of a validation.
+    """One error found by a validation.
 
     Attributes:
         field: path of the field, such as `data.limit`; empty where the whole object is wrong.
@@ -31,9 +34,10 @@ class Complaint(NamedTuple):
 
 
 def first_error(error: ValidationError) -> Complaint:
-    """The first complaint of a pydantic validation.
+    """Return the first error that a pydantic validation found.
 
-    A validator of a whole model names the field itself, as in `error: is set on a completed run`.
+    Where a validator of a whole model names the field in its message, as in `error: is set on a completed run`, that
+    field is taken.
     """
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])
@@ -41,3 +45,8 @@ def first_error(error: ValidationError) -> Complaint:
     if not field and ": " in message:
         field, message = message.split(": ", 1)
     return Complaint(field, message)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 200 characters; the error's type where it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST_REASON]

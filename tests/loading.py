@@ -1,4 +1,4 @@
-"""What tests of the backbone loader share."""
+"""What the tests of `harness.backbone` share: a small backbone of random weights, and how they look at one."""
 
 from typing import Any
 
@@ -8,16 +8,28 @@ import torch
 from harness.backbone.loader import Backbone, load_backbone
 from harness.config.presets import BackboneSpec
 from harness.errors import UserError
+from tests.folders import CLIP_CONFIG
+
+SIZES = {
+    "vocab_size": 1500,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+}
+SMALL = BackboneSpec("small", None, None, SIZES, CLIP_CONFIG, "small")
+RANDOM_META: dict[str, Any] = {"weights": "random", "device": "meta"}
+"""Options of `load_backbone` for shapes without memory."""
 
 
 def logits(backbone: Backbone) -> torch.Tensor:
-    """Of five tokens."""
+    """Return the logits of five tokens."""
     with torch.no_grad():
         return backbone.llm(input_ids=torch.arange(5)[None]).logits
 
 
 def refuses(message: str, spec: BackboneSpec, **options: Any) -> None:
-    """Loading ends in one line that matches `message`."""
+    """Check that loading `spec` fails with a one-line UserError that matches `message`."""
     with pytest.raises(UserError, match=message) as error:
         load_backbone(spec, **options)
     assert "\n" not in str(error.value)

@@ -48,7 +48,7 @@ HEAVY = ("torch", "transformers", "open_clip", "peft", "accelerate")
 NAMES_METHODS = {"harness.config.recipes"}
 """Who may name a method. `harness.report.paper` reads the names from its toml."""
 OWNERS = {
-    "open_clip": {"harness.backbone.loader", "harness.backbone.requirements", "harness.pretrain"},
+    "open_clip": {"harness.backbone", "harness.pretrain"},
     "peft": {"methods.llava_lora"},
     "harness.cli": {"harness.__main__"},
 }

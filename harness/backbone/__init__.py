@@ -1,1 +1,1 @@
-"""The one loader of frozen backbones, what it needs before it can load, and the device it loads onto."""
+"""The frozen models: loading them, the device and dtype they run on, and what a run needs before it can start."""

@@ -8,12 +8,18 @@ from harness.config.presets import WEIGHTS
 from harness.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Name -> dtype of frozen weights; `dtype_name` is its inverse."""
+"""Name -> dtype of frozen weights. `dtype_name` is the inverse."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where runs are made."""
+    """Where runs are made.
+
+    Attributes:
+        device: the device of the weights and of all computation.
+        dtype: dtype of the frozen weights.
+        weights: `pretrained` or `random`.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -21,31 +27,39 @@ class Machine:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """`float32` for `torch.float32`."""
+    """Return the name of a dtype without its package, such as `float32` for `torch.float32`."""
     return str(dtype).removeprefix("torch.")
 
 
 def resolve_machine(name: str, dtype: str, weights: str) -> Machine:
-    """What `--device`, `--dtype` and `--weights` stand for.
+    """Return the machine that the options name.
+
+    Args:
+        name: value of `--device`.
+        dtype: value of `--dtype`; `auto` is bfloat16 on a GPU and float32 elsewhere.
+        weights: value of `--weights`.
 
     Raises:
-        UserError: no such device, dtype or kind of weights here.
+        UserError: there is no such device, dtype or kind of weights.
     """
     if weights not in WEIGHTS:
-        raise UserError(f"--weights {weights}: give {' or '.join(WEIGHTS)}")
+        raise UserError(f"--weights {weights}: no such kind of weights; give {' or '.join(WEIGHTS)}")
     device = torch_device(name)
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" else "float32"
     if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype}: give {', '.join(DTYPES)} or auto")
+        raise UserError(f"--dtype {dtype}: not supported; give {', '.join(DTYPES)} or auto")
     return Machine(device, DTYPES[dtype], weights)
 
 
 def torch_device(name: str) -> torch.device:
-    """What `--device` stands for.
+    """Return the device that `--device` names. A GPU becomes torch's current device.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
 
     Raises:
-        UserError: no such device here.
+        UserError: there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,12 +68,12 @@ def torch_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: give cpu, cuda or cuda:N")
+        raise UserError(f"--device {name}: not supported; give cpu, cuda or cuda:N")
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise UserError(f"--device {name}: torch can use {count} GPUs here; give --device cpu or one of them")
-        # Accelerate puts everything on the current device, which torch takes by its index alone.
+        # Accelerate puts everything on the current device, and torch makes a device current by its index only.
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)
     return device

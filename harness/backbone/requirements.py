@@ -1,4 +1,4 @@
-"""What a run needs that may not be there: weights and memory. Each lack is one line that names the way out."""
+"""What a backbone needs before it can be loaded: weights and memory. Each missing thing is one line with a remedy."""
 
 import difflib
 import socket
@@ -14,11 +14,17 @@ from harness.config.presets import BackboneSpec
 from harness.errors import UserError
 
 GIB = 2**30
-_INSTEAD = "or run `--model tiny`, which ships with its weights, or measure cost with `--weights random`"
+_ALTERNATIVES = "or run `--model tiny`, which comes with its weights, or measure cost with `--weights random`"
 
 
 def hub_reachable(timeout_s: float = 3.0) -> bool:
-    """Whether the model hub answers; asked once, because a download would retry for minutes."""
+    """Return whether the model hub accepts a connection.
+
+    A download would retry for minutes, so this is tested once before anything is downloaded.
+
+    Args:
+        timeout_s: seconds to wait for the connection.
+    """
     if constants.HF_HUB_OFFLINE:
         return False
     address = urlsplit(constants.ENDPOINT)
@@ -30,39 +36,43 @@ def hub_reachable(timeout_s: float = 3.0) -> bool:
 
 
 def require_weights(spec: BackboneSpec) -> None:
-    """Check that the pretrained weights can be had, without loading or fetching any.
+    """Check that the pretrained weights are available, without loading or downloading them.
 
     Raises:
-        UserError: there are none, no vision tower of that name, or they are neither here nor can be fetched.
+        UserError: the preset has no pretrained weights, open_clip has no vision tower of that name, or the weights
+            are not on this machine and cannot be downloaded.
     """
     if spec.llm is None or spec.clip is None:
         raise UserError(
-            f"--model {spec.name}: is a size to measure cost with, it has no pretrained weights; give --weights random"
+            f"--model {spec.name}: has no pretrained weights, it is meant for measuring cost; give --weights random"
         )
     check_clip_name(spec.clip)
-    lacks = missing_weights(spec)
-    if lacks and not hub_reachable():
-        raise UserError(f"{'; '.join(lacks)}; the model hub cannot be reached; {_INSTEAD}")
+    missing = missing_weights(spec)
+    if missing and not hub_reachable():
+        raise UserError(f"{'; '.join(missing)}; the model hub cannot be reached; {_ALTERNATIVES}")
 
 
 def check_clip_name(clip: str, *, weights: bool = True) -> None:
-    """Raise UserError where open_clip knows no such `NAME[:WEIGHTS]`, or `local-dir:FOLDER` is no model's folder.
+    """Check that open_clip knows a model.
 
     Args:
-        clip: the name.
-        weights: whether weights must be named too.
+        clip: `NAME[:WEIGHTS]`, or `local-dir:FOLDER`.
+        weights: whether the name must include weights that open_clip has.
+
+    Raises:
+        UserError: open_clip has no such model or weights, or the folder does not hold a model.
     """
     import open_clip
 
     name, _, tag = clip.partition(":")
     if name == "local-dir":
         if not Path(tag, "open_clip_config.json").is_file():
-            raise UserError(f"--clip {clip}: no open_clip_config.json there; give the folder of an open_clip model")
+            raise UserError(f"--clip {clip}: has no open_clip_config.json; give the folder of an open_clip model")
         return
     if open_clip.get_model_config(name) is None:
         near = difflib.get_close_matches(name, open_clip.list_models(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see open_clip.list_models()"
-        raise UserError(f"--clip {clip}: open_clip knows no model {name}; {hint}")
+        raise UserError(f"--clip {clip}: open_clip has no model {name}; {hint}")
     if not weights:
         return
     if tag == "openai" and "quickgelu" not in name:
@@ -73,21 +83,22 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
 
 
 def missing_llm(spec: BackboneSpec) -> str | None:
-    """One line where the language model is neither a local folder nor in the hub's cache."""
+    """Return one line where the language model's weights are neither a local folder nor in the hub's cache."""
     if spec.llm is None or Path(spec.llm).is_dir() or _cached(spec.llm, "config.json"):
         return None
-    return f"the weights of {spec.llm} are not on this machine: give a folder by --llm PATH"
+    return f"the weights of {spec.llm} are not on this machine: give a folder with --llm PATH"
 
 
 def missing_weights(spec: BackboneSpec) -> list[str]:
-    """What of the backbone's weights is neither a local folder nor in the hub's cache, one line each."""
-    lacks = [lack] if (lack := missing_llm(spec)) else []
+    """Return one line for each part of the backbone that is neither a local folder nor in the hub's cache."""
+    missing = [line] if (line := missing_llm(spec)) else []
     if spec.clip is not None and not spec.clip.startswith("local-dir:") and not _clip_cached(spec.clip):
-        lacks.append(f"the weights of {spec.clip} are not on this machine: give --clip local-dir:FOLDER")
-    return lacks
+        missing.append(f"the weights of {spec.clip} are not on this machine: give --clip local-dir:FOLDER")
+    return missing
 
 
 def _cached(repo: str, file: str) -> bool:
+    """Return whether a file of a hub repository is in the cache; text that is not a repository's name is not."""
     try:
         return isinstance(try_to_load_from_cache(repo, file), str)
     except ValueError:
@@ -105,19 +116,30 @@ def _clip_cached(clip: str) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes free on `device`."""
+    """Return the free memory of `device` in bytes."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
     return psutil.virtual_memory().available
 
 
 def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.device, spec: BackboneSpec) -> None:
-    """Raise UserError where `parameters` of `dtype` do not fit into the free memory of `device`."""
+    """Check that a language model fits into the free memory of a device. The meta device needs none.
+
+    Args:
+        parameters: number of its parameters.
+        dtype: their dtype.
+        device: where they go.
+        spec: named in the message.
+
+    Raises:
+        UserError: they do not fit.
+    """
     if device.type == "meta":
         return
     needed, free = parameters * dtype.itemsize, free_memory(device)
     if needed > free:
         raise UserError(
-            f"--model {spec.name}: the weights need {needed / GIB:.1f} GiB as {dtype_name(dtype)} and {device.type} "
+            f"--model {spec.name}: the weights need {needed / GIB:.1f} GiB in {dtype_name(dtype)}, but {device.type} "
             f"has {free / GIB:.1f} GiB free; give --dtype bfloat16, a larger --device, or a smaller --model"
         )

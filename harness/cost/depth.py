@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from harness.backbone.loader import llm_config
+from harness.backbone.language_model import llm_config
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.cost.stopwatch import Sample
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.backbone.loader import llm_config
+from harness.backbone.language_model import llm_config
 from harness.backbone.machine import Machine
 from harness.backbone.requirements import GIB, free_memory, hub_reachable, missing_weights
 from harness.config.plan import RunPlan

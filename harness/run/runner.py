@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from harness.backbone.loader import Backbone, llm_config, load_backbone
+from harness.backbone.language_model import llm_config
+from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec

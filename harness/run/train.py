@@ -16,7 +16,7 @@ from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.errors import UserError
 from harness.run.schedule import learning_rate, training_length
-from methods.base import IGNORE_INDEX, Batch
+from methods.base import Batch
 
 WARMUP_STEPS = 3
 """Steps left out of the step times: allocation, autotuning and caches settle in them."""
@@ -97,7 +97,8 @@ def train(
         batch_size=recipe.batch_size,
         shuffle=True,
         generator=generator,
-        collate_fn=collator,
+        # The batch is built where its samples are collated, on the CPU, so that its facts cost the device nothing.
+        collate_fn=lambda samples: Batch(**collator(samples)),
     )
     optimizer = adamw(model, recipe)
     prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
@@ -129,11 +130,11 @@ def train(
     return result
 
 
-def _groups_of(loader: Iterable[dict[str, Any]], size: int) -> Iterator[list[Batch]]:
+def _groups_of(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Batches in lists of `size`, the forwards of one optimiser step."""
     group: list[Batch] = []
-    for values in loader:
-        group.append(Batch(**values))
+    for batch in loader:
+        group.append(batch)
         if len(group) == size:
             yield group
             group = []
@@ -142,7 +143,7 @@ def _groups_of(loader: Iterable[dict[str, Any]], size: int) -> Iterator[list[Bat
 
 
 def _check_answers(batch: Batch, recipe: TrainRecipe) -> None:
-    if batch.labels_BL is not None and not bool((batch.labels_BL != IGNORE_INDEX).any()):
+    if not len(batch.facts.label_rows_Q):
         raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a batch; give more")
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.main import get_command
 
 from harness import cli
-from harness.backbone.machine import torch_device
 from methods import registry
 from tests.command_line import Done, Run, files
 
@@ -279,13 +277,3 @@ def test_dry_run_of_the_paper_says_what_is_missing(call: Run, monkeypatch: pytes
     (row,) = _rows_of(done.out)
     assert (row["paper_trainable"], row["learning_rate"]) == ("3.9M", pytest.approx(1.125e-3))
     assert "steps" not in row  # the data says how many there are
-
-
-@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1), ("auto", 0)])
-def test_a_gpu_is_made_current_by_its_index(name, index, monkeypatch):
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    # torch's own refuses a device without an index.
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device.index))
-    assert torch_device(name) == torch.device("cuda", index) and chosen == [index]

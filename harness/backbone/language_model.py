@@ -1,0 +1,134 @@
+"""The frozen language model, of the Llama architecture: its config, its weights and its tokenizer."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from harness.backbone.randomise import randomise
+from harness.backbone.requirements import hub_reachable, missing_llm
+from harness.config.presets import PRESETS, BackboneSpec
+from harness.errors import UserError, first_line
+
+
+def llm_config(spec: BackboneSpec) -> LlamaConfig:
+    """Return the config of the spec's language model.
+
+    Raises:
+        UserError: the config is unavailable or unusable, is not of the Llama architecture, or differs in size from the
+            preset whose name the model bears.
+    """
+    if spec.llm_config is not None:
+        return LlamaConfig(**spec.llm_config)
+    assert spec.llm is not None, "a spec names a model or gives its sizes"
+    if missing_llm(spec) and not hub_reachable():
+        raise UserError(
+            f"{spec.llm}: is not on this machine, and the model hub cannot be reached; give the model's folder"
+        )
+    try:
+        config = AutoConfig.from_pretrained(spec.llm)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        # The first line of a StrictDataclassError names the check, the second says what is wrong.
+        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
+        raise UserError(f"{spec.llm}: has no usable config.json ({reason}); give a model folder or a hub id") from error
+    if not isinstance(config, LlamaConfig):
+        raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
+    if fault := _fault(config):
+        raise UserError(f"{spec.llm}: config.json: {fault}")
+    published = PRESETS[spec.name].llm_config if spec.name in PRESETS else None
+    for name, size in (published or {}).items():
+        if getattr(config, name) != size:
+            raise UserError(
+                f"{spec.llm}: has the name of the {spec.name} model, but its {name} is {getattr(config, name)}, "
+                f"not {size}; rename the folder, or give a hub model in a folder of another name"
+            )
+    return config
+
+
+def _fault(config: LlamaConfig) -> str | None:
+    """Return the first value that no decoder can be built from, or from which a wrong one would be built."""
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in (*names, "num_key_value_heads", "head_dim")}
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            return f"{name} is {size!r}; it must be a whole number above 0"
+    if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
+        return f"num_key_value_heads {sizes['num_key_value_heads']} does not divide num_attention_heads"
+    if sizes["head_dim"] % 2:
+        return f"head_dim {sizes['head_dim']} is odd, but rotary embedding rotates pairs of values"
+    return None
+
+
+def count_llm_parameters(config: LlamaConfig) -> int:
+    """Return the number of parameters that a language model of this config has, without allocating any."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in LlamaForCausalLM(config).parameters())
+
+
+def random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, seed: int) -> LlamaForCausalLM:
+    """Build a language model with random weights on `device`; on the meta device it has shapes only."""
+    with torch.device("meta"):
+        llm = cast(
+            LlamaForCausalLM,
+            LlamaForCausalLM._from_config(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+                config, dtype=dtype, attn_implementation="sdpa"
+            ),
+        )
+    if device.type == "meta":
+        return llm
+    llm = llm.to_empty(device=device)
+    llm.tie_weights()
+    # Rotary frequencies are computed and not stored, so `to_empty` would leave them uninitialised.
+    llm.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
+    randomise(llm, seed)
+    return llm
+
+
+def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> LlamaForCausalLM:
+    """Load the spec's language model.
+
+    Raises:
+        UserError: its weights cannot be loaded, or some of them are missing.
+    """
+    try:
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            spec.llm,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = first_line(error)
+        raise UserError(f"--llm {spec.llm}: cannot be loaded ({reason}); give a whole model in safetensors") from error
+    llm, loading = loaded
+    # transformers would fill missing weights with random numbers and go on.
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(
+            f"--llm {spec.llm}: its weights lack {missing[0]} ({len(missing)} missing in all); give a whole model"
+        )
+    return cast(LlamaForCausalLM, llm)
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a language model.
+
+    Args:
+        source: folder or hub id of the model.
+
+    Raises:
+        UserError: there is no tokenizer, or it defines no BOS or EOS token.
+    """
+    try:
+        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(source))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--llm {source}: has no tokenizer ({first_line(error)}); give a folder with one") from error
+    for name in ("bos_token_id", "eos_token_id"):
+        if getattr(tokenizer, name) is None:
+            raise UserError(f"--llm {source}: its tokenizer has no {name}; give a model whose tokenizer defines it")
+    return tokenizer

@@ -1,0 +1,64 @@
+"""What a backbone needs before it can be loaded: names that exist, weights that are available, and memory."""
+
+import socket
+from dataclasses import replace
+
+import pytest
+
+from harness.backbone import requirements
+from harness.backbone.loader import load_backbone
+from harness.config.presets import PRESETS, BackboneSpec
+from tests.loading import RANDOM_META, SMALL, refuses
+
+
+@pytest.mark.parametrize("model", ["slice", "bench"])
+def test_sizes_without_weights(model: str) -> None:
+    refuses(f"--model {model}: .*give --weights random", PRESETS[model])
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ("ViT-L-14:openai", "OpenAI weights need QuickGELU; give ViT-L-14-quickgelu:openai"),
+        ("ViT-L-41:openai", "open_clip has no model ViT-L-41; did you mean ViT-"),
+        ("ViT-L-14-quickgelu:opnai", "open_clip has these weights for ViT-L-14-quickgelu: .*openai"),
+        ("ViT-L-14", "open_clip has these weights for ViT-L-14: .*laion2b_s32b_b82k"),
+        ("local-dir:nowhere", "has no open_clip_config.json"),
+    ],
+)
+def test_vision_towers_that_are_none(clip: str, message: str, spec: BackboneSpec, offline: None) -> None:
+    refuses(f"--clip {clip}: {message}", replace(spec, clip=clip))
+
+
+def test_weights_that_are_not_here_and_no_hub(offline: None) -> None:
+    refuses(
+        r"weights of huggyllama/llama-7b .*--llm PATH; .*ViT-L-14-quickgelu:openai .*--clip local-dir:FOLDER; "
+        r"the model hub cannot be reached; .*--model tiny.*--weights random",
+        PRESETS["7b"],
+    )
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_too_little_memory(weights: str, spec: BackboneSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "free_memory", lambda device: 1000)
+    refuses(
+        r"--model small-llm-small-clip: the weights need .*GiB in float32, but cpu has .*--dtype bfloat16",
+        spec,
+        weights=weights,
+    )
+
+
+def test_the_meta_device_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "free_memory", lambda device: 0)
+    load_backbone(SMALL, **RANDOM_META)
+
+
+def test_whether_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(requirements.constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert requirements.hub_reachable()
+        monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
+        assert not requirements.hub_reachable()
+    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", False)
+    assert not requirements.hub_reachable(timeout_s=0.5)
