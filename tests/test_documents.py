@@ -19,6 +19,7 @@ import yaml
 
 from harness import cli
 from harness.records import SCHEMA_VERSION
+from tests.test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -100,6 +101,17 @@ def test_relative_links_lead_to_files(path: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", read(path))
     relative = [target.partition("#")[0] for target in targets if "://" not in target]
     assert not [target for target in relative if target and not (path.parent / target).exists()]
+
+
+def test_contributing_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/.]+)`", read("CONTRIBUTING.md"))) - {"tests/methods/test_NAME.py"}
+    assert len(named) > 10
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_contributing_states_the_floors() -> None:
+    stated = " → ".join(", ".join(f"`{name}`" for name in floor) for floor in FLOORS)
+    assert f"{stated}." in " ".join(read("CONTRIBUTING.md").split())
 
 
 def test_the_table_of_readme_is_the_generated_one() -> None:
