@@ -1,4 +1,4 @@
-"""How the tiny backbone is made: a tokenizer, a CLIP and a Llama learn the small world from nothing."""
+"""Make the tiny backbone: train a tokenizer, a CLIP and a Llama on the mini world, from random weights."""
 
 import json
 import time
@@ -19,45 +19,53 @@ LLM_STEPS = 4500
 def pretrain(
     out: Path, seed: int = 0, clip_steps: int = CLIP_STEPS, llm_steps: int = LLM_STEPS, threads: int | None = None
 ) -> dict[str, Any]:
-    """Make the tiny backbone: write `llm/`, `clip/` and `training.json` into `out`.
+    """Train the tiny backbone and write `llm/`, `clip/` and `training.json` to `out`.
 
-    CLIP and the language model train at the same time, a process each. With one thread each (the default) the same
-    seed gives the same weights on the same processor type and library versions, whatever the number of cores.
+    CLIP and the language model are trained at the same time, each in its own process. With one thread per training the
+    same seed gives the same weights on the same processor type and library versions, whatever the number of cores.
 
     Args:
-        out: folder, made as needed; files in it are replaced.
-        seed: of everything that is drawn.
-        clip_steps: optimizer steps of CLIP (128 pairs each).
-        llm_steps: optimizer steps of the language model (about 1,600 tokens each).
-        threads: of each of the two trainings, 1 by default.
+        out: folder to write to, created if necessary; files in it are replaced.
+        seed: seed of everything that is drawn.
+        clip_steps: optimiser steps of CLIP, 128 pairs each.
+        llm_steps: optimiser steps of the language model, about 1,600 tokens each.
+        threads: threads of each of the two trainings; None is 1.
 
     Returns:
-        What `training.json` holds: seed, steps, seconds, sizes, and the measured accuracies (`oracle` on the mini
-        benchmark's test problems, over all and by kind; `text` and `none` likewise; `overlay_own` and `overlay_all`,
-        see `harness.pretrain.overlay`; `retrieval_among_128`; `probe`, see `harness.pretrain.probe`).
+        the content of `training.json`: seed, threads, what `train_clip` and `train_llm` return, what `measure` returns,
+        and the seconds of the whole.
 
     Raises:
-        UserError: a step count below 1, or a folder that cannot be written.
+        UserError: a number of steps or threads is below 1, or the folder cannot be written.
     """
     if min(clip_steps, llm_steps, threads or 1) < 1:
-        raise UserError("pretrain: give at least one step and one thread")
+        raise UserError("pretrain: a number of steps or threads is below 1; give at least one step and one thread")
     try:
         (out / "llm").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: cannot write ({error}); choose another folder") from error
+        raise UserError(f"{out}: cannot be written ({error}); choose another folder") from error
     from harness.pretrain.tokenizer import save_tokenizer
 
     save_tokenizer(out / "llm")
     started = time.monotonic()
     clip, llm = _train_both(out, seed, {"clip": clip_steps, "llm": llm_steps}, threads or 1)
-    figures = {"seed": seed, "threads": threads or 1, "clip": clip, "llm": llm, **measure(out)}
-    figures["seconds"] = round(time.monotonic() - started, 1)
-    write_atomic(out / "training.json", json.dumps(figures, indent=2) + "\n")
-    return figures
+    results = {"seed": seed, "threads": threads or 1, "clip": clip, "llm": llm, **measure(out)}
+    results["seconds"] = round(time.monotonic() - started, 1)
+    write_atomic(out / "training.json", json.dumps(results, indent=2) + "\n")
+    return results
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Accuracies and sizes of the tiny backbone in `folder`."""
+    """Measure a tiny backbone.
+
+    Args:
+        folder: folder with `llm/` and `clip/`.
+
+    Returns:
+        accuracies: `oracle`, `text` and `none`, over all test problems of that mode and by kind of question;
+        `overlay_own` and `overlay_all` (see `harness.pretrain.overlay`); `retrieval_among_128`; `probe` (see
+        `harness.pretrain.probe`). Sizes: `parameters` of each part, and `bytes` of each file.
+    """
     from harness.pretrain import check
     from harness.pretrain.probe import probe_accuracy
 
@@ -84,6 +92,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def _train_both(out: Path, seed: int, steps: dict[str, int], threads: int) -> tuple[dict[str, float], ...]:
+    """Run the trainings named in `steps`, each in its own process, and return their results in that order."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     context = get_context("spawn")
@@ -93,20 +102,20 @@ def _train_both(out: Path, seed: int, steps: dict[str, int], threads: int) -> tu
         ProcessPoolExecutor(2, mp_context=context) as pool,
         Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
     ):
-        lines = manager.Queue()
+        reports = manager.Queue()
         tasks = {name: progress.add_task("", total=n, name=name, line="") for name, n in steps.items()}
-        jobs = [pool.submit(_train, name, out, seed, n, threads, lines) for name, n in steps.items()]
-        _follow(jobs, lines, lambda name, step, line: progress.update(tasks[name], completed=step, line=line))
+        jobs = [pool.submit(_train, name, out, seed, n, threads, reports) for name, n in steps.items()]
+        _show_progress(jobs, reports, lambda name, step, line: progress.update(tasks[name], completed=step, line=line))
         return tuple(job.result() for job in jobs)
 
 
-def _follow(
-    jobs: list[Future[dict[str, float]]], lines: "Queue[tuple[str, int, str]]", show: Callable[[str, int, str], None]
+def _show_progress(
+    jobs: list[Future[dict[str, float]]], reports: "Queue[tuple[str, int, str]]", show: Callable[[str, int, str], None]
 ) -> None:
-    """Show what the trainings report until both are done or one has failed."""
+    """Show what the trainings report until all are done or one has failed."""
     while True:
         try:
-            show(*lines.get(timeout=1))
+            show(*reports.get(timeout=1))
         except Empty:
             done = wait(jobs, timeout=0, return_when=FIRST_EXCEPTION)
             if not done.not_done or any(job.exception() for job in done.done):
@@ -114,9 +123,9 @@ def _follow(
 
 
 def _train(
-    name: str, out: Path, seed: int, steps: int, threads: int, lines: "Queue[tuple[str, int, str]]"
+    name: str, out: Path, seed: int, steps: int, threads: int, reports: "Queue[tuple[str, int, str]]"
 ) -> dict[str, float]:
-    """One training, in a process of its own."""
+    """Run one training, `clip` or `llm`; it is started in its own process."""
     import torch
     from transformers import PreTrainedTokenizerFast
 
@@ -126,4 +135,4 @@ def _train(
     torch.set_num_threads(threads)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "llm", local_files_only=True)
     train = train_clip if name == "clip" else train_llm
-    return train(out / name, tokenizer, seed, steps, lambda step, line: lines.put((name, step, line)))
+    return train(out / name, tokenizer, seed, steps, lambda step, line: reports.put((name, step, line)))

@@ -1,4 +1,4 @@
-"""The two checks of the tiny backbone itself: the oracle and the retrieval of captions."""
+"""Measure the tiny backbone itself: caption retrieval of CLIP, and answers of the language model to scenes in words."""
 
 import json
 from collections import defaultdict
@@ -18,15 +18,15 @@ from harness.data.mini.world import sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import LETTERS, Tokenizer, build_prompt, tokenize_prompt
 from harness.pretrain.clip import pictures, tokenize_captions
+from harness.pretrain.documents import OVERLAYABLE
 from harness.pretrain.overlay import collate_overlays, draw_overlay, overlaid, word_ids
-from harness.pretrain.text import OVERLAYABLE
 from harness.pretrain.tokenizer import MAX_POSITIONS
 
-SEEN_BY_NONE = 1_000_003  # seed of the scenes on which retrieval is measured
+UNSEEN = 1_000_003  # seed of the scenes for retrieval, which training does not use
 
 
 def load_clip(folder: Path) -> CLIP:
-    """The CLIP model in `folder` (open_clip's layout) in float32, ready for inference."""
+    """Load the CLIP model in `folder`, which is in open_clip's layout, as float32 and in evaluation mode."""
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
     model = CLIP(**config)
     state = load_file(folder / "open_clip_model.safetensors")
@@ -35,16 +35,25 @@ def load_clip(folder: Path) -> CLIP:
 
 
 def load_llm(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """The language model in `folder` in float32 and its tokenizer."""
+    """Load the language model in `folder` as float32 and in evaluation mode, and its tokenizer."""
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    model.train(False)
+    return model, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
 @torch.no_grad()
 def retrieval_accuracy(
-    model: CLIP, tokenizer: PreTrainedTokenizerFast, images: int = 512, among: int = 128, seed: int = SEEN_BY_NONE
+    model: CLIP, tokenizer: PreTrainedTokenizerFast, images: int = 512, among: int = 128, seed: int = UNSEEN
 ) -> float:
-    """Share of unseen pictures whose own caption scores highest among those of `among` pictures."""
+    """Return the share of unseen pictures whose own caption has the highest similarity among several captions.
+
+    Args:
+        model: the tiny CLIP.
+        tokenizer: the tokenizer of the mini world.
+        images: number of pictures.
+        among: number of captions that each picture is compared with.
+        seed: seed of the scenes.
+    """
     rng = Random(seed)
     right = 0
     for _ in range(images // among):
@@ -57,24 +66,33 @@ def retrieval_accuracy(
 
 
 def test_items(mode: str, limit: int | None = None, seed: int = 0) -> list[Item]:
-    """Test problems of the mini benchmark: `image`, `text` (answer in the hint) or `none`."""
+    """Return the test problems of the mini benchmark of one mode.
+
+    Args:
+        mode: `image`, `text` (the answer is in the hint) or `none`.
+        limit: how many problems to return; None returns all.
+        seed: seed of the benchmark.
+    """
     found = [item for item in sample_items(seed) if item.split == "test" and item.kind.mode == mode]
     return found[:limit]
 
 
 def oracle_problem(item: Item) -> Problem:
-    """The item with its picture told in words behind the hint."""
+    """Return the problem of an item with the description of its picture appended to the hint."""
     draft = item.draft
     hint = f"{draft.hint} {describe(draft.scene) if draft.scene else ''}".strip()
     return Problem(item.qid, item.split, draft.question, draft.choices, draft.answer, hint=hint)
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> list[int]:
+    """Token ids of BOS and the prompt, which ends where the letter of the answer follows."""
     return tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
 
 
-def _answers(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ids: list[int], problem: Problem) -> bool:
-    """Whether the right letter is the most likely token of the whole vocabulary behind `The answer is`."""
+def _answers_correctly(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ids: list[int], problem: Problem
+) -> bool:
+    """Whether the right letter is the most likely token of the whole vocabulary after `The answer is`."""
     token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
     return str(tokenizer.decode([token])).strip() == LETTERS[problem.answer]
 
@@ -88,15 +106,15 @@ def overlay_accuracy(
     start_layer: int = 0,
     seed: int = 0,
 ) -> float:
-    """Accuracy on the items that the scene's words answer, the words told by an overlay and not in the text.
+    """Return the accuracy on picture questions when the words of the scene are an overlay and not part of the text.
 
     Args:
         model: the language model.
         tokenizer: its tokenizer.
-        items: picture problems; kinds that words in any order do not answer are left out.
-        own: in columns of their own, or at every column.
-        start_layer: before which they are added at every column.
-        seed: of the weights.
+        items: picture problems; only those whose kind is in `OVERLAYABLE` are used.
+        own: give the overlay positions of its own; otherwise it is added at every position.
+        start_layer: the layer before which an overlay at every position is added.
+        seed: seed of the weights of the words.
     """
     rng, right = Random(seed), []
     for item in items:
@@ -110,7 +128,7 @@ def overlay_accuracy(
         if own:
             ids[1:1] = [cast(int, tokenizer.pad_token_id)] * len(overlay.shares)
         with overlaid(model, collate_overlays([overlay], len(ids), 0, start_layer, model.config.hidden_size)):
-            right.append(_answers(model, tokenizer, ids, problem))
+            right.append(_answers_correctly(model, tokenizer, ids, problem))
     return sum(right) / len(right)
 
 
@@ -118,11 +136,11 @@ def overlay_accuracy(
 def oracle_accuracy(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, items: Sequence[Item]
 ) -> dict[str, float]:
-    """Accuracy of the language model alone, over all items (`"all"`) and for each kind of question."""
+    """Return the accuracy of the language model alone, over all items (key `"all"`) and per kind of question."""
     right: dict[str, list[bool]] = defaultdict(list)
     for item in items:
         problem = oracle_problem(item)
-        correct = _answers(model, tokenizer, _prompt_ids(tokenizer, problem), problem)
+        correct = _answers_correctly(model, tokenizer, _prompt_ids(tokenizer, problem), problem)
         right[item.kind.name].append(correct)
         right["all"].append(correct)
     return {name: sum(values) / len(values) for name, values in right.items()}

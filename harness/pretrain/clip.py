@@ -1,10 +1,10 @@
-"""Training the tiny CLIP on pictures of the world and captions of them.
+"""Train the tiny CLIP on pictures of the mini world and their captions.
 
-A batch is made of families: a scene, and others that differ from it in one word of one thing. Told apart only by that
-word, they make CLIP look at textures, outlines and sizes too; scenes drawn at random differ in so much that colour and
-place are enough.
+A batch consists of families. A family is a scene and other scenes that differ from it in one attribute of one thing.
+Only that attribute tells their captions apart, so CLIP must also represent textures, outlines and sizes. Scenes drawn
+independently differ so much that colour and place would be enough.
 
-Shapes: B pairs, C = 3 channels, H = W = 64 pixels, T text positions, E embedding.
+Shapes: B pairs, C = 3 channels, H = W = 64 pixels, T text positions, E embedding width.
 """
 
 import json
@@ -31,13 +31,13 @@ from harness.pretrain.schedule import warmup_cosine
 
 WIDTH = 96
 BATCH, FAMILY = 128, 4
-COUNTS = (1, 1, 1, 1, 1, 2, 2, 3, 4)  # things a scene in training
-WORDINGS = 3  # of captions in training: those that name every attribute of a thing
+COUNTS = (1, 1, 1, 1, 1, 2, 2, 3, 4)  # number of things per scene in training, drawn uniformly from these
+WORDINGS = 3  # captions in training use the first three wordings, which name every attribute of a thing
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1.5e-3, 50, 0.05
 
 
 def model_config(vocab_size: int) -> dict[str, Any]:
-    """open_clip's `model_cfg`: a ViT of 8 blocks on 64 patches, a small causal text tower."""
+    """Return open_clip's `model_cfg`: a ViT of 8 blocks on 64 patches, and a small causal text tower."""
     narrow = {"width": WIDTH, "mlp_ratio": 2.0}
     return {
         "embed_dim": WIDTH,
@@ -48,7 +48,18 @@ def model_config(vocab_size: int) -> dict[str, Any]:
 
 
 def tokenize_captions(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int = 64) -> Tensor:
-    """Ids B×T: BOS, text, EOS, padding. EOS has the highest id, so open_clip's argmax pooling finds it."""
+    """Return the token ids of captions as BOS, text, EOS and padding.
+
+    open_clip pools the text at the position of the highest id, which is EOS.
+
+    Args:
+        tokenizer: the tokenizer of the mini world.
+        texts: the captions; longer ones are cut.
+        length: number of positions T.
+
+    Returns:
+        int64, `B×T`.
+    """
     rows = []
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False)[: length - 2]
@@ -58,25 +69,28 @@ def tokenize_captions(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], 
 
 
 def pictures(scenes: Sequence[Scene]) -> Tensor:
-    """Rendered and preprocessed as the benchmark does it, float32 B×C×H×W."""
+    """Render scenes and preprocess them as the benchmark does; float32, `B×C×H×W`."""
     preprocess = ImagePreprocessor(SIZE)
     return torch.stack([preprocess(render(scene)) for scene in scenes])
 
 
 def family(rng: Random, size: int = FAMILY) -> list[Scene]:
-    """A scene and `size - 1` others, each with one attribute of one thing changed and every jitter drawn anew."""
+    """Return a new scene and `size - 1` variants of it; each variant changes one attribute of one thing."""
     first = sample_scene(rng, rng.choice(COUNTS))
-    scenes, told = [first], {describe(first)}
+    scenes, descriptions = [first], {describe(first)}
     while len(scenes) < size:
         other = changed(rng, first)
-        if (text := describe(other)) not in told:
-            told.add(text)
+        if (text := describe(other)) not in descriptions:
+            descriptions.add(text)
             scenes.append(other)
     return scenes
 
 
 def changed(rng: Random, scene: Scene) -> Scene:
-    """The scene with one attribute of one thing changed to another word, drawn evenly."""
+    """Return the scene with one attribute of one thing changed, and with all shifts and phases drawn anew.
+
+    The scene keeps its attributes where the chosen attribute has no other value left.
+    """
     index = rng.randrange(len(scene.things))
     attribute = rng.choice(ATTRIBUTES)
     taken = scene.present(attribute) if attribute in DISTINCT else {getattr(scene.things[index], attribute)}
@@ -96,18 +110,18 @@ def train_clip(
     report: Callable[[int, str], None],
     save_every: int = 100,
 ) -> dict[str, float]:
-    """Train contrastively and write `open_clip_config.json` and `open_clip_model.safetensors` into `out`.
+    """Train CLIP contrastively and write `open_clip_config.json` and `open_clip_model.safetensors` to `out`.
 
     Args:
-        out: folder of the CLIP model.
-        tokenizer: the world's tokenizer.
-        seed: of weights, scenes and captions.
-        steps: optimizer steps of `BATCH` fresh pairs.
-        report: called with the step and a short line.
-        save_every: steps between intermediate weights in `out`.
+        out: folder to write to.
+        tokenizer: the tokenizer of the mini world.
+        seed: seed of weights, scenes and captions.
+        steps: number of optimiser steps; each draws `BATCH` new pairs.
+        report: called with the step and a short line of progress.
+        save_every: number of steps after which the weights are saved each time.
 
     Returns:
-        steps, seconds and the last in-batch retrieval in training.
+        `steps`, `seconds`, and `train_retrieval`, a running mean of the retrieval accuracy within a batch.
     """
     torch.manual_seed(seed)
     rng = Random(seed + 2)
@@ -122,7 +136,7 @@ def train_clip(
         image_BE, text_BE, scale = model(pictures(scenes), ids_BT)[:3]
         logits_BB = scale * image_BE @ text_BE.T
         loss = (F.cross_entropy(logits_BB, labels_B) + F.cross_entropy(logits_BB.T, labels_B)) / 2
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()
@@ -139,7 +153,7 @@ def train_clip(
 
 
 def save_clip(model: CLIP, config: dict[str, Any], out: Path) -> None:
-    """Weights as float16 and the config in open_clip's own layout."""
+    """Write the weights, as float16, and the config to `out` in the layout of open_clip."""
     state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     write_atomic(out / "open_clip_model.safetensors", save(state))
     preprocess = {

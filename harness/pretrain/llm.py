@@ -1,4 +1,4 @@
-"""Training the tiny Llama on the world's text.
+"""Train the tiny Llama on the text of the mini world.
 
 Shapes: B documents, L tokens, V vocabulary.
 """
@@ -19,25 +19,29 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.data.prompts import ANSWER_PREFIX, LETTERS
 from harness.files import write_atomic
 from harness.pretrain.attention_init import prepare_attention
+from harness.pretrain.documents import STAGES, document
 from harness.pretrain.overlay import REPEATED, Overlay, OverlayBatch, collate_overlays, draw_overlay, overlaid, word_ids
 from harness.pretrain.schedule import warmup_cosine
-from harness.pretrain.text import STAGES, document
 from harness.pretrain.tokenizer import MAX_POSITIONS
 
 WIDTH, LAYERS, HEADS, FFN_WIDTH = 128, 8, 4, 352
-TOKENS_A_BATCH = 1600
-POOL_BATCHES = 8  # documents are drawn for so many batches at once and sorted by length: little padding
+TOKENS_PER_BATCH = 1600
+POOL_BATCHES = 8  # documents for this many batches are drawn at once and sorted by length, which saves padding
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
-IN_PARTS = 0.6  # of the batches whose sums begin behind layer 0
+IN_PARTS = 0.6
+"""Share of the batches with a start layer above 0 whose overlays are added in parts."""
 SIZE_WEIGHT = 0.01
-"""Of the mean square of the hidden states. Every layer norms its input, so nothing else keeps the residual stream from
-growing far beyond the embeddings; beside large states, what a method adds to them would not count."""
-SAVE_EVERY = 200  # steps between intermediate weights
-REST_WEIGHT = 0.3  # of the loss on all other tokens in the last stage; before it their noise would drown the letters
+"""Weight of the mean square of the hidden states in the loss. Every layer normalises its input, so nothing else keeps
+the residual stream from growing far beyond the embeddings. If it did, what a method adds to it would have no effect."""
+SAVE_EVERY = 200
+"""Number of steps after which the weights are saved each time."""
+REST_WEIGHT = 0.3
+"""Weight of the loss on all tokens but answer letters in the last stage. In earlier stages it is 0, because the noise
+of that loss would hide the letters."""
 
 
 def new_llm(vocab_size: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained model, its attention prepared by `prepare_attention`; torch's seed decides the weights."""
+    """Return an untrained model with prepared attention; torch's global seed decides the weights."""
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocab_size,
@@ -59,13 +63,13 @@ def new_llm(vocab_size: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCaus
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Documents of like length.
+    """Documents of similar length.
 
     Attributes:
         ids_BL: token ids, padded on the right.
-        letters_BL: where answer letters stand.
-        scored_BL: where there is loss at all.
-        overlay: what is told besides the text, if anything.
+        letters_BL: whether the token is the letter of an answer.
+        scored_BL: whether the token has a loss.
+        overlay: the overlays of the documents, or None if they have none.
     """
 
     ids_BL: Tensor
@@ -75,7 +79,7 @@ class TextBatch:
 
 
 class Batches:
-    """Batches of documents of like length, about `TOKENS_A_BATCH` tokens each."""
+    """Draw batches of documents of similar length, about `TOKENS_PER_BATCH` tokens each."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self.tokenizer = tokenizer
@@ -86,7 +90,10 @@ class Batches:
         self._ready: list[list[tuple[list[int], Overlay | None]]] = []
 
     def next(self, stage: int) -> TextBatch:
-        """The next batch of a stage (an index of `STAGES`)."""
+        """Return the next batch of a stage, which is an index of `STAGES`.
+
+        Batches that were drawn for an earlier stage and not used yet come first.
+        """
         if not self._ready:
             self._ready = self._draw(stage)
         documents = self._ready.pop()
@@ -97,15 +104,16 @@ class Batches:
         letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
         start_layer = self.rng.randrange(STAGES[stage].start_layers)
         overlays = [overlay for _, overlay in documents]
-        # Before layer 0 a sum is as large as embeddings; beside what later layers hold, parts of it would be nothing.
+        # Before layer 0 the sum is only as large as embeddings; parts of it would vanish beside later hidden states.
         in_parts = start_layer > 0 and self.rng.random() < IN_PARTS
         part = self.rng.uniform(*REPEATED) if in_parts else None
         overlay = collate_overlays(overlays, length, pad, start_layer, WIDTH, part=part, generator=self.generator)
         return TextBatch(ids_BL, letters_BL, ids_BL != pad, overlay)
 
     def _draw(self, stage: int) -> list[list[tuple[list[int], Overlay | None]]]:
+        """Draw documents for about `POOL_BATCHES` batches: token ids and overlay of each document of each batch."""
         tokenizer, pool, total = self.tokenizer, [], 0
-        while total < TOKENS_A_BATCH * POOL_BATCHES:
+        while total < TOKENS_PER_BATCH * POOL_BATCHES:
             drawn = document(self.rng, stage)
             words = word_ids(tokenizer, drawn.overlay)
             overlay = draw_overlay(self.rng, words, faint=STAGES[stage].faint) if words else None
@@ -116,7 +124,7 @@ class Batches:
         pool.sort(key=lambda document: len(document[0]))
         batches: list[list[tuple[list[int], Overlay | None]]] = [[]]
         for ids, overlay in pool:
-            if (len(batches[-1]) + 1) * len(ids) > TOKENS_A_BATCH:
+            if (len(batches[-1]) + 1) * len(ids) > TOKENS_PER_BATCH:
                 batches.append([])
             batches[-1].append((ids, overlay))
         self.rng.shuffle(batches)
@@ -124,9 +132,17 @@ class Batches:
 
 
 def _loss(model: LlamaForCausalLM, batch: TextBatch, rest_weight: float) -> tuple[Tensor, Tensor, float | None]:
-    """The training loss, the loss on answer letters and their accuracy (None where there are none).
+    """Compute the training loss of a batch.
 
-    Padding is on the right of causal attention: nothing before it sees it, so no mask is needed.
+    No attention mask is needed: attention is causal and the padding is on the right, so no token attends to it.
+
+    Args:
+        model: the language model.
+        batch: the documents.
+        rest_weight: weight of the loss on all tokens but answer letters.
+
+    Returns:
+        the training loss, the loss on answer letters, and the accuracy on answer letters (None if there are none).
     """
     with overlaid(model, batch.overlay):
         output = model(input_ids=batch.ids_BL[:, :-1], output_hidden_states=True)
@@ -138,7 +154,7 @@ def _loss(model: LlamaForCausalLM, batch: TextBatch, rest_weight: float) -> tupl
     rest_loss = losses[rest].mean()
     right = (logits[letters].argmax(-1) == targets[letters]).float()
     accuracy = right.mean().item() if len(right) else None
-    # Behind the last layer `hidden_states` holds the normed state, which has no size of its own.
+    # The last entry of `hidden_states` is already normalised, so its size says nothing.
     size = torch.stack([state.square().mean() for state in output.hidden_states[1:-1]]).mean()
     loss = letter_loss + rest_weight * rest_loss + SIZE_WEIGHT * size
     return loss, letter_loss.detach(), accuracy
@@ -147,17 +163,18 @@ def _loss(model: LlamaForCausalLM, batch: TextBatch, rest_weight: float) -> tupl
 def train_llm(
     out: Path, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int, report: Callable[[int, str], None]
 ) -> dict[str, float]:
-    """Train, climbing through `STAGES`, and write `config.json` and `model.safetensors` (float16) into `out`.
+    """Train the language model through `STAGES` and write `config.json` and `model.safetensors` (float16) to `out`.
 
     Args:
-        out: folder of the language model; the tokenizer is there already.
-        tokenizer: the world's tokenizer.
-        seed: of weights and documents.
-        steps: optimizer steps.
-        report: called with the step and a short line.
+        out: folder of the language model, which already holds the tokenizer.
+        tokenizer: the tokenizer of the mini world.
+        seed: seed of weights and documents.
+        steps: number of optimiser steps.
+        report: called with the step and a short line of progress.
 
     Returns:
-        steps, seconds and the last letter accuracy in training.
+        `steps`, `seconds`, and `train_letters`, a running mean of the accuracy on answer letters in the last stage
+        that was reached.
     """
     torch.manual_seed(seed)
     model = new_llm(len(tokenizer), tokenizer)
@@ -168,7 +185,7 @@ def train_llm(
     for step in range(1, steps + 1):
         last = stage == len(STAGES) - 1
         loss, letter_loss, accuracy = _loss(model, batches.next(stage), REST_WEIGHT if last else 0.0)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()
@@ -185,7 +202,10 @@ def train_llm(
 
 
 def save_llm(model: LlamaForCausalLM, out: Path) -> None:
-    """Weights as float16 (tied head left out) and the config, loadable by `LlamaForCausalLM.from_pretrained`."""
+    """Write the weights, as float16 and without the tied output layer, and the config to `out`.
+
+    `LlamaForCausalLM.from_pretrained` loads the folder.
+    """
     state = {
         name: tensor.half().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"
     }

@@ -1,9 +1,9 @@
-"""What a linear layer can read of a thing's words out of the frozen tiny CLIP.
+"""Measure which attributes of a thing a linear layer can read from the features of the frozen tiny CLIP.
 
-Methods differ in which features they read (some the CLS tokens alone), so what a feature does not hold is closed to
-them by the backbone, not by their own doing.
+Methods read different features, and some read the CLS tokens alone. An attribute that is missing from these features is
+unavailable to such a method because of the backbone, and not because of the method.
 
-Shapes: N scenes, J tokens (CLS first), C = 96 width, V words of an attribute.
+Shapes: N scenes, J tokens (CLS first), C width of a feature, V values of an attribute.
 """
 
 from random import Random
@@ -13,30 +13,32 @@ from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.backbone.loader import VisionTower
+from harness.backbone.vision_tower import VisionTower
 from harness.data.mini.world import ATTRIBUTES, VOCABULARY, Thing, sample_scene
 from harness.pretrain.clip import pictures
 
 BLOCKS = (2, 4, 6, 8)
-UNSEEN = 1_000_004  # seed of the scenes
-CHUNK = 200
+UNSEEN = 1_000_004  # seed of the scenes, which training does not use
+CHUNK = 200  # images per forward pass
 
 
 @torch.no_grad()
 def probe_accuracy(
     model: CLIP, fit: int = 2000, held_out: int = 1000, penalty: float = 0.1
 ) -> dict[str, dict[str, list[float]]]:
-    """Accuracy of ridge regression on one-hot words, on held-out scenes of one thing.
+    """Return how accurately ridge regression predicts the attributes of a thing from CLIP's features.
+
+    Every scene has one thing. The regression predicts the one-hot value of each attribute.
 
     Args:
         model: the tiny CLIP, in float32.
-        fit: scenes that the regression is fitted to.
-        held_out: scenes that it is measured on.
-        penalty: λ in `‖X·W − Y‖² + λ·‖W‖²`, X standardised and divided by the root of its width.
+        fit: number of scenes that the regression is fitted to.
+        held_out: number of other scenes that the accuracy is measured on.
+        penalty: λ in `‖X·W − Y‖² + λ·‖W‖²`, where X is standardised and divided by the square root of its width.
 
     Returns:
-        `cls`, `patches` (all of them, side by side) and `patch` (the one at the thing's centre, alone), each
-        attribute -> accuracy after the blocks in `BLOCKS`.
+        for each input, attribute -> accuracy after each block in `BLOCKS`. The inputs are `cls` (the CLS token),
+        `patches` (all patches, concatenated) and `patch` (the one patch at the centre of the thing).
     """
     rng = Random(UNSEEN)
     things = [sample_scene(rng, 1) for _ in range(fit + held_out)]
@@ -52,22 +54,23 @@ def probe_accuracy(
     }
     _, columns = model.visual.grid_size
     centres_N = torch.tensor([_centre(scene.things[0], model.visual.patch_size, columns) for scene in things])
-    at = torch.arange(len(things)), 1 + centres_N
+    centre_tokens = torch.arange(len(things)), 1 + centres_N
     inputs = {
         "cls": [feature_NJC[:, 0] for feature_NJC in features],
         "patches": [feature_NJC[:, 1:].flatten(1) for feature_NJC in features],
-        "patch": [feature_NJC[at] for feature_NJC in features],
+        "patch": [feature_NJC[centre_tokens] for feature_NJC in features],
     }
-    return {name: _accuracies(read, words, fit, penalty) for name, read in inputs.items()}
+    return {name: _accuracies(blocks, words, fit, penalty) for name, blocks in inputs.items()}
 
 
 def _centre(thing: Thing, patch_size: tuple[int, int], columns: int) -> int:
-    """The patch that a thing's centre lies in, counted row by row."""
+    """Return the index of the patch that contains the centre of a thing, counted row by row."""
     (x, y), (height, width) = thing.centre, patch_size
     return int(y // height) * columns + int(x // width)
 
 
 def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalty: float) -> dict[str, list[float]]:
+    """Attribute -> accuracy for each of the inputs `N×C`, of which the first `fit` rows are fitted to."""
     found: dict[str, list[float]] = {attribute: [] for attribute in words}
     for input_NC in inputs:
         x_NC = (input_NC - input_NC[:fit].mean(0)) / (input_NC[:fit].std(0) + 1e-6) / input_NC.shape[1] ** 0.5
@@ -76,7 +79,7 @@ def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalt
         for attribute, word_N in words.items():
             y_NV = F.one_hot(word_N[:fit]).float()
             offset_V = y_NV.mean(0)
-            # The dual form: as many unknowns as scenes, whatever the width of the features.
+            # The dual form has one unknown per scene, however wide the features are.
             logits_NV = kernel_NN[fit:] @ torch.linalg.solve(system_NN, y_NV - offset_V) + offset_V
             right = int((logits_NV.argmax(-1) == word_N[fit:]).sum())
             found[attribute].append(right / len(logits_NV))

@@ -1,4 +1,4 @@
-"""The learning-rate schedule of both pretrainings."""
+"""The learning-rate schedule of both trainings of the tiny backbone."""
 
 import math
 
@@ -6,7 +6,13 @@ import torch
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, warmup: int, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear from 0 over `warmup` steps, then a cosine to 0 at `steps`."""
+    """Return a schedule that rises linearly over `warmup` steps and then falls to 0 along a cosine.
+
+    Args:
+        optimizer: its learning rate is scaled; the schedule is advanced once per optimiser step.
+        warmup: number of steps until the full learning rate is reached.
+        steps: number of steps of the whole training.
+    """
 
     def factor(step: int) -> float:
         if step < warmup:

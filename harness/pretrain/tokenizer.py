@@ -1,10 +1,11 @@
-"""The tiny backbone's tokenizer: byte-level BPE learned from the small world's own text.
+"""The tokenizer of the tiny backbone: byte-level BPE, trained on the text of the mini world.
 
-Words of the world are single tokens with and without a leading space; every other text falls back to bytes.
-The prompt's fixed pieces (`Question:`, ` (A)`) are one token each, so a question costs few tokens.
+Each word of the mini world is a single token, with and without a leading space. Any other text is split into bytes. The
+fixed parts of the prompt, such as `Question:` and ` (A)`, are one token each, so that a question takes few tokens.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,7 @@ from harness.data.mini.grammar import caption, describe
 from harness.data.mini.kinds import IMAGE_HINTS, KINDS
 from harness.data.mini.world import sample_scene
 
-PAD, BOS, EOS = "<pad>", "<s>", "</s>"  # added last: EOS has the highest id, which CLIP's argmax pooling needs
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"  # added last, because CLIP's argmax pooling needs EOS to have the highest id
 MAX_POSITIONS = 1024
 _PIECES = (
     r"\n?(?:Question|Context|Options|Response):"
@@ -31,7 +32,7 @@ _PIECES = (
 
 
 def world_words(seed: int = 0) -> list[str]:
-    """Every word that the world's vocabularies, questions and captions use, sorted."""
+    """Return all words of the mini world's vocabularies, questions and captions, sorted; `seed` draws the samples."""
     rng = Random(seed)
     text = [*knowledge.statements(), *IMAGE_HINTS, *knowledge.NAMES, *knowledge.GOODS]
     text += [word for words in world.VOCABULARY.values() for word in words]
@@ -47,7 +48,7 @@ def world_words(seed: int = 0) -> list[str]:
 
 
 def build_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
-    """Learn the tokenizer. BOS is not added by it: the harness puts BOS first and EOS last."""
+    """Train the tokenizer. It adds no special tokens itself: the harness puts BOS first and EOS last."""
     fixed = ["Question:", "\nContext:", "\nOptions:", "\nResponse:", "\nQuestion:", "Context:", "Options:", " N/A"]
     fixed += [f" ({letter})" for letter in "ABCDE"]
     corpus = [*fixed, *(form for word in world_words(seed) for form in (word, f" {word}"))]
@@ -60,14 +61,15 @@ def build_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=8000,  # more than there are merges: every word ends as one token
+        vocab_size=8000,  # larger than the number of merges, so that every word becomes one token
         min_frequency=1,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (PAD, BOS, EOS)])
-    return PreTrainedTokenizerFast(
+    wrap: Callable[..., PreTrainedTokenizerFast] = PreTrainedTokenizerFast  # its constructor has no types
+    return wrap(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
@@ -78,7 +80,7 @@ def build_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(folder: Path, seed: int = 0) -> PreTrainedTokenizerFast:
-    """Learn the tokenizer and write `tokenizer.json` and `tokenizer_config.json` into `folder`."""
+    """Train the tokenizer, write `tokenizer.json` and `tokenizer_config.json` to `folder`, and return the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(seed)
     tokenizer.save_pretrained(folder)

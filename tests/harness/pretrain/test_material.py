@@ -11,9 +11,9 @@ from harness.data.mini.grammar import describe, scene_words
 from harness.data.mini.world import ATTRIBUTES, DISTINCT, sample_scene
 from harness.pretrain import check
 from harness.pretrain.clip import FAMILY, family
+from harness.pretrain.documents import STAGES, document
 from harness.pretrain.llm import Batches
-from harness.pretrain.overlay import OWN_COLUMNS, WEIGHTS, collate_overlays, draw_overlay, overlaid
-from harness.pretrain.text import STAGES, document
+from harness.pretrain.overlay import OWN_POSITIONS, WEIGHTS, collate_overlays, draw_overlay, overlaid
 from tests.harness.pretrain.test_tiny_backbone import llm
 
 seeds = st.integers(0, 2**32)
@@ -31,7 +31,7 @@ def test_scene_words_are_those_of_the_description(seed: int, count: int) -> None
 @given(seeds, st.integers(1, 20))
 def test_an_overlay_tells_every_word(seed: int, count: int) -> None:
     overlay = draw_overlay(Random(seed), range(count))
-    assert len(overlay.shares) in (OWN_COLUMNS if overlay.own else (1,))
+    assert len(overlay.shares) in (OWN_POSITIONS if overlay.own else (1,))
     for word in range(count):
         weights = [row[word] for row in overlay.shares if row[word]]
         assert weights

@@ -17,9 +17,9 @@ from harness.data.prompts import tokenize_example
 from harness.errors import UserError
 from harness.pretrain import check, pretrain
 from harness.pretrain.clip import train_clip
+from harness.pretrain.documents import STAGES
 from harness.pretrain.llm import Batches, train_llm
 from harness.pretrain.probe import probe_accuracy
-from harness.pretrain.text import STAGES
 from harness.pretrain.tokenizer import build_tokenizer, world_words
 
 TINY = Path(harness.__file__).parent / "assets" / "tiny"
