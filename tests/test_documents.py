@@ -105,7 +105,7 @@ def test_relative_links_lead_to_files(path: Path) -> None:
 
 def test_contributing_names_tests_that_exist() -> None:
     named = set(re.findall(r"`(tests/[\w/.]+)`", read("CONTRIBUTING.md"))) - {"tests/methods/test_NAME.py"}
-    assert len(named) > 10
+    assert named
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
