@@ -1,19 +1,23 @@
 """DEHVF: dynamic embedding of hierarchical visual features.
 
 Paper: Wei, Yang, Zhou, Yang, Li, Zhang, Qiu, "Dynamic Embedding of Hierarchical Visual Features for Efficient
-Vision-Language Fine-Tuning", 2025. https://arxiv.org/abs/2508.17638 (the seed paper of this benchmark; no code was
-published). Equations (1)-(13).
+Vision-Language Fine-Tuning", 2025. https://arxiv.org/abs/2508.17638 (the paper that this benchmark starts from).
+Equations (1)-(13). The authors published no code.
 
-What the paper leaves open, and what is taken here:
-- The activation of the input embedding network: GELU.
-- The sizes of the fuser and the network: the ones that reproduce every printed count of its Table 4 at once.
-- Memory length at 13B: 400, as its parameter count says; its Table 5 says 420.
-- The printed counts hold MemVP's modality embedding, which no forward uses: `reference_only` names it, and it does not
-  exist here.
+Where the paper is open or contradicts itself, this file chooses as follows:
+- The paper does not name the activation of the input embedding network. It is GELU here.
+- The paper does not print all sizes of the fuser and of the input embedding network. The sizes here are those that
+  reproduce every printed count of its Table 4 at once.
+- For the memory length at 13B, its Table 5 says 420, but its parameter count implies 400. The count is followed.
+- The printed counts contain MemVP's modality embedding, which no forward pass uses. It does not exist here;
+  `reference_only` counts it, so that totals can be compared with the paper's.
 
-Exact algebra instead of the printed order of operations: the projector's first layer is linear, so each distinct
-feature is projected once and fused in P dimensions; the second layer is never applied to a fused feature
-(`methods.memory`); the fuser runs once per image for all layers.
+The operations are reordered, with exactly the same result, to save work:
+- The first layer of the projector is linear. So each feature is projected once, and features are fused in P dimensions
+  instead of C.
+- The projector's second layer is applied to fused features only where that is cheaper (`methods.memory_forms`).
+- The fuser runs once per image for all layers.
+`methods.plain` has the printed order.
 
 Shape suffixes: B batch, J patches (or tokens of the vision tower), C vision width, P projector width, X blocks of the
 vision tower, G visual groups, K features of a group, Y decoder layers, S sides (keys, values), Q queries of a group,
@@ -51,17 +55,17 @@ from methods.memory import (
 
 
 class DEHVFConfig(MemoryConfig):
-    """Sizes, scales and ablations of DEHVF; the defaults are the paper's at 7B."""
+    """Sizes, scales and ablations of DEHVF. The defaults are the paper's at 7B."""
 
     num_groups: int = Field(4, ge=1, description="visual groups M")
     fuser_dim: int = Field(64, ge=1, description="width r of the fuser and of the layer embeddings")
     fuser_blocks: int = Field(4, ge=0, description="cross-attention blocks of the fuser")
     fuser_heads: int = Field(4, ge=1, description="attention heads of the fuser")
     fusion: Literal["adaptive", "mean", "penultimate", "none"] = Field(
-        "adaptive", description="how a group's features become one; none: position prompts alone, no image"
+        "adaptive", description="how the features of a group become one; none: position prompts alone, no image"
     )
     query: Literal["network", "learnable"] = Field("network", description="where the fuser's queries come from")
-    separate_queries: bool = Field(True, description="a query for keys and one for values, not one for both")
+    separate_queries: bool = Field(True, description="keys and values have a query each, instead of sharing one")
     prompts_in: Literal["both", "keys", "values"] = Field("both", description="sides that take visual entries")
 
 
@@ -73,7 +77,8 @@ class DEHVF(nn.Module):
         config: sizes, scales and ablations.
 
     Raises:
-        ValueError: layers or blocks do not divide into the groups, or the memory is shorter than the patches.
+        ValueError: the decoder layers or the CLIP blocks do not divide into the groups, or the memory has fewer rows
+            than there are patches.
     """
 
     name: ClassVar[str] = "dehvf"
@@ -131,7 +136,7 @@ class DEHVF(nn.Module):
         attach_memory(backbone, self.memory)
 
     def _vision_blocks(self) -> list[int]:
-        """The 1-based CLIP blocks whose features are used."""
+        """Return the CLIP blocks whose features are used, counted from 1."""
         match self.config.fusion:
             case "none":
                 return []
@@ -141,7 +146,10 @@ class DEHVF(nn.Module):
                 return list(range(1, self.num_blocks + 1))
 
     def _slots(self) -> list[tuple[int | None, int | None]]:
-        """Which fused feature feeds the keys and the values of each decoder layer."""
+        """Return, for each decoder layer, the index of the fused feature of its keys and that of its values.
+
+        None stands for a side without visual entries.
+        """
         config, layers = self.config, range(self.num_layers)
         pairs: list[tuple[int, int]]
         match config.fusion:
@@ -160,7 +168,7 @@ class DEHVF(nn.Module):
 
     @property
     def num_queries(self) -> int:
-        """Queries a decoder layer (S): two only when both sides take entries and each has its own."""
+        """Queries per decoder layer (S): 2 if both sides take visual entries and each has its own query, else 1."""
         return 2 if self.config.separate_queries and self.config.prompts_in == "both" else 1
 
     def _query_network(self) -> InputEmbeddingNetwork | LearnableQueries:
@@ -172,9 +180,18 @@ class DEHVF(nn.Module):
         )
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`s_BEJP`, `SiLU(W1 V + b1)` of each fused feature V, and `weights_BYSK`, the fusion weights α.
+        """Encode the images.
 
-        The fusion `Σ_k α_k F_k` (Eq. 6) is done after W1, which is linear: `W1 Σ α_k F_k + b1 = Σ α_k (W1 F_k + b1)`.
+        Features are fused (Eq. 6) after W1, which is linear, and since Σ α_k = 1:
+        `W1 Σ α_k F_k + b1 = Σ α_k (W1 F_k + b1)`.
+
+        Args:
+            backbone: the backbone that this method is attached to.
+            images_BCHW: normalised images.
+
+        Returns:
+            `s_BEJP`, which is `SiLU(W1 V + b1)` of each fused feature V, unless `fusion` is "none"; and
+            `weights_BYSK`, the fusion weights α, if `fusion` is "adaptive".
         """
         projector = self.memory.projector
         if projector is None:
@@ -193,21 +210,21 @@ class DEHVF(nn.Module):
         return {"s_BEJP": F.silu(fuse(weights_BYSK, self.members_GKX, hidden_BXJP)), "weights_BYSK": weights_BYSK}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Text alone: visual entries live in the FFNs."""
+        """Return the text alone. The visual entries are in the FFNs."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """`memories`: one memory for each decoder layer."""
+        """Return `memories`, one for each decoder layer."""
         return {"memories": layer_memories(self.memory, visual, self.config.visual_scale, self.slots, num_tokens)}
 
     def image_cost(self, images: int) -> ImageCost:
-        """CLIP blocks, the CLIP adapters, W1 on every block's patches, queries, fuser, the weighted sums."""
+        """Return the products of CLIP adapters, W1 on the features, weighted sums, query network and fuser."""
         projector = self.memory.projector
         if projector is None:
             return ImageCost(0, None, [])
         blocks, patches = len(self.vision_adapters), self.num_patches
         tokens, one = patches + 1, self.config.fusion == "penultimate"
-        # CLS goes through W1 with the patches where the features of all blocks are one tensor.
+        # Where the features of all blocks are one tensor, CLS goes through W1 together with the patches.
         rows = images * (patches if one else len(self.blocks) * tokens)
         products = [
             *parallel_adapter_products("vision_adapters", self.vision_adapters, images * tokens),
@@ -226,15 +243,15 @@ class DEHVF(nn.Module):
         return ImageCost(blocks, Entry(0, "ffn"), products)
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
-        """The text's own."""
+        """Return `text_tokens`: nothing is inserted into the text."""
         return text_tokens
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
-        """The memories, built where that is cheaper, read by every layer."""
+        """Return the products of building and reading the memories."""
         return memory_cost(self.memory, self.slots, samples, tokens, self.num_patches)
 
     def reference_only(self) -> dict[str, int]:
-        """Parameters under the paper's convention that no forward of this configuration uses."""
+        """Return the parameters that the paper counts although no forward pass of this configuration uses them."""
         config = self.config
         skipped = self.num_blocks - len(self.vision_adapters)
         unused = {

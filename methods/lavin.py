@@ -4,20 +4,22 @@ Paper: Luo, Zhou, Ren, Chen, Sun, Ji, "Cheap and Quick: Efficient Vision-Languag
 Language Models", 2023. https://arxiv.org/abs/2305.15023
 
 Deviations from the published code, and why:
-- Its CLIP adapters route every sample of a batch by sample 0, because its tensors are position-first there: outputs
-  depend on who shares the batch. Here every token is routed by its own feature, which is what it does for a batch
-  of one.
-- Its decoder drops the modality token from the cache, shifts later positions by one and feeds longer prompts of a
-  batch token by token. Here decoding goes on as in training: same positions, same mask, and the routing weights of
-  the prompt are kept.
-- It cuts a sequence to 512 after the insertion. Here texts are cut before, for all methods alike; `max_length` cuts
-  as it does, but only sequences that carry labels: a prompt without its end cannot be answered.
+- In its CLIP adapters, the tensors are position-first, so sample 0 routes every sample of a batch, and the output of a
+  sample depends on the others in its batch. Here every token is routed by its own feature. That is what the published
+  code does for a batch of one.
+- Its decoder drops the modality token from the cache, shifts later positions by one, and feeds the longer prompts of a
+  batch token by token. Here decoding continues as in training: it uses the same positions and the same mask, and it
+  keeps the routing weights of the prompt.
+- It cuts a sequence to 512 columns after the insertion. Here texts are cut before the insertion, in the same way for
+  all methods. `max_length` cuts after the insertion as the published code does, but only sequences that carry labels,
+  because a prompt without its end cannot be answered.
 - Unused columns stand between the modality token and BOS instead of behind the text (`methods.sequence`). They are
-  masked, so nothing depends on it.
+  masked, so this changes no output.
 
-The router of each adapter keeps torch's default initialisation, as published; everything else but `A` starts at zero.
+As in the published code, the router of each adapter keeps torch's default initialisation and `A` starts Xavier-uniform;
+everything else in an adapter starts at zero.
 
-Shape suffixes as in `methods.base`; S inserted tokens, E experts, Y decoder layers, N features.
+Shape suffixes as in `methods.base`, and S inserted tokens, E experts, Y decoder layers, N visual tokens.
 """
 
 from typing import Any, ClassVar
@@ -35,24 +37,24 @@ from methods.sequence import insert_after_bos, prepend_hidden_token
 
 
 class LaVINConfig(MethodConfig):
-    """Sizes and scales of LaVIN; the defaults are the published 7B run's."""
+    """Sizes and scales of LaVIN. The defaults are those of the published 7B run."""
 
     projector_dim: int = Field(128, ge=1, description="width between the projector's two layers")
-    feature_stride: int = Field(4, ge=1, description="the CLS token after every so many CLIP blocks is a visual token")
+    feature_stride: int = Field(4, ge=1, description="n: the CLS token of every n-th CLIP block becomes a visual token")
     adapter_dim: int = Field(8, ge=1, description="bottleneck of the adapters")
     adapter_groups: int = Field(2, ge=1, description="groups of the adapters' up-projections")
-    adapter_scale: float = Field(1.0, description="s, factor on the adapters' output")
+    adapter_scale: float = Field(1.0, description="s, the factor on the adapters' output")
     adapter_dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside the adapters")
     temperature: float = Field(10.0, gt=0, description="τ of the routing softmax: 10 at 7B, 5 at 13B")
     image_prefix: str = Field("Image: ", description="text between BOS and the visual tokens")
-    text_prefix: str = Field("Image: N/A", description="text behind BOS where the sample has no image")
+    text_prefix: str = Field("Image: N/A", description="text behind BOS in a sample without an image")
     max_length: int | None = Field(
-        None, ge=8, description="columns a sample keeps in training, the inserted ones counted; None keeps all"
+        None, ge=8, description="columns that a sample keeps in training, inserted ones included; None keeps all"
     )
 
 
 class RoutedByModality(nn.Module):
-    """Before the attention of one layer: the adapter, routed by the sample's modality token.
+    """The adapter before the attention of one layer, routed by the sample's modality token.
 
     Args:
         adapter: this layer's adapter.
@@ -65,10 +67,16 @@ class RoutedByModality(nn.Module):
         self.layer_idx = layer_idx
 
     def forward(self, x_BTD: Tensor, routing: list[Tensor | None], cache: Any = None) -> Tensor:
-        """`B×T×D` to `B×T×D`.
+        """Adapt the input of the attention.
 
-        `routing` holds one `B×E` a layer in decoding. While the prompt runs it holds None, column 0 is the modality
-        token, and the weights are left in it for the tokens to come.
+        Args:
+            x_BTD: the input. In training, and while the prompt runs, column 0 is the modality token.
+            routing: one item per layer: in decoding, the routing weights, `B×E`; else None. With a cache, the weights
+                that are computed here replace None, so that later tokens can use them.
+            cache: the key-value cache, or None.
+
+        Returns:
+            The adapted input, `B×T×D`.
         """
         weights_BE = routing[self.layer_idx]
         if weights_BE is None:
@@ -86,7 +94,7 @@ class LaVIN(nn.Module):
         config: sizes and scales.
 
     Raises:
-        ValueError: no CLIP block is a multiple of `feature_stride`, or the groups do not divide the widths.
+        ValueError: `feature_stride` exceeds the number of CLIP blocks, or `adapter_groups` does not divide the widths.
     """
 
     name: ClassVar[str] = "lavin"
@@ -109,8 +117,8 @@ class LaVIN(nn.Module):
         self.feature_blocks = list(range(config.feature_stride, self.num_blocks + 1, config.feature_stride))
         if not self.feature_blocks:
             raise ValueError(
-                f"feature_stride {config.feature_stride} is more than the {self.num_blocks} blocks of the vision "
-                f"tower; set feature_stride to at most {self.num_blocks}"
+                f"feature_stride {config.feature_stride} exceeds the {self.num_blocks} blocks of the vision tower; "
+                f"set feature_stride to at most {self.num_blocks}"
             )
         self.prefixes = {
             has_image: backbone.tokenizer.encode(text, add_special_tokens=False)
@@ -145,12 +153,20 @@ class LaVIN(nn.Module):
         )
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`tokens_BND`: the projected CLS token after every `feature_stride`-th block, without `ln_post`."""
+        """Return `tokens_BND`, the projected CLS tokens after every `feature_stride`-th block, without `ln_post`.
+
+        Args:
+            backbone: the backbone that this method is attached to.
+            images_BCHW: normalised images.
+        """
         features = backbone.vision.features(images_BCHW, self.feature_blocks, normalize=False)
         return {"tokens_BND": self.projector(torch.stack([feature_BJC[:, 0] for feature_BJC in features], dim=1))}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """`[modality] BOS prefix, visual tokens, text`; a text-only sample has its own prefix and no visual token."""
+        """Return the sequence: modality token, BOS, prefix, visual tokens, text.
+
+        A sample without an image has another prefix and no visual tokens.
+        """
         embed_tokens = backbone.llm.model.embed_tokens
         has_image_B = visual["has_image_B"]
         inserted_BSD, mask_BS = self._inserted(embed_tokens, visual["tokens_BND"], has_image_B)
@@ -159,7 +175,7 @@ class LaVIN(nn.Module):
         return prepend_hidden_token(sequence, self.modality_ED[has_image_B.long()][:, None])
 
     def _inserted(self, embed_tokens: nn.Module, tokens_BND: Tensor, has_image_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Prefix and visual tokens, `B×S×D`, and which of the columns a sample has, `B×S`."""
+        """Return the prefix and visual tokens, `B×S×D`, and a mask of the columns that a sample has, `B×S`."""
         start, end = len(self.prefixes[True]), len(self.prefixes[True]) + tokens_BND.shape[1]
         ids_BS = self.prefix_ids_2S[has_image_B.long()]
         length = ids_BS.shape[1]
@@ -171,18 +187,18 @@ class LaVIN(nn.Module):
         return inserted_BSD, columns_S < torch.where(has_image_B, end, len(self.prefixes[False]))[:, None]
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """`routing`: the routing weights of every layer, None where the modality token is yet to be seen."""
+        """Return `routing`, the routing weights of every layer; they are None until the prompt has run."""
         routing_BYE = visual.get("routing_BYE")
         if routing_BYE is None:
             return {"routing": [None] * self.num_layers}
         return {"routing": list(routing_BYE.unbind(dim=1))}
 
     def decoding_features(self, layer_inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """`routing_BYE`: the routing weights that the prompt left behind."""
+        """Return `routing_BYE`, the routing weights of the prompt, which all decoded tokens use."""
         return {"routing_BYE": torch.stack(layer_inputs["routing"], dim=1)}
 
     def image_cost(self, images: int) -> ImageCost:
-        """CLIP up to the last block read, its adapters, the projector on the CLS tokens."""
+        """Return the products of the projector on the CLS tokens, and of the CLIP adapters."""
         rows = images * (self.num_patches + 1)
         products = self.projector.products("projector", images * len(self.feature_blocks), input_grad=True)
         for index, adapter in enumerate(self.vision_adapters):
@@ -191,12 +207,15 @@ class LaVIN(nn.Module):
         return ImageCost(len(self.vision_adapters), Entry(0, "input"), products)
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
-        """The modality token, the longer of the two prefixes, the visual tokens, the text."""
+        """Return the columns of the modality token, the prefix and visual tokens, and the text.
+
+        A training sequence has at most `max_length` columns.
+        """
         columns = 1 + self.prefix_ids_2S.shape[1] + text_tokens
         return columns if self.config.max_length is None or not training else min(columns, self.config.max_length)
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
-        """The adapters of every layer, routed once a sample while the prompt runs."""
+        """Return the products of the adapters of every layer. Samples are routed once, while the prompt runs."""
         products = []
         for adapter in self.adapters:
             assert isinstance(adapter, RoutedAdapter)
@@ -204,7 +223,10 @@ class LaVIN(nn.Module):
         return TokenCost(Entry(0, "input"), [], products)
 
     def reference_only(self) -> dict[str, int]:
-        """The adapters of CLIP blocks that never run; there are none where `feature_stride` divides the blocks."""
+        """Return the size of the adapters of CLIP blocks that never run.
+
+        There are none where `feature_stride` divides the number of blocks.
+        """
         skipped = self.num_blocks - len(self.vision_adapters)
         per_adapter = sum(p.numel() for p in self.vision_adapters[0].parameters())
         return {"vision_adapters.unused": skipped * per_adapter} if skipped else {}

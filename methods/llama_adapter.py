@@ -3,24 +3,25 @@
 Paper: Zhang, Han, Liu, Gao, Zhou, Hu, Yan, Lu, Li, Qiao, "LLaMA-Adapter: Efficient Fine-tuning of Language Models with
 Zero-init Attention", 2023. https://arxiv.org/abs/2303.16199
 
-The code of the paper's ScienceQA run was never published: **the image branch is a reconstruction**. The paper says
-that global CLIP features of several scales are concatenated and go through a small MLP; here these are the CLS tokens
-of the blocks that end the four visual groups, through `4·C → 64 → hidden_size` with SiLU, which fits the printed
-count. The language side is the published one.
+The code of the paper's ScienceQA run was never published, so **the image branch is a reconstruction**. The paper says
+that global CLIP features of several scales are concatenated and go through a small MLP. Here these features are the CLS
+tokens of the last blocks of four equal groups of CLIP blocks, and the MLP is `4·C → 64 → hidden_size` with SiLU, which
+fits the printed parameter count. The language side is the published one.
 
 Deviations from the published code, and why:
-- The image feature is multiplied by the has-image flag; the published multimodal code feeds a text-only sample an
-  all-zero image, so that its output depends on what CLIP makes of that.
-- Keys and values of a prompt plus an image feature are the sum of the two projections, which is the same by linearity
-  and projects an image once instead of once a prompt; they are computed once for a prompt's decoding.
-- Grouped-query models: the prompts' heads are repeated as the text's are.
+- The image feature is multiplied by the has-image flag. The published multimodal code gives a text-only sample an
+  all-zero image, so that its output depends on CLIP's features of that image.
+- The key (or value) of a prompt plus an image feature is computed as the sum of the two projections. By linearity the
+  result is the same, and an image is projected once instead of once per prompt. The keys and values are computed once
+  for all decoded tokens.
+- In models with grouped-query attention, the heads of the prompts are repeated as those of the text are.
 
-`peft`'s adaption prompt cannot carry the image: its prompt is one parameter of the module, the same for every sample,
-and its attention takes no further input. It also has one gate a layer (not one a head), without the tanh, and runs
-the query projection twice.
+`peft` has an adaption prompt, but it cannot carry the image: its prompt is a parameter of the module, the same for
+every sample, and its attention takes no further input. It also has one gate per layer instead of one per head, has no
+tanh, and runs the query projection twice.
 
-Shape suffixes as in `methods.base`; K prompts, Y adapted layers, N heads of the queries, M of keys and values,
-X width of a head.
+Shape suffixes as in `methods.base`, and K prompts, Y adapted layers, N heads of the queries, M heads of keys and
+values, X width of a head.
 """
 
 from collections.abc import Sequence
@@ -47,23 +48,24 @@ from methods.cost import Entry, ImageCost, TokenCost, linear, matmul
 
 
 class LLaMAAdapterConfig(MethodConfig):
-    """Sizes of LLaMA-Adapter; the defaults are the published 7B run's."""
+    """Sizes of LLaMA-Adapter. The defaults are those of the published 7B run."""
 
-    num_prompts: int = Field(10, ge=1, description="prompts a layer")
+    num_prompts: int = Field(10, ge=1, description="prompts per layer")
     num_adapter_layers: int | None = Field(
         None, ge=1, description="adapted layers, counted from the top; None: all but the first two"
     )
-    prompt_std: float = Field(1.0, ge=0, description="standard deviation of the prompts at init")
+    prompt_std: float = Field(1.0, ge=0, description="standard deviation of the prompts at initialisation")
     num_scales: int = Field(4, ge=1, description="CLIP depths whose CLS tokens are concatenated, evenly spaced")
     projector_dim: int = Field(64, ge=1, description="width between the image branch's two layers")
 
 
 @dataclass(frozen=True)
 class PromptMemory:
-    """The prompts of one layer, ready to be attended to.
+    """The keys and values of the prompts of one layer.
 
     Attributes:
-        keys_BMKX, values_BMKX: the layer's frozen projections of `P + I`, not rotated.
+        keys_BMKX, values_BMKX: the layer's frozen projections of prompts plus image feature, `P + I`, without rotary
+            positions.
         gate_N: the zero-initialised gate of each head, before the tanh.
     """
 
@@ -73,12 +75,13 @@ class PromptMemory:
 
 
 class ZeroInitAttention(nn.Module):
-    """`LlamaAttention` with prompts behind a gate: `o_proj(attention(text) + tanh(g) · attention(prompts))`.
+    """A `LlamaAttention` with gated prompts: `o_proj(attention(text) + tanh(g) · attention(prompts))`.
 
-    Two separate softmaxes. Submodules keep their names, so a state dict of the language model reads the same.
+    Text and prompts have separate softmaxes. Submodules keep their names, so the state dict of the language model has
+    the same keys before and after.
 
     Args:
-        attention: the frozen attention; its submodules are taken over, not copied.
+        attention: the frozen attention; its submodules are reused, not copied.
     """
 
     is_causal = True
@@ -98,11 +101,17 @@ class ZeroInitAttention(nn.Module):
         self.train(attention.training)
 
     def heads(self, x: Tensor) -> Tensor:
-        """`B×T×(heads·X)` to `B×heads×T×X`."""
+        """Split `B×T×(heads·X)` into heads, `B×heads×T×X`."""
         return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
     def prompt_memory(self, prompts_KD: Tensor, image_BKD: Tensor, gate_N: Tensor) -> PromptMemory:
-        """Keys and values of `P + I`; `image_BKD` may have one row for all prompts."""
+        """Return the keys and values of `P + I`.
+
+        Args:
+            prompts_KD: P, the prompts of this layer.
+            image_BKD: I, the image feature, with one row for all prompts or one row per prompt.
+            gate_N: the gate of each head.
+        """
         keys, values = (
             self.heads(layer(prompts_KD) + F.linear(image_BKD, layer.weight)) for layer in (self.k_proj, self.v_proj)
         )
@@ -116,9 +125,15 @@ class ZeroInitAttention(nn.Module):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """`B×T×D` to `B×T×D` (and the attention weights, where the implementation gives them).
+        """Run the attention over the text and over the prompts.
 
-        `prompts` holds a `PromptMemory` for this layer.
+        Args:
+            hidden_states: `B×T×D`.
+            position_embeddings, attention_mask, kwargs: as in `LlamaAttention`.
+            prompts: one item per decoder layer; that of this layer is a `PromptMemory`.
+
+        Returns:
+            The output, `B×T×D`, and the attention weights over the text, or None where the implementation gives none.
         """
         cache = kwargs.pop(CACHE_KEYWORD, None)
         query_BNTX, key_BMTX = apply_rotary_pos_emb(
@@ -142,7 +157,7 @@ class ZeroInitAttention(nn.Module):
         return self.o_proj(attended_BTNX.flatten(2)), weights
 
     def _attend_to_prompts(self, query_BNTX: Tensor, memory: PromptMemory) -> Tensor:
-        """`tanh(g) · softmax(q Kᵀ / √X) V` over the prompts alone, `B×T×N×X`."""
+        """Return `tanh(g) · softmax(q Kᵀ / √X) V` over the prompts alone, `B×T×N×X`."""
         prompted_BNTX = F.scaled_dot_product_attention(
             query_BNTX,
             repeat_kv(memory.keys_BMKX, self.num_key_value_groups).to(query_BNTX.dtype),
@@ -160,8 +175,8 @@ class LLaMAAdapter(nn.Module):
         config: sizes.
 
     Raises:
-        ValueError: more adapted layers than there are, CLIP blocks that do not divide into `num_scales`, or an
-            attention that is not Llama's.
+        ValueError: there are fewer decoder layers than the config adapts, or too few for its default; the CLIP blocks
+            do not divide into `num_scales`; or the attention is not Llama's.
     """
 
     name: ClassVar[str] = "llama_adapter"
@@ -191,20 +206,25 @@ class LLaMAAdapter(nn.Module):
         self.prompts_YKD = nn.Parameter(config.prompt_std * torch.randn(count, config.num_prompts, hidden_size))
         self.gates_YN = nn.Parameter(torch.zeros(count, num_heads))
         self.projector = Projector(config.num_scales * vision.width, config.projector_dim, hidden_size)
-        # A tuple, which registers nothing: the frozen projections stay out of this method's parameters.
+        # A tuple does not register modules, so the frozen projections do not become this method's parameters.
         self.attentions = attach_zero_init_attention(backbone, count)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`image_BKD`, K = 1: the image feature I that every prompt of every layer gets."""
+        """Return `image_BKD` with K = 1: the image feature I that is added to every prompt of every layer.
+
+        Args:
+            backbone: the backbone that this method is attached to.
+            images_BCHW: normalised images.
+        """
         features = backbone.vision.features(images_BCHW, self.feature_blocks, normalize=True)
         return {"image_BKD": self.projector(torch.cat([feature_BJC[:, :1] for feature_BJC in features], dim=-1))}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Text alone: prompts live in the attention."""
+        """Return the text alone. The prompts are in the attention."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """`prompts`: keys and values of every layer's prompts, None where the layer is not adapted."""
+        """Return `prompts`, one `PromptMemory` per layer; None for a layer that is not adapted."""
         image_BKD = visual["image_BKD"]
         image_BKD = image_BKD * visual["has_image_B"].to(image_BKD.dtype)[:, None, None]
         memories = [
@@ -214,22 +234,25 @@ class LLaMAAdapter(nn.Module):
         return {"prompts": [None] * (self.num_layers - len(memories)) + memories}
 
     def image_cost(self, images: int) -> ImageCost:
-        """CLIP up to the last block read, which has nothing trained in it, and the image branch."""
+        """Return the products of the image branch. Nothing in the vision tower is trained."""
         return ImageCost(self.feature_blocks[-1], None, self.projector.products("projector", images, input_grad=False))
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
-        """The text's own."""
+        """Return `text_tokens`: nothing is inserted into the text."""
         return text_tokens
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
-        """Keys and values of the prompts and of the image; scores of the prompts and their weighted sum."""
+        """Return the products of the prompts and the image feature.
+
+        They are their keys and values, the scores of the prompts, and the weighted sum of the values.
+        """
         prompts = self.config.num_prompts
         prepared, products = [], []
         for index, attention in enumerate(self.attentions):
             for layer in (attention.k_proj, attention.v_proj):
                 prepared.append(linear("prompts", layer, prompts + samples, input_grad=True, trained=False))
             width = attention.o_proj.in_features
-            # Rows of all heads at once: each head reads its own part of the width.
+            # The heads are counted together, because each one reads its own part of the width.
             products += [
                 matmul("prompts", samples * tokens, width, prompts, gradients=2 if index else 1),
                 matmul("prompts", samples * tokens, prompts, width, gradients=2),
@@ -237,12 +260,23 @@ class LLaMAAdapter(nn.Module):
         return TokenCost(Entry(self.num_layers - len(self.attentions), "attention"), prepared, products)
 
     def reference_only(self) -> dict[str, int]:
-        """Nothing: the printed count is what is trained here."""
+        """Return an empty dictionary: the paper's count is exactly what is trained here."""
         return {}
 
 
 def attach_zero_init_attention(backbone: Backbone, count: int) -> tuple[ZeroInitAttention, ...]:
-    """Replace the attention of the top `count` decoder layers; layers then take `prompts=[…]`."""
+    """Replace the attention of the top `count` decoder layers. The layers then take the keyword `prompts`.
+
+    Args:
+        backbone: the backbone, which is changed in place.
+        count: how many layers are adapted, at least 1.
+
+    Returns:
+        The new attentions, from the lowest layer to the highest.
+
+    Raises:
+        ValueError: a layer's attention is not Llama's.
+    """
     attentions = []
     for layer in backbone.llm.model.layers[-count:]:
         if not isinstance(layer.self_attn, LlamaAttention):

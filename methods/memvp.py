@@ -4,12 +4,13 @@ Paper: Jie, Tang, Ding, Deng, Han, Wang, "Memory-Space Visual Prompting for Effi
 Fine-Tuning", 2024. https://arxiv.org/abs/2405.05615
 
 Deviations from the published runs, and why:
-- The 2 × hidden_size modality embedding is registered and counted there and never used in a forward; here it does
-  not exist, and `reference_only` names it so that counts can follow the paper's convention. Likewise the CLIP
-  adapter of the last block, which never runs because features come from the penultimate block.
-- K and M are built only where that is cheaper than the factored form (`methods.memory`); the output is the same.
+- The published code registers and counts a modality embedding of 2 × hidden_size that no forward pass uses. It does
+  not exist here. `reference_only` counts it, so that totals can be compared with the paper's.
+- The CLIP adapter of the last block never runs, because features come from the penultimate block. It is treated in the
+  same way.
+- K and M are built only where that is cheaper than the other forms (`methods.memory_forms`). The output is the same.
 
-Shape suffixes: as in `methods.memory`, C vision width, H W image height and width.
+Shape suffixes as in `methods.memory`, and C vision width, H W image height and width.
 """
 
 from typing import Any, ClassVar
@@ -32,7 +33,7 @@ from methods.memory import (
 
 
 class MemVPConfig(MemoryConfig):
-    """Sizes and scales of MemVP; the defaults are the published 7B run's."""
+    """Sizes and scales of MemVP. The defaults are those of the published 7B run."""
 
 
 class MemVP(nn.Module):
@@ -43,7 +44,7 @@ class MemVP(nn.Module):
         config: sizes and scales.
 
     Raises:
-        ValueError: the memory is shorter than the number of patches.
+        ValueError: the memory has fewer rows than there are patches.
     """
 
     name: ClassVar[str] = "memvp"
@@ -80,22 +81,27 @@ class MemVP(nn.Module):
         attach_memory(backbone, self.memory)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`s_BEJP`, E = 1: `SiLU(W1 V + b1)` of the penultimate block's patches after `ln_post`."""
+        """Return `s_BEJP` with E = 1: `SiLU(W1 V + b1)`; V is the patches of the penultimate block after `ln_post`.
+
+        Args:
+            backbone: the backbone that this method is attached to.
+            images_BCHW: normalised images.
+        """
         assert self.memory.projector is not None
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
         return {"s_BEJP": F.silu(self.memory.projector.down(features_BJC[:, 1:]))[:, None]}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Text alone: visual entries live in the FFNs."""
+        """Return the text alone. The visual entries are in the FFNs."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """`memories`: the one memory, once for every layer."""
+        """Return `memories`, which holds the one shared memory once per layer."""
         return {"memories": layer_memories(self.memory, visual, self.config.visual_scale, self.slots, num_tokens)}
 
     def image_cost(self, images: int) -> ImageCost:
-        """CLIP up to the penultimate block, the CLIP adapters, W1 on the patches."""
+        """Return the products of the CLIP adapters, up to the penultimate block, and of W1 on the patches."""
         assert self.memory.projector is not None
         down = linear("projector", self.memory.projector.down, images * self.num_patches, input_grad=True)
         rows = images * (self.num_patches + 1)
@@ -103,15 +109,15 @@ class MemVP(nn.Module):
         return ImageCost(len(self.vision_adapters), Entry(0, "ffn"), products)
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
-        """The text's own."""
+        """Return `text_tokens`: nothing is inserted into the text."""
         return text_tokens
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
-        """The memory, built where that is cheaper, read by every layer."""
+        """Return the products of building and reading the memory."""
         return memory_cost(self.memory, self.slots, samples, tokens, self.num_patches)
 
     def reference_only(self) -> dict[str, int]:
-        """The unused modality embedding and the CLIP adapter of the block that never runs."""
+        """Return the sizes of the unused modality embedding and of the CLIP adapter that never runs."""
         return {
             "modality_embedding": 2 * self.hidden_size,
             "vision_adapters.last": 2 * self.config.adapter_dim * self.vision_width,
