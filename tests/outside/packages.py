@@ -1,4 +1,4 @@
-"""Packages outside the tree, seen by a fresh Python as if they were installed; nothing is built or downloaded."""
+"""Packages outside this tree, which a new Python process sees as if they were installed; nothing is downloaded."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def install(package: Path, site: Path) -> None:
-    """Put a package of single modules and what its `pyproject.toml` declares into `site`, as an installer would."""
+    """Copy the modules of a package into `site` and write the metadata of its `pyproject.toml`, like an installer."""
     project = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))
     for module in project["tool"]["setuptools"]["py-modules"]:
         shutil.copy(package / f"{module}.py", site)
@@ -22,7 +22,14 @@ def install(package: Path, site: Path) -> None:
 
 
 def declare(site: Path, name: str, version: str = "0.1.0", **methods: str) -> None:
-    """Write the metadata of a package that registers `methods`."""
+    """Write the metadata of a package that registers methods.
+
+    Args:
+        site: the folder that plays the part of site-packages.
+        name: the package's name.
+        version: its version.
+        methods: registered name -> `module:Class`.
+    """
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -31,7 +38,7 @@ def declare(site: Path, name: str, version: str = "0.1.0", **methods: str) -> No
 
 
 def python(site: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """A fresh Python in the checkout, with what `site` holds among its packages."""
+    """Run a new Python process in the checkout that can import what `site` holds."""
     environment = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
     return subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False

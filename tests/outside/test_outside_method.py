@@ -1,4 +1,4 @@
-"""The example of CONTRIBUTING.md: a method from a package outside the tree is listed, counted, trained and tested."""
+"""A method from a package outside the tree, the example of CONTRIBUTING.md, is listed, counted, trained and tested."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def harness(site: Path, *arguments: object) -> str:
-    """What the command line prints; it must succeed."""
+    """Run the command line, which must succeed, and return what it prints."""
     done = python(site, "-m", "harness", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -71,13 +71,13 @@ def test_it_is_trained_and_stands_in_the_table(site: Path, tmp_path: Path) -> No
     assert record.environment.versions["image-bias"] == "0.1.0"
     assert list((results / "adapters").rglob("adapter_model.safetensors"))
     assert re.search(r"^\| image_bias +\|", printed, flags=re.MULTILINE)
-    # Tables are made from records alone: here nothing registers the method.
+    # Tables are built from records alone, so the method need not be registered in this process.
     (row,) = [row for row in leaderboard([record], 1, "tiny").rows if row.method == "image_bias"]
     assert row.metrics["Avg"].value == record.metrics["Avg"].value
 
 
 def test_it_keeps_the_contract(site: Path) -> None:
-    """The tests that an outside author runs, the way CONTRIBUTING tells."""
+    """Run the tests that an outside author runs, by the command in CONTRIBUTING.md."""
     command = "python -m pytest tests/test_method_contract.py tests/methods/test_execution.py -k image_bias"
     assert command in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     done = python(site, *command.split()[1:], "-p", "no:cacheprovider")

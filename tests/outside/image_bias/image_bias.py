@@ -1,9 +1,10 @@
-"""Image bias: the image as one vector, added beside every FFN of the language model.
+"""Image bias: the image becomes one vector, which is added to the output of every FFN of the language model.
 
-Paper: none. This is the example of CONTRIBUTING.md: about the least that keeps the contract and sees the image.
+Paper: none. This is the example of CONTRIBUTING.md, about the smallest method that keeps the contract and uses the
+image.
 
-With c the CLS token after the last CLIP block, ind the has-image flag and g a gate of each layer, the FFN of that layer
-gives `FFN(u) + g · ind · f(c)`, the same f(c) at every token. Gates are zero at init.
+With c the CLS token after the last CLIP block, f the projector, ind the has-image flag and g a gate per layer, the FFN
+of a layer becomes `FFN(u) + g · ind · f(c)`. The vector f(c) is the same for every token. Gates start at zero.
 
 Shape suffixes as in `methods.base`.
 """
@@ -26,15 +27,15 @@ class ImageBiasConfig(MethodConfig):
 
 
 class GatedBias(nn.Module):
-    """Beside the FFN of one layer: the image's vector behind this layer's gate."""
+    """Stands beside the FFN of one layer and multiplies the image's vector by this layer's gate."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, u_BTD: Tensor, bias_B1D: Tensor) -> Tensor:
-        """`B×1×D`, which the decoder layer adds at every token."""
-        # Trained parameters are float32; a half-precision residual stream must stay what it is.
+        """Return `B×1×D`, which the decoder layer adds at every token."""
+        # Trained parameters are float32, but a half-precision residual stream must stay in half precision.
         return (self.gate * bias_B1D).to(u_BTD.dtype)
 
 
@@ -65,19 +66,19 @@ class ImageBias(nn.Module):
             layers[index] = AdaptedDecoderLayer(layers[index], beside_ffn=bias)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`image_B1D`: the projected CLS token of the last block."""
+        """Return `image_B1D`, the projected CLS token of the last block."""
         (features_BJC,) = backbone.vision.features(images_BCHW, [backbone.vision.num_layers], normalize=True)
         return {"image_B1D": self.projector(features_BJC[:, :1])}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Text alone: the image comes in beside the FFNs."""
+        """Return the text alone. The image enters beside the FFNs."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """`bias_B1D`: the image's vector, zero for a sample without an image."""
+        """Return `bias_B1D`, the image's vector, which is zero for a sample without an image."""
         image_B1D = visual["image_B1D"]
         return {"bias_B1D": image_B1D * visual["has_image_B"].to(image_B1D.dtype)[:, None, None]}
 
     def reference_only(self) -> dict[str, int]:
-        """Nothing: there is no reference code."""
+        """Return an empty dictionary: there is no reference code."""
         return {}
