@@ -1,1 +1,1 @@
-"""From options to resolved runs: presets of backbones, recipes of training, and the plan that joins them."""
+"""From options to resolved runs: presets of backbones, recipes of training, and the plans that combine them."""

@@ -1,11 +1,11 @@
-"""From options to the runs they ask for, fully resolved; nothing is loaded or trained here."""
+"""From options to the runs that they ask for, with every setting resolved. Nothing is loaded or trained here."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.config.lookup import expand, named_method
 from harness.config.presets import BackboneSpec
@@ -23,41 +23,46 @@ from harness.records import default_label
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run, resolved.
+    """One run with all its settings.
 
     Attributes:
-        method: registry name, or `oracle`.
-        variant: ablation; None for the method itself.
+        method: registry name of the method, or `oracle`.
+        variant: name of the ablation; None for the method itself.
         config: the method's Config; None for the oracle.
         recipe: training settings.
-        seed: of initialisation and data order.
+        seed: seed of initialisation and data order.
     """
 
     method: str
     variant: str | None
-    config: Any
+    config: BaseModel | None
     recipe: TrainRecipe
     seed: int
 
     @property
     def label(self) -> str:
-        """`memvp`, `dehvf-keys_only`."""
+        """The name of the run's row: the method, or METHOD-ABLATION."""
         return default_label(self.method, self.variant)
 
     @property
     def is_oracle(self) -> bool:
-        """Whether nothing is trained and images are told in words."""
+        """Whether this is the reference run that trains nothing and gets images as descriptions in words."""
         return self.method == ORACLE
 
     def resolved(self) -> dict[str, Any]:
-        """The config as it goes into the record: what can change the outcome, without the seed."""
+        """Return the settings that go into the record and its hash: all that changes the outcome, except the seed."""
         config = {} if self.config is None else self.config.model_dump(mode="json")
         return {"method": config, "train": self.recipe.model_dump(mode="json", exclude={"tuning"})}
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line changes in a recipe."""
+    """What the command line changes in every recipe.
+
+    Attributes:
+        epochs: value of `--epochs`; None keeps the recipe's.
+        settings: the pairs of `--set`.
+    """
 
     epochs: float | None = None
     settings: Mapping[str, Any] | None = None
@@ -71,18 +76,18 @@ def plan_runs(
     task: str,
     overrides: Overrides,
 ) -> list[RunPlan]:
-    """Every run that the options ask for: methods × (itself or its ablations) × seeds.
+    """Return every run that the options ask for: each method, or each of its ablations, with each seed.
 
     Args:
-        methods: registry names, `all`, `blind`, `oracle`.
-        ablations: empty: the methods themselves; `all` or names of ablations: these instead.
-        seeds: the seeds; the oracle has no seed and runs once.
-        spec: backbone, for the recipe.
-        task: task, for the recipe.
+        methods: registry names, `all`, `blind` or `oracle`.
+        ablations: names of ablations to run instead of the methods, or `all`; empty runs the methods themselves.
+        seeds: the seeds. The oracle has no seed and runs once.
+        spec: the backbone, which decides on the recipe.
+        task: the task, which decides on the recipe.
         overrides: changes to every recipe.
 
     Raises:
-        UserError: an unknown name or setting.
+        UserError: a name or a setting is unknown, or a value is not allowed.
     """
     _check_seeds(seeds)
     rows = _rows(expand(methods), ablations)
@@ -99,22 +104,23 @@ def plan_runs(
 
 def _check_seeds(seeds: Sequence[int]) -> None:
     if not seeds:
-        raise UserError("--seeds: give at least one, e.g. 0,1,2")
+        raise UserError("--seeds: give at least one seed, e.g. 0,1,2")
     for seed in seeds:
         if not 0 <= seed < 2**32:
-            raise UserError(f"--seeds {seed}: give numbers from 0 to 2^32 - 1")
+            raise UserError(f"--seeds {seed}: out of range; give numbers from 0 to 2^32 - 1")
 
 
 def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Check that every `METHOD.key` names a method of this run."""
     names = sorted(names)
     for key in settings:
         owner, dot, _ = key.rpartition(".")
         if dot and owner not in names:
-            raise UserError(f"--set {key}: {owner} is no method of this run; it has {', '.join(names)}")
+            raise UserError(f"--set {key}: {owner} is not a method of this run; the run has {', '.join(names)}")
 
 
 def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Method and variant of every row, each once; an ablation that some of the methods lack is made of the others."""
+    """Return method and variant of every row, each once. A method without an ablation gets no row for it."""
     rows: list[tuple[str, str | None]] = []
     known: dict[str, None] = {}
     for name in names:
@@ -128,13 +134,13 @@ def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str
     for asked in ablations:
         if asked not in known and not (asked == "all" and known):
             near = difflib.get_close_matches(asked, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(known) or 'none'}"
+            hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(known) or 'none'}"
             raise UserError(f"--ablation {asked}: no such ablation of {', '.join(names)}; {hint}")
     return list(dict.fromkeys(rows))
 
 
 def _oracle_plan(spec: BackboneSpec, task: str, overrides: Overrides, trained_fields: Sequence[str]) -> RunPlan:
-    """The oracle's run. Fields of the methods that run beside it, and the length of training, mean nothing to it."""
+    """Return the oracle's run. It ignores `--epochs` and the settings of the methods that run beside it."""
     recipe = train_recipe(ORACLE, spec.recipe, task)
     _, recipe = apply_overrides(ORACLE, {}, recipe, trained_fields, overrides.settings or {})
     return RunPlan(ORACLE, None, None, recipe, seed=0)
@@ -148,9 +154,7 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
     fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), overrides.settings or {})
     for field, value in fixed.items():
         if fields[field] != value:
-            raise UserError(
-                f"--set {field}: {default_label(name, variant)} is what it is by {field}={value}; leave it out"
-            )
+            raise UserError(f"--set {field}: {default_label(name, variant)} fixes {field}={value}; remove this --set")
     if overrides.epochs is not None:
         recipe = recipe.with_length(overrides.epochs)
     try:

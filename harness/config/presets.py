@@ -1,4 +1,4 @@
-"""Which language model and which vision tower stand behind a `--model` name."""
+"""The backbones by name: which language model and which vision tower `--model` stands for."""
 
 import difflib
 import re
@@ -14,23 +14,23 @@ ASSETS = Path(__file__).parents[1] / "assets"
 TINY = ASSETS / "tiny"
 WEIGHTS = ("pretrained", "random")
 PUBLISHED = "7b"
-"""The preset whose recipe other language models take, where none of that size is named."""
+"""The preset whose recipe is used for any other language model, unless `--model` names another size."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone by name.
+    """A backbone by name; nothing of it is loaded.
 
     Attributes:
-        name: what `--model` says; named after the parts once `--llm` or `--clip` puts others in their place.
-        llm: hub id or folder of a Llama-architecture model; None where only random weights exist.
-        clip: open_clip model `NAME[:WEIGHTS]`, or `local-dir:FOLDER`; None where only random weights exist.
-        llm_config: `LlamaConfig` fields to build random weights from; None: read them from `llm`.
-        clip_config: open_clip model config to build random weights from; None: the config that `clip` names.
-        display: how tables name the language model.
-        shipped: the weights are part of this package.
-        part_of: the preset that this is some layers of; None: it is whole.
-        like: the preset whose recipe and sizes it takes; None: its own.
+        name: the value of `--model`. Where `--llm` or `--clip` replace a part, a name made of the parts.
+        llm: hub id or folder of a Llama-architecture model; None where there are only random weights.
+        clip: open_clip model as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None where there are only random weights.
+        llm_config: fields of the `LlamaConfig` to build; None reads them from `llm`.
+        clip_config: open_clip model config for random weights; None takes the config that `clip` names.
+        display: name of the language model in tables.
+        shipped: whether the weights are part of this package.
+        part_of: the preset of which this is a few decoder layers; None for a whole model.
+        like: the preset whose recipe it uses; None for its own.
     """
 
     name: str
@@ -45,7 +45,7 @@ class BackboneSpec:
 
     @property
     def recipe(self) -> str:
-        """The name that recipes know it by."""
+        """The preset under which recipes list it."""
         return self.like or self.name
 
 
@@ -88,21 +88,21 @@ PRESETS: Mapping[str, BackboneSpec] = MappingProxyType(
 
 
 def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None = None) -> BackboneSpec:
-    """The backbone that the options name.
+    """Return the backbone that the options name.
 
     Args:
-        model: a preset.
-        llm: id or folder that replaces the preset's language model. One that is called like it is taken for a copy of
-            it, and the preset keeps its name; other sizes are refused when it is loaded, and what it holds is in the
-            record by its hash.
+        model: name of a preset.
+        llm: hub id or folder that replaces the preset's language model. One with the same last name, such as
+            `/weights/llama-7b`, counts as a copy: the preset keeps its name. Loading rejects a copy of another size,
+            and the record holds a hash of its weights.
         clip: `NAME[:WEIGHTS]` that replaces the preset's vision tower.
 
     Raises:
-        UserError: no such preset.
+        UserError: there is no such preset.
     """
     if model not in PRESETS:
         near = difflib.get_close_matches(model, PRESETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}; any other model goes by --llm"
+        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}; give any other model with --llm"
         raise UserError(f"--model {model}: no such preset; {hint}")
     spec = preset = PRESETS[model]
     real = preset.llm is not None and not preset.shipped
@@ -121,6 +121,6 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
 
 
 def _name(parts: Sequence[str]) -> str:
-    """One harmless path component that no preset is called by."""
+    """Return a safe name for a folder that no preset has."""
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", "-".join(parts)).strip(".-") or "unnamed"
     return f"{name}-custom" if name in PRESETS else name

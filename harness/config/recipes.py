@@ -1,8 +1,8 @@
-"""The recipe of every run: one family of training settings, and each method's sizes at each model.
+"""The recipes: the training settings of every run, and the sizes of each method at each model.
 
-The only file of the harness that names methods. A recipe is the published one unless its note says otherwise; the
-numbers a published run should reach stand in `paper.toml`. Defaults of a method's Config are its published 7B values,
-so an entry here is a difference from them.
+This is the only module of the harness that names methods. A recipe is the published one unless its `tuning` says
+otherwise. The defaults of a method's Config are the values of its published 7B run, so an entry here is a difference
+from them. The scores that a published run should reach are in `harness/report/paper.toml`.
 """
 
 import math
@@ -15,36 +15,46 @@ from harness.errors import UserError, first_error
 
 DEFAULT_METHODS = ("dehvf", "memvp")
 REFERENCES: Mapping[str, tuple[str, str]] = {"blind": ("dehvf", "no_visual_prompts")}
-"""Reference rows that are ablations under another name: the tuned method without visual prompts."""
+"""Reference rows that are an ablation under another name -> method and ablation. `blind` sees no image."""
 ORACLE = "oracle"
-"""Reference row without training: the frozen language model, the scene given in words."""
+"""Reference row without training: the frozen language model, with each image described in words."""
 
 
 class TrainRecipe(BaseModel):
-    """Optimisation of one run. Learning rates are base rates: `lr = base_lr · (batch · accumulation) / 256`."""
+    """Training settings of one run.
+
+    The peak learning rate is `base_lr · batch_size · accumulation · devices / 256`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: float = Field(20, gt=0, description="passes over the training split")
-    warmup_epochs: float = Field(2, ge=0, description="linear warm-up, part of `epochs`")
-    batch_size: int = Field(4, ge=1, description="samples a forward, on each device")
-    accumulation: int = Field(8, ge=1, description="forwards an optimiser step; the published runs used 8 GPUs instead")
-    base_lr: float = Field(9e-3, gt=0, description="learning rate at 256 samples a step")
-    min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
-    weight_decay: float = Field(0.02, ge=0, description="AdamW; none on biases and 1-D parameters")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW")
-    max_grad_norm: float | None = Field(None, description="gradient clipping; null: none, as published")
-    max_length: int = Field(512, ge=8, description="tokens a sample at most, BOS and EOS included")
-    prompt_format: str = Field("QCM-A", description="ScienceQA prompt, INPUT-OUTPUT")
-    use_caption: bool = Field(False, description="append the image's caption to the context")
-    image_statistics: Literal["imagenet", "clip"] = Field(
-        "imagenet", description="normalisation of images; the published runs used imagenet"
+    warmup_epochs: float = Field(2, ge=0, description="epochs of linear warm-up, included in `epochs`")
+    batch_size: int = Field(4, ge=1, description="samples per forward pass and device")
+    accumulation: int = Field(
+        8, ge=1, description="forward passes per optimiser step; the published runs used 8 GPUs instead"
     )
-    eval_split: Literal["test", "val"] = Field("test", description="val is for searching recipes, no table takes it")
-    eval_batch_size: int = Field(32, ge=1, description="samples a batch in evaluation")
+    base_lr: float = Field(9e-3, gt=0, description="learning rate for 256 samples per optimiser step")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the cosine")
+    weight_decay: float = Field(0.02, ge=0, description="weight decay of AdamW; biases and 1-D parameters get none")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="betas of AdamW")
+    max_grad_norm: float | None = Field(
+        None, description="largest gradient norm; null clips nothing, as in the published runs"
+    )
+    max_length: int = Field(512, ge=8, description="largest number of tokens per sample, including BOS and EOS")
+    prompt_format: str = Field("QCM-A", description="format of the ScienceQA prompt, INPUT-OUTPUT")
+    use_caption: bool = Field(False, description="append the caption of the image to the context")
+    image_statistics: Literal["imagenet", "clip"] = Field(
+        "imagenet", description="statistics that images are normalised with; the published runs used imagenet"
+    )
+    eval_split: Literal["test", "val"] = Field(
+        "test", description="split to score; val is for searching recipes, and no table shows it"
+    )
+    eval_batch_size: int = Field(32, ge=1, description="samples per batch in evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute decoder layers in the backward pass")
     tuning: str = Field(
-        "the published runs' recipe, not searched here", description="where the values come from, and what was searched"
+        "the recipe of the published runs; nothing was searched",
+        description="where the values come from, and what was searched",
     )
 
     @model_validator(mode="after")
@@ -54,11 +64,15 @@ class TrainRecipe(BaseModel):
         return self
 
     def learning_rate(self, processes: int = 1) -> float:
-        """Peak learning rate with `processes` devices."""
+        """Return the peak learning rate.
+
+        Args:
+            processes: devices that train together.
+        """
         return self.base_lr * self.batch_size * self.accumulation * processes / 256
 
     def with_length(self, epochs: float) -> "TrainRecipe":
-        """The same recipe over another number of epochs, the warm-up kept in proportion.
+        """Return the same recipe with another number of epochs. The warm-up keeps its share.
 
         Raises:
             UserError: `epochs` is not a finite number above 0.
@@ -69,26 +83,26 @@ class TrainRecipe(BaseModel):
 
 
 class CaptionRecipe(TrainRecipe):
-    """The same with how captions are decoded; the papers do not say, so greedily."""
+    """Training settings of a captioning run, and how it decodes: greedily, as the papers do not say how."""
 
-    max_new_tokens: int = Field(64, ge=1, description="tokens a caption at most, EOS included")
-    beams: int = Field(1, ge=1, description="beam width; 1 is greedy")
-    length_penalty: float = Field(1.0, description="exponent of the length in a beam's score")
+    max_new_tokens: int = Field(64, ge=1, description="largest number of tokens per caption, including EOS")
+    beams: int = Field(1, ge=1, description="beam width; 1 decodes greedily")
+    length_penalty: float = Field(1.0, description="exponent of the length that a beam's score is divided by")
 
 
 _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
 _TINY_TUNING = (
-    "nine trials of each method, seed 0, the best average on the validation split taken (results/search): base_lr "
-    "0.004, 0.013, 0.04 and 0.12, then four scales of what the method adds (memory_scale and visual_scale, a third and "
-    "three times; adapter_scale of LaVIN, 0.03 to 3; lora_alpha, a third and three times, and adapter_scale of "
-    "LLaVA-LoRA, three and ten times; prompt_std of LLaMA-Adapter, 0.3 to 30), then twice the length, to be looked at; "
-    "the length is one for all and was chosen before with MemVP, as were the memory's scales to start from, on "
-    "problems outside the test split"
+    "each method had nine trials with seed 0, and the best average on the validation split was taken (results/search): "
+    "base_lr 0.004, 0.013, 0.04 and 0.12; then four scales of what the method adds (a third and three times "
+    "memory_scale and visual_scale; adapter_scale 0.03 to 3 for LaVIN; a third and three times lora_alpha, and three "
+    "and ten times adapter_scale, for LLaVA-LoRA; prompt_std 0.3 to 30 for LLaMA-Adapter); then twice the length, as a "
+    "check only. All methods train equally long. The length, and the memory scales that the search started from, were "
+    "chosen earlier with MemVP on problems outside the test split"
 )
 _PAPER_COCO = {
     "epochs": 5,
     "warmup_epochs": 0.5,
-    "tuning": "the paper's epochs, the rest as published for ScienceQA; not searched here",
+    "tuning": "the epochs of the paper, the rest as published for ScienceQA; nothing was searched",
 }
 _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "tiny"): {
@@ -109,15 +123,15 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "base_lr": 0.04,
         "eval_batch_size": 64,
         "max_new_tokens": 72,
-        "tuning": "rates and scales as searched on scienceqa; length and the rest not searched",
+        "tuning": "rates and scales as searched on scienceqa; the length and the rest were not searched",
     },
     ("coco", "7b"): _PAPER_COCO,
     ("coco", "13b"): _PAPER_COCO,
 }
-# The paper prints 2e-2 and does not say whether that is the base rate. Taken as such it is 2.5e-3 at 32 samples a step;
-# taken as the rate itself it would be 18 times MemVP's.
-_DEHVF_RATE = {"base_lr": 2e-2, "tuning": "published; the printed 2e-2 is taken as the base rate"}
-_TAKEN_OVER = {"tuning": "MemVP's and LaVIN's published recipe, taken over: none is published; not searched here"}
+# The paper prints 2e-2 and does not say whether that is the base rate. Read as the base rate, it is 2.5e-3 at 32
+# samples per optimiser step. Read as the rate itself, it would be 18 times MemVP's.
+_DEHVF_RATE = {"base_lr": 2e-2, "tuning": "published; the printed 2e-2 is read as the base rate"}
+_TAKEN_OVER = {"tuning": "no recipe is published, so this is the one of MemVP and LaVIN; nothing was searched"}
 _TRAIN_OF_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dehvf", "7b"): _DEHVF_RATE,
     ("dehvf", "13b"): _DEHVF_RATE,
@@ -125,12 +139,13 @@ _TRAIN_OF_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("llava_lora", "13b"): _TAKEN_OVER,
     ("llama_adapter", "7b"): _TAKEN_OVER,
     ("llama_adapter", "13b"): _TAKEN_OVER,
-    # The others' best trial is the rate of `_TRAIN`.
+    # The best trial of every other method has the rate in `_TRAIN`.
     ("llava_lora", "tiny"): {"base_lr": 0.013},
 }
 
-# With h = 128 the published scales (made for h = 4096) leave the memory silent: x·P_k has standard deviation
-# prompt_std · sqrt(h), 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128). The other two were chosen, see `tuning`.
+# The published scales are made for a hidden size h = 4096. With h = 128 they make the memory's output negligible:
+# x·P_k has standard deviation prompt_std · sqrt(h), which is 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128).
+# The other two scales come from the search that `tuning` describes.
 _TINY_MEMORY = {"memory_length": 80, "prompt_std": 0.113, "visual_scale": 0.03, "memory_scale": 0.3}
 _METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dehvf", "13b"): {"memory_length": 400},
@@ -146,12 +161,12 @@ _METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
 
 
 def method_config(name: str, model: str, variant: str | None = None) -> dict[str, Any]:
-    """Fields of a method's Config that differ from its defaults at a model.
+    """Return the fields of a method's Config that differ from its defaults.
 
     Args:
         name: registry name of the method.
-        model: preset whose recipe is taken.
-        variant: an ablation, from the method's `ablations`; None for the method itself.
+        model: the preset whose recipe is used.
+        variant: name of an ablation; None for the method itself.
 
     Raises:
         UserError: the method has no such ablation.
@@ -169,24 +184,41 @@ def method_config(name: str, model: str, variant: str | None = None) -> dict[str
 
 
 def recipe_class(task: str) -> type[TrainRecipe]:
-    """What a recipe of a task consists of."""
+    """Return the class of a task's recipes."""
     return _RECIPE_OF_TASK.get(task, TrainRecipe)
 
 
 def train_recipe(name: str, model: str, task: str) -> TrainRecipe:
-    """Training settings of a method on a model and task."""
+    """Return the training settings of a method.
+
+    Args:
+        name: registry name of the method, or `oracle`.
+        model: the preset whose recipe is used.
+        task: name of the task.
+    """
     return recipe_class(task)(**{**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((name, model), {})})
 
 
 def apply_overrides(
     name: str, config: Mapping[str, Any], recipe: TrainRecipe, method_fields: Sequence[str], settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], TrainRecipe]:
-    """`--set` on top of a recipe. A key is a field of the recipe or of the method, or `METHOD.field` for one method.
+    """Return a method's fields and its recipe with the pairs of `--set` applied.
 
-    Where both have a field (`max_length`), the plain key is the recipe's and `METHOD.field` the method's.
+    A key is a field of the recipe or of the method. `METHOD.field` applies to one method only. Where recipe and method
+    both have the field, as for `max_length`, the plain key is the recipe's and `METHOD.field` is the method's.
+
+    Args:
+        name: registry name of the method.
+        config: fields of the method's Config that differ from its defaults.
+        recipe: training settings.
+        method_fields: names of all fields of the method's Config.
+        settings: the pairs of `--set`.
+
+    Returns:
+        The fields of the method's Config that differ from its defaults, and the training settings.
 
     Raises:
-        UserError: a field that neither has, or a value that does not fit.
+        UserError: neither recipe nor method has a field, or a value is not allowed.
     """
     fields, updates = dict(config), {}
     for key, value in settings.items():
@@ -201,7 +233,7 @@ def apply_overrides(
         else:
             known = ", ".join([*type(recipe).model_fields, *method_fields])
             hint = "" if owner else f" (METHOD.{field} sets it for one method)"
-            raise UserError(f"--set {key}: neither the recipe nor {name} has it{hint}; fields: {known}")
+            raise UserError(f"--set {key}: neither the recipe nor {name} has it{hint}; choose from {known}")
     try:
         return fields, type(recipe)(**{**recipe.model_dump(), **updates})
     except ValidationError as error:

@@ -61,7 +61,7 @@ def test_duplicates_collapse() -> None:
         (("memvpp",), (), "did you mean memvp"),
         (("memvpp",), ("all",), "did you mean memvp"),
         (("dehvf",), ("key_only",), "did you mean keys_only"),
-        (("dehvf",), ("quite_other",), "they have no_visual_prompts"),
+        (("dehvf",), ("quite_other",), "available: no_visual_prompts"),
         (("memvp",), ("keys_only",), "no such ablation of memvp"),
         (("memvp",), ("all",), "no such ablation of memvp"),
         (("dehvf",), ("all", "key_only"), "did you mean keys_only"),
@@ -86,7 +86,7 @@ def test_epochs_override_every_trained_recipe() -> None:
 
 def test_an_ablation_cannot_be_undone_and_keep_its_name() -> None:
     """The newest configuration takes the row: it would stand where the ablation should."""
-    with pytest.raises(UserError, match="--set prompts_in: dehvf-keys_only is what it is by prompts_in=keys; leave it"):
+    with pytest.raises(UserError, match="--set prompts_in: dehvf-keys_only fixes prompts_in=keys; remove this"):
         plan("dehvf", ablations=("keys_only",), settings={"dehvf.prompts_in": "both"})
     (same,) = plan("dehvf", ablations=("keys_only",), settings={"prompts_in": "keys", "memory_scale": 0.5})
     assert same.config.prompts_in == "keys" and same.config.memory_scale == 0.5

@@ -9,7 +9,7 @@ from harness.errors import UserError
 def test_a_misspelt_preset() -> None:
     with pytest.raises(UserError, match=r"--model tyny: no such preset; did you mean tiny\?"):
         resolve_spec("tyny")
-    with pytest.raises(UserError, match=r"presets: tiny, .*any other model goes by --llm"):
+    with pytest.raises(UserError, match=r"presets: tiny, .*give any other model with --llm"):
         resolve_spec("vicuna")
 
 

@@ -107,7 +107,7 @@ def test_a_field_of_one_method_only_says_how_to_set_it() -> None:
 
 @pytest.mark.parametrize("key", ["lavin__base_lr", "memvpp__base_lr", "a__b__base_lr"])
 def test_a_setting_of_a_method_outside_the_run_is_an_error(key: str) -> None:
-    with pytest.raises(UserError, match="is no method of this run; it has dehvf, memvp"):
+    with pytest.raises(UserError, match="is not a method of this run; the run has dehvf, memvp"):
         plans("dehvf", "memvp", **{key: 1})
 
 
