@@ -105,7 +105,8 @@ class LLaVALoRA(nn.Module):
         tokens_BJD = visual["tokens_BJD"]
         mask_BJ = visual["has_image_B"][:, None].expand(-1, tokens_BJD.shape[1])
         limit = None if batch.labels_BL is None else self.config.max_length
-        return insert_after_bos(backbone.llm.model.embed_tokens, batch, tokens_BJD, mask_BJ, limit)
+        embed_tokens, everyone = backbone.llm.model.embed_tokens, batch.all_have_images
+        return insert_after_bos(embed_tokens, batch, tokens_BJD, mask_BJ, limit, all_inserted=everyone)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """Return an empty dictionary: the visual tokens are in the input."""

@@ -1,8 +1,8 @@
-"""Tokens inserted into the text: for methods that hand the language model more than the text's own tokens.
+"""Tokens inserted into the text, for methods that give the language model more than the tokens of the text.
 
-Every row of the result is right-aligned, whichever side the batch was padded on: unused columns come first, then
-BOS, the inserted tokens and the text without a gap. So each label stands right behind the column it is predicted
-from, and the last column is the last token, which is what decoding continues from.
+Every row of the result is right-aligned, whichever side the batch was padded on: unused columns come first, then BOS,
+the inserted tokens and the text, without a gap. So each label follows directly after the column that predicts it, and
+the last column is the last token, from which decoding continues.
 
 Shape suffixes as in `methods.base`; S inserted tokens.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import IGNORE_INDEX, Batch, InputSequence, causal_mask, positions_from_mask
+from methods.base import Batch, InputSequence, causal_mask, first_token, positions_from_mask
 
 
 def insert_after_bos(
@@ -20,64 +20,65 @@ def insert_after_bos(
     inserted_BSD: Tensor,
     inserted_mask_BS: Tensor,
     max_length: int | None = None,
+    *,
+    all_inserted: bool = False,
 ) -> InputSequence:
-    """`BOS, inserted tokens, text` for each sample.
+    """Build `BOS, inserted tokens, text` for each sample.
 
     Args:
         embed_tokens: the language model's input embedding.
-        batch: text; the first real token of a sample is taken for its BOS.
+        batch: the text; the first real token of a sample counts as its BOS.
         inserted_BSD: embeddings to insert, the same number of columns for every sample.
-        inserted_mask_BS: which of them a sample has; the others become unused columns.
-        max_length: real columns kept of a sample, the rest is cut from its end; None keeps all.
+        inserted_mask_BS: true for the tokens that a sample has; the others become unused columns.
+        max_length: how many columns a sample keeps; the rest is cut off its end. None keeps all.
+        all_inserted: whether every sample has every token, which the caller knows without looking at the device.
 
     Returns:
-        A sequence of `L + S` columns (at most `max_length`). BOS and inserted columns carry no label.
+        A sequence of `L + S` columns, at most `max_length`.
     """
     mask_BL = batch.attention_mask_BL.bool()
-    columns_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
-    is_bos_BL = (columns_L == mask_BL.int().argmax(dim=1, keepdim=True)) & mask_BL
+    is_bos_BL = first_token(mask_BL)
     text_BLD = embed_tokens(batch.input_ids_BL)
     bos_B1D = (text_BLD * is_bos_BL[..., None].to(text_BLD.dtype)).sum(dim=1, keepdim=True)
     embeds_BTD = torch.cat([bos_B1D, inserted_BSD.to(text_BLD.dtype), text_BLD], dim=1)
     valid_BT = torch.cat([mask_BL.any(dim=1, keepdim=True), inserted_mask_BS, mask_BL & ~is_bos_BL], dim=1)
-    labels_BT = None
-    if batch.labels_BL is not None:
-        labels_BL = batch.labels_BL.masked_fill(is_bos_BL, IGNORE_INDEX)
-        labels_BT = F.pad(labels_BL, (1 + inserted_BSD.shape[1], 0), value=IGNORE_INDEX)
     if max_length is not None:
         valid_BT = valid_BT & (positions_from_mask(valid_BT) < max_length)
-    # The text's own BOS column is empty now in every row, so at least one column can go.
-    kept = min(valid_BT.shape[1] - 1, max_length or valid_BT.shape[1])
-    order_BT = valid_BT.int().argsort(dim=1, stable=True)[:, -kept:]
-    valid_BT = valid_BT.gather(1, order_BT)
-    if labels_BT is not None:
-        labels_BT = labels_BT.gather(1, order_BT).masked_fill(~valid_BT, IGNORE_INDEX)
+    # BOS has moved to the front, so its old column is unused in every row and at least one column can be dropped.
+    width = valid_BT.shape[1]
+    kept = min(width - 1, max_length or width)
+    order_BT = valid_BT.int().argsort(dim=1, stable=True)
+    # `order_BT` says which token each column shows; its inverse says which column shows each token.
+    columns_BT = (order_BT.argsort(dim=1) - (width - kept)).where(valid_BT, -1)
+    bos_columns_B1, text_columns_BL = columns_BT[:, :1], columns_BT[:, 1 + inserted_BSD.shape[1] :]
+    order_BT = order_BT[:, -kept:]
+    mask_BT = valid_BT.gather(1, order_BT)
     return InputSequence(
         inputs_embeds_BTD=embeds_BTD.gather(1, order_BT[..., None].expand(-1, -1, embeds_BTD.shape[2])),
-        attention_mask=valid_BT,
-        key_mask_BT=valid_BT,
-        position_ids_BT=positions_from_mask(valid_BT),
-        labels_BT=labels_BT,
+        attention_mask=None if all_inserted and batch.facts.padding == "none" else mask_BT,
+        key_mask_BT=mask_BT,
+        position_ids_BT=positions_from_mask(mask_BT),
+        columns_BL=text_columns_BL.where(~is_bos_BL, bos_columns_B1),
     )
 
 
 def prepend_hidden_token(sequence: InputSequence, token_B1D: Tensor) -> InputSequence:
-    """Put a token in front, in column 0, that attends to itself and that no other column may attend to.
+    """Put a token into column 0 that attends to itself alone and that no other column may attend to.
 
     Args:
-        sequence: with a `B×T` mask.
-        token_B1D: the token's embedding; it takes rotary position 0 and moves the others up by one.
+        sequence: the sequence to extend; its attention is causal over the columns in use.
+        token_B1D: the token's embedding. It takes rotary position 0 and moves the other positions up by one.
 
     Returns:
         A sequence of `T + 1` columns with a `B×1×(T+1)×(T+1)` mask.
     """
     valid_BT = F.pad(sequence.key_mask_BT, (1, 0), value=True)
     visible_BT = F.pad(sequence.key_mask_BT, (1, 0), value=False)
-    embeds_BTD, labels_BT = sequence.inputs_embeds_BTD, sequence.labels_BT
+    embeds_BTD = sequence.inputs_embeds_BTD
     return InputSequence(
         inputs_embeds_BTD=torch.cat([token_B1D.to(embeds_BTD.dtype), embeds_BTD], dim=1),
-        attention_mask=causal_mask(visible_BT),
+        attention_mask=causal_mask(visible_BT, itself=True),
         key_mask_BT=visible_BT,
         position_ids_BT=positions_from_mask(valid_BT),
-        labels_BT=None if labels_BT is None else F.pad(labels_BT, (1, 0), value=IGNORE_INDEX),
+        columns_BL=(sequence.columns_BL + 1).where(sequence.columns_BL >= 0, -1),
     )

@@ -1,9 +1,11 @@
-"""A backbone with a method attached: the loss for training, prefill and steps for decoding.
+"""A backbone with a method attached: the loss for training, the prefill and the steps of decoding.
 
-Nothing here knows which method it runs. Shape suffixes as in `methods.base`; Q is the number of labelled tokens.
+Nothing here knows which method it runs, and nothing in a training step waits for the device. Shape suffixes as in
+`methods.base`.
 """
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from methods.base import IGNORE_INDEX, Backbone, Batch, VisualFeatures, causal_mask, freeze
+from methods.base import IGNORE_INDEX, Backbone, Batch, InputSequence, VisualFeatures, causal_mask, freeze
 from methods.cache_keyword import CACHE_KEYWORD
 
 
@@ -23,43 +25,24 @@ class DecodingState:
     Attributes:
         cache: the language model's key-value cache.
         visual: the method's features of the images.
-        key_mask_BT: columns that the next token may attend to.
+        key_mask_BT: true for the columns that the next token may attend to; None where that is every column.
         next_position_B: rotary position of the next token.
-        layer_inputs: the method's keyword arguments of every decoder layer, made at the first step.
+        layer_inputs: the method's keyword arguments for every decoder layer, computed at the first step.
     """
 
     cache: DynamicCache
     visual: VisualFeatures
-    key_mask_BT: Tensor
+    key_mask_BT: Tensor | None
     next_position_B: Tensor
     layer_inputs: dict[str, Any] | None = None
 
     def select(self, rows_N: Tensor) -> None:
-        """Keep, repeat or reorder samples: row `i` becomes what row `rows_N[i]` was."""
+        """Keep, repeat or reorder samples: row `i` becomes the former row `rows_N[i]`."""
         self.cache.batch_select_indices(rows_N)
         self.visual = {name: value[rows_N] for name, value in self.visual.items()}
-        self.key_mask_BT = self.key_mask_BT[rows_N]
+        self.key_mask_BT = None if self.key_mask_BT is None else self.key_mask_BT[rows_N]
         self.next_position_B = self.next_position_B[rows_N]
         self.layer_inputs = None
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a training step else asks the device about its batch, which waits for it: `TunedModel.ask`, beforehand.
-
-    A step that asks nothing can be captured as a CUDA graph.
-
-    Attributes:
-        all_have_images: every sample carries an image.
-        attention_mask: `B×1×T×T`, true where row may attend to column.
-        labelled_Q: rows of the hidden states, batch and columns flattened, that predict a label.
-        targets_Q: the labels.
-    """
-
-    all_have_images: bool
-    attention_mask: Tensor
-    labelled_Q: Tensor
-    targets_Q: Tensor
 
 
 class TunedModel(nn.Module):
@@ -79,105 +62,95 @@ class TunedModel(nn.Module):
         freeze(backbone, method)
 
     def train(self, mode: bool = True) -> "TunedModel":
-        """Training mode for all but the frozen vision tower, whose patch dropout would remove visual entries."""
+        """Set training mode, except for the frozen vision tower, whose patch dropout would remove visual entries."""
         super().train(mode)
         self.vision.eval()
         self.method.train(mode)
         return self
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Autocast to the backbone's dtype where it is not float32; the method's parameters stay float32."""
+        """Autocast to the backbone's dtype where that is not float32; the method's parameters stay float32."""
         dtype = self.backbone.dtype
         if dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.llm.device.type, dtype=dtype)
 
-    def encode(self, images_BCHW: Tensor, has_image_B: Tensor, known: Known | None = None) -> VisualFeatures:
-        """Visual features of a batch; only samples that carry an image are encoded, the rest are zero rows.
+    def encode(self, batch: Batch) -> VisualFeatures:
+        """The method's visual features of a batch, batch first, with `has_image_B` among them.
 
-        Args:
-            images_BCHW: normalised images, all zero where `has_image_B` is false.
-            has_image_B: which samples carry an image.
-            known: from `ask` on the same batch; None asks the device.
-
-        Returns:
-            The method's features, batch first, with `has_image_B` among them.
+        Only samples that carry an image are encoded; the features of the others are zero.
         """
-        has_image_B = has_image_B.bool()
-        everyone = bool(has_image_B.all()) if known is None else known.all_have_images
+        images_BCHW, rows_I = batch.images_BCHW, batch.facts.image_rows_I
         with self.autocast():
-            if everyone:
+            if batch.all_have_images:
                 features = self.method.encode_images(self.backbone, images_BCHW)
             else:
-                rows = has_image_B.nonzero().squeeze(1)
-                # The vision tower takes no empty batch: with no image at all, one blank image gives the shapes.
-                encoded = self.method.encode_images(self.backbone, images_BCHW[rows] if len(rows) else images_BCHW[:1])
+                # The vision tower takes no empty batch. Where no sample has an image, one blank image gives the shapes.
+                count = len(rows_I)
+                encoded = self.method.encode_images(self.backbone, images_BCHW[rows_I] if count else images_BCHW[:1])
                 features = {
-                    name: value.new_zeros(len(has_image_B), *value.shape[1:]).index_copy(0, rows, value[: len(rows)])
+                    name: value.new_zeros(len(images_BCHW), *value.shape[1:]).index_copy(0, rows_I, value[:count])
                     for name, value in encoded.items()
                 }
-        return {**features, "has_image_B": has_image_B}
+        return {**features, "has_image_B": batch.has_image_B.bool()}
 
-    def hidden_states(
-        self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Final hidden states `B×T×D` of the whole sequence and the labels moved to their columns."""
-        visual = self.encode(batch.images_BCHW, batch.has_image_B, known) if visual is None else visual
-        with self.autocast():
-            sequence = self.method.build_sequence(self.backbone, batch, visual)
-            mask = sequence.attention_mask if known is None else known.attention_mask
-            output = self.llm.model(
-                inputs_embeds=sequence.inputs_embeds_BTD,
-                attention_mask=llm_attention_mask(self.llm, mask),
-                position_ids=sequence.position_ids_BT,
-                use_cache=False,
-                **self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1]),
-            )
-        return output.last_hidden_state, sequence.labels_BT
-
-    def forward(self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None) -> Tensor:
-        """Mean cross-entropy of the labelled tokens; logits are computed at labelled positions only.
+    def hidden_states(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, InputSequence]:
+        """The final hidden states `B×T×D` of the whole sequence, and the sequence.
 
         Args:
-            batch: with labels.
-            visual: features from `encode`, when they are already there.
-            known: from `ask` on the same batch; None asks the device.
-
-        Raises:
-            ValueError: the batch has no label.
+            batch: padded on either side.
+            visual: features from `encode`; None encodes the images here.
         """
-        hidden_BTD, labels_BT = self.hidden_states(batch, visual, known)
-        labelled_Q, targets_Q = _labelled(labels_BT) if known is None else (known.labelled_Q, known.targets_Q)
-        with self.autocast():
-            logits_QV = self.llm.lm_head(hidden_BTD.flatten(0, 1).index_select(0, labelled_Q))
-        return F.cross_entropy(logits_QV.float(), targets_Q)
-
-    @torch.no_grad()
-    def ask(self, batch: Batch) -> Known:
-        """What `forward` needs to know of `batch`, which holds as long as its masks and labels do.
-
-        Raises:
-            ValueError: the batch has no label.
-        """
-        visual = self.encode(batch.images_BCHW, batch.has_image_B)
+        visual = self.encode(batch) if visual is None else visual
         with self.autocast():
             sequence = self.method.build_sequence(self.backbone, batch, visual)
-        mask = sequence.attention_mask
-        mask = causal_mask(mask) if mask.ndim == 2 else mask
-        return Known(bool(batch.has_image_B.all()), mask, *_labelled(sequence.labels_BT))
+            layer_inputs = self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1])
+            hidden_BTD = run_decoder(
+                self.llm,
+                sequence.inputs_embeds_BTD,
+                sequence.attention_mask,
+                sequence.position_ids_BT,
+                layer_inputs,
+            )
+        return hidden_BTD, sequence
 
-    def logits(self, batch: Batch, visual: VisualFeatures | None = None, known: Known | None = None) -> Tensor:
+    def forward(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
+        """Mean cross-entropy over the labelled tokens; logits are computed for these alone.
+
+        Args:
+            batch: a batch with labels.
+            visual: features from `encode`; None encodes the images here.
+
+        Raises:
+            ValueError: the batch has no label.
+        """
+        if batch.labels_BL is None:
+            raise ValueError("a batch without labels has no loss: give labels_BL")
+        rows_Q = batch.facts.label_rows_Q
+        if not len(rows_Q):
+            raise ValueError("a batch without a labelled token has no loss: its answers may all have been cut off")
+        hidden_BTD, sequence = self.hidden_states(batch, visual)
+        columns_Q = sequence.columns_BL.flatten()[rows_Q]
+        samples_Q = rows_Q // batch.labels_BL.shape[1]
+        # The column before a token predicts it. A token that a method cut off has no column and no target.
+        predicting_Q = (samples_Q * hidden_BTD.shape[1] + columns_Q - 1).clamp(min=0)
+        targets_Q = batch.labels_BL.flatten()[rows_Q].masked_fill(columns_Q < 0, IGNORE_INDEX)
+        with self.autocast():
+            logits_QV = self.llm.lm_head(hidden_BTD.flatten(0, 1).index_select(0, predicting_Q))
+        return F.cross_entropy(logits_QV.float(), targets_Q, ignore_index=IGNORE_INDEX)
+
+    def logits(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
         """Logits `B×T×V` at every column of the sequence."""
-        hidden_BTD, _ = self.hidden_states(batch, visual, known)
+        hidden_BTD, _ = self.hidden_states(batch, visual)
         with self.autocast():
             return self.llm.lm_head(hidden_BTD)
 
     def prefill(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, DecodingState]:
-        """Run the prompt once and keep what decoding needs.
+        """Run the prompts once and keep what decoding needs.
 
         Args:
-            batch: prompts, **left-padded**, so that the last column is each sample's last token.
-            visual: features from `encode`, when they are already there.
+            batch: prompts, padded on the **left**, so that the last column is the last token of every sample.
+            visual: features from `encode`; None encodes the images here.
 
         Returns:
             Logits `B×V` of the next token, and the state for `step`.
@@ -185,75 +158,107 @@ class TunedModel(nn.Module):
         Raises:
             ValueError: a prompt is padded on the right.
         """
-        if not bool(batch.attention_mask_BL[:, -1].all()):
+        if batch.facts.padding not in ("none", "left"):
             raise ValueError("prompts to decode from are padded on the right; pad them on the left")
-        visual = self.encode(batch.images_BCHW, batch.has_image_B) if visual is None else visual
+        visual = self.encode(batch) if visual is None else visual
         cache = DynamicCache(config=self.llm.config)
         with self.autocast():
             sequence = self.method.build_sequence(self.backbone, batch, visual)
             layer_inputs = self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1])
-            output = self.llm.model(
-                inputs_embeds=sequence.inputs_embeds_BTD,
-                attention_mask=llm_attention_mask(self.llm, sequence.attention_mask),
-                position_ids=sequence.position_ids_BT,
-                use_cache=True,
-                **{CACHE_KEYWORD: cache},
-                **layer_inputs,
+            hidden_BTD = run_decoder(
+                self.llm,
+                sequence.inputs_embeds_BTD,
+                sequence.attention_mask,
+                sequence.position_ids_BT,
+                layer_inputs,
+                cache,
             )
-            logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
+            logits_BV = self.llm.lm_head(hidden_BTD[:, -1])
         if hasattr(self.method, "decoding_features"):
             visual = {**visual, **self.method.decoding_features(layer_inputs)}
-        state = DecodingState(cache, visual, sequence.key_mask_BT, sequence.position_ids_BT[:, -1] + 1)
-        return logits_BV, state
+        key_mask_BT = None if sequence.attention_mask is None else sequence.key_mask_BT
+        return logits_BV, DecodingState(cache, visual, key_mask_BT, sequence.position_ids_BT[:, -1] + 1)
 
     def step(self, tokens_B: Tensor, state: DecodingState) -> Tensor:
-        """Feed one token a sample; returns logits `B×V` of the next one and advances `state` in place."""
-        state.key_mask_BT = F.pad(state.key_mask_BT, (0, 1), value=True)
+        """Feed one token per sample; return the logits `B×V` of the next one and advance `state` in place."""
+        mask = None
+        if state.key_mask_BT is not None:
+            state.key_mask_BT = F.pad(state.key_mask_BT, (0, 1), value=True)
+            mask = state.key_mask_BT[:, None, None]
         with self.autocast():
             if state.layer_inputs is None:
                 state.layer_inputs = self.method.layer_inputs(state.visual, num_tokens=1)
-            output = self.llm.model(
-                inputs_embeds=self.llm.model.embed_tokens(tokens_B[:, None]),
-                attention_mask=state.key_mask_BT,
-                position_ids=state.next_position_B[:, None],
-                use_cache=True,
-                **{CACHE_KEYWORD: state.cache},
-                **state.layer_inputs,
-            )
-            logits_BV = self.llm.lm_head(output.last_hidden_state[:, -1])
+            embeds_B1D = self.llm.model.embed_tokens(tokens_B[:, None])
+            positions_B1 = state.next_position_B[:, None]
+            hidden_B1D = run_decoder(self.llm, embeds_B1D, mask, positions_B1, state.layer_inputs, state.cache)
+            logits_BV = self.llm.lm_head(hidden_B1D[:, -1])
         state.next_position_B = state.next_position_B + 1
         return logits_BV
 
 
-def _labelled(labels_BT: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Rows of the flattened hidden states that predict a label, and the labels."""
-    if labels_BT is None:
-        raise ValueError("a batch without labels has no loss: give labels_BL")
-    targets_BT = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORE_INDEX)
-    labelled_Q = (targets_BT.flatten() != IGNORE_INDEX).nonzero().squeeze(1)
-    if not len(labelled_Q):
-        raise ValueError("a batch without a labelled token has no loss: its answers may all have been cut off")
-    return labelled_Q, targets_BT.flatten()[labelled_Q]
+def run_decoder(
+    llm: Any,
+    embeds_BTD: Tensor,
+    mask: Tensor | None,
+    positions_BT: Tensor,
+    layer_inputs: Mapping[str, Any],
+    cache: DynamicCache | None = None,
+) -> Tensor:
+    """The final hidden states `B×T×D` of the language model.
+
+    This is the forward of `transformers`' `LlamaModel` without its preparation of masks: that reads the values of masks
+    and positions to find padding and packed sequences, and each time waits for the device. Both are known here.
+
+    Args:
+        llm: the language model, with a method attached.
+        embeds_BTD: input embeddings.
+        mask: as in `InputSequence.attention_mask`, or `B×1×1×T` for one decoded token behind a cache.
+        positions_BT: rotary positions.
+        layer_inputs: the method's keyword arguments for every decoder layer.
+        cache: keys and values of earlier columns, extended in place; None in training.
+    """
+    mask = attention_mask(llm, mask, embeds_BTD.shape[1])
+    rotary = llm.model.rotary_emb(embeds_BTD, position_ids=positions_BT)
+    hidden_BTD = embeds_BTD
+    for layer in llm.model.layers:
+        hidden_BTD = layer(
+            hidden_BTD,
+            attention_mask=mask,
+            position_ids=positions_BT,
+            position_embeddings=rotary,
+            use_cache=cache is not None,
+            **{CACHE_KEYWORD: cache},
+            **layer_inputs,
+        )
+    return llm.model.norm(hidden_BTD)
 
 
-def llm_attention_mask(llm: Any, mask: Tensor) -> Tensor:
+def attention_mask(llm: Any, mask: Tensor | None, columns: int) -> Tensor | None:
     """The mask in the form that the language model's attention takes.
 
     Args:
         llm: the language model.
-        mask: `B×T`, or `B×1×T×T`, true where attention is allowed (`InputSequence.attention_mask`).
+        mask: true where attention is allowed, as for `run_decoder`.
+        columns: length of the forward, T.
 
     Returns:
-        `mask` itself, except that eager attention adds a four-dimensional mask to its scores: there 0 where allowed.
+        None for SDPA without padding, which is then causal by itself; else `B×1×T×T`, boolean for SDPA. Eager attention
+        adds its mask to the scores: 0 where allowed, the lowest number elsewhere. Other implementations get a
+        `B×T` mask as it is.
 
     Raises:
-        ValueError: a four-dimensional mask for an attention implementation that takes none.
+        ValueError: a mask of four dimensions for an implementation that does not take one.
     """
-    if mask.ndim == 2:
-        return mask
     implementation = llm.config._attn_implementation
+    if implementation not in ("sdpa", "eager"):
+        if mask is None or mask.ndim == 2:
+            return mask
+        raise ValueError(f"{implementation} attention takes no such mask as this method's; load with sdpa or eager")
+    if mask is None and implementation == "eager" and columns > 1:
+        mask = torch.ones(1, columns, dtype=torch.bool, device=llm.device)
+    if mask is None:
+        return None
+    mask = causal_mask(mask) if mask.ndim == 2 else mask
     if implementation == "sdpa":
         return mask
-    if implementation != "eager":
-        raise ValueError(f"{implementation} attention takes no such mask as this method's; load with sdpa or eager")
     return torch.zeros_like(mask, dtype=llm.dtype).masked_fill(~mask, torch.finfo(llm.dtype).min)

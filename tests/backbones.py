@@ -5,6 +5,7 @@ a wrong term moves the output far beyond a test's tolerance.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -122,6 +123,25 @@ def random_batch(
         ids[row, start : start + real] = tokens
         labels[row, start + real // 2 : start + real] = tokens[real // 2 :]
     return Batch(ids, ids != PAD, labels, images, flags)
+
+
+def rows(batch: Batch, picked: Sequence[int]) -> Batch:
+    """Some samples of a batch, in the given order."""
+    picked = list(picked)
+    return Batch(
+        batch.input_ids_BL[picked],
+        batch.attention_mask_BL[picked],
+        None if batch.labels_BL is None else batch.labels_BL[picked],
+        batch.images_BCHW[picked],
+        batch.has_image_B[picked],
+    )
+
+
+def alone(batch: Batch, row: int) -> Batch:
+    """One sample of a batch, without its padding."""
+    one, real = rows(batch, [row]), batch.attention_mask_BL[row].bool()
+    labels = None if one.labels_BL is None else one.labels_BL[:, real]
+    return replace(one, input_ids_BL=one.input_ids_BL[:, real], attention_mask_BL=real[real][None], labels_BL=labels)
 
 
 SMALL = {

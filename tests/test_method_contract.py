@@ -17,7 +17,7 @@ from methods import get_method, registry
 from methods.base import IGNORE_INDEX, Batch, Method, MethodConfig, adapter_parameters
 from methods.checkpoint import load_adapter_state, save_adapter
 from methods.tuned import TunedModel
-from tests.backbones import random_batch, tiny_backbone, tiny_config, tuned_model
+from tests.backbones import alone, random_batch, rows, tiny_backbone, tiny_config, tuned_model
 
 NAMES = list(registry())
 VARIANTS = [
@@ -33,18 +33,6 @@ MIXED = (True, False, True)
 
 def close(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, atol=3e-5, rtol=1e-4)
-
-
-def rows(batch: Batch, picked: list[int]) -> Batch:
-    """Some samples of a batch, in the given order."""
-    return Batch(**{name: value if value is None else value[picked] for name, value in vars(batch).items()})
-
-
-def alone(batch: Batch, row: int) -> Batch:
-    """One sample without its padding."""
-    one, real = rows(batch, [row]), batch.attention_mask_BL[row]
-    labels = None if one.labels_BL is None else one.labels_BL[:, real]
-    return replace(one, input_ids_BL=one.input_ids_BL[:, real], attention_mask_BL=real[real][None], labels_BL=labels)
 
 
 def cut(batch: Batch, columns: int) -> Batch:

@@ -17,7 +17,7 @@ def capture(step: Callable[[], None], pool: Any) -> Callable[[], None]:
     """Record `step` once, and return what replays it.
 
     Args:
-        step: must ask the device nothing, keep no result, and find its tensors where they were.
+        step: must not synchronise with the device, keep no result, and find its tensors where they were.
         pool: from `torch.cuda.graph_pool_handle`. Graphs may share one, as none leaves a result in it.
     """
     stream = torch.cuda.Stream()

@@ -23,7 +23,7 @@ from harness.run.parameters import count_parameters
 from harness.run.train import adamw
 from methods.base import IGNORE_INDEX, Batch
 from methods.plain import plain_reading
-from methods.tuned import Known, TunedModel
+from methods.tuned import TunedModel
 
 LEARNING_RATE = 1e-6
 """Small: random weights must not run off to infinity, whose arithmetic may cost another time."""
@@ -39,7 +39,7 @@ class Contestant:
         backbone: shares its weights with the others'.
         plan: the method's config and recipe; None: the yardstick.
         model: with the method attached.
-        loss: of a training batch, and of what is `known` of it.
+        loss: of a training batch.
         parameters: counts; None: the yardstick.
         recipe: of the optimiser.
     """
@@ -49,18 +49,17 @@ class Contestant:
     backbone: Backbone
     plan: RunPlan | None
     model: TunedModel
-    loss: Callable[..., Tensor]
+    loss: Callable[[Batch], Tensor]
     parameters: Parameters | None
     recipe: TrainRecipe
 
-    def step(self, phase: Phase, work: Workload, *, asks: bool = True) -> Callable[[], None]:
-        """What is timed: a training step, or the inference of one batch. Both on random data, made here.
+    def step(self, phase: Phase, work: Workload, *, capturable: bool = False) -> Callable[[], None]:
+        """The step that is timed: a training step, or the inference of one batch, on random data made here.
 
         Args:
             phase: which of the two.
-            work: the batches.
-            asks: let a training step ask the device what it needs to know of its batch, as a run does; else it is asked
-                here, once, and the step can be captured.
+            work: the sizes of the batches.
+            capturable: let the optimiser keep its step count on the device, so that the step can be captured.
         """
         backbone = self.backbone
         if phase == "inference":
@@ -68,16 +67,13 @@ class Contestant:
             return lambda: self._infer(batch, work.new_tokens)
         batch = random_batch(backbone, work.train_batch, work.text_length, work.labels)
         optimizer = adamw(self.model, self.recipe, LEARNING_RATE)
-        if asks:
-            return lambda: self._train(batch, optimizer)
         for group in optimizer.param_groups:
-            group["capturable"] = backbone.device.type == "cuda"
-        known = self.model.ask(batch)
-        return lambda: self._train(batch, optimizer, known)
+            group["capturable"] = capturable
+        return lambda: self._train(batch, optimizer)
 
-    def _train(self, batch: Batch, optimizer: torch.optim.Optimizer, known: Known | None = None) -> None:
-        """Forward, backward, optimiser; the gradients are freed, so that the next contestant does not hold them."""
-        self.loss(batch, known=known).backward()
+    def _train(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
+        """Forward, backward, optimiser. The gradients are freed, so that they are not in the next contestant's way."""
+        self.loss(batch).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -244,7 +244,7 @@ def _phase(
         for one in group:
             one.model.train(phase == "train")
             key = one.method, one.implementation, repeat
-            step = one.step(phase, plan.work, asks=not captured)
+            step = one.step(phase, plan.work, capturable=captured)
             timed[key] = _captured(one, step, pool) if captured else step
             if repeat == 1:
                 peaks[key] = step
@@ -263,7 +263,7 @@ def profile_measured(
             steps = {}
             for one in found.contestants:
                 one.model.train(phase == "train")
-                step = one.step(phase, plan.work, asks=not _is_captured(plan, phase))
+                step = one.step(phase, plan.work, capturable=_is_captured(plan, phase))
                 steps[f"{one.method} {one.implementation}"] = step
                 step()
             profiles[phase] = profile_steps(steps, plan.machine.device, partial(on_round, phase))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from methods.base import IGNORE_INDEX, Backbone, Batch, InputSequence, VisualFeatures, plain_sequence
 from methods.frozen import Frozen
-from methods.tuned import Known, TunedModel
+from methods.tuned import TunedModel
 
 
 class TrainableShift(nn.Module):
@@ -67,11 +67,11 @@ class Yardstick(Frozen):
         return plain_sequence(TrainableShift(embed, self.text_D), batch)
 
 
-def yardstick_loss(model: TunedModel, batch: Batch, known: Known | None = None) -> Tensor:
-    """The loss described above; `model` has a `Yardstick` attached, `known` is from its `ask`."""
+def yardstick_loss(model: TunedModel, batch: Batch) -> Tensor:
+    """The loss described above; `model` has a `Yardstick` attached."""
     assert batch.labels_BL is not None
-    visual = model.encode(batch.images_BCHW, batch.has_image_B, known)
-    logits_BTV = model.logits(batch, visual, known)[:, :-1]
+    visual = model.encode(batch)
+    logits_BTV = model.logits(batch, visual)[:, :-1]
     text = F.cross_entropy(
         logits_BTV.flatten(0, 1).float(), batch.labels_BL[:, 1:].flatten(), ignore_index=IGNORE_INDEX
     )

@@ -1,11 +1,10 @@
-"""The one training loop: every method, one process or many, through accelerate."""
+"""The training loop of every method, on one process or many, through accelerate."""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,11 +18,15 @@ from harness.run.schedule import learning_rate, training_length
 from methods.base import Batch
 
 WARMUP_STEPS = 3
-"""Steps left out of the step times: allocation, autotuning and caches settle in them."""
+"""First optimiser steps that the step times leave out, because allocation, autotuning and caches settle in them."""
 
 
 class TrainingFailedError(RuntimeError):
-    """The loss stopped being a number; `step` says when."""
+    """The loss is NaN or infinite.
+
+    Attributes:
+        step: the optimiser step at which it happened, counted from 1.
+    """
 
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(f"loss is {loss} at step {step}")
@@ -32,13 +35,13 @@ class TrainingFailedError(RuntimeError):
 
 @dataclass
 class TrainResult:
-    """What training left behind.
+    """What training has measured.
 
     Attributes:
         losses: loss of each optimiser step, on this process.
-        step_s: seconds of each optimiser step.
+        step_s: seconds per optimiser step.
         total_s: seconds of the whole loop.
-        epochs: passes over the data, with fractions.
+        epochs: passes over the training examples, with fractions.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -48,7 +51,7 @@ class TrainResult:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """AdamW groups over the trainable parameters: no decay on biases and 1-D parameters."""
+    """Return AdamW's groups of the trainable parameters. Biases and 1-D parameters get no weight decay."""
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     plain = [p for name, p in named if p.ndim <= 1 or name.endswith("bias")]
     decayed = [p for name, p in named if not (p.ndim <= 1 or name.endswith("bias"))]
@@ -60,7 +63,13 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def adamw(module: nn.Module, recipe: TrainRecipe, rate: float = 0.0) -> torch.optim.AdamW:
-    """The optimiser of every method: AdamW over `parameter_groups`, all its parameters in one kernel."""
+    """Return the optimiser of every method: fused AdamW over `parameter_groups`.
+
+    Args:
+        module: its trainable parameters are optimised.
+        recipe: weight decay and betas.
+        rate: learning rate until it is set for the first step.
+    """
     groups = parameter_groups(module, recipe.weight_decay)
     return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, fused=True)
 
@@ -78,17 +87,20 @@ def train(
     """Train the model's trainable parameters in place.
 
     Args:
-        model: a `TunedModel`; called as `model(batch)`, returns the loss.
-        examples: training examples, with answers.
-        collator: right-padding.
-        recipe: optimisation; `recipe.epochs` may be a fraction.
-        accelerator: placement and, with several processes, gradient averaging.
-        seed: order of the examples.
-        on_step: called with the step (from 1), its loss and its learning rate.
-        result: filled step by step, so that a run that stops early leaves what it measured.
+        model: a `TunedModel`; `model(batch)` returns the loss.
+        examples: training examples with their answers.
+        collator: makes right-padded batches of them.
+        recipe: training settings; its epochs may be a fraction.
+        accelerator: places the model and, with several processes, averages the gradients.
+        seed: seed of the order of the examples.
+        on_step: called after each optimiser step with its number (from 1), its loss and its learning rate.
+        result: filled step by step, so that a run that stops early keeps what it has measured; None makes a new one.
+
+    Returns:
+        `result`.
 
     Raises:
-        TrainingFailedError: the loss is NaN or infinite; the parameters are those before that step.
+        TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
         UserError: `max_length` cuts off every answer of a batch.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -131,7 +143,7 @@ def train(
 
 
 def _groups_of(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Batches in lists of `size`, the forwards of one optimiser step."""
+    """Yield the batches in lists of `size`, one list per optimiser step. The last list may be shorter."""
     group: list[Batch] = []
     for batch in loader:
         group.append(batch)
@@ -156,7 +168,7 @@ def _step(
     accelerator: Accelerator,
     step: int,
 ) -> float:
-    """One optimiser step over the batches of `group`; returns their mean loss."""
+    """Make one optimiser step over the batches of `group`; return their mean loss."""
     for parameters in optimizer.param_groups:
         parameters["lr"] = rate
     losses = []

@@ -1,7 +1,8 @@
-"""LaVIN against the published code's figures.
+"""Compare LaVIN with the figures of the published code.
 
-Its CLIP side routes a batch by sample 0 (see `methods.lavin`), so whole samples are compared one at a time, and the
-batch, with its gradients, on the language side from the stored CLIP features. Its decoding is not reproduced.
+In the published code, sample 0 routes the CLIP adapters of the whole batch (see `methods.lavin`). Whole samples are
+therefore compared one at a time. The batch and its gradients are compared on the language side alone, from the stored
+CLIP features. Decoding differs on purpose and is not compared.
 """
 
 from collections.abc import Mapping
@@ -14,32 +15,33 @@ from methods.adapters import RoutedAdapter
 from methods.base import IGNORE_INDEX, Batch, VisualFeatures
 from methods.lavin import LaVIN
 from methods.tuned import TunedModel
+from tests.backbones import rows
 from tests.golden.published import Comparison, GoldenSet, published_backbone
 
 VISION = "backbone.visual.transformer.resblocks."
 
 
 class PrefixTokenizer:
-    """Gives the set's ids of the two prefixes, and of nothing else."""
+    """A tokenizer that knows the two prefixes alone, by the ids that the set gives them."""
 
     def __init__(self, ids: Mapping[str, list[int]]) -> None:
         self.ids = ids
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        """The ids of one prefix."""
+        """Return the ids of a prefix."""
         assert not add_special_tokens
         return self.ids[text]
 
 
 def check(golden: GoldenSet) -> Comparison:
-    """Each sample alone with its image; the batch from stored features, with gradients."""
+    """Compare each sample alone with its image, and the batch from stored CLIP features with its gradients."""
     model = build(golden)
     result = Comparison()
     batch = training_batch(golden)
     for row, expected in enumerate(golden.meta["loss_batch1"]):
-        alone = Batch(**{name: value[row : row + 1] for name, value in vars(batch).items()})
+        alone = rows(batch, [row])
         with torch.no_grad():
-            visual = model.encode(alone.images_BCHW, alone.has_image_B)
+            visual = model.encode(alone)
             result.add_loss(model(alone, visual), expected)
         _add_logits(result, model, alone, visual, golden.tensors[f"solo{row}/logits"])
     tokens_BND = model.method.projector(golden.tensors["out/clip_features"])
@@ -58,7 +60,10 @@ def check(golden: GoldenSet) -> Comparison:
 def _add_logits(
     result: Comparison, model: TunedModel, batch: Batch, visual: VisualFeatures, expected_BTV: Tensor
 ) -> None:
-    """Compare at the real columns: here unused ones stand behind the modality token, there at the end."""
+    """Compare the logits of real columns.
+
+    Here, unused columns stand behind the modality token; in the published code, they stand at the end.
+    """
     with torch.no_grad():
         real_BT = model.method.build_sequence(model.backbone, batch, visual).key_mask_BT.clone()
         real_BT[:, 0] = True
@@ -68,7 +73,7 @@ def _add_logits(
 
 
 def build(golden: GoldenSet) -> TunedModel:
-    """The published weights in this project's modules."""
+    """Load the published weights into this project's modules."""
     config = golden.meta["config"]
     tokenizer = PrefixTokenizer(golden.meta["generation"]["prefix_tokens"])
     backbone = replace(published_backbone(golden, "backbone.visual."), tokenizer=tokenizer)
@@ -93,7 +98,7 @@ def build(golden: GoldenSet) -> TunedModel:
 
 
 def published_tensors(method: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The method's tensors (parameters or their gradients) under their published names, as views."""
+    """Return the method's tensors (parameters or their gradients) under their published names, as views."""
     renamed = {"modality_ED": "adapter_modality_embedding.weight"}
     for ours, theirs in {"down": "conv_A", "up": "conv_B"}.items():
         renamed |= {f"projector.{ours}.{kind}": f"adapter_proj.{theirs}.{kind}" for kind in ("weight", "bias")}
@@ -121,7 +126,7 @@ def _adapter_views(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def training_batch(golden: GoldenSet) -> Batch:
-    """The set's batch; there 0 marks both padding and an unlabelled column."""
+    """Return the batch of the set. In the published code, label 0 marks both padding and unlabelled columns."""
     ids, labels = golden.tensors["in/tokens"], golden.tensors["in/labels"]
     return Batch(
         input_ids_BL=ids,

@@ -1,8 +1,8 @@
-"""The language side of LLaMA-Adapter against the published code's figures.
+"""Compare the language side of LLaMA-Adapter with the figures of the published code.
 
-The multimodal set (`llama_adapter`) is another code than the paper's ScienceQA run, with an image branch of its own, so
-its stored image features are fed in and gradients are taken with respect to them; it has no has-image flag. The
-text-only set (`llama_adapter_v1text`) is compared whole.
+The multimodal set (`llama_adapter`) comes from other code than the paper's ScienceQA run, with another image branch and
+no has-image flag. Its stored image features are therefore the input here, and gradients are compared down to them. The
+text-only set (`llama_adapter_v1text`) is compared as a whole.
 """
 
 import torch
@@ -16,7 +16,7 @@ from tests.golden.published import Comparison, GoldenSet, cut_at, greedy, left_p
 
 
 def check(golden: GoldenSet) -> Comparison:
-    """Logits, loss, gradients of gates, prompts and image features, and greedy tokens where the set has them."""
+    """Compare logits, loss, gradients of gates, prompts and image features, and greedy tokens if the set has them."""
     model = build(golden)
     result = Comparison()
     ids, labels = golden.tensors["in/tokens"], golden.tensors["in/labels"]
@@ -33,7 +33,7 @@ def check(golden: GoldenSet) -> Comparison:
 
 
 def build(golden: GoldenSet) -> TunedModel:
-    """The published weights in this project's modules; the image branch is this project's own, untrained."""
+    """Load the published weights into this project's modules. The image branch keeps its random weights."""
     weights = golden.under(f"w/{_prefix(golden)}")
     llm = llama_from_published(weights, golden.meta["config"]["llama"])
     backbone = assemble(llm, tiny_backbone().vision)
@@ -64,7 +64,7 @@ def _batch(model: TunedModel, ids: Tensor, mask: Tensor, labels: Tensor | None) 
 
 
 def _visual(golden: GoldenSet, batch: Batch) -> VisualFeatures:
-    """The stored image features, one for each prompt; none in the text-only set."""
+    """Return the stored image features, one for each prompt; zeros for the text-only set."""
     width = golden.meta["config"]["llama"]["dim"]
     stored = golden.tensors.get("out/visual_query", torch.zeros(len(batch.input_ids_BL), 1, width))
     return {"image_BKD": stored.clone().requires_grad_(), "has_image_B": batch.has_image_B}
@@ -89,7 +89,11 @@ def _published_gradients(golden: GoldenSet) -> dict[str, Tensor]:
 
 
 def _check_decoding(model: TunedModel, golden: GoldenSet, result: Comparison) -> None:
-    """There every sample steps from the end of the shortest prompt on, and longer prompts are fed token by token."""
+    """Compare the decoded tokens and their logits.
+
+    The published code decodes all samples from the end of the shortest prompt on, and feeds the rest of longer prompts
+    token by token. The logits of a sample are therefore compared from the end of its own prompt on.
+    """
     generation = golden.meta["generation"]
     prompts = [[generation["bos"], *prompt] for prompt in generation["prompts_without_bos"]]
     batch = _batch(model, *left_padded(prompts), None)

@@ -1,4 +1,6 @@
-"""MemVP against the published code's figures."""
+"""Compare MemVP with the figures of the published code."""
+
+from dataclasses import replace
 
 import torch
 
@@ -9,7 +11,7 @@ from tests.golden.published import Comparison, GoldenSet, cut_at, greedy, left_p
 
 
 def check(golden: GoldenSet) -> Comparison:
-    """Logits, loss, gradients and greedy tokens."""
+    """Compare logits, loss, gradients and greedy tokens."""
     model = build(golden)
     result = Comparison()
     batch = training_batch(golden)
@@ -20,7 +22,7 @@ def check(golden: GoldenSet) -> Comparison:
     names = published_names(model.method)
     ours = {names[name]: parameter.grad for name, parameter in model.method.named_parameters()}
     result.add_gradients(ours, golden.under("grad/"))
-    text_only = Batch(**{**vars(batch), "has_image_B": torch.zeros_like(batch.has_image_B)})
+    text_only = replace(batch, has_image_B=torch.zeros_like(batch.has_image_B))
     with torch.no_grad():
         result.add_loss(model(text_only), golden.meta["loss_all_indicators_zero"])
     _check_decoding(model, golden, result)
@@ -28,7 +30,7 @@ def check(golden: GoldenSet) -> Comparison:
 
 
 def build(golden: GoldenSet) -> TunedModel:
-    """The published weights in this project's modules."""
+    """Load the published weights into this project's modules."""
     config = golden.meta["config"]
     backbone = published_backbone(golden, "backbone.visual.")
     method = MemVP(
@@ -47,7 +49,7 @@ def build(golden: GoldenSet) -> TunedModel:
 
 
 def published_names(method: torch.nn.Module) -> dict[str, str]:
-    """Name of each parameter here -> its name in the published code."""
+    """Return a mapping from the name of each parameter here to its name in the published code."""
     names = {"memory.prompts.keys": "adapter_emb1", "memory.prompts.values": "adapter_emb2"}
     for ours, theirs in {"down": "fc1", "up": "fc2"}.items():
         for kind in ("weight", "bias"):
@@ -59,9 +61,9 @@ def published_names(method: torch.nn.Module) -> dict[str, str]:
 
 
 def training_batch(golden: GoldenSet) -> Batch:
-    """The set's batch, cut after its last labelled column as the published code does.
+    """Return the batch of the set, cut after its last labelled column, as in the published code.
 
-    There 0 marks both padding and an unlabelled column, and padding is masked by causality alone.
+    In the published code, label 0 marks both padding and unlabelled columns, and only causality masks the padding.
     """
     tensors = golden.tensors
     length = tensors["out/logits"].shape[1]

@@ -1,7 +1,6 @@
-"""Reading a golden set: figures of a published model at random weights, and its weights in this project's modules.
+"""Reading a golden set, loading its weights into this project's modules, and comparing results with it.
 
-A set is `NAME.safetensors` with weights `w/…` under their published names, inputs `in/…`, outputs `out/…`, gradients
-`grad/…` and greedy decoding `gen/…`, beside `NAME.json` with the sizes.
+A set holds the figures of a published model with random weights; `README.md` describes its files.
 """
 
 import json
@@ -28,30 +27,35 @@ GRADIENT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """One set: its JSON and its tensors."""
+    """One golden set.
+
+    Attributes:
+        meta: the content of its JSON file.
+        tensors: its tensors by name.
+    """
 
     meta: dict[str, Any]
     tensors: dict[str, Tensor]
 
     @classmethod
     def read(cls, folder: Path, name: str) -> "GoldenSet":
-        """The set `name` of `folder`."""
+        """Read the set `name` of `folder`."""
         return cls(json.loads((folder / f"{name}.json").read_text()), load_file(folder / f"{name}.safetensors"))
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors whose name starts with `prefix`, without it."""
+        """Return the tensors whose names start with `prefix`, under the rest of their names."""
         return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
 
 
 @dataclass
 class Comparison:
-    """The largest differences found so far, and what did not match at all.
+    """The largest differences found so far, and everything else that does not match.
 
     Attributes:
         logits: largest absolute difference of a logit.
         loss: largest absolute difference of a loss.
-        gradients: largest difference of a gradient entry over the largest entry of its parameter's gradient.
-        misses: what else differs, in words.
+        gradients: largest difference of a gradient entry, relative to the largest entry of its parameter's gradient.
+        misses: everything else that differs, in words.
     """
 
     logits: float = 0.0
@@ -60,7 +64,7 @@ class Comparison:
     misses: list[str] = field(default_factory=list)
 
     def add_logits(self, ours: Tensor, theirs: Tensor) -> None:
-        """Compare logits of the same shape."""
+        """Compare logits of equal shape."""
         self.logits = _worse(self.logits, (ours - theirs).abs().max().item())
 
     def add_loss(self, ours: Tensor, theirs: Tensor | float) -> None:
@@ -68,7 +72,7 @@ class Comparison:
         self.loss = _worse(self.loss, (ours.detach() - theirs).abs().item())
 
     def add_gradients(self, ours: Mapping[str, Tensor | None], theirs: Mapping[str, Tensor]) -> None:
-        """Compare gradients by name; a name on one side only is a miss."""
+        """Compare gradients by name. A name that only one side has is a miss, and so is a gradient that is None."""
         for name in sorted(ours.keys() ^ theirs.keys()):
             self.misses.append(f"gradient of {name} on one side only")
         for name in ours.keys() & theirs.keys():
@@ -86,7 +90,7 @@ class Comparison:
 
     @property
     def failures(self) -> list[str]:
-        """What is out of tolerance; empty when the set matches. A NaN is out of tolerance."""
+        """What is out of tolerance; empty if the set matches. A NaN is out of tolerance."""
         limits = [
             ("logits", self.logits, LOGITS_TOLERANCE),
             ("loss", self.loss, LOSS_TOLERANCE),
@@ -96,15 +100,19 @@ class Comparison:
 
 
 def _worse(a: float, b: float) -> float:
-    """The larger one; NaN where either is."""
+    """Return the larger number, or NaN if either is NaN."""
     return b if b != b or b > a else a
 
 
 def llama_from_published(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> LlamaForCausalLM:
-    """A `LlamaForCausalLM` with the weights of Meta's model.
+    """Return a `LlamaForCausalLM` with the weights of Meta's model.
 
-    Meta's rotary embedding turns neighbouring pairs, that of `transformers` the two halves of a head: rows of q and k
-    are permuted as the published conversion to that format does.
+    Meta's rotary embedding rotates neighbouring pairs of a head; that of `transformers` rotates its two halves. The
+    rows of the query and key projections are therefore permuted, as in the published conversion to that format.
+
+    Args:
+        weights: tensors by their names in Meta's format; other tensors may be among them.
+        config: the sizes, by Meta's names.
     """
     width, layers, heads = config["dim"], config["n_layers"], config["n_heads"]
     renamed = {"model.embed_tokens.weight": weights["tok_embeddings.weight"]}
@@ -141,13 +149,18 @@ def llama_from_published(weights: Mapping[str, Tensor], config: Mapping[str, Any
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:
-    """Rows of each head from interleaved pairs to two halves."""
+    """Reorder the rows of each head from interleaved pairs to two halves."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
 def clip_from_published(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> VisionTower:
-    """A vision tower with the weights of OpenAI's CLIP (QuickGELU); `weights` may hold others beside them."""
+    """Return a vision tower with the weights of OpenAI's CLIP, which uses QuickGELU.
+
+    Args:
+        weights: tensors by their names in CLIP; other tensors may be among them.
+        config: the sizes.
+    """
     vision = VisionTransformer(
         image_size=config["image"],
         patch_size=config["patch"],
@@ -163,14 +176,20 @@ def clip_from_published(weights: Mapping[str, Tensor], config: Mapping[str, Any]
 
 
 def published_backbone(golden: GoldenSet, vision_prefix: str) -> Backbone:
-    """The backbone of a set whose CLIP weights lie under `vision_prefix`."""
+    """Return the backbone of a set, whose CLIP weights have names that start with `vision_prefix`."""
     llm = llama_from_published(golden.under("w/"), golden.meta["config"]["llama"])
     vision = clip_from_published(golden.under(f"w/{vision_prefix}"), golden.meta["config"]["clip"])
     return assemble(llm, vision)
 
 
 def load_renamed(method: nn.Module, golden: GoldenSet, names: Mapping[str, str]) -> None:
-    """Load the published weights into a method; `names` maps each of its parameters to the published name."""
+    """Load the published weights into a method.
+
+    Args:
+        method: the method.
+        golden: the set.
+        names: for each parameter of the method, its published name.
+    """
     state = {ours: golden.tensors[f"w/{theirs}"] for ours, theirs in names.items()}
     own = dict(method.named_parameters())
     assert state.keys() == own.keys(), state.keys() ^ own.keys()
@@ -182,7 +201,17 @@ def load_renamed(method: nn.Module, golden: GoldenSet, names: Mapping[str, str])
 def greedy(
     model: TunedModel, prompt: Batch, steps: int, visual: VisualFeatures | None = None
 ) -> tuple[list[list[int]], Tensor]:
-    """Greedy decoding without a stop: tokens of each sample, and the logits `B×steps×V` they come from."""
+    """Decode greedily without stopping at EOS.
+
+    Args:
+        model: the model.
+        prompt: the prompts, padded on the left.
+        steps: how many tokens to decode.
+        visual: the visual features; None encodes the images of `prompt`.
+
+    Returns:
+        The tokens of each sample, and the logits that they were chosen by, `B×steps×V`.
+    """
     with torch.no_grad():
         logits_BV, state = model.prefill(prompt, visual)
         seen = [logits_BV]
@@ -193,7 +222,7 @@ def greedy(
 
 
 def left_padded(prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Ids and mask of prompts of unequal length, padded with 0 on the left."""
+    """Return ids and mask of prompts of unequal length, padded with 0 on the left."""
     length = max(map(len, prompts))
     ids = torch.tensor([[0] * (length - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[False] * (length - len(prompt)) + [True] * len(prompt) for prompt in prompts])
@@ -201,5 +230,5 @@ def left_padded(prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 def cut_at(tokens: list[list[int]], eos: int) -> list[list[int]]:
-    """Tokens before the first `eos` of each sample."""
+    """Return the tokens of each sample before its first `eos`."""
     return [row[: row.index(eos)] if eos in row else row for row in tokens]

@@ -86,7 +86,7 @@ def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any])
     model = tuned_model("dehvf", backbone, **case["config"])
     sharpen(model.method)
     batch = random_batch(backbone, case["batch"], case["length"], has_image=case["has_image"][: case["batch"]])
-    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    visual = model.encode(batch)
     layers = backbone.num_layers
     features = backbone.vision.num_layers // case["config"]["num_groups"] + 1
     assert visual["s_BEJP"].shape == (case["batch"], 2 * layers, backbone.vision.num_patches, 16)

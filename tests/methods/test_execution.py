@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods import registry
+from methods import registry, tuned
 from methods.tuned import TunedModel
 from tests.backbones import random_batch, tiny_backbone, tuned_model
 
@@ -68,13 +68,13 @@ def two_steps(model: TunedModel, prompt: Any) -> Tensor:
 
 
 @methods
-def test_the_whole_language_model_compiles_into_one_graph(name: str) -> None:
+def test_the_whole_language_model_compiles_into_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No method breaks the graph anywhere: not in training, and not in decoding."""
     model = tuned_model(name, tiny_backbone(num_layers=4))
     prompt = replace(random_batch(model.backbone, padding="left"), labels_BL=None)
     expected, decoded = loss_and_gradients(model, padding="right"), two_steps(model, prompt)
     torch._dynamo.reset()
-    model.llm.model.compile(backend="eager", fullgraph=True)
+    monkeypatch.setattr(tuned, "run_decoder", torch.compile(tuned.run_decoder, backend="eager", fullgraph=True))
     torch.testing.assert_close(loss_and_gradients(model, padding="right"), expected)
     torch.testing.assert_close(two_steps(model, prompt), decoded, atol=1e-5, rtol=1e-4)
 

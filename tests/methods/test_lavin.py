@@ -12,18 +12,10 @@ from methods.adapters import RoutedAdapter
 from methods.base import Batch
 from methods.lavin import LaVIN
 from methods.tuned import TunedModel
-from tests.backbones import random_batch, randomise, tiny_backbone, tiny_config, tuned_model
+from tests.backbones import alone, random_batch, randomise, tiny_backbone, tiny_config, tuned_model
 from tests.methods.sizes import paper_count, real_size_backbone
 
 NUM_FEATURES = 2
-
-
-def one(batch: Batch, row: int) -> Batch:
-    """One sample of a batch, without its padding."""
-    real = batch.attention_mask_BL[row].bool()
-    kept = {name: value if value is None else value[row : row + 1] for name, value in vars(batch).items()}
-    text = ("input_ids_BL", "attention_mask_BL", "labels_BL")
-    return Batch(**{k: v[:, real] if k in text and v is not None else v for k, v in kept.items()})
 
 
 def prompts(batch: Batch) -> Batch:
@@ -78,7 +70,7 @@ def test_adapters_at_init_are_the_identity_and_their_experts_can_part() -> None:
 def test_input_is_modality_bos_prefix_visual_tokens_text(padding: Any) -> None:
     model = tuned_model("lavin")
     batch = random_batch(model.backbone, padding=padding)
-    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    visual = model.encode(batch)
     sequence = model.method.build_sequence(model.backbone, batch, visual)
     embed, encode = model.llm.model.embed_tokens, model.backbone.tokenizer.encode
     for row, flag in enumerate(batch.has_image_B.tolist()):
@@ -119,14 +111,14 @@ def test_routing_is_per_sample_sums_to_one_and_follows_the_modality() -> None:
 def test_outputs_do_not_depend_on_who_shares_the_batch(padding: Any) -> None:
     model = tuned_model("lavin", temperature=0.5)
     batch = random_batch(model.backbone, 4, padding=padding)
-    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    visual = model.encode(batch)
     with torch.no_grad():
         together = model.logits(batch, visual)
         real_BT = model.method.build_sequence(model.backbone, batch, visual).key_mask_BT
         for row in range(4):
-            alone = model.logits(one(batch, row))[0]
+            single = model.logits(alone(batch, row))[0]
             count = int(real_BT[row].sum())
-            torch.testing.assert_close(together[row, real_BT[row]], alone[-count:], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(together[row, real_BT[row]], single[-count:], atol=2e-5, rtol=1e-4)
 
 
 def test_decoding_equals_running_the_whole_text_at_once() -> None:
@@ -166,7 +158,7 @@ def test_training_keeps_no_routing_weights() -> None:
 def test_only_training_sequences_are_cut() -> None:
     model = tuned_model("lavin", max_length=16)
     batch = random_batch(model.backbone, length=12)
-    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    visual = model.encode(batch)
     assert model.method.build_sequence(model.backbone, batch, visual).key_mask_BT.shape[1] == 16
     unlabelled = model.method.build_sequence(model.backbone, replace(batch, labels_BL=None), visual)
     # Modality, BOS, 7 characters of prefix, the visual tokens, 11 tokens of text.
@@ -179,7 +171,7 @@ def test_features_come_from_every_fourth_block_and_no_further_block_runs() -> No
     for index, block in enumerate(model.vision.blocks):
         block.register_forward_hook(lambda *_, index=index: ran.append(index))
     batch = random_batch(model.backbone, has_image=[True] * 3)
-    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    visual = model.encode(batch)
     assert visual["tokens_BND"].shape == (3, 2, 64) and ran == list(range(8))
     adapter = sum(p.numel() for p in model.method.vision_adapters[0].parameters())
     assert model.method.reference_only() == {"vision_adapters.unused": 3 * adapter}

@@ -91,7 +91,7 @@ def test_image_branch_is_a_silu_bottleneck() -> None:
 def test_the_image_reaches_samples_that_have_one() -> None:
     model = tuned_model("llama_adapter")
     batch = random_batch(model.backbone, 2, has_image=[True, False])
-    visual = dict(model.encode(batch.images_BCHW, batch.has_image_B))
+    visual = dict(model.encode(batch))
     with torch.no_grad():
         before = model.logits(batch, visual)
         visual["image_BKD"] = visual["image_BKD"] + 3.0

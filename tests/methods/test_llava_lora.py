@@ -40,7 +40,7 @@ def test_zero_initialised_lora_leaves_the_input_space_model_unchanged() -> None:
 def test_input_is_bos_visual_tokens_text(padding: Any) -> None:
     model = tuned_model("llava_lora")
     batch = random_batch(model.backbone, padding=padding, has_image=[True, False, True])
-    visual = model.encode(batch.images_BCHW, batch.has_image_B)
+    visual = model.encode(batch)
     sequence = model.method.build_sequence(model.backbone, batch, visual)
     assert visual["tokens_BJD"].shape == (3, model.vision.num_patches, 64)
     for row, flag in enumerate(batch.has_image_B.tolist()):
@@ -53,7 +53,7 @@ def test_input_is_bos_visual_tokens_text(padding: Any) -> None:
 def test_text_only_samples_cannot_see_visual_slots() -> None:
     model, bare = tuned_model("llava_lora", random=False), tiny_backbone()
     batch = random_batch(model.backbone, 2, has_image=[True, False])
-    visual = dict(model.encode(batch.images_BCHW, batch.has_image_B))
+    visual = dict(model.encode(batch))
     with torch.no_grad():
         before = model.logits(batch, visual)
         visual["tokens_BJD"] = visual["tokens_BJD"] + 3.0
@@ -68,9 +68,10 @@ def test_text_only_samples_cannot_see_visual_slots() -> None:
 @pytest.mark.parametrize("normalize", [True, False])
 def test_visual_tokens_are_projected_penultimate_patches(normalize: bool) -> None:
     model = tuned_model("llava_lora", random=False, normalize_features=normalize)
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch = random_batch(model.backbone, 2, has_image=(True, True))
+    images = batch.images_BCHW
     (feature,) = tiny_backbone().vision.features(images, [7], normalize=normalize)
-    visual = model.encode(images, torch.ones(2, dtype=torch.bool))
+    visual = model.encode(batch)
     torch.testing.assert_close(visual["tokens_BJD"], model.method.projector(feature[:, 1:]))
 
 

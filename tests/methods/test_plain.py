@@ -59,7 +59,7 @@ def test_matrices_are_those_of_the_printed_formulas(name):
     batch = random_batch(bare, 2, 8)
     params = dict(model.method.method.named_parameters())
     with torch.no_grad():
-        built = model.method.layer_inputs(model.encode(batch.images_BCHW, batch.has_image_B), 8)["memories"]
+        built = model.method.layer_inputs(model.encode(batch), 8)["memories"]
         for sample, (image, ind) in enumerate(zip(batch.images_BCHW, batch.has_image_B, strict=True)):
             expected = formulas.memories(bare, image, int(ind), params, model.method.config)
             for memory, (keys, values) in zip(built, expected, strict=True):

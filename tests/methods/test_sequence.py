@@ -1,5 +1,6 @@
 """Insertion of tokens into the text, against lists put together sample by sample."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,6 +42,17 @@ def inputs(case: dict[str, Any]) -> tuple[nn.Embedding, Batch, Tensor, Tensor]:
     return nn.Embedding(50, WIDTH), Batch(ids, mask, labels, images, flags), torch.randn(*used.shape, WIDTH), used
 
 
+def labels_at(sequence: InputSequence, batch: Batch) -> Tensor:
+    """The labels that a loss is computed on, `B×T`, each at the column of its token."""
+    assert batch.labels_BL is not None
+    labels_BT = torch.full_like(sequence.key_mask_BT, IGNORE_INDEX, dtype=torch.long)
+    for index in batch.facts.label_rows_Q.tolist():
+        row, token = divmod(index, batch.labels_BL.shape[1])
+        if (column := int(sequence.columns_BL[row, token])) >= 0:
+            labels_BT[row, column] = batch.labels_BL[row, token]
+    return labels_BT
+
+
 def expected(embed: nn.Module, batch: Batch, inserted: Tensor, used: Tensor, row: int, limit: int | None) -> Any:
     """Embeddings and labels of one sample's real columns."""
     assert batch.labels_BL is not None
@@ -56,7 +68,7 @@ def expected(embed: nn.Module, batch: Batch, inserted: Tensor, used: Tensor, row
 def test_rows_are_bos_then_inserted_tokens_then_text(case: dict[str, Any]) -> None:
     embed, batch, inserted, used = inputs(case)
     found = insert_after_bos(embed, batch, inserted, used, case["max_length"])
-    assert found.labels_BT is not None
+    labels_BT = labels_at(found, batch)
     columns = batch.input_ids_BL.shape[1] + case["count"]
     assert found.key_mask_BT.shape[1] == min(columns, case["max_length"] or columns)
     for row in range(len(case["lengths"])):
@@ -65,8 +77,8 @@ def test_rows_are_bos_then_inserted_tokens_then_text(case: dict[str, Any]) -> No
         # Right-aligned and without a gap.
         assert real.tolist() == [False] * (len(real) - len(embeds)) + [True] * len(embeds)
         torch.testing.assert_close(found.inputs_embeds_BTD[row, real], embeds)
-        assert found.labels_BT[row, real].tolist() == labels
-        assert (found.labels_BT[row, ~real] == IGNORE_INDEX).all()
+        assert labels_BT[row, real].tolist() == labels
+        assert (labels_BT[row, ~real] == IGNORE_INDEX).all()
         assert found.position_ids_BT[row, real].tolist() == list(range(len(embeds)))
     assert torch.equal(found.attention_mask, found.key_mask_BT)
 
@@ -79,7 +91,8 @@ def test_a_prepended_token_is_seen_by_itself_alone(case: dict[str, Any]) -> None
     token = torch.randn(len(case["lengths"]), 1, WIDTH)
     after = prepend_hidden_token(before, token)
     assert torch.equal(after.inputs_embeds_BTD, torch.cat([token, before.inputs_embeds_BTD], dim=1))
-    assert after.labels_BT is not None and (after.labels_BT[:, 0] == IGNORE_INDEX).all()
+    assert torch.equal(labels_at(after, batch)[:, 1:], labels_at(before, batch))
+    assert (labels_at(after, batch)[:, 0] == IGNORE_INDEX).all()
     _check_mask(before, after)
 
 
@@ -101,6 +114,6 @@ def _check_mask(before: InputSequence, after: InputSequence) -> None:
 
 def test_nothing_to_learn_has_no_labels() -> None:
     embed, batch, inserted, used = inputs({"count": 1, "lengths": [2, 3], "used": [[True], [False]], "left": True})
-    batch = Batch(**{**vars(batch), "labels_BL": None})
-    sequence = insert_after_bos(embed, batch, inserted, used)
-    assert sequence.labels_BT is None and prepend_hidden_token(sequence, inserted).labels_BT is None
+    batch = replace(batch, labels_BL=None)
+    assert not len(batch.facts.label_rows_Q)
+    assert insert_after_bos(embed, batch, inserted, used).columns_BL.shape == batch.input_ids_BL.shape

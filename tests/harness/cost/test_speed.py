@@ -24,6 +24,7 @@ from harness.errors import UserError
 from harness.records import read_records
 from harness.report.readme import results_readme
 from harness.report.tables import leaderboard
+from harness.run.train import adamw
 from methods import registry
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone
@@ -59,7 +60,7 @@ def test_yardstick_computes_the_bare_model_and_reaches_every_block_backward():
     with torch.no_grad():
         logits, _ = model.prefill(batch)
         torch.testing.assert_close(logits, bare.llm(input_ids=batch.input_ids_BL).logits[:, -1])
-        features = model.encode(batch.images_BCHW, batch.has_image_B)["features_BJC"]
+        features = model.encode(batch)["features_BJC"]
         (expected,) = bare.vision.features(batch.images_BCHW, [bare.vision.num_layers - 1], normalize=True)
         torch.testing.assert_close(features, expected)
     widths = []
@@ -89,20 +90,24 @@ def test_every_contestant_trains_its_own_parameters_and_keeps_no_gradient(monkey
     assert all(torch.equal(frozen[name], tensor) for name, tensor in backbone.llm.state_dict().items())
 
 
-def test_a_step_that_can_be_captured_trains_what_one_that_asks_does(monkeypatch):
+def test_a_timed_step_trains_what_one_optimiser_step_trains(monkeypatch):
     monkeypatch.setattr(building, "LEARNING_RATE", 0.1)
     trained = []
-    for asks in (True, False):
+    for timed in (True, False):
         torch.manual_seed(0)
         backbone = load_backbone(resolve_spec("tiny"), weights="random")
         for one in build_contestants(backbone, plan().plans):
-            # In evaluation mode, without dropout: torch draws otherwise for other attention kernels.
-            one.model.eval()
-            one.step("train", WORK, asks=asks)()
+            one.model.eval()  # without dropout
+            if timed:
+                one.step("train", WORK)()
+            else:
+                optimizer = adamw(one.model, one.recipe, 0.1)
+                one.loss(random_batch(backbone, WORK.train_batch, WORK.text_length, WORK.labels)).backward()
+                optimizer.step()
             trained.append((one.method, [parameter.detach() for parameter in one.model.method.parameters()]))
     half = len(trained) // 2
-    for (name, asking), (_, silent) in zip(trained[:half], trained[half:], strict=True):
-        torch.testing.assert_close(silent, asking, msg=lambda text, name=name: f"{name}: {text}")
+    for (name, first), (_, second) in zip(trained[:half], trained[half:], strict=True):
+        torch.testing.assert_close(second, first, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_random_batches_are_the_same_again_and_labelled_at_the_end():
@@ -293,9 +298,10 @@ def test_the_page_of_results_has_a_board_for_each_setting(records):
     page = results_readme([*quiet, *map(longer, quiet)])
     assert page.count("### tiny: table 2") == 2
     titles = "\n".join(line for line in page.splitlines() if line.startswith("### "))
-    assert "(tiny: text 16, batch 2 and 2, 2 new tokens)" in titles and "(tiny: text 32, batch 2 and 2" in titles
+    assert "(tiny: 16 text tokens, batch 2 in training and 2 in inference, 2 new tokens)" in titles
+    assert "(tiny: 32 text tokens, batch 2 in training and 2 in inference" in titles
     left_out = {line for line in page.partition("## Fields of a record")[0].splitlines() if "left out" in line}
-    assert left_out == {"- 2 runs left out: no row of table 2 is for dehvf-plain, memvp-plain."}
+    assert left_out == {"- 2 runs left out: table 2 has no row for dehvf-plain, memvp-plain."}
 
 
 def test_table_2_takes_the_shipped_forms_and_the_paired_ratios(records):

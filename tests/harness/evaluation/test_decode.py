@@ -22,7 +22,7 @@ from harness.evaluation.decode import Hypothesis, Search, decode, decode_texts
 from methods import registry
 from methods.base import Batch
 from methods.tuned import TunedModel
-from tests.backbones import EOS, random_batch, tiny_backbone, tuned_model
+from tests.backbones import EOS, alone, random_batch, tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
 
 SEARCHES = (Search(5), Search(5, beams=3), Search(5, beams=2, length_penalty=0.0))
@@ -31,16 +31,6 @@ METHODS = sorted(registry())
 
 def prompts(model: TunedModel, batch: int = 4) -> Batch:
     return random_batch(model.backbone, batch=batch, length=9, padding="left", seed=3)
-
-
-def alone(batch: Batch, row: int) -> Batch:
-    """One sample without its padding."""
-    real = batch.attention_mask_BL[row]
-    one = slice(row, row + 1)
-    return Batch(
-        batch.input_ids_BL[one, real], batch.attention_mask_BL[one, real], None,
-        batch.images_BCHW[one], batch.has_image_B[one],
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=METHODS)
