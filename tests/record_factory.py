@@ -1,68 +1,113 @@
-"""Records for the tests of what is built from records."""
+"""Records for tests: the fields of a valid record, and records as tables take them."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 from harness.records import Record, collect_environment, spec_hash
 
 NINE = ["NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg"]
 OFFICIAL = {"train": 12726, "val": 4241, "test": 4241}
-NULLABLE = ("parse_failures", "truncated", "parameters", "times_s", "steps", "epochs", "loss", "peak_memory_bytes")
+WHY = {
+    key: "not measured in this test"
+    for key in ("parse_failures", "truncated", "parameters", "times_s", "steps", "epochs", "loss", "peak_memory_bytes")
+}
+"""Reasons for everything that `fields` leaves out."""
+_UNUSED = {
+    "oracle": ("steps", "epochs", "loss"),
+    "speed": ("parse_failures", "truncated", "steps", "epochs", "loss"),
+}
+"""Kind of record -> entries of `WHY` that it must not explain."""
 _serial = count()
 
 
-def make(method="memvp", seed=0, value=50.0, model="tiny", *, backbone=None, data=None, **changes) -> Record:
-    """A completed record; each call is newer than the last."""
-    serial = next(_serial)
-    metrics = {key: {"value": value, "n": 1000, "stderr": 1.0} for key in NINE}
+def fields(**changes: Any) -> dict[str, Any]:
+    """The fields of a small completed record, with `changes`."""
     base = {
+        "spec_hash": spec_hash({"method": "memvp", "seed": 0}),
+        "method": "memvp",
+        "model": "tiny",
+        "task": "scienceqa",
+        "seed": 0,
+        "config": {"recipe": {"lr": 1e-5, "betas": [0.9, 0.95]}},
+        "data": {
+            "name": "scienceqa-mini",
+            "data_hash": "0" * 64,
+            "files": {"problems.json": "1" * 64},
+            "split_sizes": {"train": 3, "val": 2, "test": 2},
+        },
+        "backbone": {
+            "llm": "tiny",
+            "clip": "tiny",
+            "weights": "shipped",
+            "weight_hash": "2" * 64,
+            "hidden_size": 128,
+            "num_layers": 8,
+            "vision_layers": 8,
+            "dtype": "float32",
+        },
+        "metrics": {"IMG": {"value": 50.0, "n": 2, "stderr": 35.4}},
+        "environment": collect_environment(threads=1),
+        "git": {"commit": "a" * 40, "dirty": False},
+        "missing": WHY,
+    }
+    return base | changes
+
+
+def make(
+    method: str = "memvp",
+    seed: int = 0,
+    value: float = 50.0,
+    model: str = "tiny",
+    *,
+    backbone: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Record:
+    """A completed record with one value in all nine columns; each call is newer than the last.
+
+    Args:
+        method, seed, model: of the run. Models other than `tiny` have the official set.
+        value: accuracy in every column.
+        backbone, data: changes inside these sections.
+        changes: other fields.
+    """
+    serial = next(_serial)
+    base = fields()
+    official = model != "tiny"
+    record = base | {
         "spec_hash": spec_hash({"serial": serial}),
         "created": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=serial),
         "method": method,
         "model": model,
-        "task": "scienceqa",
         "seed": seed,
         "config": {"lr": 1e-3},
-        "data": {
-            "name": "scienceqa" if model != "tiny" else "scienceqa-mini",
-            "data_hash": "0" * 64,
+        "data": base["data"]
+        | {
+            "name": "scienceqa" if official else "scienceqa-mini",
             "files": {},
-            "split_sizes": OFFICIAL if model != "tiny" else {"train": 3600, "val": 500, "test": 1000},
+            "split_sizes": OFFICIAL if official else {"train": 3600, "val": 500, "test": 1000},
         }
         | (data or {}),
-        "backbone": {
-            "llm": f"some/{model}",
-            "clip": "vit",
-            "weights": "pretrained",
-            "weight_hash": "1" * 64,
-            "hidden_size": 8,
-            "num_layers": 4,
-            "vision_layers": 4,
-            "dtype": "float32",
-        }
-        | (backbone or {}),
-        "metrics": metrics,
+        "backbone": base["backbone"] | {"llm": f"some/{model}", "weights": "pretrained"} | (backbone or {}),
+        "metrics": {key: {"value": value, "n": 1000, "stderr": 1.0} for key in NINE},
         "parameters": {"trainable": 90, "paper_convention": 3_879_040, "total": 10**9, "by_module": {}},
-        "environment": collect_environment(threads=1),
-        "git": {"commit": "a" * 40, "dirty": False},
-        "missing": {key: "not in this test" for key in NULLABLE if key != "parameters"},
+        "missing": {key: why for key, why in WHY.items() if key != "parameters"},
     }
-    record = base | changes
-    if record.get("kind") in ("oracle", "speed"):
-        unused = {
-            "oracle": ("steps", "epochs", "loss"),
-            "speed": ("parse_failures", "truncated", "steps", "epochs", "loss"),
-        }
-        record["missing"] = {k: v for k, v in record["missing"].items() if k not in unused[record["kind"]]}
-        if record["kind"] == "oracle":
-            record["parameters"] = None
+    record |= changes
+    kind = record.get("kind", "train")
+    record["missing"] = {key: why for key, why in record["missing"].items() if key not in _UNUSED.get(kind, ())}
+    if kind == "oracle":
+        record["parameters"] = None
     if record.get("status", "completed") != "completed":
         record |= {"error": "boom", "metrics": {}}
     return Record(**record)
 
 
-def speed(method, train, inference, loaded=False, **changes) -> Record:
-    def timing(median):
+def speed(method: str, train: float, inference: float, loaded: bool = False, **changes: Any) -> Record:
+    """A record of times at `7b`, in seconds per batch."""
+
+    def timing(median: float) -> dict[str, float]:
         return {"median_s": median, "p10_s": median, "p90_s": median, "n": 20}
 
     section = {"phases": {"train": timing(train), "inference": timing(inference)}, "loaded": loaded}

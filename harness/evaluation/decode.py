@@ -100,7 +100,8 @@ def decode(model: EvaluatedModel, batch: Batch, eos: int, search: Search) -> lis
             state.select(rows_R)
         elif width > 1:
             # The beams of a sample share all state but the key-value cache.
-            state.cache.reorder_cache(rows_R)
+            # transformers asks for a LongTensor, which is not the type that any operation of torch returns.
+            state.cache.reorder_cache(rows_R)  # type: ignore[arg-type]
         logits_RV = model.step(beams.last_R, state)
 
 

@@ -1,4 +1,4 @@
-"""The typed record of one run: the one door to reading and writing records, and to the types of their parts."""
+"""The typed record of one run: its sections, and how records are read and written. Import all of them from here."""
 
 from harness.records.provenance import collect_environment, collect_git
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash

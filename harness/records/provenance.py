@@ -1,4 +1,4 @@
-"""Which code, which versions, which machine: what a record says about where it was made. Imports no torch."""
+"""The code, the package versions and the machine that a record was made with. Imports no torch."""
 
 import os
 import platform
@@ -11,17 +11,19 @@ from methods import package_of
 
 PACKAGES = ("torch", "torchvision", "transformers", "peft", "open_clip_torch", "accelerate")
 _ROOT = Path(__file__).resolve().parents[2]
-# Results that a sweep writes on its way do not make its code dirty.
+# Only changes of these make the code dirty: results that earlier runs wrote do not.
 _CODE = ("methods", "harness", "pyproject.toml")
 
 
 def collect_environment(gpu: str | None = None, threads: int | None = None, method: str | None = None) -> Environment:
-    """Versions and hardware of this process.
+    """Return the package versions and the hardware of this process.
 
     Args:
-        gpu: model of the GPU in use, None if none.
-        threads: compute threads (`torch.get_num_threads()`). Asking here would import torch.
-        method: what is run; where a package from outside registers it, that package's version is told too.
+        gpu: model of the GPU in use; None where none is.
+        threads: number of compute threads, `torch.get_num_threads()`. The caller gives it because this module must not
+            import torch.
+        method: name of the method that is run. If a package outside this project provides it, that package's version
+            is included.
     """
     package = package_of(method) if method else None
     packages = (*PACKAGES, package) if package else PACKAGES
@@ -37,7 +39,7 @@ def collect_environment(gpu: str | None = None, threads: int | None = None, meth
 
 
 def collect_git(root: Path = _ROOT) -> Git:
-    """Commit of the checkout that this package runs from, and whether its code was changed since."""
+    """Return the commit of the checkout at `root`, and whether its code has uncommitted changes."""
     if not (root / ".git").exists():
         return Git(reason="not run from a git checkout")
     try:

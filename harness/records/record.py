@@ -1,7 +1,10 @@
-"""The typed record of one run: the only thing that tables are built from, and the only writer of results/.
+"""The typed record of one run. All tables are built from records alone.
 
-A record is one JSON file, beside it the run's predictions. A number that is missing is null, and `missing`
-(field path -> reason) or the field's own `reason` says why; where a run did not complete, `error` does.
+A record is one JSON file; the predictions of the run are stored beside it. A number that is not available is null. The
+reason is in `missing` (field path -> reason) or in the section's own `reason`; for a run that did not complete, it is
+in `error`.
+
+The docstring of a field is its description in results/schema.json and in the field guide of results/README.md.
 """
 
 import json
@@ -39,7 +42,8 @@ from harness.records.sections import (
 SCHEMA_VERSION: Literal[1] = 1
 Kind = Literal["train", "oracle", "speed"]
 
-# What each kind of run measures. A section outside its kind is null and needs no reason; one inside it does.
+# The sections that only some kinds of run measure. A section that the kind does not measure is null without a reason;
+# one that it does measure needs a reason to be null.
 SECTIONS: Mapping[str, frozenset[str]] = {
     "train": frozenset({"parse_failures", "truncated", "parameters", "loss", "steps", "epochs"}),
     "oracle": frozenset({"parse_failures", "truncated"}),
@@ -49,74 +53,75 @@ _ALL_SECTIONS: frozenset[str] = frozenset().union(*SECTIONS.values())
 
 
 class Record(Section):
-    """One run, whole. See each field's description in results/schema.json."""
+    """One run. The description of each field is in results/schema.json."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    """Raised when a field changes its meaning."""
+    """Version of this format; it is raised when a field changes its meaning."""
     kind: Kind = "train"
-    """What was run; decides which sections are filled."""
+    """What was run: training and evaluation, evaluation of the oracle, or timing. Decides which sections are filled."""
     spec_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    """Hash of everything that was asked for, seed included: `spec_hash(spec)`."""
+    """Hash of everything that can change the outcome of the run, seed included."""
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    """When the record was made, UTC."""
+    """Time at which the record was made, in UTC."""
     method: Name
-    """Registry name of the method; `oracle` for the oracle."""
+    """Registry name of the method; `oracle` for the frozen language model that gets each image in words."""
     variant: Name | None = None
-    """Ablation; null: the method itself."""
+    """Name of the ablation; null for the method itself."""
     label: Name = Field(default_factory=lambda data: default_label(data["method"], data["variant"]))
-    """Short name used for the folder."""
+    """Short name of method and ablation, used for the folder."""
     model: str = Field(min_length=1)
-    """Preset (`tiny`, `7b`, `13b`), or the names of the parts that stood in its place."""
+    """Preset (such as `tiny`, `7b` or `13b`), or the names of the language model and vision tower used instead."""
     task: Name
-    """`scienceqa` or `coco`."""
+    """Name of the task, `scienceqa` or `coco`."""
     seed: int
-    """Seed of training."""
+    """Seed of initialisation and data order."""
     run_id: str = Field(default_factory=lambda data: make_run_id(data))
-    """Task, model, label, seed and spec hash in one name."""
+    """Unique name of the run, made of task, model, label, seed and spec hash."""
     config: dict[str, JsonValue]
-    """Resolved method config, recipe and data options; without the seed."""
+    """All settings of the method and of the run, after defaults and options are applied; without the seed."""
     config_hash: str = Field(default_factory=lambda data: spec_hash(data["config"]))
-    """Hash of `config`: runs that share it differ by seed only."""
+    """Hash of `config`, shared by runs that differ only in their seed."""
     tuning: str = ""
-    """Where the recipe's values come from, and what was searched; empty: nothing was trained."""
+    """Where the values of the recipe come from, and which values were tried in a search; empty where nothing was
+    trained."""
     data: Data
-    """The data set."""
+    """Data set that the run used."""
     backbone: BackboneInfo
-    """The frozen model."""
+    """Frozen language model and vision tower."""
     metrics: dict[str, Metric] = Field(default_factory=dict)
-    """Column -> result; ScienceQA's nine columns or the caption scores."""
+    """Result of each column: ScienceQA's nine accuracies, or the caption scores."""
     parse_failures: Annotated[ParseFailures | None, REASON] = None
-    """How often no answer could be read."""
+    """How many answers could not be read."""
     truncated: Annotated[Truncated | None, REASON] = None
-    """What was longer than the context and was cut."""
+    """How many texts were cut because they were too long."""
     samples: list[Sample] = Field(default_factory=list)
-    """Captions kept to be looked at, of the first images of the evaluation split; empty for tasks without captions."""
+    """Captions of the first images of the evaluation split, kept for a reader; empty for tasks without captions."""
     parameters: Annotated[Parameters | None, REASON] = None
-    """Trainable and total counts."""
+    """Number of trainable and of all parameters."""
     times_s: Times = Times()
-    """Where the time went, in seconds."""
+    """Seconds spent in each part of the run."""
     steps: MaybeCount = None
-    """Optimiser steps done."""
+    """Number of optimiser steps."""
     epochs: Annotated[Seconds | None, REASON] = None
-    """Passes over the training split."""
+    """Number of passes over the training split."""
     loss: Annotated[Loss | None, REASON] = None
-    """Training loss."""
+    """Training loss at the beginning and the end."""
     speed: Annotated[Speed | None, REASON] = None
-    """Seconds a batch, of kind `speed` only."""
+    """Times per batch; only in records of kind `speed`."""
     peak_memory_bytes: PeakMemory = PeakMemory()
-    """Highest memory use."""
+    """Peak memory of the run."""
     environment: Environment
-    """Versions and hardware."""
+    """Software versions and hardware."""
     git: Git
-    """Which code."""
+    """Version of the project's code."""
     status: Literal["completed", "failed", "interrupted"] = "completed"
     """How the run ended."""
     error: str | None = None
-    """What stopped it, in one line."""
+    """What stopped the run, in one line; null for a completed run."""
     failed_step: Count | None = None
-    """The training step that failed, where one did."""
+    """Optimiser step at which training failed; null where it did not fail."""
     missing: dict[str, str] = Field(default_factory=dict)
-    """Field path -> why it is null; a path covers everything below it."""
+    """Why a field is null, by the path of the field; a path also covers every field below it."""
 
     @field_serializer("created")
     def _utc(self, created: datetime) -> str:
@@ -125,7 +130,7 @@ class Record(Section):
     @model_validator(mode="after")
     def _names_and_hashes(self) -> Self:
         if "seed" in self.config:
-            raise ValueError("config: holds `seed`, which has its own field")
+            raise ValueError("config: contains `seed`, which has its own field")
         if self.config_hash != spec_hash(self.config):
             raise ValueError("config_hash: is not the hash of `config`")
         if self.run_id != make_run_id(self.__dict__):
@@ -135,16 +140,16 @@ class Record(Section):
     @model_validator(mode="after")
     def _ending(self) -> Self:
         if (self.status == "completed") != (self.error is None):
-            raise ValueError("error: a run that did not complete, and only such a run, has one")
+            raise ValueError("error: must be set if, and only if, the run did not complete")
         if self.status == "completed" and self.failed_step is not None:
-            raise ValueError("failed_step: set on a completed run")
+            raise ValueError("failed_step: must be null in a completed run")
         return self
 
     @model_validator(mode="after")
     def _random_weights_have_no_accuracy(self) -> Self:
         valued = sorted(name for name, metric in self.metrics.items() if metric.value is not None)
         if self.backbone.weights == "random" and valued:
-            raise ValueError(f"metrics.{valued[0]}: random weights have no accuracy; make it null")
+            raise ValueError(f"metrics.{valued[0]}: must be null, because random weights have no accuracy")
         return self
 
     @model_validator(mode="after")
@@ -152,45 +157,45 @@ class Record(Section):
         unused = _ALL_SECTIONS - SECTIONS[self.kind]
         for section in sorted(unused):
             if getattr(self, section) is not None:
-                raise ValueError(f"{section}: not measured by a run of kind {self.kind!r}")
+                raise ValueError(f"{section}: must be null, because a run of kind {self.kind!r} does not measure it")
         nulls = [path for path in unexplained(self) if path.split(".")[0] not in unused]
         for path in self.missing:
             if not any(_covers(path, null) for null in nulls):
-                raise ValueError(f"missing.{path}: no such field, or it is not null")
+                raise ValueError(f"missing.{path}: there is no such field, or it is not null")
         if self.status == "completed":
             for null in nulls:
                 if not any(_covers(path, null) for path in self.missing):
-                    raise ValueError(f"{null}: is null and `missing` does not say why")
+                    raise ValueError(f"{null}: is null, so `missing` must say why")
         return self
 
 
 def default_label(method: str, variant: str | None) -> str:
-    """`memvp`, or `dehvf-keys_only` for an ablation."""
+    """Return the label of a method or of its ablation, such as `memvp` or `dehvf-keys_only`."""
     return method if variant is None else f"{method}-{variant}"
 
 
 def make_run_id(fields: Mapping[str, Any]) -> str:
-    """Name of a run from the record's fields `task`, `model`, `label`, `seed`, `spec_hash`."""
+    """Return the name of a run, made from the record's fields `task`, `model`, `label`, `seed` and `spec_hash`."""
     names = (fields["task"], slug(fields["model"]), fields["label"], f"seed{fields['seed']}")
     return "-".join((*names, fields["spec_hash"]))
 
 
 def spec_hash(spec: Mapping[str, JsonValue]) -> str:
-    """First 16 hex digits of the SHA-256 of `spec` as canonical JSON (keys sorted, no spaces, UTF-8).
+    """Return the first 16 hex digits of the SHA-256 of `spec` as canonical JSON (sorted keys, no spaces, UTF-8).
 
-    The spec of a run holds whatever can change its outcome: method, variant, model, task, seed, config, data
-    hash, weight hash, limit; so that no run is ever taken for another.
+    The spec of a run contains everything that can change its outcome, such as method, variant, model, task, seed,
+    config, data hash and weight hash. Two runs with the same hash are therefore the same run.
 
     Raises:
-        ValueError: NaN or infinity in it.
-        TypeError: a value that JSON does not know.
+        ValueError: `spec` contains NaN or infinity.
+        TypeError: `spec` contains a value that JSON cannot represent.
     """
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def slug(name: str) -> str:
-    """`name` as one harmless path component."""
+    """Return `name` as one path component that is safe to use in a path."""
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip(".-") or "unnamed"
 
 

@@ -1,4 +1,7 @@
-"""The parts of a record. Imported through `harness.records`; a record is read and written there."""
+"""The sections of a record. Import them from `harness.records`.
+
+The docstring of a field is its description in results/schema.json and in the field guide of results/README.md.
+"""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -7,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class NeedsReason:
-    """Marks a field that may be null only if `missing` says why."""
+    """Marks a field that may be null only if the record's `missing` gives the reason."""
 
 
 REASON = NeedsReason()
@@ -21,138 +24,138 @@ MaybeFloat = Annotated[float | None, REASON]
 
 
 class Section(BaseModel):
-    """Unknown fields, NaN and infinity are refused; a record does not change once made."""
+    """Base of all sections: rejects unknown fields, NaN and infinity, and cannot be changed once it is made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Data(Section):
     name: Name
-    """Which set, e.g. `scienceqa` or `mini`; never a path."""
+    """Name of the data set, such as `scienceqa` or `mini`; never a path."""
     data_hash: Sha256
-    """SHA-256 over `files` (names and hashes)."""
+    """SHA-256 over the names and hashes in `files`."""
     files: dict[str, Sha256]
-    """File of the set -> SHA-256; `images` is one over the names and contents of all images used."""
+    """SHA-256 of each file of the set; the entry `images` covers the names and contents of all images used."""
     split_sizes: dict[str, Count]
-    """Records per split as loaded: `train`, `val`, `test`."""
+    """Number of samples that were loaded from each split: `train`, `val`, `test`."""
     limit: Count | None = None
-    """Records kept per split by --limit; null: all."""
+    """Number of samples that --limit kept per split; null where there was no limit."""
     skipped_images: Count = 0
-    """Unreadable images left out by --skip-bad-images."""
+    """Number of samples that --skip-bad-images left out because their image could not be read."""
     prompt_format: str | None = None
-    """E.g. `QCM-A`; null: the task has one prompt only."""
+    """Format of the prompt, such as `QCM-A`; null where the task has only one prompt."""
 
 
 class BackboneInfo(Section):
     llm: str
     """Model id of the language model."""
     clip: str
-    """open_clip name and weights tag of the vision encoder."""
+    """Name and weights tag of the vision tower in open_clip."""
     weights: Literal["pretrained", "random", "shipped"]
-    """`random` backbones measure cost only: their records hold no accuracy."""
+    """Where the weights come from. `random` weights are for measuring cost only: such a record has no scores."""
     weight_hash: Annotated[Sha256 | None, REASON] = None
     """SHA-256 of the frozen weights."""
     hidden_size: Count
-    """LLM width h."""
+    """Width of the language model, h in the paper."""
     num_layers: Count
-    """LLM blocks N_l."""
+    """Number of decoder layers of the language model, N_l in the paper."""
     vision_layers: Count
-    """CLIP blocks N_v."""
+    """Number of blocks of the vision tower, N_v in the paper."""
     dtype: str
-    """Dtype of the frozen weights, e.g. `bfloat16`."""
+    """Dtype of the frozen weights, such as `bfloat16`."""
 
 
 class Metric(Section):
     value: float | None
-    """Percent (accuracies) or score x 100 (BLEU, CIDEr); null with a reason."""
+    """Accuracy in percent, or caption score x 100 (BLEU, CIDEr); null where `reason` says why."""
     n: Count
-    """Problems or captions counted."""
+    """Number of problems or images that the value is computed from."""
     stderr: Annotated[float, Field(ge=0)] | None = None
-    """Standard error of `value`, in the same unit."""
+    """Standard error of `value`, in the same unit; null where `reason` says why."""
     reason: str | None = None
     """Why `value` or `stderr` is null."""
 
     @model_validator(mode="after")
     def _explain(self) -> Self:
         if (self.value is None or self.stderr is None) and not self.reason:
-            raise ValueError("`value` or `stderr` is null and `reason` does not say why")
+            raise ValueError("`value` or `stderr` is null, so `reason` must say why")
         return self
 
 
 class ParseFailures(Section):
     count: Count
-    """Answers in which no choice could be read (they count as wrong)."""
+    """Number of answers from which no choice could be read; they count as wrong."""
     n: Count
-    """Answers given."""
+    """Number of answers."""
 
 
 class Truncated(Section):
     train: MaybeCount = None
-    """Training examples seen that are longer than the recipe's `max_length`; each lost the end of its answer."""
+    """Number of training examples longer than the recipe's `max_length`; the end of their answer was cut off."""
     eval: MaybeCount = None
-    """Prompts of the evaluation split that are longer; each lost its beginning."""
+    """Number of evaluation prompts longer than the recipe's `max_length`; their beginning was cut off."""
 
 
 class Sample(Section):
     image_id: str
-    """Id in the data set."""
+    """Id of the image in the data set."""
     image: Annotated[str, Field(pattern=r"^samples/[A-Za-z0-9_./+-]+$")]
-    """Copy of the image, at most 320 pixels a side; path inside the results folder."""
+    """Path, inside the results folder, of a copy of the image; no side is longer than 320 pixels."""
     caption: str
-    """What the model says."""
+    """Caption that the model gave."""
     references: list[str]
-    """What people say."""
+    """Captions in the data set, written by people (or by the generator of a procedural set)."""
 
 
 class ModuleCount(Section):
     count: Count
-    """Parameters in the module."""
+    """Number of parameters in the module."""
     status: Literal["trained", "counted by the reference, unused"]
-    """Whether they receive gradients, or only stand in the published count."""
+    """Whether the parameters are trained, or are counted by the published code without being used."""
 
 
 class Parameters(Section):
     trainable: Count
-    """Parameters that are trained here."""
+    """Number of parameters that are trained."""
     paper_convention: Count
-    """As the published code counts: with parameters that never get a gradient."""
+    """Number of trainable parameters as the published code counts them, including those that it never uses."""
     total: Count
-    """Backbone and adapter together."""
+    """Number of parameters of the backbone and the method together."""
     by_module: dict[str, ModuleCount]
-    """The count taken apart."""
+    """`paper_convention` broken down by module."""
 
 
 class Times(Section):
     load: MaybeSeconds = None
-    """Backbone and weights."""
+    """Seconds to load the backbone and attach the method."""
     data: MaybeSeconds = None
-    """Reading, checking and tokenising the set."""
+    """Seconds to read and check the data set; the same for all runs of one command."""
     train_step_median: MaybeSeconds = None
-    """One optimiser step, warm-up excluded."""
+    """Median seconds of one optimiser step, warm-up steps excluded."""
     train_step_p90: MaybeSeconds = None
-    """Ninth decile of the same."""
+    """90th percentile of the seconds of one optimiser step, warm-up steps excluded."""
     train: MaybeSeconds = None
-    """The whole training loop."""
+    """Seconds of the whole training loop."""
     eval: MaybeSeconds = None
-    """Decoding the evaluation split."""
+    """Seconds to decode the evaluation split."""
     scoring: MaybeSeconds = None
-    """Parsing and scoring the decoded answers."""
+    """Seconds to score the decoded answers."""
 
 
 class Loss(Section):
     first: MaybeFloat = None
-    """Training loss of the first step."""
+    """Training loss of the first optimiser step."""
     last: MaybeFloat = None
-    """Training loss of the last finite step."""
+    """Training loss of the last optimiser step whose loss was finite."""
 
 
 class PeakMemory(Section):
     rss: MaybeCount = None
-    """Peak resident set of the process."""
+    """Peak resident memory of the process, in bytes."""
     cuda_allocated: MaybeCount = None
-    """Peak allocated by torch on the GPU."""
+    """Peak memory that torch allocated on the GPU, in bytes."""
     cuda_reserved: MaybeCount = None
-    """Peak reserved by torch on the GPU."""
+    """Peak memory that torch reserved on the GPU, in bytes."""
 
 
 Implementation = Literal["shipped", "plain", "yardstick"]
@@ -160,121 +163,131 @@ Implementation = Literal["shipped", "plain", "yardstick"]
 
 class Spread(Section):
     median: Annotated[float, Field(ge=0)]
-    """Median."""
+    """Median of the ratios."""
     p10: Annotated[float, Field(ge=0)]
-    """First decile."""
+    """10th percentile of the ratios."""
     p90: Annotated[float, Field(ge=0)]
-    """Ninth decile."""
+    """90th percentile of the ratios."""
     ci_low: Annotated[float, Field(ge=0)] | None = None
-    """Lower end of a 95 % confidence interval of the median, from order statistics; null: fewer than six values."""
+    """Lower end of a 95 % confidence interval of the median (sign test); null where there are fewer than six ratios."""
     ci_high: Annotated[float, Field(ge=0)] | None = None
-    """Upper end of the same."""
+    """Upper end of that interval; null where there are fewer than six ratios."""
 
 
 class Timing(Section):
     median_s: Seconds
-    """Seconds a batch."""
+    """Median seconds per batch."""
     p10_s: Seconds
-    """First decile."""
+    """10th percentile of the seconds per batch."""
     p90_s: Seconds
-    """Ninth decile."""
+    """90th percentile of the seconds per batch."""
     n: Count
-    """Batches timed, warm-up excluded."""
+    """Number of timed batches, warm-up excluded."""
     ratio: Spread | None = None
-    """Time over that of Table 2's baseline in the same round; null: the baseline did not run beside it."""
+    """Time divided by the time of Table 2's baseline in the same round; null where the baseline was not timed."""
     ratio_to_yardstick: Spread | None = None
-    """Time over that of the bare frozen towers in the same round; null: not told."""
+    """Time divided by the time of the frozen backbone without a method in the same round; null where not reported."""
     tokens_per_s: Seconds | None = None
-    """Text tokens a second at the median, decoded ones included; null: not told."""
+    """Text tokens per second at the median, decoded tokens included; null where not reported."""
     images_per_s: Seconds | None = None
-    """Images a second at the median; null: not told."""
+    """Images per second at the median; null where not reported."""
     peak_memory_bytes: Count | None = None
-    """Peak of a step, beside the other models' weights: allocated by torch on a GPU, else resident; null: not told."""
+    """Peak memory of a step in bytes, including the weights of the other models that are timed beside it. On a GPU it
+    is the memory that torch allocated, else the resident memory of the process. Null where not reported."""
     peak_reserved_bytes: Count | None = None
-    """The same as reserved by torch; null: no GPU."""
+    """Peak memory of a step that torch reserved on the GPU, in bytes; null without a GPU."""
     layer_s: float | None = None
-    """Estimate, where the backbone is some layers of another: seconds of one more decoder layer. Null: it is whole."""
+    """Estimated seconds of one more decoder layer, where the backbone is a slice of a larger one; null otherwise."""
     whole_s: float | None = None
-    """Estimate, where the backbone is some layers of another: seconds a batch of that other. Null: it is whole."""
+    """Estimated seconds per batch on the larger backbone, where the backbone is a slice of one; null otherwise."""
     joules: Seconds | None = None
-    """Energy of the GPU a batch, median, from a counter that moves some ten times a second: rough where a batch takes
-    less than a second. Null: no GPU, or its management library does not tell."""
+    """Median energy of the GPU per batch, in joules. The GPU's counter is updated about ten times per second, so the
+    value is rough where a batch takes less than a second. Null without a GPU, or where its management library does not
+    report energy."""
     utilisation: Seconds | None = None
-    """Counted FLOPs a second over `Speed.matmul_flops_per_s`; null: no GPU, or the method does not count them."""
+    """Counted FLOPs per second divided by `speed.matmul_flops_per_s`, from 0 to 1; null without a GPU, or where the
+    method does not count its FLOPs."""
 
 
 class SpeedSetting(Section):
-    """What was timed; only equal settings can be compared."""
+    """What was timed. Only times with equal settings can be compared."""
 
     text_length: Count
-    """Text tokens of a sample, BOS included."""
+    """Text tokens per sample, BOS included."""
     labels: Count
-    """Labelled tokens of a training sample."""
+    """Labelled tokens per training sample."""
     new_tokens: Count
-    """Decoded tokens of a sample."""
+    """Decoded tokens per sample."""
     train_batch: Count
-    """Samples of a training step."""
+    """Samples per training step."""
     eval_batch: Count
-    """Samples of an inference batch."""
+    """Samples per inference batch."""
     compiled: bool
-    """Whether `torch.compile` was used, layer by layer; on a GPU the training step is then one CUDA graph."""
+    """Whether each layer was compiled with `torch.compile`; on a GPU the training step is then also captured as one
+    CUDA graph."""
 
 
 class Speed(Section):
     phases: dict[Literal["train", "inference"], Timing]
-    """Seconds a batch by phase: training is forward, backward, optimiser; inference is images, prompt, tokens."""
+    """Times per batch of each phase. Training is forward pass, backward pass and optimiser step; inference is encoding
+    the images, prefill of the prompts, and decoding."""
     loaded: bool
-    """True: the machine was doing other work; such a record enters no table."""
+    """Whether the machine was busy with other work; such a record enters no table."""
     implementation: Implementation = "shipped"
-    """The method as it is run, the plain reading of its formulas, or the yardstick: frozen towers without a method."""
+    """What was timed: `shipped` is the method as it is run; `plain` is the method by its printed formulas, without the
+    rearrangements that save work; `yardstick` is the frozen backbone without a method."""
     setting: SpeedSetting | None = None
-    """What was timed; null: not told."""
+    """Sizes of what was timed; null where not reported."""
     cpu_s_per_s: Seconds | None = None
-    """CPU seconds the process got for each second timed; well under `environment.threads` on a loaded machine."""
+    """CPU seconds that the process got per second timed; well below `environment.threads` on a busy machine. Null where
+    not reported."""
     load_average: Seconds | None = None
-    """Runnable processes of the machine in the minute before timing; null: the platform does not tell."""
+    """Average number of runnable processes in the minute before timing; null where the platform does not report it."""
     cpu_mhz: Seconds | None = None
-    """CPU clock after timing; null: the platform does not tell."""
+    """CPU clock after timing, in MHz; null where the platform does not report it."""
     gpu_mhz: Seconds | None = None
-    """Clock of the GPU's multiprocessors after timing; null: no GPU, or its management library does not tell."""
+    """Clock of the GPU's multiprocessors after timing, in MHz; null without a GPU, or where its management library does
+    not report it."""
     matmul_flops_per_s: Seconds | None = None
-    """Measured peak: an 8192^3 matrix product of random bfloat16 data in the same run; null: no GPU."""
+    """Measured peak throughput in FLOPs per second: an 8192^3 matrix product of random bfloat16 data in the same run;
+    null without a GPU."""
 
 
 class Environment(Section):
     python: str
     """Python version."""
     versions: dict[str, str | None]
-    """Package -> version, the method's own package among them where it comes from outside; null: not installed."""
+    """Version of each package, including the one that a method outside this project comes from; null where the package
+    is not installed."""
     platform: str
     """Operating system and machine type."""
     cpu: Annotated[str | None, REASON] = None
-    """CPU model."""
+    """Model of the CPU."""
     cores: Count
-    """CPU cores the process may use."""
+    """Number of CPU cores that the process may use."""
     gpu: str | None = None
-    """GPU model; null: none used."""
+    """Model of the GPU; null where none was used."""
     threads: MaybeCount = None
-    """Compute threads of the run."""
+    """Number of compute threads of torch."""
 
 
 class Git(Section):
     commit: str | None = None
     """Commit of the code that ran."""
     dirty: bool | None = None
-    """True: that code had uncommitted changes."""
+    """Whether that code had uncommitted changes."""
     reason: str | None = None
-    """Why `commit` is null."""
+    """Why `commit` or `dirty` is null."""
 
     @model_validator(mode="after")
     def _explain(self) -> Self:
         if (self.commit is None or self.dirty is None) and not self.reason:
-            raise ValueError("`commit` or `dirty` is null and `reason` does not say why")
+            raise ValueError("`commit` or `dirty` is null, so `reason` must say why")
         return self
 
 
 def unexplained(section: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Paths of the fields that are null and need a reason for it, in the order of the model."""
+    """Yield the paths of the fields that are null and need a reason, in the order of the model."""
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if value is None and REASON in field.metadata:

@@ -1,4 +1,4 @@
-"""Which picture questions of the small world a method answers: accuracy by category, from the saved predictions."""
+"""Accuracy on the picture questions of the small world by category, from the saved predictions."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,23 +23,30 @@ from harness.tasks.facts import TASKS
 
 _TABLE = TASKS["scienceqa"].table
 UNTOLD = "Maps"
-"""Category of the questions that ask where things are; the tiny CLIP's CLS tokens hardly tell."""
+"""Category of questions about positions, which the CLS tokens of the tiny CLIP model hardly encode."""
 _HEAD = f"""\
-Accuracy on the picture questions by category, mean ± sample standard deviation over seeds, from the runs' predictions.
-{UNTOLD} asks where things are. The tiny CLIP's CLS tokens hardly tell that
-([model card](../harness/assets/tiny/README.md)): a method that reads nothing else of a picture loses these questions to
-the backbone, unless its adapters inside CLIP bring the place there. The last column is IMG without them.
+The table shows the accuracy on each category of picture questions, as mean ± sample standard deviation over seeds. It
+is computed from the predictions of the runs. Questions of the category {UNTOLD} ask where things are, but the CLS
+tokens of the tiny CLIP model hardly encode positions ([model card](../harness/assets/tiny/README.md)). A method that
+reads only these tokens cannot answer such questions, unless its adapters inside CLIP add the position to the tokens.
+The last column is the accuracy on all other picture questions.
 """
 
 
 def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
-    """The rows of Table 1 on the small world, with a column for each category of picture question.
+    """Return the rows of Table 1 on the small world, with one column per category of picture question.
 
-    Empty where no record is of the small world as it is built today; a row without values where a run's predictions are
-    not saved.
+    A row has no values where the predictions of one of its runs were not saved.
+
+    Args:
+        records: the records of the results folder. Only those on the small world as it is built today are used.
+        results_dir: the results folder, for the predictions.
+
+    Returns:
+        One table per model, in markdown; empty where there is no such record.
 
     Raises:
-        UserError: predictions that cannot be read, that are not all there, or whose gold answers are others.
+        UserError: a file of predictions cannot be read, is incomplete, or has other gold answers.
     """
     mini = [run for run in records if run.data.name == NAME and run.data.files.get("problems.json") == _world_sha256()]
     parts = []
@@ -64,19 +71,19 @@ def _items() -> list[Item]:
 
 @cache
 def _world_sha256() -> str:
-    """Of its `problems.json`."""
+    """Return the SHA-256 of the small world's `problems.json`."""
     return sha256(file_text({item.qid: record(item) for item in _items()}).encode()).hexdigest()
 
 
 @cache
 def _categories() -> Mapping[str, tuple[Problem, ...]]:
-    """Column -> its problems of the test split."""
+    """Return the problems of the test split by column: one column per category, and one for all but `UNTOLD`."""
     found: dict[str, list[Problem]] = defaultdict(list)
     for item in _items():
         if item.split == "test" and item.kind.mode == "image":
             found[item.kind.category].append(parse_problem(item.qid, record(item), item.split, NAME))
-    told = [problem for category, problems in found.items() if category != UNTOLD for problem in problems]
-    return {name: tuple(problems) for name, problems in {**found, f"IMG w/o {UNTOLD}": told}.items()}
+    others = [problem for category, problems in found.items() if category != UNTOLD for problem in problems]
+    return {name: tuple(problems) for name, problems in {**found, f"IMG w/o {UNTOLD}": others}.items()}
 
 
 def _columns() -> tuple[Column, ...]:
@@ -84,7 +91,7 @@ def _columns() -> tuple[Column, ...]:
 
 
 def _cells(runs: Iterable[Record], results_dir: Path) -> dict[str, Cell]:
-    """Mean over the runs; no value where one of them has no predictions saved."""
+    """Return the mean over the runs by column; no values where one of the runs has no saved predictions."""
     columns = _categories()
     problems = {problem.qid: problem for members in columns.values() for problem in members}
     values: dict[str, list[float]] = defaultdict(list)
@@ -94,7 +101,7 @@ def _cells(runs: Iterable[Record], results_dir: Path) -> dict[str, Cell]:
             return {name: Cell() for name in columns}
         answers = read_predictions(path, problems)
         if absent := [qid for qid in problems if qid not in answers]:
-            raise UserError(f"{path}: no prediction for {listing(absent)}; make the run again with --force")
+            raise UserError(f"{path}: no prediction for {listing(absent)}; run it again with --force")
         for name, members in columns.items():
             right = sum(answers[problem.qid] == problem.answer for problem in members)
             values[name].append(100 * right / len(members))

@@ -1,4 +1,4 @@
-"""A board as text: markdown, LaTeX, HTML (through tabulate), CSV (through pandas), JSON."""
+"""A board as text: markdown, LaTeX and HTML (with tabulate), CSV (with pandas) and JSON."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,16 +16,17 @@ ABSENT = "n/a"
 
 
 def render(board: Board, format: str) -> str:
-    """One board as text, ending in a newline.
+    """Return a board as text that ends in a newline.
 
     Args:
+        board: the board.
         format: markdown, latex, csv, json or html. Values keep their full precision in csv and json.
 
     Raises:
-        UserError: no such format.
+        UserError: there is no such format.
     """
     if format not in FORMATS:
-        raise UserError(f"--format {format}: unknown; choose one of {', '.join(FORMATS)}")
+        raise UserError(f"--format {format}: there is no such format; choose one of {', '.join(FORMATS)}")
     return FORMATS[format](board).rstrip("\n") + "\n"
 
 
@@ -57,7 +58,7 @@ def _csv(board: Board) -> str:
                 f"{key}_difference": cell.difference,
             }
         records.append(flat)
-    # Counts stay integers beside missing ones.
+    # dtype=object keeps counts integers; a missing count would turn the column into floats.
     return str(pd.DataFrame(records, dtype=object).to_csv(index=False))
 
 
@@ -100,7 +101,7 @@ def _identity(row: TableRow) -> dict[str, Any]:
 
 
 def grid(board: Board, style: str) -> str:
-    """The rows of a board alone, in one of tabulate's styles."""
+    """Return the rows of a board without title and notes, in one of tabulate's styles."""
     headers = ["Method", "Trainable", "LLM", "Seeds", *(column.title for column in board.layout.columns)]
     body = [
         [
@@ -117,7 +118,7 @@ def grid(board: Board, style: str) -> str:
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """`93.10 ± 0.21 / 93.54 (-0.44)`: mean ± std over seeds / the paper's value (difference)."""
+    """Return a cell as text, such as `93.10 ± 0.21 / 93.54 (-0.44)`: mean ± std / paper's value (difference)."""
     digits = column.digits
     text = ABSENT if cell.value is None else f"{cell.value:.{digits}f}"
     if cell.std is not None:
@@ -139,11 +140,12 @@ def _title(board: Board) -> str:
 
 
 def _notes(board: Board) -> list[str]:
-    """How to read the cells, then what was left out."""
-    legend = "Cells: measured, mean ± sample standard deviation over seeds"
-    if board.has_paper:
-        legend += f" / printed in the paper (difference); {ABSENT}: no record"
-    else:
-        legend += f"; {ABSENT}: no record"
-    counted = "Trainable: as the published code counts, parameters that it registers and never uses included"
-    return [f"{legend}.", f"{counted}.", *board.notes]
+    """Return how to read the cells, then the notes of the board."""
+    cells = "Cells: the measured mean ± the sample standard deviation over seeds"
+    cells += ", then / the paper's value (difference)." if board.has_paper else "."
+    return [
+        f"{cells} {ABSENT}: there is no record with this value.",
+        "Trainable: number of trainable parameters as the published code counts them, including parameters that it "
+        "registers but never uses.",
+        *board.notes,
+    ]

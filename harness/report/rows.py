@@ -1,4 +1,4 @@
-"""What a table is made of: cells, rows, and the board that holds them."""
+"""The parts of a table: cells, rows, and the board that contains them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,14 @@ from harness.report.paper import Layout
 
 @dataclass(frozen=True)
 class Cell:
-    """One value. `value`: mean over seeds; `std`: sample std over seeds; `n`: problems (or batches) a seed."""
+    """One value of a table.
+
+    Attributes:
+        value: mean over seeds; None where there is no usable record.
+        std: sample standard deviation over seeds; None for a single seed.
+        n: number of problems, images or timed batches per seed.
+        paper: value that the paper prints; None where it prints none.
+    """
 
     value: float | None = None
     std: float | None = None
@@ -17,13 +24,13 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Measured minus printed; None where either is missing."""
+        """The measured value minus the printed one; None where either is missing."""
         return None if self.value is None or self.paper is None else self.value - self.paper
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row. `method` is None for rows of the paper that are no method of this benchmark."""
+    """One row. `method` is None for rows of the paper that are not a method of this benchmark."""
 
     table: int
     name: str
@@ -33,7 +40,7 @@ class TableRow:
     task: str
     llm: str | None
     trainable: int | None
-    """As the published code counts, like the paper's figure."""
+    """Number of trainable parameters as the published code counts them, comparable with the paper's number."""
     paper_trainable: str | None
     seeds: tuple[int, ...]
     metrics: Mapping[str, Cell]
@@ -41,7 +48,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Board:
-    """One table: its rows in order, and what a reader must know about them."""
+    """One table: its rows in order, and notes for the reader."""
 
     table: int
     layout: Layout
@@ -50,5 +57,5 @@ class Board:
 
     @property
     def has_paper(self) -> bool:
-        """Whether any row has a printed value."""
+        """Whether the paper prints a value for any of the rows."""
         return any(cell.paper is not None for row in self.rows for cell in row.metrics.values())

@@ -1,4 +1,4 @@
-"""What was tried before a recipe was settled: runs judged on the validation split, kept under `results/search`."""
+"""The runs of the searches for recipes, evaluated on the validation split and stored in `results/search`."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -17,16 +17,20 @@ from methods import get_method
 FOLDER = "search"
 THE_RECIPE = "the recipe itself"
 _NOT_TRIED = frozenset({"eval_split", "tuning"})
-"""Fields that differ from the recipe in every such run and are no part of what was tried."""
+"""Fields that differ from the recipe in every run of a search, and are not what was searched."""
 
 
 def searched_text(results_dir: Path) -> str:
-    """A table for each model and task: what was tried for each method, its accuracy, and which trial is the recipe.
+    """Return a table for each model and task: the settings tried for each method, and the scores they reached.
 
-    Empty where no search is recorded.
+    Args:
+        results_dir: the results folder.
+
+    Returns:
+        The tables in markdown; empty where no search is recorded. A trial with the recipe as it is now is marked.
 
     Raises:
-        UserError: a bad record.
+        UserError: a record has an error.
     """
     records = [
         record
@@ -59,7 +63,7 @@ def _table(title: str, records: Sequence[Record]) -> str:
 
 
 def _order(row: tuple[Mapping[str, Any], Record]) -> tuple[object, ...]:
-    """The recipe first, then by field, by number where it is one."""
+    """Return a sort key: the recipe first, then by field, and by value within a field."""
     changed, record = row
     fields = [(name, value if isinstance(value, int | float) else 0.0, str(value)) for name, value in changed.items()]
     return fields, record.seed
@@ -73,27 +77,30 @@ def _score(record: Record, name: str) -> str:
 
 
 def tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
-    """Fields in which a trial differs from the recipe as it is now.
+    """Return the settings of a trial that differ from the recipe as it is now, by field.
 
-    A language model that is none of the presets tells not whose recipe it took: then all that its trials differ in.
+    Args:
+        record: the trial.
+        trials: all trials of the same method, model and task. They are compared with each other where the model is not
+            a preset, because the record does not say which recipe such a run started from.
     """
     values = _values(record)
     if record.model in PRESETS:
-        settled = _settled(record)
-        return {name: value for name, value in sorted(values.items()) if value != settled.get(name)}
+        recipe = _recipe_now(record)
+        return {name: value for name, value in sorted(values.items()) if value != recipe.get(name)}
     others = [_values(trial) for trial in trials]
     return {n: value for n, value in sorted(values.items()) if any(other.get(n) != value for other in others)}
 
 
 def _values(record: Record) -> dict[str, Any]:
-    """Every field of the method and of the recipe that a run was made with."""
+    """Return every setting of the method and of the recipe that a run was made with."""
     method, train = record.config.get("method"), record.config.get("train")
-    assert isinstance(method, dict) and isinstance(train, dict), "a trained run has both"
+    assert isinstance(method, dict) and isinstance(train, dict), "a trained run records both"
     return {name: value for name, value in {**method, **train}.items() if name not in _NOT_TRIED}
 
 
-def _settled(record: Record) -> Mapping[str, Any]:
-    """The same fields of the recipe as it is now."""
+def _recipe_now(record: Record) -> Mapping[str, Any]:
+    """Return the same settings as the recipe has them now."""
     config = get_method(record.method).Config(**method_config(record.method, record.model, record.variant))
     recipe = train_recipe(record.method, record.model, record.task)
     return {**config.model_dump(mode="json"), **recipe.model_dump(mode="json")}

@@ -1,4 +1,4 @@
-"""Which records may stand in a table, and which belong together. Nothing is left out without a note."""
+"""Which records may enter a table, and which of them form a row. Whatever is left out is noted below the table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -16,13 +16,18 @@ RowKey = tuple[str, str | None, str]
 
 @dataclass
 class Selection:
-    """`groups`: the runs of each row, which differ by seed only; `notes`: what was left out, and why."""
+    """The records of one table.
+
+    Attributes:
+        groups: the runs of each row, which differ only in their seed.
+        notes: which records were left out and why, and remarks on those that were not.
+    """
 
     groups: dict[RowKey, list[Record]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-# What the rows of one model must share, so that they can be compared.
+# What all rows of one model must share to be comparable.
 _SETTINGS: Mapping[str, Callable[[Record], tuple[object, ...]]] = {
     "data": lambda r: (r.data.data_hash, r.backbone.weight_hash),
     "device": lambda r: (
@@ -35,7 +40,10 @@ _SETTINGS: Mapping[str, Callable[[Record], tuple[object, ...]]] = {
 
 
 def by_setting(records: Sequence[Record], table: int) -> list[list[Record]]:
-    """The records of one model in parts that one table can show: a measurement of cost for each of its settings."""
+    """Split the records of one model into groups that one table can show.
+
+    For a table of costs there is one group per device and timed setting; for any other table there is one group.
+    """
     plan = layout(table)
     if plan.setting != "device":
         return [list(records)]
@@ -44,12 +52,20 @@ def by_setting(records: Sequence[Record], table: int) -> list[list[Record]]:
 
 
 def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
-    """The records that enter one table, grouped by row.
+    """Choose the records that enter one table, and group them by row.
 
-    Left out, with a note: failed and interrupted runs, runs on part of the data (--limit), random weights
-    (unless the table is about cost), loaded machines, runs of the paper's models on anything but the official
-    set. Rows of one model share data and backbone (the setting with the most runs, then the newest); a row is
-    one configuration (the newest), so runs of different configurations are never averaged.
+    These are left out, with a note: runs that failed or were interrupted, runs on part of the data (--limit), runs with
+    random weights (unless the table is about cost), timings on a busy machine, runs that were evaluated on the
+    validation split, and runs of the paper's models on any but the official data set.
+
+    All rows of a model have the same data and weights: those that most runs have, and among equals the newest. For a
+    table of costs the same holds for the device and the timed setting. A row is one configuration, the newest, so runs
+    with different configurations are never averaged. Of several runs with one seed, the newest is taken.
+
+    Args:
+        records: any records; those of other tasks and kinds are ignored.
+        table: number of the table.
+        plan: how that table is laid out.
     """
     selection = Selection()
     left_out: Counter[str] = Counter()
@@ -57,7 +73,7 @@ def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
     for record in records:
         if record.task != plan.task or record.kind not in plan.kinds:
             continue
-        if reason := _refusal(record, table, plan):
+        if reason := _reason_to_leave_out(record, table, plan):
             left_out[reason] += 1
         else:
             usable[record.model].append(record)
@@ -65,7 +81,7 @@ def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
         kept = _one_setting(runs, _SETTINGS[plan.setting], left_out)
         for (method, variant), row in _by(kept, lambda r: (r.method, r.variant)).items():
             group = _one_configuration(row, left_out)
-            selection.groups[method, variant, model] = _one_run_a_seed(group, left_out)
+            selection.groups[method, variant, model] = _one_run_per_seed(group, left_out)
     selection.notes += [f"{count_runs(count)} left out: {reason}." for reason, count in sorted(left_out.items())]
     kept = [record for group in selection.groups.values() for record in group]
     selection.notes += [] if plan.random_weights else _other_data(kept)
@@ -73,33 +89,34 @@ def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
     return selection
 
 
-def _refusal(record: Record, table: int, plan: Layout) -> str | None:
-    """Why a record may not enter the table; None if it may."""
+def _reason_to_leave_out(record: Record, table: int, plan: Layout) -> str | None:
+    """Return why a record may not enter the table; None where it may."""
     accuracy = not plan.random_weights
     loaded = record.speed is not None and record.speed.loaded
     reasons = {
         record.status: record.status != "completed",
         "random weights": accuracy and record.backbone.weights == "random",
-        "part of the data only (--limit)": accuracy and record.data.limit is not None,
-        "made on a loaded machine": loaded,
-        "evaluated on the validation split, to search a recipe": _eval_split(record) != "test",
-        "not the official data set, so not comparable with the paper's model": accuracy
+        "on part of the data only (--limit)": accuracy and record.data.limit is not None,
+        "timed on a loaded machine": loaded,
+        "evaluated on the validation split, as part of a search": _eval_split(record) != "test",
+        "not on the official data set, so not comparable with the paper": accuracy
         and record.model in paper_models(table)
         and not _is_official(record),
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def _is_official(record: Record) -> bool:
-    """Whether the set has the official number of records in every split."""
+    """Return whether the data set has the official number of samples in every split."""
     official = load_paper().official_splits.get(record.task, {})
     return all(record.data.split_sizes.get(split) == size for split, size in official.items())
 
 
 def _other_data(kept: Sequence[Record]) -> list[str]:
-    """Which set the rows of a model stand on, where it is not the one that the table is called after."""
+    """Return a note for each model whose rows are not on the official data set of the table."""
     return [
-        f"{model}: the set `{name}` ({' / '.join(f'{size:,}' for _, size in sizes)}), not the official one."
+        f"{model} is on the data set `{name}` ({' / '.join(f'{size:,}' for _, size in sizes)} samples), "
+        "not on the official one."
         for model, name, sizes in dict.fromkeys(
             (record.model, record.data.name, tuple(record.data.split_sizes.items()))
             for record in kept
@@ -131,7 +148,7 @@ def _one_configuration(runs: list[Record], left_out: Counter[str]) -> list[Recor
     return configurations[-1]
 
 
-def _one_run_a_seed(runs: list[Record], left_out: Counter[str]) -> list[Record]:
+def _one_run_per_seed(runs: list[Record], left_out: Counter[str]) -> list[Record]:
     newest = {record.seed: record for record in sorted(runs, key=lambda r: r.created)}
     if repeated := len(runs) - len(newest):
         left_out[f"an older run of the same seed of {runs[0].label} on {runs[0].model}"] += repeated
@@ -139,7 +156,7 @@ def _one_run_a_seed(runs: list[Record], left_out: Counter[str]) -> list[Record]:
 
 
 def _remarks(kept: Sequence[Record]) -> list[str]:
-    """What a reader must know about the runs that did enter."""
+    """Return what a reader must know about the records that entered the table."""
     skipped = sum(record.data.skipped_images > 0 for record in kept)
     cut = sum(any((record.truncated.train, record.truncated.eval)) for record in kept if record.truncated)
     machines = dict.fromkeys(where_measured(record) for record in kept if record.speed is not None)
@@ -148,22 +165,23 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
     if skipped:
         remarks.append(f"{count_runs(skipped)} skipped unreadable images.")
     if cut:
-        remarks.append(f"{count_runs(cut)} cut texts that are longer than the recipe's max_length.")
+        remarks.append(f"{count_runs(cut)} cut texts that were longer than the recipe's max_length.")
     if dirty:
-        remarks.append(f"{count_runs(dirty)} from code that is not known to be that of a commit.")
+        remarks.append(f"{count_runs(dirty)} from code with uncommitted changes or of an unknown commit.")
     return remarks
 
 
 def where_measured(record: Record) -> str:
-    """Model, device and batches of a speed measurement."""
+    """Return the device, dtype, model and sizes of a speed measurement as text."""
     environment = record.environment
     device = environment.gpu or f"{environment.cpu or 'an unknown CPU'}, {environment.threads} threads"
     setting = record.speed.setting if record.speed else None
     if setting is None:
         return f"{device}, {record.backbone.dtype} ({record.model})"
     return (
-        f"{device}, {record.backbone.dtype}{', compiled' if setting.compiled else ''} ({record.model}: text "
-        f"{setting.text_length}, batch {setting.train_batch} and {setting.eval_batch}, {setting.new_tokens} new tokens)"
+        f"{device}, {record.backbone.dtype}{', compiled' if setting.compiled else ''} ({record.model}: "
+        f"{setting.text_length} text tokens, batch {setting.train_batch} in training and {setting.eval_batch} in "
+        f"inference, {setting.new_tokens} new tokens)"
     )
 
 
@@ -179,5 +197,5 @@ def _newest(records: Sequence[Record]) -> datetime:
 
 
 def count_runs(count: int) -> str:
-    """`1 run`, `2 runs`."""
+    """Return a number of runs as text: `1 run`, `2 runs`."""
     return f"{count} run{'s' if count != 1 else ''}"

@@ -1,4 +1,4 @@
-"""Leaderboards: from records and the paper's numbers to rows. How a table is laid out is data (paper.toml)."""
+"""Leaderboards: from records and the paper's numbers to rows. paper.toml says how each table is laid out."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ RowPair = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class _Slot:
-    """A row that a table has whether or not there are records for it."""
+    """A row that the table has, whether or not there are records for it."""
 
     name: str
     method: str | None
@@ -27,16 +27,16 @@ class _Slot:
 
 
 def leaderboard(records: Iterable[Record], table: int, model: str | None = None) -> Board:
-    """The rows of one table, in the paper's order, and notes on what was left out.
+    """Build one table: its rows in the paper's order, and notes on the records that were left out.
 
     Args:
-        records: any records; those of other tasks and kinds are passed over.
-        table: 1 to 4.
-        model: one model only; None: the paper's models, then every other model that has records.
+        records: any records; those of other tasks and kinds are ignored.
+        table: number of the table, 1 to 4.
+        model: the model to show; None shows the paper's models and then every other model that has records.
 
     Returns:
-        Rows of the paper's models with the printed values beside; rows of other models without. A method
-        without a usable record has cells whose value is None.
+        The table. Rows of the paper's models include the values that it prints. A method without a usable record has
+        cells whose value is None.
 
     Raises:
         UserError: there is no such table.
@@ -54,18 +54,21 @@ def leaderboard(records: Iterable[Record], table: int, model: str | None = None)
 
 def _without_a_row(labels: Sequence[str], table: int) -> list[str]:
     names = ", ".join(sorted(set(labels)))
-    return [f"{count_runs(len(labels))} left out: no row of table {table} is for {names}."] if labels else []
+    return [f"{count_runs(len(labels))} left out: table {table} has no row for {names}."] if labels else []
 
 
 def table_text(results_dir: Path, table: int, model: str | None, format: str) -> str:
-    """One table as text, from the records under `results_dir`.
+    """Return one table as text, from the records in `results_dir`.
 
     Args:
-        format: markdown, latex, csv, json or html. The notes on what was left out stand under the table in
-            markdown, latex and html; for csv and json read them from `leaderboard(...).notes`.
+        results_dir: the results folder.
+        table: number of the table, 1 to 4.
+        model: the model to show; None shows all.
+        format: markdown, latex, csv, json or html. The notes on what was left out are printed below the table in
+            markdown, latex and html; csv and json have none.
 
     Raises:
-        UserError: a bad record, or no such table or format.
+        UserError: a record has an error, or there is no such table or format.
     """
     return render(leaderboard(read_records(results_dir), table, model), format)
 
@@ -84,7 +87,11 @@ def _slots(records: Sequence[Record], table: int, plan: Layout, model: str | Non
 
 
 def _unprinted(records: Sequence[Record], table: int, plan: Layout, model: str, printed: set[RowPair]) -> list[_Slot]:
-    """Rows that the paper does not print: all rows of a model that it has not, else those with records."""
+    """Return the rows of a model that the paper does not print.
+
+    For a model of the paper these are the methods that have records but no printed row. For any other model these are
+    all rows of the table.
+    """
     have = {(r.method, r.variant) for r in records if r.model == model}
     rows = {(row.method, row.variant): row.name for row in paper_rows(table) if row.method}
     scale = {(row.method, row.variant): row.name for row in plan.scale}
@@ -122,14 +129,14 @@ def _row(slot: _Slot, groups: Mapping[RowKey, list[Record]], table: int, plan: L
 
 
 def _llm(slot: _Slot, group: Sequence[Record]) -> str | None:
-    """What ran, where pretrained weights did: --llm may have put another model in the preset's place."""
+    """Return the name of the language model: the one that ran, which --llm may have exchanged, else the paper's."""
     if group and slot.paper and group[-1].backbone.weights != "random":
         return group[-1].backbone.llm
     return (slot.paper and slot.paper.llm) or slot.model
 
 
 def _cell(column: Column, group: Sequence[Record], printed: float | None) -> Cell:
-    """Mean over the seeds; no value where a seed has none: a mean over some of them is another number."""
+    """Return the mean over the seeds; no value where a seed has none, because a mean over fewer seeds misleads."""
     measured = [_measured(record, column) for record in group]
     values = [value for value, _ in measured if value is not None]
     if not values or len(values) < len(measured):
@@ -138,7 +145,7 @@ def _cell(column: Column, group: Sequence[Record], printed: float | None) -> Cel
 
 
 def _measured(record: Record, column: Column) -> tuple[float | None, int]:
-    """Value and count of one column in one record."""
+    """Return the value of one column in one record, and what it is computed from: problems, images or batches."""
     if column.source == "metric" and column.key in record.metrics:
         metric = record.metrics[column.key]
         return metric.value, metric.n
@@ -152,9 +159,10 @@ def _measured(record: Record, column: Column) -> tuple[float | None, int]:
 
 
 def _with_ratios(rows: Sequence[TableRow], plan: Layout) -> list[TableRow]:
-    """Fill the ratio columns: this row over the baseline's row of the same model; measured, and as printed.
+    """Fill the ratio columns: each row divided by the baseline's row of the same model, measured and printed.
 
-    A ratio that a run took pair by pair beside its baseline stays: medians of another run know less.
+    A ratio that was measured round by round beside the baseline is kept, because it is more exact than the ratio of two
+    medians from separate runs.
     """
     bases = {row.model: row for row in rows if row.method == plan.baseline and row.variant is None}
     filled = []

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from harness.config.recipes import TrainRecipe
 from harness.data.coco import CaptionImage
@@ -16,6 +16,7 @@ from harness.evaluation.model import EvaluatedModel
 from harness.records import Data, Metric, ParseFailures
 from harness.tasks.facts import task_facts
 
+SampleT = TypeVar("SampleT", bound=HasImage)
 OnProgress = Callable[[int], None]
 """Called during an evaluation with the number of samples done so far."""
 
@@ -118,7 +119,7 @@ class Task(Protocol):
         ...
 
 
-def data_section(data: DataSet[HasImage], options: DataOptions, prompt_format: str | None = None) -> Data:
+def data_section(data: DataSet[SampleT], options: DataOptions, prompt_format: str | None = None) -> Data:
     """Return the `data` section of a record: which set was read, and how much of it.
 
     Args:

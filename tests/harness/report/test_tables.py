@@ -1,6 +1,9 @@
 """Tables from synthetic records: values, order, what is left out."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +21,7 @@ def row(board, method, variant=None, model="tiny"):
     return found[0]
 
 
-ON_MINI = "tiny: the set `scienceqa-mini` (3,600 / 500 / 1,000), not the official one."
+ON_MINI = "tiny is on the data set `scienceqa-mini` (3,600 / 500 / 1,000 samples), not on the official one."
 
 
 # ---------------------------------------------------------------- values
@@ -111,7 +114,7 @@ def test_table_4_has_every_ablation_and_nothing_else():
     board = leaderboard(records, 4, "tiny")
     assert [(r.method, r.variant) for r in board.rows] == [("dehvf", variant) for variant in variants]
     assert [r.metrics["Avg"].value for r in board.rows] == list(range(8))
-    assert "1 run left out: no row of table 4 is for memvp." in board.notes
+    assert "1 run left out: table 4 has no row for memvp." in board.notes
 
 
 def test_table_3():
@@ -236,3 +239,10 @@ def test_every_record_is_shown_or_noted(drawn):
     shown = sum(len(r.seeds) for r in board.rows)
     noted = sum(int(m.group(1)) for note in board.notes if (m := re.match(r"(\d+) runs? left out", note)))
     assert shown + noted == len(records)
+
+
+def test_reporting_imports_no_torch():
+    report = ("paper", "selection", "rows", "tables", "render", "readme")
+    lines = ["import harness.records, harness.stats", *(f"import harness.report.{name}" for name in report)]
+    lines += ["import sys", "assert 'torch' not in sys.modules"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, cwd=Path(__file__).resolve().parents[3])

@@ -1,0 +1,96 @@
+"""The record: it survives its own JSON, its hash is fixed, and it rejects what contradicts itself."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from harness.records import Record, spec_hash
+from tests.record_factory import WHY, fields
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+configs = st.dictionaries(st.text().filter(lambda key: key != "seed"), json_values, max_size=4)
+
+
+@given(config=configs, seed=st.integers(0, 2**31))
+def test_a_record_survives_its_own_json(config, seed):
+    try:
+        json.dumps(config, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return  # lone surrogates are no text
+    record = Record(**fields(config=config, seed=seed))
+    assert Record.model_validate_json(record.model_dump_json()) == record
+
+
+@given(spec=configs)
+def test_spec_hash_ignores_key_order_and_sees_every_change(spec):
+    reordered = dict(reversed(list(spec.items())))
+    try:
+        assert spec_hash(reordered) == spec_hash(spec)
+    except UnicodeEncodeError:
+        return
+    assert spec_hash(spec | {"seed": 1}) != spec_hash(spec | {"seed": 2})
+    assert len(spec_hash(spec)) == 16
+
+
+def test_spec_hash_is_fixed():
+    # printf '{"a":"ä","b":[1,2.5,null]}' | sha256sum. Another value would orphan every record ever written.
+    assert spec_hash({"b": [1, 2.5, None], "a": "ä"}) == "324d0f98e8e7b390"
+
+
+def test_spec_hash_refuses_nan():
+    with pytest.raises(ValueError):
+        spec_hash({"lr": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"missing": {}}, "parse_failures: is null"),
+        ({"missing": WHY | {"method": "?"}}, "missing.method"),
+        ({"missing": WHY | {"nowhere": "?"}}, "missing.nowhere"),
+        ({"config": {"seed": 1}}, "config: contains `seed`"),
+        ({"config_hash": "0" * 16}, "config_hash"),
+        ({"run_id": "other"}, "run_id"),
+        ({"status": "failed"}, "error: "),
+        ({"error": "boom"}, "error: "),
+        ({"failed_step": 3}, "failed_step"),
+        ({"metrics": {"IMG": {"value": None, "n": 0}}}, "reason"),
+        ({"metrics": {"IMG": {"value": float("nan"), "n": 1, "stderr": 0}}}, "finite"),
+        ({"git": {"commit": None, "dirty": None}}, "reason"),
+        ({"kind": "oracle"}, "missing.parameters"),
+        ({"kind": "oracle", "steps": 3}, "steps: must be null"),
+        ({"label": "../up"}, "label"),
+        ({"task": "a/b"}, "task"),
+        ({"seed": "zero"}, "seed"),
+    ],
+)
+def test_refused(changes, named):
+    with pytest.raises(ValidationError, match="(?s)" + named.replace(".", r"\.")):
+        Record(**fields(**changes))
+
+
+def test_random_weights_carry_no_accuracy():
+    backbone = fields()["backbone"] | {"weights": "random"}
+    with pytest.raises(ValidationError, match=r"metrics\.IMG"):
+        Record(**fields(backbone=backbone))
+    null = {"IMG": {"value": None, "n": 2, "reason": "random weights"}}
+    assert Record(**fields(backbone=backbone, metrics=null)).metrics["IMG"].value is None
+
+
+def test_a_failed_run_needs_no_reason_beyond_its_error():
+    record = Record(**fields(status="failed", error="loss is NaN", failed_step=7, missing={}, metrics={}))
+    assert record.failed_step == 7
+
+
+def test_a_reason_covers_what_lies_below_it():
+    part = {key: value for key, value in WHY.items() if key != "times_s"}
+    with pytest.raises(ValidationError, match=r"times_s\.load"):
+        Record(**fields(missing=part | {"times_s.data": "?"}))
