@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.data.coco import load_coco
 from harness.data.dataset import DataSet
@@ -49,7 +49,7 @@ class CheckReport:
         """Whether training can start on the set as it is; duplicates are reported but do not prevent it."""
         return not self.bad_images
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return the report as plain data for JSON."""
         return {**asdict(self), "ok": self.ok}
 

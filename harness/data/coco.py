@@ -8,7 +8,7 @@ file's `train` and `restval`. The file is not trusted: the first bad record is r
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -96,7 +96,7 @@ def read_karpathy(path: Path) -> tuple[str, dict[str, _Image]]:
     return name, records
 
 
-def _record_label(entry: Any, index: int) -> str:
+def _record_label(entry: object, index: int) -> str:
     """How messages name a record: by its id, or by its position in the file where it has no usable id."""
     number = entry.get("cocoid", entry.get("imgid")) if isinstance(entry, dict) else None
     return f"image {number}" if isinstance(number, int) else f"image number {index + 1} in the file"

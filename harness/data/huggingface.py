@@ -82,7 +82,7 @@ def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path) 
     write_atomic(root / "dataset.json", json.dumps({"name": "scienceqa-hf"}))
 
 
-def _image_bytes(image: Any, qid: str) -> bytes:
+def _image_bytes(image: object, qid: str) -> bytes:
     """The content of the image file in a row; raises UserError where the row does not hold it."""
     content = image.get("bytes") if isinstance(image, Mapping) else None
     if not isinstance(content, bytes):

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -65,7 +65,7 @@ class _Record(BaseModel):
         return self
 
 
-def parse_problem(qid: str, raw: Any, split: str | None = None, source: str = "problems.json") -> Problem:
+def parse_problem(qid: str, raw: object, split: str | None = None, source: str = "problems.json") -> Problem:
     """Validate one record of `problems.json` and return it as a Problem without image and caption.
 
     Args:

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 OWN_POSITIONS = (1, 2, 4, 8)
@@ -191,7 +190,7 @@ def overlaid(model: LlamaForCausalLM, batch: OverlayBatch | None) -> Iterator[No
     # A document without extra positions has the same sum at every position, so the first position stands for all.
     repeated_B1D = run_alone(model, values_BLD[:, :1] * ~own_B11, batch.start_layer)
 
-    def add(sums_BLD: Tensor) -> Callable[[Any, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def add(sums_BLD: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
         return lambda layer, args: (args[0] + sums_BLD[:, : args[0].shape[1]], *args[1:])
 
     layers = model.model.layers

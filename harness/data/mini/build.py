@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from harness.data.mini.cache import ensure_built
 from harness.data.mini.grammar import caption, describe
@@ -84,7 +83,7 @@ def _new_problem(rng: Random, mode: str, seen: set[tuple[str, str]]) -> tuple[Ki
     raise AssertionError("no new problem was found: the sizes are too large for the vocabulary")
 
 
-def record(item: Item) -> dict[str, Any]:
+def record(item: Item) -> dict[str, object]:
     """Return the 14 fields of a problem's ScienceQA record."""
     kind, draft = item.kind, item.draft
     return {
@@ -125,7 +124,7 @@ def build_mini(root: Path, seed: int = 0, sizes: tuple[int, int, int] = SIZES) -
         UserError: the folder cannot be written.
     """
     items = sample_items(seed, sizes)
-    files: dict[str, Any] = {
+    files: dict[str, object] = {
         "problems.json": {item.qid: record(item) for item in items},
         "pid_splits.json": {split: [item.qid for item in items if item.split == split] for split in SPLITS},
         "captions.json": {"captions": {item.qid: item.caption for item in items if item.draft.scene}},

@@ -1,4 +1,4 @@
-"""Fixtures of the data tests: a small set in the official layout, to break."""
+"""Fixtures of the data tests: small valid data sets on disk, which a test can change and write again."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def record(split: str, answer: int = 0, with_image: bool = False, **changes: Any) -> dict[str, Any]:
-    """One valid record, with changes."""
+    """Return a valid record of `problems.json` with some fields changed."""
     return {
         "question": "Which is a solid?",
         "choices": ["water", "ice", "steam"],
@@ -29,8 +29,8 @@ def record(split: str, answer: int = 0, with_image: bool = False, **changes: Any
     }
 
 
-class Folder:
-    """A data folder that can be changed and written again."""
+class ScienceQAFolder:
+    """A data folder in the official layout of ScienceQA."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -57,7 +57,43 @@ class Folder:
         (self.root / "pid_splits.json").write_text(json.dumps(self.splits))
 
 
+class CocoFolder:
+    """A data folder with four images in Karpathy's form."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.images = [self.entry(n, s) for n, s in enumerate(("train", "restval", "val", "test"), 1)]
+        (root / "val2014").mkdir()
+        for number in range(1, 5):
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(self.image_path(number))
+        self.write()
+
+    @staticmethod
+    def entry(number: int, split: str) -> dict[str, Any]:
+        return {
+            "filepath": "val2014",
+            "filename": f"{number}.png",
+            "split": split,
+            "cocoid": number,
+            "imgid": number - 1,
+            "sentences": [{"raw": f"A {number}.", "tokens": ["a", str(number)]}, {"raw": "Another."}],
+        }
+
+    def image_path(self, number: int) -> Path:
+        return self.root / "val2014" / f"{number}.png"
+
+    def write(self, dataset: Any = "coco") -> None:
+        text = json.dumps({"dataset": dataset, "images": self.images})
+        (self.root / "dataset_coco.json").write_text(text)
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """A small valid set on disk."""
-    return Folder(tmp_path)
+def folder(tmp_path: Path) -> ScienceQAFolder:
+    """A small valid ScienceQA set on disk."""
+    return ScienceQAFolder(tmp_path)
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> CocoFolder:
+    """A small valid caption set on disk."""
+    return CocoFolder(tmp_path)

@@ -1,99 +1,10 @@
-"""Image files: what is taken, what is refused, and what a tensor of one looks like."""
-
-import io
-import struct
-import zlib
-from pathlib import Path
+"""Images as tensors, and the store that keeps them."""
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-from harness.data.imagefile import load_image
 from harness.data.images import CLIP_MEAN, CLIP_STD, ImagePreprocessor, ImageStore
-from harness.errors import UserError
-
-
-def save(path: Path, image: Image.Image, format: str = "PNG", **options) -> Path:
-    image.save(path, format=format, **options)
-    return path
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-def test_png_modes_become_rgb(tmp_path, mode):
-    image = load_image(save(tmp_path / "image.png", Image.new("RGB", (4, 3), (255, 255, 255)).convert(mode)))
-    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (4, 3), (255, 255, 255))
-
-
-def test_palette_with_transparency(tmp_path):
-    palette = Image.new("P", (2, 1))
-    palette.putpalette([10, 20, 30, 200, 100, 50])
-    palette.putpixel((1, 0), 1)
-    path = save(tmp_path / "image.png", palette, transparency=b"\x00\xff")
-    assert [load_image(path).getpixel((x, 0)) for x in (0, 1)] == [(10, 20, 30), (200, 100, 50)]
-
-
-def test_sixteen_bit_grey_keeps_its_brightness(tmp_path):
-    values = np.array([[0, 0x7FFF, 0xFFFF]], dtype=np.uint16)
-    image = load_image(save(tmp_path / "image.png", Image.fromarray(values)))
-    assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
-
-
-def test_cmyk_jpeg_under_a_png_name(tmp_path):
-    path = save(tmp_path / "image.png", Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
-    red, green, blue = load_image(path).getpixel((8, 8))
-    assert red > 200 and green < 60 and blue < 60
-
-
-def png(width: int, height: int, body: bytes = b"") -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
-
-
-def animation(format: str) -> bytes:
-    buffer = io.BytesIO()
-    frames = [Image.new("RGB", (4, 4), (shade, 0, 0)) for shade in (0, 200)]
-    frames[0].save(buffer, format=format, save_all=True, append_images=frames[1:])
-    return buffer.getvalue()
-
-
-def still(format: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.effect_noise((64, 64), 50).save(buffer, format=format)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "cannot identify"),
-        (b"GIF89a", "cannot identify"),
-        (still("GIF"), "cannot identify"),
-        (still("TIFF"), "cannot identify"),
-        (png(7_100, 7_100), "50 megapixels"),
-        (png(60_000, 60_000), "pixels"),
-        (png(2**31 - 1, 2**31 - 1), "pixels"),
-        (png(8, 8, b"\0"), "image"),
-        (still("PNG")[:1500], "truncated"),
-        (still("JPEG")[:600], "truncated"),
-        (animation("PNG"), "animated"),
-    ],
-)
-def test_hostile_file_is_one_clear_error(tmp_path, content, reason):
-    path = tmp_path / "image.png"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=reason) as caught:
-        load_image(path)
-    assert str(path) in str(caught.value)
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.png"):
-        load_image(tmp_path / "nothing.png")
 
 
 def test_preprocessing_is_resize_scale_normalise():
@@ -114,7 +25,9 @@ def test_statistics_are_an_option():
 
 
 def test_store_keeps_up_to_its_budget(tmp_path):
-    paths = [save(tmp_path / f"{i}.png", Image.new("RGB", (4, 4), (i, 0, 0))) for i in range(3)]
+    paths = [tmp_path / f"{shade}.png" for shade in range(3)]
+    for shade, path in enumerate(paths):
+        Image.new("RGB", (4, 4), (shade, 0, 0)).save(path)
     store = ImageStore(ImagePreprocessor(4), max_bytes=2 * 48)
     first = [store.pixels(path) for path in paths]
     assert len(store) == 2

@@ -1,4 +1,4 @@
-"""Prompt strings and label masks: equal to the reference's, character for character and token for token."""
+"""Prompt strings and label masks, which must equal those of the reference code in every character and token."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.data.problem import Problem
 from harness.data.prompts import (
     ANSWER_PREFIX,
     FORMATS,
@@ -16,22 +17,11 @@ from harness.data.prompts import (
     tokenize_example,
     tokenize_prompt,
 )
-from harness.data.problem import Problem
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
+from tests.harness.data.number_tokenizer import NumberTokenizer
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "prompts.json").read_text())
-
-
-class Words:
-    """A tokenizer whose tokens are numbers between blanks."""
-
-    bos_token_id = 1
-    eos_token_id = 2
-
-    def encode(self, text: str, *, add_special_tokens: bool = True, **kwargs: Any) -> list[int]:
-        assert not add_special_tokens and kwargs == {"split_special_tokens": True}
-        return [int(word) for word in text.split()]
 
 
 def problem(raw: dict[str, Any]) -> Problem:
@@ -47,7 +37,7 @@ def test_reference_strings(case):
 
 @pytest.mark.parametrize("case", GOLDEN["tokenize"], ids=lambda c: c["prompt"])
 def test_reference_label_masks(case):
-    got = tokenize_example(Words(), case["prompt"], case["answer"], case["max_words"])
+    got = tokenize_example(NumberTokenizer(), case["prompt"], case["answer"], case["max_words"])
     length = int(sum(case["example_mask"]))
     assert got.input_ids == case["example"][:length]
     assert [label != IGNORED for label in got.labels] == [bool(mask) for mask in case["label_mask"][:length]]
@@ -97,7 +87,7 @@ def test_braces_in_a_question_are_text():
 
 
 def test_token_across_the_boundary_carries_loss():
-    class Merging(Words):
+    class Merging(NumberTokenizer):
         def encode(self, text: str, **kwargs: Any) -> list[int]:
             return super().encode(text.replace("3 4", "34"), **kwargs)
 
@@ -110,7 +100,7 @@ numbers = st.lists(st.integers(3, 99), min_size=1, max_size=12)
 
 @given(numbers, numbers, st.integers(2, 30))
 def test_label_invariants(prompt, answer, limit):
-    got = tokenize_example(Words(), " ".join(map(str, prompt)), " " + " ".join(map(str, answer)), limit)
+    got = tokenize_example(NumberTokenizer(), " ".join(map(str, prompt)), " " + " ".join(map(str, answer)), limit)
     whole = [1, *prompt, *answer, 2]
     assert got.input_ids == whole[:limit]
     assert got.labels == ([IGNORED] * (1 + len(prompt)) + [*answer, 2])[:limit]
@@ -119,13 +109,13 @@ def test_label_invariants(prompt, answer, limit):
 
 @given(numbers, st.integers(2, 15))
 def test_long_prompt_keeps_bos_and_its_end(prompt, limit):
-    got = tokenize_prompt(Words(), " ".join(map(str, prompt)), limit)
+    got = tokenize_prompt(NumberTokenizer(), " ".join(map(str, prompt)), limit)
     assert got.input_ids == [1, *prompt[-(limit - 1) :]]
     assert got.truncated == (len(prompt) > limit - 1)
 
 
 def test_tokenizer_without_bos():
-    tokenizer = Words()
+    tokenizer = NumberTokenizer()
     tokenizer.bos_token_id = None
     with pytest.raises(UserError, match="BOS"):
         tokenize_example(tokenizer, "3", " 4", 8)

@@ -1,0 +1,48 @@
+"""The cache of generated data sets."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.data.mini.build import ensure_mini
+from harness.data.mini.cache import cache_folder, ensure_built
+from harness.errors import UserError
+
+SIZES = (4, 2, 2)
+
+
+def test_a_set_is_built_once(tmp_path: Path) -> None:
+    root = ensure_mini(tmp_path, seed=1, sizes=SIZES)
+    before = (root / "problems.json").stat().st_mtime_ns
+    assert ensure_mini(tmp_path, seed=1, sizes=SIZES) == root
+    assert (root / "problems.json").stat().st_mtime_ns == before
+
+
+def test_another_seed_has_another_folder(tmp_path: Path) -> None:
+    assert ensure_mini(tmp_path, seed=2, sizes=SIZES) != ensure_mini(tmp_path, seed=1, sizes=SIZES)
+
+
+def test_a_build_leaves_no_temporary_folder(tmp_path: Path) -> None:
+    ensure_mini(tmp_path, seed=1, sizes=SIZES)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def fail(root: Path) -> None:
+        (root / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_built(tmp_path, "set", [1], fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: cannot be written .*XDG_CACHE_HOME"):
+        ensure_built(tmp_path / "file", "set", [1], lambda root: None)
+
+
+def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "peft-vl-bench"
