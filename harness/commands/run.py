@@ -17,6 +17,7 @@ from harness.config.recipes import DEFAULT_METHODS
 from harness.errors import UserError
 from harness.report.tables import table_text
 from harness.run.dryrun import dry_run
+from harness.run.progress import print_line
 from harness.run.runner import Runner
 from harness.run.schedule import with_steps
 from harness.run.sweep import sweep
@@ -86,7 +87,7 @@ def run_command(options: RunOptions, console: Console) -> int:
     console.print()
     print(table_text(options.results, table, spec.name, "markdown"))
     for record in result.failed:
-        _print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
+        print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
     return 1 if result.failed else 0
 
 
@@ -135,13 +136,9 @@ def _dry_run(
     for row in found.rows:
         console.print_json(json.dumps(row))
     for line in found.downloads:
-        _print_line(console, f"will be downloaded: {line}")
+        print_line(console, f"will be downloaded: {line}")
     for line in missing:
-        _print_line(console, f"missing: {line}")
+        print_line(console, f"missing: {line}")
     if not missing:
         console.print("nothing is missing")
     return 2 if missing else 0
-
-
-def _print_line(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

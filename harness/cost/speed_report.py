@@ -29,7 +29,7 @@ from harness.records import (
     write_record,
 )
 from harness.report.paper import layout, method_names
-from harness.run.outcome import UNKNOWN_HERE, describe_backbone
+from harness.run.outcome import NOT_REPORTED, describe_backbone
 
 TABLE = 2
 ESTIMATES = ("layer_s", "whole_s")
@@ -90,7 +90,7 @@ def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: B
     if contestant.parameters is None:
         missing["parameters"] = "the yardstick has no adapter"
     if environment.cpu is None:
-        missing["environment.cpu"] = UNKNOWN_HERE
+        missing["environment.cpu"] = NOT_REPORTED
     return Record(
         **identity,
         kind="speed",

@@ -1,1 +1,1 @@
-"""One run and many: training, evaluation, the record that a run leaves, and the dry run that only estimates."""
+"""One run and many: training, evaluation, the record of a run, dry runs, and answers from a saved adapter."""

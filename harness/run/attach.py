@@ -1,4 +1,4 @@
-"""Building a planned method on a backbone, with weights or on shapes alone."""
+"""Building a planned method on a backbone, either with weights or on the meta device, with shapes only."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -13,19 +13,22 @@ from harness.errors import UserError
 from methods import get_method
 from methods.frozen import Frozen
 
-SIZES_BY_SET = "change its sizes by --set"
+CHANGE_SIZES = "change its sizes with --set"
 
 
-def attach(plan: RunPlan, backbone: Backbone, remedy: str = SIZES_BY_SET) -> Any:
-    """The plan's method, built on the backbone.
+def attach(plan: RunPlan, backbone: Backbone, remedy: str = CHANGE_SIZES) -> Any:
+    """Build the plan's method on a backbone.
 
     Args:
         plan: the method and its config.
-        backbone: attached to in place.
-        remedy: what to do where it cannot be built.
+        backbone: the method wraps or replaces its submodules in place.
+        remedy: what the error message tells the user to do.
+
+    Returns:
+        The method: an `nn.Module` that satisfies `methods.base.Method`.
 
     Raises:
-        UserError: it cannot be built at this size.
+        UserError: the method cannot be built at this size.
     """
     if plan.is_oracle:
         return Frozen(backbone)
@@ -36,26 +39,26 @@ def attach(plan: RunPlan, backbone: Backbone, remedy: str = SIZES_BY_SET) -> Any
 
 
 def meta_backbone(spec: BackboneSpec, dtype: torch.dtype = torch.float32) -> Backbone:
-    """The backbone's shapes on the meta device: real sizes, no weights, no memory, no method attached."""
+    """Return a backbone on the meta device: it has the real shapes, but no values, and takes no memory."""
     return load_backbone(spec, weights="random", device="meta", dtype=dtype)
 
 
 def attach_on_meta(
     plan: RunPlan,
     spec: BackboneSpec,
-    remedy: str = SIZES_BY_SET,
+    remedy: str = CHANGE_SIZES,
     *,
     pristine: Backbone | None = None,
     num_patches: int | None = None,
 ) -> tuple[Backbone, Any]:
-    """The plan's method on a fresh copy of the backbone's shapes.
+    """Build the plan's method on a backbone of its own on the meta device.
 
     Args:
         plan: the method and its config.
-        spec: which backbone; only its sizes matter.
-        remedy: what to do where it cannot be built.
-        pristine: `meta_backbone(spec)`, copied here, so that it need not be built anew for each of many methods.
-        num_patches: patches of an image that cost formulas assume in place of the vision tower's own.
+        spec: the backbone; only its sizes are used.
+        remedy: what the error message tells the user to do.
+        pristine: result of `meta_backbone(spec)`, which is copied. It saves building the backbone for every method.
+        num_patches: patches per image for the FLOPs; None takes those of the vision tower.
 
     Returns:
         The backbone and the method attached to it.

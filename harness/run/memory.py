@@ -1,4 +1,4 @@
-"""Peak memory of a run or of a step, on the host and on the GPU."""
+"""Peak memory of a run or of one step, on the host and on the GPU."""
 
 import contextlib
 import ctypes
@@ -15,9 +15,10 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start a new peak, so that a run does not inherit the one before it."""
+    """Reset the peaks, so that a run does not report the peak of the run before it."""
     if _CLEAR.exists():
-        # 5 resets the peak resident set size, see proc(5). Where that is refused, the peak is the process's.
+        # Writing 5 resets the peak resident set size, see proc(5). Without the permission, the peak since the
+        # start of the process is reported.
         with contextlib.suppress(OSError):
             _CLEAR.write_text("5")
     if device.type == "cuda":
@@ -25,7 +26,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def read_peak(device: torch.device) -> PeakMemory:
-    """Peaks since `reset_peak`, in bytes; what the platform does not tell is None."""
+    """Return the peaks since `reset_peak` in bytes; None where the platform does not report a peak."""
     rss = None
     if _STATUS.exists():
         lines = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
@@ -40,15 +41,19 @@ def read_peak(device: torch.device) -> PeakMemory:
 
 
 def peak_of(step: Callable[[], None], device: torch.device) -> PeakMemory:
-    """Peaks while `step` runs, with everything that is there before it.
+    """Return the peaks in bytes while `step` runs, including what is allocated before it.
 
-    What earlier steps have freed goes back to the system first, or the highest of them would be every step's peak. That
-    makes the step slower: do not time it.
+    Memory that earlier steps have freed is returned to the system first. Otherwise every later step would report the
+    highest peak of the earlier ones. This makes the step slower, so its time means nothing.
+
+    Args:
+        step: called once.
+        device: where it computes.
     """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATUS.exists() else None  # glibc has it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATUS.exists() else None  # only glibc has it
     if trim is not None:
         trim(0)
     reset_peak(device)

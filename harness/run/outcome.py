@@ -1,10 +1,10 @@
-"""What a run has measured so far, and the record that says so; a record can be made of it at any time."""
+"""What a run has measured so far, and its record. A record can be made at any time, even of an interrupted run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 
@@ -14,6 +14,7 @@ from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.records import (
     BackboneInfo,
+    Data,
     Environment,
     Loss,
     Metric,
@@ -32,12 +33,22 @@ from harness.tasks.contract import Evaluation
 NOT_TRAINED = "nothing is trained"
 NO_ACCURACY = "random weights have no accuracy"
 NO_CHOICES = "the task has no choices to read"
-UNKNOWN_HERE = "this platform does not tell"
+NOT_REPORTED = "not reported by this platform"
 
 
 @dataclass
 class Outcome:
-    """Filled while a run goes on."""
+    """What a run has measured; filled while it goes on.
+
+    Attributes:
+        data_s: seconds spent on reading and checking the data.
+        load_s: seconds spent on loading the backbone and attaching the method.
+        parameters: parameter counts of the method; None for the oracle.
+        training: losses and times of training.
+        train_truncated: number of training examples that were cut to `max_length`.
+        evaluation: metrics and predictions.
+        peak: peak memory.
+    """
 
     data_s: float
     load_s: float | None = None
@@ -50,11 +61,27 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended; a `step` is the training step that it failed at."""
+    """How a run ended.
+
+    Attributes:
+        status: as in the record.
+        error: one line on why it did not complete.
+        step: the optimiser step at which training failed, counted from 1.
+    """
 
     status: Literal["completed", "failed", "interrupted"] = "completed"
     error: str | None = None
     step: int | None = None
+
+
+class Identity(TypedDict):
+    """The fields of a record that say which run it is of."""
+
+    spec_hash: str
+    model: str
+    task: str
+    data: Data
+    backbone: BackboneInfo
 
 
 def make_record(
@@ -62,18 +89,18 @@ def make_record(
     outcome: Outcome,
     ending: Ending,
     device: torch.device,
-    identity: Mapping[str, Any],
+    identity: Identity,
     samples: Sequence[Sample] = (),
 ) -> Record:
-    """The record of a run.
+    """Return the record of a run.
 
     Args:
-        plan: what was asked for.
+        plan: the run as planned.
         outcome: what was measured.
-        ending: how it ended.
+        ending: how the run ended.
         device: where it was made.
-        identity: the record's `spec_hash`, `model`, `task`, `data` and `backbone`.
-        samples: what is kept to be looked at.
+        identity: which run it is.
+        samples: captions that are kept in the record, for people to look at.
     """
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
@@ -107,7 +134,7 @@ def make_record(
 
 
 def describe_backbone(backbone: Backbone, spec: BackboneSpec) -> BackboneInfo:
-    """The record's backbone section; every weight is read for the hash."""
+    """Return the `backbone` section of a record. The hash reads every tensor of the backbone."""
     name = f"{spec.name}-llm" if spec.shipped else spec.llm
     clip = f"{spec.name}-clip" if spec.shipped else spec.clip
     return BackboneInfo(
@@ -131,14 +158,14 @@ def _metrics(evaluation: Evaluation | None, backbone: BackboneInfo) -> dict[str,
 
 
 def _missing(trained: bool, outcome: Outcome, environment: Environment) -> dict[str, str]:
-    """Why what is null in a completed record is null."""
+    """Return the reason for each null field of a completed record."""
     missing: dict[str, str] = {}
     if environment.gpu is None:
         missing |= {f"peak_memory_bytes.{name}": "no GPU" for name in ("cuda_allocated", "cuda_reserved")}
     if outcome.peak.rss is None:
-        missing["peak_memory_bytes.rss"] = UNKNOWN_HERE
+        missing["peak_memory_bytes.rss"] = NOT_REPORTED
     if environment.cpu is None:
-        missing["environment.cpu"] = UNKNOWN_HERE
+        missing["environment.cpu"] = NOT_REPORTED
     if outcome.evaluation is not None and outcome.evaluation.failures is None:
         missing["parse_failures"] = NO_CHOICES
     if not trained:

@@ -1,4 +1,4 @@
-"""How many parameters a method trains, and where they are: the `parameters` section of a record."""
+"""How many parameters a method trains, in total and by module: the `parameters` section of a record."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,20 +12,21 @@ from harness.records import ModuleCount, Parameters
 from methods.base import adapter_parameters
 
 _MODULE_DEPTH = 2
+"""Names of a parameter's path that its module is made of, at most."""
 
 
 def count_parameters(backbone: Backbone, method: Any) -> Parameters:
-    """The `parameters` section of a record, on any device.
+    """Return the `parameters` section of a record. It works on any device, the meta device included.
 
     Args:
-        backbone: the backbone that `method` is attached to.
-        method: the method; its own parameters are what is trained.
+        backbone: the backbone that the method is attached to.
+        method: an `nn.Module` that satisfies `methods.base.Method`; its own parameters are the trained ones.
 
     Returns:
-        Counts under both conventions, and by module (see `module_of`).
+        Counts under both conventions and by module, see `module_of`.
 
     Raises:
-        UserError: `reference_only` names a module that is trained.
+        UserError: the method's `reference_only` names a module that is trained.
     """
     own = adapter_parameters(method)
     trained = Counter[str]()
@@ -34,7 +35,7 @@ def count_parameters(backbone: Backbone, method: Any) -> Parameters:
     unused = method.reference_only()
     if both := sorted(trained.keys() & unused.keys()):
         raise UserError(
-            f"method {method.name}: reference_only() names {both[0]}, which is trained; name what is not created"
+            f"method {method.name}: reference_only() names {both[0]}, which is trained; name unused modules only"
         )
     by_module = {name: ModuleCount(count=count, status="trained") for name, count in trained.items()}
     by_module |= {
@@ -49,10 +50,13 @@ def count_parameters(backbone: Backbone, method: Any) -> Parameters:
 
 
 def module_of(parameter: str) -> str:
-    """The module a parameter is counted under: its path up to the first number, two names deep at most.
+    """Return the module under which a parameter is counted: its path up to the first number, at most two names.
 
-    `vision_adapters.3.down.weight` -> `vision_adapters`; `memory.projector.down.bias` -> `memory.projector`;
-    a parameter that no module holds is its own.
+    `vision_adapters.3.down.weight` counts under `vision_adapters`, and `memory.projector.down.bias` under
+    `memory.projector`. A parameter directly on the method counts under its own name.
+
+    Args:
+        parameter: dotted name of the parameter.
     """
     path = parameter.split(".")[:-1] or [parameter]
     names: list[str] = []
@@ -64,5 +68,5 @@ def module_of(parameter: str) -> str:
 
 
 def _total(modules: Sequence[nn.Module]) -> int:
-    """Parameters of all the modules, each once: an attached method also hangs in the backbone."""
+    """Return the number of parameters. Those of an attached method are in the backbone too, and are counted once."""
     return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())

@@ -1,7 +1,9 @@
-"""One answer, or one caption, from a saved adapter.
+"""One answer or one caption from a saved adapter.
 
-from harness.run.predict import load_adapter
-load_adapter("results/adapters/...").answer("which colour is the star?", image="a.png", choices=["red", "blue"])
+Example:
+    from harness.run.predict import load_adapter
+    adapter = load_adapter("results/adapters/...")
+    adapter.answer("which colour is the star?", image="a.png", choices=["red", "blue"])
 """
 
 from collections.abc import Sequence
@@ -28,9 +30,12 @@ from methods import checkpoint
 from methods.tuned import TunedModel
 
 FREE_ANSWER = Search(max_new_tokens=64)
+"""How a question without options is decoded: greedily, up to 64 tokens."""
 
 
 class _SavedBackbone(BaseModel):
+    """The backbone that an adapter was trained on; `llm` and `clip` are None for the shipped one."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str
@@ -41,7 +46,7 @@ class _SavedBackbone(BaseModel):
 
 
 class _Saved(BaseModel):
-    """What a run writes beside the config of its method, see `harness.run.runner`."""
+    """What a run saves besides the config of its method, see `harness.run.runner`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -52,12 +57,12 @@ class _Saved(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer.
+    """The answer to one question.
 
     Attributes:
-        text: the chosen option, or the decoded text; empty where no option could be read.
-        choice: index of the option; None without options, or where none could be read.
-        raw: what the model said.
+        text: the chosen option, or the decoded text where there are no options; empty where no option could be read.
+        choice: index of the chosen option; None where there are no options or none could be read.
+        raw: the decoded text.
     """
 
     text: str
@@ -66,7 +71,13 @@ class Answer:
 
 
 class LoadedAdapter:
-    """A tuned model that answers; made by `load_adapter`."""
+    """A tuned model that answers questions; `load_adapter` makes one.
+
+    Args:
+        model: the backbone with the method attached.
+        task: the task that it was trained on.
+        recipe: the recipe that it was trained with: prompt format, image normalisation and longest prompt.
+    """
 
     def __init__(self, model: TunedModel, task: str, recipe: TrainRecipe) -> None:
         self.model, self.task, self.recipe = model, task, recipe
@@ -80,24 +91,28 @@ class LoadedAdapter:
         """Answer a question, or caption an image.
 
         Args:
-            question: the question; none asks for a caption.
+            question: the question; empty for a caption of the image.
             image: an image file, if there is one.
-            choices: the options, at least two; without them the answer is free text.
-            hint: context of a question.
+            choices: two or more options to choose from; none for an answer in free text.
+            hint: context of the question.
 
         Raises:
-            UserError: nothing to answer, unusable options, an image that cannot be read, or a prompt that is too long.
+            UserError: there is neither question nor image, the options cannot be used, the image cannot be read, or
+                the prompt is too long.
         """
         path = None if image is None else Path(image)
         self._collator.cut.clear()
-        found = self._choose(question, path, tuple(choices), hint) if choices else self._say(question, path, hint)
+        found = self._choose(question, path, tuple(choices), hint) if choices else self._decode(question, path, hint)
         if self._collator.truncated:
-            raise UserError(f"the question is longer than the {self.recipe.max_length} tokens of the adapter's recipe")
+            raise UserError(
+                f"--question: longer than the {self.recipe.max_length} tokens of the adapter's recipe; shorten it"
+            )
         return found
 
     def _choose(self, question: str, image: Path | None, choices: tuple[str, ...], hint: str) -> Answer:
+        """Answer a question that has options."""
         if not question.strip():
-            raise UserError("--question: give a question with the options")
+            raise UserError("--question: missing; options need a question")
         if not 2 <= len(choices) <= len(LETTERS) or not all(choice.strip() for choice in choices):
             raise UserError(f"--choices: give 2 to {len(LETTERS)} options, none of them empty")
         problem = Problem("question", "test", question, choices, 0, hint=hint, image=image)
@@ -106,7 +121,8 @@ class LoadedAdapter:
         choice = row["choice"]
         return Answer("" if choice is None else choices[choice], choice, row["raw"])
 
-    def _say(self, question: str, image: Path | None, hint: str) -> Answer:
+    def _decode(self, question: str, image: Path | None, hint: str) -> Answer:
+        """Answer a question in free text, or caption an image."""
         if not question.strip() and image is None:
             raise UserError("--question, --image: give at least one of them")
         if question.strip():
@@ -120,14 +136,14 @@ class LoadedAdapter:
 
 
 def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
-    """A saved adapter on its backbone.
+    """Load a saved adapter and the backbone that it was trained on.
 
     Args:
-        folder: as a run writes it, `RESULTS/adapters/TASK/MODEL/METHOD/seed…`.
-        device: where to run.
+        folder: the adapter's folder, which a run writes as `RESULTS/adapters/TASK/MODEL/METHOD/seed…`.
+        device: where the model goes.
 
     Raises:
-        UserError: the folder holds no whole adapter, its backbone is not to be had, or has other weights by now.
+        UserError: the folder does not hold a whole adapter, or its backbone is unavailable or has other weights now.
     """
     folder = Path(folder)
     try:
@@ -147,12 +163,13 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
 
 
 def _backbone(folder: Path, saved: _SavedBackbone, device: str) -> Backbone:
+    """Load the backbone that an adapter was trained on, and check its weights."""
     spec = PRESETS.get(saved.model)
     if spec is None or not spec.shipped:
         if saved.llm is None or saved.clip is None:
-            raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights to answer with")
+            raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights; give another adapter")
         spec = BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
     backbone = load_backbone(spec, device=device, dtype=DTYPES[saved.dtype])
     if backbone.fingerprint() != saved.weight_hash:
-        raise UserError(f"{folder}: was trained on other weights than those of {spec.display} here; train it again")
+        raise UserError(f"{folder}: was trained on other weights than {spec.display} has now; train it again")
     return backbone

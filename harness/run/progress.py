@@ -1,34 +1,63 @@
-"""A run's progress on the terminal: phase, bar, loss, rate and time left."""
+"""The progress of a run: what a run reports, and how the terminal shows it."""
 
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import (
+    Progress as ProgressBar,
+)
 
 LOG_EVERY = 10
-"""Without a terminal, so many lines a phase."""
+"""Number of lines per phase where the output is not a terminal."""
+
+
+class Progress(Protocol):
+    """What a run calls to report how far it is."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a phase.
+
+        Args:
+            what: name of the phase.
+            total: number of its steps.
+        """
+        ...
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Report that `done` steps of the phase are over.
+
+        Args:
+            done: number of steps since the phase began.
+            note: loss and learning rate, or nothing.
+        """
+        ...
+
+
+def print_line(console: Console, line: str) -> None:
+    """Print one line exactly as it is: no markup, no colours, no line breaks added."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class RunProgress:
-    """`harness.run.runner.Progress` drawn by rich; plain lines where the output is no terminal.
+    """Progress on the terminal: a bar with loss, learning rate and time left, or a few plain lines per phase elsewhere.
 
     Args:
-        console: where to draw.
+        console: where to print.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._bar = Progress(
+        self._bar = ProgressBar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -52,16 +81,16 @@ class RunProgress:
         self._bar.stop()
 
     def start(self, what: str, total: int) -> None:
-        """A new phase of `total` steps."""
+        """See `Progress.start`."""
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._what, self._total = what, total
         self._task = self._bar.add_task(what, total=total, note="")
 
     def advance(self, done: int, note: str = "") -> None:
-        """`done` steps are over."""
+        """See `Progress.advance`."""
         if self._task is not None:
             self._bar.update(self._task, completed=done, note=note)
         if not self.console.is_terminal and (done % max(1, self._total // LOG_EVERY) == 0 or done == self._total):
             line = f"{self._what}: {done}/{self._total} {note}".rstrip()
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(self.console, line)

@@ -1,11 +1,11 @@
-"""One planned run: load, attach, train, evaluate, record. The record says how it ended, whatever happened."""
+"""One planned run: load, attach, train, evaluate, record. Whatever happens, the record says how the run ended."""
 
 import gc
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -32,8 +32,9 @@ from harness.records import (
 )
 from harness.run.attach import attach, attach_on_meta
 from harness.run.memory import read_peak, reset_peak
-from harness.run.outcome import Ending, Outcome, describe_backbone, make_record
+from harness.run.outcome import Ending, Identity, Outcome, describe_backbone, make_record
 from harness.run.parameters import count_parameters
+from harness.run.progress import Progress
 from harness.run.schedule import training_length
 from harness.run.train import TrainingFailedError, train
 from harness.tasks.contract import Task
@@ -42,27 +43,15 @@ from methods.checkpoint import save_adapter
 from methods.tuned import TunedModel
 
 
-class Progress(Protocol):
-    """How a run tells where it is."""
-
-    def start(self, what: str, total: int) -> None:
-        """A new phase of `total` steps begins."""
-        ...
-
-    def advance(self, done: int, note: str = "") -> None:
-        """`done` steps of the phase are over."""
-        ...
-
-
 class Runner:
-    """Runs plans on one backbone, task and machine.
+    """Makes runs on one backbone, task and machine.
 
     Args:
         spec: the backbone.
-        task: the task, its data read.
+        task: the task, with its data read.
         machine: device, dtype and kind of weights.
-        data_s: seconds that reading and checking the data took.
-        results_dir: where records go.
+        data_s: seconds that it took to read and check the data.
+        results_dir: folder of the records.
     """
 
     def __init__(self, spec: BackboneSpec, task: Task, machine: Machine, data_s: float, results_dir: Path) -> None:
@@ -71,23 +60,26 @@ class Runner:
         self._info: BackboneInfo | None = None
 
     def backbone_info(self) -> BackboneInfo:
-        """Identity of the backbone; the weights are read once for their hash."""
+        """Return the `backbone` section of the records. The first call loads the weights to hash them."""
         if self._info is None:
             self._info = describe_backbone(self._load(), self.spec)
         return self._info
 
     def check(self, plans: Sequence[RunPlan]) -> None:
-        """Find out what would stop a run, before any is made.
+        """Check everything that would stop a run, before the first one starts.
+
+        Args:
+            plans: the runs.
 
         Raises:
-            UserError: a method that cannot be built at this size, texts that may be longer than the language model's
-                context, data that a run cannot be made on, or results that cannot be written.
+            UserError: a method cannot be built at this size, `max_length` exceeds the language model's context, the
+                data does not suit a run, or the results cannot be written.
         """
         context = llm_config(self.spec).max_position_embeddings
         for plan in {plan.label: plan for plan in plans}.values():
             if plan.recipe.max_length > context:
                 wanted = f"--set max_length={plan.recipe.max_length}"
-                raise UserError(f"{wanted}: {self.spec.display} reads {context} tokens at most; give no more")
+                raise UserError(f"{wanted}: {self.spec.display} reads at most {context} tokens; give a smaller number")
             self.task.evaluation_size(plan.recipe)
             if plan.is_oracle:
                 self.task.require_oracle(plan.recipe)
@@ -97,7 +89,7 @@ class Runner:
         require_writable(self.results_dir)
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
-        """Everything that can change the outcome of `plan`; its hash names the run."""
+        """Return everything that can change the outcome of a run. Its hash identifies the run."""
         data = self.task.data(plan.recipe)
         return {
             "method": plan.method,
@@ -113,16 +105,21 @@ class Runner:
         }
 
     def run(self, plan: RunPlan, progress: Progress) -> Record:
-        """Make the run and write its record, predictions and adapter.
+        """Make one run and write its record, predictions and adapter.
+
+        Args:
+            plan: the run.
+            progress: told how far the run is.
 
         Returns:
-            The record, whose status says whether the run failed; the traceback of a failure nobody foresaw is printed.
+            The record. Its status says whether the run failed. The traceback of an unexpected failure is printed.
 
         Raises:
             KeyboardInterrupt: after the record of the interrupted run is written.
-            UserError: the run cannot be made as it was asked for.
+            UserError: an option or the data does not allow this run.
         """
-        self.backbone_info()  # now: beside the trained one a second backbone might not fit
+        # Hash the weights first: a second backbone beside the trained one might not fit into memory.
+        self.backbone_info()
         outcome, ending = Outcome(self.data_s), Ending()
         try:
             self._measure(plan, outcome, progress)
@@ -139,11 +136,11 @@ class Runner:
         except UserError:
             raise
         except Exception as failure:
-            # A defect of one method, or too little memory for it, must not cost the others their runs.
+            # A bug in one method, or too little memory for it, must not stop the runs of the others.
             traceback.print_exc()
             ending = Ending("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")
         finally:
-            # A wrapped backbone holds reference cycles; the next run loads its own.
+            # A wrapped backbone contains reference cycles, and the next run loads a backbone of its own.
             gc.collect()
             torch.cuda.empty_cache()
         return self._write(plan, outcome, ending)
@@ -153,6 +150,7 @@ class Runner:
         return load_backbone(self.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
 
     def _measure(self, plan: RunPlan, outcome: Outcome, progress: Progress) -> None:
+        """Load, train and evaluate; fill `outcome` on the way."""
         reset_peak(self.machine.device)
         set_seed(plan.seed)
         begun = time.perf_counter()
@@ -176,6 +174,7 @@ class Runner:
     def _train(
         self, plan: RunPlan, model: TunedModel, preprocessor: ImagePreprocessor, outcome: Outcome, progress: Progress
     ) -> None:
+        """Train the model in place."""
         recipe = plan.recipe
         examples = self.task.train_examples(recipe)
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length)
@@ -198,10 +197,11 @@ class Runner:
             outcome.train_truncated = collator.truncated
 
     def _save(self, plan: RunPlan, method: Any) -> None:
+        """Write the trained adapter."""
         digest = spec_hash(self.spec_of(plan))
         place = Path("adapters", self.task.name, self.spec.name, plan.label, f"seed{plan.seed}-{digest}")
         info = self.backbone_info()
-        # The shipped backbone lies where the package lies, which is nobody's business.
+        # The path of the shipped backbone is that of the installed package, so it is not recorded.
         parts = {} if self.spec.shipped else {"llm": self.spec.llm, "clip": self.spec.clip}
         extra = {
             "backbone": {"model": self.spec.name, **parts, "weight_hash": info.weight_hash, "dtype": info.dtype},
@@ -211,17 +211,18 @@ class Runner:
         save_adapter(self.results_dir / place, method, extra, write_atomic)
 
     def _write(self, plan: RunPlan, outcome: Outcome, ending: Ending) -> Record:
+        """Write predictions, samples and, last, the record."""
         data = self.task.data(plan.recipe)
-        identity = {
+        identity: Identity = {
             "spec_hash": spec_hash(self.spec_of(plan)),
             "model": self.spec.name,
             "task": self.task.name,
             "data": data,
             "backbone": self.backbone_info(),
         }
-        # Answers of random weights are none.
+        # Answers from random weights mean nothing, so they are not kept.
         answered = None if self.backbone_info().weights == "random" else outcome.evaluation
-        # The record comes last: where it is, the run is whole.
+        # The record is written last, so a run with a record has all its files.
         shown = answered.shown if answered else ()
         samples = keep_samples(shown, self.task.name, data, self.results_dir)
         record = make_record(plan, outcome, ending, self.machine.device, identity, samples)

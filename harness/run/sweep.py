@@ -1,4 +1,4 @@
-"""Many runs one after another: what is recorded is skipped, a failure does not stop the rest."""
+"""Many runs, one after another. Recorded runs are skipped, and a failed run does not stop the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,37 +7,42 @@ from rich.console import Console
 
 from harness.config.plan import RunPlan
 from harness.records import Record, find_record, spec_hash
-from harness.run.progress import RunProgress
+from harness.run.progress import RunProgress, print_line
 from harness.run.runner import Runner
 
 
 @dataclass
 class SweepResult:
-    """Records of the sweep, in the order of the plans, and which of them were there before."""
+    """What a sweep has made.
+
+    Attributes:
+        records: the records in the order of the plans, those of skipped runs included.
+        skipped: number of runs that were recorded before.
+    """
 
     records: list[Record] = field(default_factory=list)
     skipped: int = 0
 
     @property
     def failed(self) -> list[Record]:
-        """Runs that did not complete."""
+        """The records of runs that did not complete."""
         return [record for record in self.records if record.status != "completed"]
 
 
 def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: bool) -> SweepResult:
-    """Make every run that is not yet recorded as completed.
+    """Make every run that is not recorded as completed.
 
     Args:
-        runner: makes a run.
-        plans: what to run.
-        console: where progress goes.
-        force: run again what is recorded.
+        runner: makes one run.
+        plans: the runs.
+        console: where progress and the outcome of each run are printed.
+        force: repeat runs that are recorded.
 
     Returns:
         All records, old and new.
 
     Raises:
-        UserError: a run that cannot be made; before the first one starts.
+        UserError: one of the runs cannot be made. All plans are checked before the first run starts.
     """
     result = SweepResult()
     runner.check(plans)
@@ -45,22 +50,19 @@ def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: boo
         for plan in plans:
             found = None if force else find_record(runner.results_dir, spec_hash(runner.spec_of(plan)))
             if found is not None and found.status == "completed":
-                note = f"recorded already, {found.run_id}; --force runs it again"
-                _say(console, f"{plan.label} seed {plan.seed}: {note}")
+                note = f"already recorded as {found.run_id}; --force repeats the run"
+                print_line(console, f"{plan.label} seed {plan.seed}: {note}")
                 result.records.append(found)
                 result.skipped += 1
                 continue
             record = runner.run(plan, progress)
             result.records.append(record)
-            _say(console, f"{plan.label} seed {plan.seed}: {_outcome(record)}")
+            print_line(console, f"{plan.label} seed {plan.seed}: {_outcome(record)}")
     return result
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
 def _outcome(record: Record) -> str:
+    """Return how a run ended, in a few words."""
     if record.status != "completed":
         return f"{record.status}: {record.error}"
     values = [f"{name} {metric.value:.2f}" for name, metric in record.metrics.items() if metric.value is not None]

@@ -61,12 +61,12 @@ def test_run_records_skips_and_runs_again(call: Run, base: list[str], mini_set: 
     assert json.loads(scored.out)["IMG"]["value"] == records[0].metrics["IMG"].value
 
     again = call(*base, "--methods", "memvp", "--seeds", "0,1,2")
-    assert again.code == 0 and again.out.count("recorded already") == 2
+    assert again.code == 0 and again.out.count("already recorded") == 2
     assert "seed 2: training" in again.out and "seed 0: training" not in again.out
     assert read_records(results)[:2] == records
 
     forced = call(*base, "--methods", "memvp", "--seeds", "0", "--force")
-    assert forced.code == 0 and "recorded already" not in forced.out
+    assert forced.code == 0 and "already recorded" not in forced.out
     made_again = read_records(results)[0]
     assert made_again.created > records[0].created
     assert (made_again.metrics, made_again.loss) == (records[0].metrics, records[0].loss)  # from the same seed
@@ -100,7 +100,7 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str
 
     again = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
     assert again.code == 1  # a failed run is no recorded run: it is tried again
-    assert again.out.count("recorded already") == 1 and "memvp seed 0: training" in again.out
+    assert again.out.count("already recorded") == 1 and "memvp seed 0: training" in again.out
 
 
 def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(call: Run, base: list[str], tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_pat
     assert call("table", "--results", results, "--model", "small-llm-small-clip").code == 0
     done = call(*arguments)
     assert done.code == 0
-    assert "seed 0: recorded already" in done.out and "seed 1: training" in done.out
+    assert "seed 0: already recorded" in done.out and "seed 1: training" in done.out
     assert [(r.seed, r.status) for r in read_records(results)] == [(0, "completed"), (1, "completed")]
     assert read_records(results)[0] == before
     assert not [name for name in files(results) if Path(name).name.startswith(".") or name.endswith(".tmp")]
