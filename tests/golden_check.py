@@ -1,7 +1,8 @@
 """Compare this project's methods with figures of the published code: `python -m tests.golden_check FOLDER`.
 
-Finds the known sets in the folder by name, builds each from its own sizes, prints one line a set
-(`memvp logits 3e-06 grads 2e-05 ok`) and exits 1 when one is out of tolerance, 2 when the folder holds no known set.
+The command finds the known sets of a folder by name, builds each model from the sizes in its set, and prints one line
+per set, such as `memvp logits 3e-06 grads 2e-05 ok`. It exits with status 1 if a set is out of tolerance, and with 2 if
+the folder holds no known set. `tests/golden/README.md` describes the sets.
 """
 
 import argparse
@@ -17,33 +18,37 @@ CHECKS = {
     "llama_adapter": "tests.golden.llama_adapter",
     "llama_adapter_v1text": "tests.golden.llama_adapter",
 }
-"""Name of a set -> module whose `check(GoldenSet)` compares it."""
+"""Name of a set -> the module whose `check(GoldenSet)` compares it."""
 
 
 def sets_in(folder: Path) -> list[str]:
-    """The known sets that `folder` holds, both files of each."""
+    """Return the names of the known sets that `folder` holds with both files."""
     return [name for name in CHECKS if all((folder / f"{name}.{end}").is_file() for end in ("json", "safetensors"))]
 
 
 def check_set(folder: Path, name: str) -> Comparison:
-    """Run one set's check."""
+    """Run the check of the set `name` in `folder`."""
     return importlib.import_module(CHECKS[name]).check(GoldenSet.read(folder, name))
 
 
 def line(name: str, result: Comparison) -> str:
-    """One line for one set."""
+    """Return the line that is printed for a set: its largest differences and the verdict."""
     verdict = f"MISS: {', '.join(result.failures)}" if result.failures else "ok"
     return f"{name} logits {result.logits:.0e} grads {result.gradients:.0e} {verdict}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check every known set of a folder; returns the exit status."""
+    """Check every known set of a folder and return the exit status.
+
+    Args:
+        arguments: of the command line; None takes those of this process.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.golden_check", description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder with NAME.safetensors and NAME.json")
+    parser.add_argument("folder", type=Path, help="folder that holds NAME.safetensors and NAME.json")
     folder = parser.parse_args(arguments).folder
     names = sets_in(folder)
     if not names:
-        print(f"{folder}: no known golden set; known: {', '.join(CHECKS)}", file=sys.stderr)
+        print(f"{folder}: no known golden set; give a folder that holds one of {', '.join(CHECKS)}", file=sys.stderr)
         return 2
     missed = False
     for name in names:

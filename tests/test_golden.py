@@ -1,4 +1,4 @@
-"""Parity with the published code, and that the check can fail."""
+"""The methods compute what their published code computes, and the check can fail."""
 
 import shutil
 from pathlib import Path
