@@ -1,5 +1,4 @@
-"""Draw the problems of the mini benchmark and write them in the official layout of ScienceQA, so that one loader
-reads both.
+"""Draw the problems of the mini benchmark and write them in ScienceQA's official layout, which one loader reads.
 
 The files are `problems.json`, `pid_splits.json`, `captions.json`, `images/{split}/{qid}/image.png`, `dataset.json`
 with the name, and `scenes.json`, which maps a problem id to its picture in words. Only the oracle baseline reads
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from harness.data.mini.cache import ensure_built
+from harness.data.mini.cache import Sizes, ensure_built
 from harness.data.mini.grammar import caption, describe
 from harness.data.mini.kinds import HINTED, IMAGE_HINTS, MODES, Kind, sample_kind
 from harness.data.mini.questions import Draft
@@ -24,7 +23,7 @@ SPLITS = ("train", "val", "test")
 SIZES = (3600, 500, 1000)
 """Problems in train, val and test."""
 MAX_DRAWS = 200
-"""How often a repeated problem is drawn again before the build is given up."""
+"""How many times a problem is drawn to find one that is new. If none is new, the build fails."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Item:
     caption: str
 
 
-def sample_items(seed: int = 0, sizes: tuple[int, int, int] = SIZES) -> list[Item]:
+def sample_items(seed: int = 0, sizes: Sizes = SIZES) -> list[Item]:
     """Draw all problems of the mini benchmark.
 
     A pair of scene and question occurs once in the whole set. Facts may recur, because there are few of them.
@@ -112,7 +111,7 @@ LECTURES = {
 }
 
 
-def build_mini(root: Path, seed: int = 0, sizes: tuple[int, int, int] = SIZES) -> None:
+def build_mini(root: Path, seed: int = 0, sizes: Sizes = SIZES) -> None:
     """Write the mini benchmark to `root`; the same seed and sizes give the same bytes.
 
     Args:
@@ -149,7 +148,7 @@ def file_text(content: object) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def ensure_mini(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[int, int, int] = SIZES) -> Path:
+def ensure_mini(cache_dir: Path | None = None, seed: int = 0, sizes: Sizes = SIZES) -> Path:
     """Return the folder of the mini benchmark, which is built on first use.
 
     Args:
@@ -160,5 +159,4 @@ def ensure_mini(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[int, 
     Raises:
         UserError: the folder cannot be written.
     """
-    key = [VERSION, seed, list(sizes)]
-    return ensure_built(cache_dir, f"mini-v{VERSION}", key, lambda root: build_mini(root, seed, sizes))
+    return ensure_built(cache_dir, NAME, VERSION, seed, sizes, build_mini)

@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import UserError
 
+Sizes = tuple[int, int, int]
+"""Number of samples in train, val and test."""
 ADVICE = "set XDG_CACHE_HOME to a folder that can be written"
 
 
@@ -19,7 +21,9 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "peft-vl-bench"
 
 
-def ensure_built(cache_dir: Path | None, name: str, key: Sequence[object], build: Callable[[Path], None]) -> Path:
+def ensure_built(
+    cache_dir: Path | None, name: str, version: int, seed: int, sizes: Sizes, build: Callable[[Path, int, Sizes], None]
+) -> Path:
     """Return the folder of a generated data set, which is built on first use.
 
     The set is built in a temporary folder and then renamed. So an interrupted build leaves no incomplete set, and two
@@ -28,14 +32,17 @@ def ensure_built(cache_dir: Path | None, name: str, key: Sequence[object], build
     Args:
         cache_dir: where generated sets are kept; None takes the cache folder of the user.
         name: name of the set.
-        key: JSON values that determine the content of the set; their hash becomes part of the folder's name.
-        build: writes the set into the folder that it is given.
+        version: version of the set's generator.
+        seed: seed of everything that is drawn.
+        sizes: number of samples in train, val and test.
+        build: writes the set of a seed and sizes to the folder that it is given.
 
     Raises:
         UserError: the folder cannot be written.
     """
     cache_dir = cache_dir or cache_folder()
-    root = cache_dir / f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+    key = json.dumps([version, seed, list(sizes)])
+    root = cache_dir / f"{name}-v{version}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     if root.is_dir():
         return root
     try:
@@ -44,7 +51,7 @@ def ensure_built(cache_dir: Path | None, name: str, key: Sequence[object], build
     except OSError as error:
         raise UserError(f"{cache_dir}: cannot be written ({error}); {ADVICE}") from error
     try:
-        build(building)
+        build(building, seed, sizes)
         building.chmod(0o755)
         building.rename(root)
     except OSError as error:

@@ -9,12 +9,13 @@ from random import Random
 from typing import Any
 
 from harness.data.mini.build import MAX_DRAWS, SPLITS, file_text
-from harness.data.mini.cache import ensure_built
+from harness.data.mini.cache import Sizes, ensure_built
 from harness.data.mini.grammar import captions, describe_thing
 from harness.data.mini.render import png
 from harness.data.mini.world import Scene, sample_scene
 from harness.errors import UserError
 
+CAPTIONS_NAME = "mini-captions"
 CAPTIONS_VERSION = 1  # increase it whenever the same seed gives other bytes; cached copies are found by it
 CAPTION_SIZES = (2000, 300, 500)
 """Pictures in train, val and test."""
@@ -25,9 +26,7 @@ COUNTS = (1, 2, 2, 3)
 FOLDERS = {"train": "train2014", "val": "val2014", "test": "val2014"}
 
 
-def sample_captions(
-    seed: int = 0, sizes: tuple[int, int, int] = CAPTION_SIZES
-) -> list[tuple[str, Scene, tuple[str, ...]]]:
+def sample_captions(seed: int = 0, sizes: Sizes = CAPTION_SIZES) -> list[tuple[str, Scene, tuple[str, ...]]]:
     """Draw all pictures of the caption set.
 
     Args:
@@ -68,7 +67,7 @@ def _distinct_captions(rng: Random, scene: Scene) -> tuple[str, ...]:
     raise AssertionError("the grammar found too few different captions for a scene")
 
 
-def build_captions(root: Path, seed: int = 0, sizes: tuple[int, int, int] = CAPTION_SIZES) -> None:
+def build_captions(root: Path, seed: int = 0, sizes: Sizes = CAPTION_SIZES) -> None:
     """Write the caption set to `root`; the same seed and sizes give the same bytes.
 
     Args:
@@ -87,7 +86,7 @@ def build_captions(root: Path, seed: int = 0, sizes: tuple[int, int, int] = CAPT
             record = _record(number, split, texts)
             (root / record["filepath"] / record["filename"]).write_bytes(png(scene))
             images.append(record)
-        dataset = {"dataset": "mini-captions", "version": CAPTIONS_VERSION, "seed": seed, "images": images}
+        dataset = {"dataset": CAPTIONS_NAME, "version": CAPTIONS_VERSION, "seed": seed, "images": images}
         (root / "dataset_coco.json").write_text(file_text(dataset), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{root}: the caption set cannot be written ({error}); choose another folder") from error
@@ -112,7 +111,7 @@ def _record(number: int, split: str, texts: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def ensure_captions(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[int, int, int] = CAPTION_SIZES) -> Path:
+def ensure_captions(cache_dir: Path | None = None, seed: int = 0, sizes: Sizes = CAPTION_SIZES) -> Path:
     """Return the folder of the caption set, which is built on first use.
 
     Args:
@@ -123,6 +122,4 @@ def ensure_captions(cache_dir: Path | None = None, seed: int = 0, sizes: tuple[i
     Raises:
         UserError: the folder cannot be written.
     """
-    key = [CAPTIONS_VERSION, seed, list(sizes)]
-    name = f"mini-captions-v{CAPTIONS_VERSION}"
-    return ensure_built(cache_dir, name, key, lambda root: build_captions(root, seed, sizes))
+    return ensure_built(cache_dir, CAPTIONS_NAME, CAPTIONS_VERSION, seed, sizes, build_captions)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.data.mini.build import ensure_mini
-from harness.data.mini.cache import cache_folder, ensure_built
+from harness.data.mini.cache import Sizes, cache_folder, ensure_built
 from harness.errors import UserError
 
 SIZES = (4, 2, 2)
@@ -28,19 +28,19 @@ def test_a_build_leaves_no_temporary_folder(tmp_path: Path) -> None:
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
-    def fail(root: Path) -> None:
+    def fail(root: Path, seed: int, sizes: Sizes) -> None:
         (root / "half").write_text("")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ensure_built(tmp_path, "set", [1], fail)
+        ensure_built(tmp_path, "set", 1, 0, SIZES, fail)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file: cannot be written .*XDG_CACHE_HOME"):
-        ensure_built(tmp_path / "file", "set", [1], lambda root: None)
+        ensure_built(tmp_path / "file", "set", 1, 0, SIZES, lambda root, seed, sizes: None)
 
 
 def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
