@@ -32,7 +32,7 @@ IN_PARTS = 0.6
 """Share of the batches with a start layer above 0 whose overlays are added in parts."""
 SIZE_WEIGHT = 0.01
 """Weight of the mean square of the hidden states in the loss. Every layer normalises its input, so nothing else keeps
-the residual stream from growing far beyond the embeddings. If it did, what a method adds to it would have no effect."""
+the residual stream from growing far beyond the embeddings. In a large stream a method's additions have no effect."""
 SAVE_EVERY = 200
 """Number of steps after which the weights are saved each time."""
 REST_WEIGHT = 0.3
@@ -41,7 +41,12 @@ of that loss would hide the letters."""
 
 
 def new_llm(vocab_size: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Return an untrained model with prepared attention; torch's global seed decides the weights."""
+    """Return an untrained model with prepared attention; torch's global seed decides the weights.
+
+    Args:
+        vocab_size: number of token ids.
+        tokenizer: gives the ids of the special tokens.
+    """
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocab_size,
