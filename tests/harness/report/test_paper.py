@@ -4,11 +4,11 @@ import pytest
 
 from harness.errors import UserError
 from harness.report import paper
+from tests.record_factory import NINE
 
 # Problems of ScienceQA's test split by subject and by grade.
 SUBJECTS = {"NAT": 2252, "SOC": 889, "LAN": 1100}
 GRADES = {"G1-6": 2724, "G7-12": 1517}
-NINE = ["NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg"]
 # Rows that the paper prints inconsistently (listed among the disagreements), and Human, cited from a study whose
 # answers were not weighted by problem.
 INCONSISTENT = {("DEHVF", "13b", 1), ("LLaMA-Adapter", "7b", 1), ("Human", None, 1), ("LaVIN", "13b", 1)}
@@ -107,13 +107,22 @@ def test_printed_counts():
     assert paper.printed_trainable("dehvf", None, "7b", table=1) == "4.2M"
 
 
-def test_sizes_and_layouts():
+def test_every_row_is_there():
     assert [len(paper.paper_rows(table)) for table in (1, 2, 3, 4)] == [13, 4, 6, 8]
-    for table in (1, 4):
-        assert [column.key for column in paper.layout(table).columns] == NINE
-        for row in paper.paper_rows(table):
-            assert set(row.values) <= set(NINE)
+
+
+@pytest.mark.parametrize("table", [1, 4])
+def test_the_tables_of_scienceqa_have_its_nine_columns(table):
+    assert [column.key for column in paper.layout(table).columns] == NINE
+    for row in paper.paper_rows(table):
+        assert set(row.values) <= set(NINE)
+
+
+def test_the_official_splits():
     assert paper.load_paper().official_splits["scienceqa"] == {"train": 12726, "val": 4241, "test": 4241}
+
+
+def test_methods_are_in_the_papers_order():
     assert list(paper.method_names()) == ["llama_adapter", "llava_lora", "lavin", "memvp", "dehvf"]
 
 
@@ -122,8 +131,11 @@ def test_disagreements_are_named():
     assert {"memory-length-13b", "learning-rate", "name", "learnable-tokens", "avg-13b", "lavin-13b"} <= named
 
 
-def test_unknown_table_or_value():
+def test_an_unknown_table_is_an_error():
     with pytest.raises(UserError, match="--table 9"):
         paper.layout(9)
+
+
+def test_what_the_paper_does_not_print_has_no_value():
     assert paper.paper_value(1, "dehvf", None, "tiny", "Avg") is None
     assert paper.paper_value(3, "dehvf", None, "13b", "METEOR") is None

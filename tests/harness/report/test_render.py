@@ -1,4 +1,4 @@
-"""Boards as text, in every format; the results page."""
+"""Boards as text, in every format."""
 
 import csv
 import io
@@ -7,9 +7,7 @@ import json
 import pytest
 
 from harness.errors import UserError
-from harness.records import write_record
 from harness.report.paper import paper_rows
-from harness.report.readme import results_readme, write_readme
 from harness.report.render import FORMATS, render
 from harness.report.tables import leaderboard, table_text
 from tests.record_factory import NINE, make
@@ -60,17 +58,11 @@ def test_html_escapes_what_a_record_brings():
     assert "<script>" not in text
 
 
-def test_unknown_table_and_format(tmp_path):
+def test_an_unknown_table_is_an_error(tmp_path):
     with pytest.raises(UserError, match="--table 5"):
         table_text(tmp_path, 5, None, "markdown")
+
+
+def test_an_unknown_format_is_an_error(tmp_path):
     with pytest.raises(UserError, match="--format yaml"):
         table_text(tmp_path, 1, None, "yaml")
-
-
-def test_readme(tmp_path):
-    assert "No completed run" in results_readme([])
-    write_record(make(value=61.5), tmp_path)
-    text = write_readme(tmp_path).read_text(encoding="utf-8")
-    assert "61.50" in text and "`times_s.train_step_median`" in text and "python -m harness" in text
-    assert "`metrics.*.stderr`" in text and "420 for LLaMA-13B" in text
-    assert "7b: table 1" not in text

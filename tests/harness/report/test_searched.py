@@ -20,8 +20,11 @@ def rows(text):
     return head, body
 
 
-def test_trials_stand_beside_what_the_recipe_took(tmp_path):
+def test_without_a_search_there_is_no_text(tmp_path):
     assert searched_text(tmp_path) == ""
+
+
+def test_trials_stand_beside_what_the_recipe_took(tmp_path):
     for method, value, changes in (
         ("memvp", 42.0, {"base_lr": 1.5}),
         ("memvp", 43.0, {"base_lr": 12.0, "epochs": 3}),
@@ -39,6 +42,10 @@ def test_trials_stand_beside_what_the_recipe_took(tmp_path):
         ("MemVP", "base_lr 1.5", "42.0"),
         ("MemVP", "base_lr 12.0, epochs 3", "43.0"),
     ]
+
+
+def test_a_search_is_a_section_of_the_results_page(tmp_path):
+    write_record(trial("memvp", 41.0), tmp_path / FOLDER)
     text = write_readme(tmp_path).read_text(encoding="utf-8")
     assert "What was searched" in text and "No completed run" in text
 
