@@ -12,8 +12,9 @@ from harness.backbone.requirements import require_weights
 from harness.config.presets import resolve_spec
 from harness.cost.figure2 import figure2, figure2_text
 from harness.cost.flops import Phase, Workload
+from harness.cost.plan import plan_speed
 from harness.cost.profile import ROUNDS, profile_json
-from harness.cost.speed import WARMUP_ROUNDS, measure, plan_speed, profile_measured
+from harness.cost.speed import WARMUP_ROUNDS, measure, profile_measured
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
 from harness.files import require_writable, write_atomic
 

@@ -15,6 +15,7 @@ from harness.config.plan import RunPlan
 from harness.config.recipes import TrainRecipe
 from harness.cost.flops import Phase, Workload
 from harness.cost.share import share_backbone
+from harness.cost.timing import Key
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
 from harness.records import Implementation, Parameters
@@ -52,6 +53,11 @@ class Contestant:
     loss: Callable[[Batch], Tensor]
     parameters: Parameters | None
     recipe: TrainRecipe
+
+    @property
+    def key(self) -> Key:
+        """What results are found by."""
+        return Key(self.method, self.implementation)
 
     def step(self, phase: Phase, work: Workload, *, capturable: bool = False) -> Callable[[], None]:
         """The step that is timed: a training step, or the inference of one batch, on random data made here.

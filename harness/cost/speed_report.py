@@ -11,7 +11,8 @@ import torch
 from tabulate import tabulate
 
 from harness.cost.contestants import Contestant
-from harness.cost.speed import Measurement, SpeedPlan
+from harness.cost.plan import TABLE, SpeedPlan
+from harness.cost.speed import Measurement
 from harness.errors import UserError
 from harness.records import (
     BackboneInfo,
@@ -31,7 +32,6 @@ from harness.records import (
 from harness.report.paper import layout, method_names
 from harness.run.outcome import NOT_REPORTED, describe_backbone
 
-TABLE = 2
 ESTIMATES = ("layer_s", "whole_s")
 """Fields of a row that are not measured."""
 NOT_PARTS = "a speed measurement times batches alone"
@@ -83,7 +83,7 @@ def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: B
         "task": layout(TABLE).task,
     }
     machine: list[Any] = [environment.gpu or environment.cpu, environment.threads]
-    timings = found.timings[contestant.method, contestant.implementation]
+    timings = found.timings[contestant.key]
     missing = {f"times_s.{name}": NOT_PARTS for name in ("load", "data", "train", "eval", "scoring")}
     missing |= {f"times_s.train_step_{name}": "under speed.phases.train" for name in ("median", "p90")}
     missing |= {f"peak_memory_bytes.{name}": "by phase, under speed.phases" for name in PeakMemory.model_fields}

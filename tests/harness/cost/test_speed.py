@@ -17,7 +17,8 @@ from harness.cost.contestants import build_contestants, random_batch
 from harness.cost.depth import whole_layers, with_layers
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Workload
-from harness.cost.speed import measure, plan_speed, profile_measured
+from harness.cost.plan import plan_speed
+from harness.cost.speed import measure, profile_measured
 from harness.cost.speed_report import make_records, report_text, write_records
 from harness.cost.yardstick import Yardstick, yardstick_loss
 from harness.errors import UserError
@@ -315,7 +316,7 @@ def test_table_2_takes_the_shipped_forms_and_the_paired_ratios(records):
             assert cells["train"].value == phases["train"].median_s
             assert cells["train_ratio"].value == phases["train"].ratio.median
             assert cells["inference_ratio"].value == phases["inference"].ratio.median
-    assert any(note.startswith("Measured on ") and "text 16, batch 2 and 2" in note for note in board.notes)
+    assert any(note.startswith("Measured on ") and "16 text tokens, batch 2 in training and 2" in note for note in board.notes)
     # Another text length is another measurement: never in one table with this one.
     setting = quiet[1].speed.setting.model_copy(update={"text_length": 99})
     other = quiet[1].model_copy(update={"speed": quiet[1].speed.model_copy(update={"setting": setting})})
