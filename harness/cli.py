@@ -1,4 +1,4 @@
-"""The command line: options in, calls out. No logic lives here, and nothing heavy is imported before it is needed."""
+"""The command line: options in, calls out. It holds no logic and imports nothing heavy before a command needs it."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.errors import UserError
 
-EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong use or something missing, 130 interrupted."
+EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 130 interrupted."
 
 PACKAGE = "peft-vl-bench"
 
@@ -22,14 +22,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-score_app = typer.Typer(help="Score predictions that are already there.", no_args_is_help=True)
-data_app = typer.Typer(help="Look at a data folder before training on it.", no_args_is_help=True)
+score_app = typer.Typer(help="Score saved predictions.", no_args_is_help=True)
+data_app = typer.Typer(help="Download a data folder, or check one before training on it.", no_args_is_help=True)
 app.add_typer(score_app, name="score")
 app.add_typer(data_app, name="data")
 
 
 class TableFormat(StrEnum):
-    """How a table is written."""
+    """Formats of a table."""
 
     markdown = "markdown"
     latex = "latex"
@@ -39,13 +39,25 @@ class TableFormat(StrEnum):
 
 
 class TextFormat(StrEnum):
-    """For people or for programs."""
+    """Formats of other output: markdown for people, JSON for programs."""
 
     markdown = "markdown"
     json = "json"
 
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")]
+Dtype = Annotated[
+    str, typer.Option(help="Dtype of the frozen weights: float32, bfloat16, or auto: bfloat16 on a GPU, else float32.")
+]
+Methods = Annotated[str, typer.Option(help="Names of methods, separated by commas, or `all`.")]
+CostModel = Annotated[str, typer.Option(help="Preset, or folder or hub id of a Llama model.")]
+TextLength = Annotated[int, typer.Option(min=1, help="Text tokens per sample.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Tokens that inference decodes per sample.")]
+TrainBatch = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
+EvalBatch = Annotated[int, typer.Option(min=1, help="Samples per batch of inference.")]
+AnyTable = Annotated[TableFormat, typer.Option(help="Output format.")]
+AnyText = Annotated[TextFormat, typer.Option(help="Output format.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -65,7 +77,7 @@ def options_of_every_command(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    """Options that stand before the subcommand. Each of them acts in its own callback."""
+    """Take the options that stand before the subcommand. Each of them acts in its own callback."""
 
 
 def _epilog(example: str) -> str:
@@ -75,31 +87,60 @@ def _epilog(example: str) -> str:
 @app.command(epilog=_epilog("python -m harness run --methods dehvf,memvp --model tiny --seeds 0,1,2"))
 def run(
     methods: Annotated[
-        str, typer.Option(help="Methods, comma-separated; `all`; reference rows `blind` and `oracle`.")
+        str,
+        typer.Option(
+            help="Names of methods, separated by commas, or `all`. `blind` and `oracle` are reference rows. "
+            "By default the two memory methods."
+        ),
     ] = "",
-    ablation: Annotated[str, typer.Option(help="Ablations of the methods instead: names, or `all`.")] = "",
-    model: Annotated[str, typer.Option(help="Backbone preset: tiny, 7b, 13b.")] = "tiny",
-    task: Annotated[str, typer.Option(help="What to train on and score.")] = "scienceqa",
-    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0",
+    ablation: Annotated[
+        str, typer.Option(help="Run these ablations of the methods instead: names separated by commas, or `all`.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Backbone preset: tiny, 7b, 13b, or bench to measure cost.")] = "tiny",
+    task: Annotated[str, typer.Option(help="Task to train on and score: scienceqa or coco.")] = "scienceqa",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas. Each method runs once per seed.")] = "0",
     data_root: Annotated[
-        Path | None, typer.Option(help="Data folder in the official layout; tiny makes its own.")
+        Path | None, typer.Option(help="Data folder in the official layout. The tiny model makes its own data.")
     ] = None,
-    llm: Annotated[str | None, typer.Option(help="Llama-architecture model, hub id or folder.")] = None,
-    clip: Annotated[str | None, typer.Option(help="open_clip ViT, NAME[:WEIGHTS] or local-dir:FOLDER.")] = None,
-    weights: Annotated[str, typer.Option(help="pretrained, or random (cost only, no accuracy).")] = "pretrained",
-    limit: Annotated[int | None, typer.Option(min=1, help="Records kept a split.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps instead of epochs.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of a recipe or METHOD.key=value.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 on a GPU).")] = "auto",
+    llm: Annotated[
+        str | None, typer.Option(help="Language model in place of the preset's: hub id or folder of a Llama model.")
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Vision tower in place of the preset's: NAME[:WEIGHTS] or local-dir:FOLDER.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="pretrained, or random to measure cost. Random weights get no accuracy.")
+    ] = "pretrained",
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of samples to keep per split.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Length of training in epochs, in place of the recipe's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Length of training in optimiser steps, in place of epochs.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a field of the recipe or of the methods; METHOD.KEY=VALUE changes one method. Repeatable.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     results: Results = Path("results"),
-    skip_bad_images: Annotated[bool, typer.Option(help="Leave out unreadable images and count them.")] = False,
-    full: Annotated[bool, typer.Option(help="The data folder must be the full benchmark.")] = False,
-    force: Annotated[bool, typer.Option(help="Run again what is recorded.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what is missing.")] = False,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave out samples whose image cannot be read, and count them.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Require that the data folder holds the full benchmark.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat runs that are already recorded.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train nothing; print what each run would take and what is missing.")
+    ] = False,
 ) -> None:
-    """Train and score methods, write one record a run, and print the table."""
+    """Train and score methods, write one record per run, and print the table."""
     from harness.commands.run import RunOptions, run_command
 
     options = RunOptions(
@@ -129,12 +170,12 @@ def run(
 
 @app.command(epilog=_epilog("python -m harness table --table 1 --format latex"))
 def table(
-    number: Annotated[int, typer.Option("--table", help="The paper's table: 1, 2, 3 or 4.")] = 1,
-    model: Annotated[str | None, typer.Option(help="Rows of one model only.")] = None,
-    format: Annotated[TableFormat, typer.Option(help="Output format.")] = TableFormat.markdown,
+    number: Annotated[int, typer.Option("--table", help="Number of the paper's table: 1, 2, 3 or 4.")] = 1,
+    model: Annotated[str | None, typer.Option(help="Show the rows of this model only.")] = None,
+    format: AnyTable = TableFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
-    """The leaderboard from the records, each measured value beside the paper's."""
+    """Print one of the paper's tables from the records, with each measured value beside the printed one."""
     from harness.report.tables import table_text
 
     print(table_text(results, number, model, format.value))
@@ -143,21 +184,21 @@ def table(
 @app.command(epilog=_epilog("python -m harness compare dehvf memvp"))
 def compare(
     first: Annotated[str, typer.Argument(help="A method, METHOD-ABLATION, or `blind`.")],
-    second: Annotated[str, typer.Argument(help="What it is compared with.")],
+    second: Annotated[str, typer.Argument(help="The one to compare it with.")],
     model: Annotated[str, typer.Option(help="Model of the records.")] = "tiny",
     task: Annotated[str, typer.Option(help="Task of the records.")] = "scienceqa",
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    format: AnyText = TextFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
-    """Whether one method beats another: paired tests over their seeds and over their answers."""
+    """Test whether one method is better than another: paired tests over their seeds and over their answers."""
     from harness.report.compare import compare_text
 
     print(compare_text(results, first, second, model, task, format.value))
 
 
 @app.command(epilog=_epilog("python -m harness methods"))
-def methods(format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown) -> None:
-    """What is registered, with its source."""
+def methods(format: AnyText = TextFormat.markdown) -> None:
+    """List the registered methods with their papers."""
     from harness.commands.methods import methods_text
 
     print(methods_text(format.value))
@@ -165,11 +206,11 @@ def methods(format: Annotated[TextFormat, typer.Option(help="Output format.")] =
 
 @app.command(epilog=_epilog("python -m harness params --model 13b --format json"))
 def params(
-    methods: Annotated[str, typer.Option(help="Methods, comma-separated; default all.")] = "all",
-    model: Annotated[str, typer.Option(help="Preset, or a folder or hub id of a Llama model.")] = "7b",
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    methods: Methods = "all",
+    model: CostModel = "7b",
+    format: AnyText = TextFormat.markdown,
 ) -> None:
-    """Trainable parameters by module, counted on the meta device, beside the paper's."""
+    """Count trainable parameters by module without loading weights, beside the paper's numbers."""
     from harness.cost.params import params_text
 
     print(params_text(_names(methods), model, format.value))
@@ -177,19 +218,26 @@ def params(
 
 @app.command(epilog=_epilog("python -m harness flops --model 7b --text-length 128"))
 def flops(
-    methods: Annotated[str, typer.Option(help="Methods, comma-separated; default all.")] = "all",
-    model: Annotated[str, typer.Option(help="Preset, or a folder or hub id of a Llama model.")] = "7b",
-    text_length: Annotated[int, typer.Option(min=1, help="Text tokens a sample.")] = 256,
-    visual_tokens: Annotated[int | None, typer.Option(min=1, help="Patches of an image; default: the tower's.")] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded by inference.")] = 1,
-    train_batch: Annotated[int, typer.Option(min=1, help="Samples of a training step.")] = 4,
-    eval_batch: Annotated[int, typer.Option(min=1, help="Samples of an inference batch.")] = 32,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of the methods' configs.")] = None,
-    figure2: Annotated[bool, typer.Option("--figure2", help="The paper's Figure 2 instead.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw Figure 2 into this .png, .svg or .pdf.")] = None,
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    methods: Methods = "all",
+    model: CostModel = "7b",
+    text_length: TextLength = 256,
+    visual_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Patches per image; by default those of the vision tower.")
+    ] = None,
+    new_tokens: NewTokens = 1,
+    train_batch: TrainBatch = 4,
+    eval_batch: EvalBatch = 32,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the methods' configs. Repeatable."),
+    ] = None,
+    figure2: Annotated[
+        bool, typer.Option("--figure2", help="Print the numbers of the paper's Figure 2 instead.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Also draw Figure 2 into this .png, .svg or .pdf file.")] = None,
+    format: AnyText = TextFormat.markdown,
 ) -> None:
-    """Floating-point operations by formula, for training and inference; or the paper's Figure 2."""
+    """Compute FLOPs of training and inference by formula, or the paper's Figure 2."""
     from harness.cost.commands import figure_command_text
     from harness.cost.flops import Workload
     from harness.cost.flops_table import flops_text
@@ -205,25 +253,30 @@ def flops(
 
 @app.command(epilog=_epilog("python -m harness speed --model slice --steps 20"))
 def speed(
-    methods: Annotated[str, typer.Option(help="Methods, comma-separated; default all.")] = "all",
+    methods: Methods = "all",
     model: Annotated[str, typer.Option(help="Backbone preset: tiny, bench, slice, 7b, 13b.")] = "tiny",
-    layers: Annotated[int | None, typer.Option(min=1, help="Decoder layers in place of the preset's.")] = None,
-    weights: Annotated[str, typer.Option(help="random or pretrained; the time is the same.")] = "random",
-    train_batch: Annotated[int, typer.Option(min=1, help="Samples of a training step.")] = 4,
-    eval_batch: Annotated[int, typer.Option(min=1, help="Samples of an inference batch.")] = 32,
-    text_length: Annotated[int, typer.Option(min=1, help="Text tokens a sample.")] = 256,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded by inference.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Batches timed of each method and phase.")] = 20,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto (bfloat16 on a GPU).")] = "auto",
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Number of decoder layers in place of the preset's.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="random or pretrained. The times are the same.")] = "random",
+    train_batch: TrainBatch = 4,
+    eval_batch: EvalBatch = 32,
+    text_length: TextLength = 256,
+    new_tokens: NewTokens = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to time per method and phase.")] = 20,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Compile by layers; training on a GPU as one graph.")
+        bool,
+        typer.Option(
+            "--compile", help="Compile each decoder layer; on a GPU, capture the training step as one CUDA graph."
+        ),
     ] = False,
-    profile: Annotated[Path | None, typer.Option(help="Also write where the time goes, by operator (.json).")] = None,
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    profile: Annotated[Path | None, typer.Option(help="Also write the time per operator into this .json file.")] = None,
+    format: AnyText = TextFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
-    """Seconds a batch of every method, in turns, beside the plain readings and the bare backbone; writes records."""
+    """Time every method, plain versions of the memory methods and the bare backbone in turn, and write records."""
     from harness.cost.commands import SpeedOptions, speed_text
     from harness.cost.flops import Workload
 
@@ -246,7 +299,7 @@ def speed(
 
 @app.command(epilog=_epilog("python -m harness readme --results results"))
 def readme(results: Results = Path("results")) -> None:
-    """Write RESULTS/README.md and RESULTS/schema.json from the records."""
+    """Write README.md and schema.json into the results folder, from its records."""
     from harness.records import export_schema
     from harness.report.readme import write_readme
 
@@ -256,10 +309,10 @@ def readme(results: Results = Path("results")) -> None:
 
 @app.command(epilog=_epilog("python -m harness pretrain --out my-tiny"))
 def pretrain(
-    out: Annotated[Path, typer.Option(help="Folder for the weights; files in it are replaced.")] = Path("runs/tiny"),
-    seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the weights. Files in it are replaced.")] = Path("runs/tiny"),
+    seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
 ) -> None:
-    """Make the tiny backbone from scratch, as the shipped one was made."""
+    """Train the tiny backbone from scratch, as the shipped one was trained."""
     from harness.pretrain import pretrain as make
 
     print(json.dumps(make(out, seed=seed), indent=2))
@@ -268,14 +321,15 @@ def pretrain(
 @app.command(epilog=_epilog("python -m harness predict --adapter results/adapters/... --image FILE --question '...'"))
 def predict(
     adapter: Annotated[Path, typer.Option(help="Folder of a saved adapter.")],
-    question: Annotated[str, typer.Option(help="The question; without one the image is captioned.")] = "",
+    question: Annotated[str, typer.Option(help="The question. Without one, the image is captioned.")] = "",
     image: Annotated[Path | None, typer.Option(help="Image file.")] = None,
     choices: Annotated[
-        list[str] | None, typer.Option(help="Options, comma-separated; or once for each option, commas and all.")
+        list[str] | None,
+        typer.Option(help="The options, separated by commas. Give it once per option if options contain commas."),
     ] = None,
     hint: Annotated[str, typer.Option(help="Context of the question.")] = "",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    device: Device = "auto",
+    format: AnyText = TextFormat.markdown,
 ) -> None:
     """Answer one question, or caption one image, with a saved adapter."""
     from harness.commands.predict import predict_text
@@ -286,13 +340,15 @@ def predict(
 
 @score_app.command("scienceqa", epilog=_epilog("python -m harness score scienceqa --problems problems.json ..."))
 def score_scienceqa(
-    problems: Annotated[Path, typer.Option(help="problems.json")],
-    splits: Annotated[Path, typer.Option(help="pid_splits.json")],
-    predictions: Annotated[Path, typer.Option(help="predictions.jsonl, {qid: index}, or a published results file")],
+    problems: Annotated[Path, typer.Option(help="The benchmark's problems.json.")],
+    splits: Annotated[Path, typer.Option(help="The benchmark's pid_splits.json.")],
+    predictions: Annotated[
+        Path, typer.Option(help="predictions.jsonl of a run, a JSON object {qid: index}, or a published results file.")
+    ],
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    format: AnyText = TextFormat.markdown,
 ) -> None:
-    """Accuracy in the nine columns, with standard errors."""
+    """Print the accuracy in the nine columns of the paper, with standard errors."""
     from harness.commands.score import scores_text
     from harness.evaluation.score_scienceqa import score_scienceqa_files
 
@@ -302,18 +358,25 @@ def score_scienceqa(
 @score_app.command("coco", epilog=_epilog("python -m harness score coco --references dataset_coco.json ..."))
 def score_coco(
     references: Annotated[
-        Path, typer.Option(help="Karpathy's json, COCO's annotation json, {image id: [captions]}, or predictions.jsonl")
+        Path,
+        typer.Option(
+            help="Karpathy's dataset_coco.json, COCO's annotations, a JSON object from image ids to lists of captions, "
+            "or predictions.jsonl of a run."
+        ),
     ],
     predictions: Annotated[
-        Path, typer.Option(help="COCO results format: [{image_id, caption}, ...], or predictions.jsonl")
+        Path,
+        typer.Option(
+            help="A COCO results file: a list of objects with image_id and caption; or predictions.jsonl of a run."
+        ),
     ],
-    split: Annotated[str, typer.Option(help="Split to score, of Karpathy's json.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to score, if the references are Karpathy's.")] = "test",
     only_predicted: Annotated[
-        bool, typer.Option("--only-predicted", help="Leave out images without a caption, as for a part of COCO's json.")
+        bool, typer.Option("--only-predicted", help="Leave out images without a predicted caption instead of stopping.")
     ] = False,
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    format: AnyText = TextFormat.markdown,
 ) -> None:
-    """BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
+    """Print BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
     from harness.commands.score import scores_text
     from harness.evaluation.score_coco import score_coco_files
 
@@ -322,8 +385,8 @@ def score_coco(
 
 
 @data_app.command("fetch", epilog=_epilog("python -m harness data fetch --data-root scienceqa-hf"))
-def data_fetch(data_root: Annotated[Path, typer.Option(help="New folder, for the official layout.")]) -> None:
-    """Download ScienceQA in its Hugging Face form (needs `datasets`) and write it in the official layout."""
+def data_fetch(data_root: Annotated[Path, typer.Option(help="New folder to write to.")]) -> None:
+    """Download ScienceQA from Hugging Face and write it in the official layout. Needs the package `datasets`."""
     from harness.data.huggingface import fetch
 
     fetch(data_root)
@@ -331,12 +394,12 @@ def data_fetch(data_root: Annotated[Path, typer.Option(help="New folder, for the
 
 @data_app.command("check", epilog=_epilog("python -m harness data check scienceqa --data-root DIR"))
 def data_check(
-    task: Annotated[str, typer.Argument(help="scienceqa or coco")],
-    data_root: Annotated[Path, typer.Option(help="Data folder.")],
-    full: Annotated[bool, typer.Option(help="It must be the full benchmark.")] = False,
-    format: Annotated[TextFormat, typer.Option(help="Output format.")] = TextFormat.markdown,
+    task: Annotated[str, typer.Argument(help="Task whose data the folder holds: scienceqa or coco.")],
+    data_root: Annotated[Path, typer.Option(help="Data folder in the official layout.")],
+    full: Annotated[bool, typer.Option("--full", help="Require that the folder holds the full benchmark.")] = False,
+    format: AnyText = TextFormat.markdown,
 ) -> None:
-    """Counts, images, duplicates and hashes of a data folder."""
+    """Count the samples of a data folder, decode its images, find duplicates and print hashes."""
     from harness.commands.data import check_command
 
     raise typer.Exit(check_command(task, data_root, full, format.value, Console()))
@@ -349,7 +412,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _ablations(text: str) -> tuple[str, ...]:
     names = _names(text)
     if text and not names:
-        raise UserError(f"--ablation {text}: give names separated by commas, or all")
+        raise UserError(f"--ablation {text}: holds no name; give names separated by commas, or all")
     return names
 
 
@@ -357,7 +420,9 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(part) for part in _names(text)))
     except ValueError as error:
-        raise UserError(f"{option} {text}: give whole numbers separated by commas, e.g. 0,1,2") from error
+        raise UserError(
+            f"{option} {text}: not a list of whole numbers; give numbers separated by commas, e.g. 0,1,2"
+        ) from error
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
@@ -365,7 +430,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise UserError(f"--set {pair}: give key=value")
+            raise UserError(f"--set {pair}: has no equals sign; give KEY=VALUE")
         try:
             settings[key.strip()] = json.loads(value)
         except json.JSONDecodeError:
@@ -374,7 +439,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; user errors are one line and exit status 2."""
+    """Run the command line. A user error is printed as one line and ends with exit status 2."""
     try:
         app()
     except UserError as error:

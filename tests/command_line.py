@@ -1,18 +1,49 @@
-"""How the tests call the command line."""
+"""How tests run the command line: in this process, as a user would in a terminal."""
 
+import io
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
+
+from harness import cli
+from harness.backbone import requirements
 
 Run = Callable[..., "Done"]
 
 
 class Done(NamedTuple):
+    """How a command ended.
+
+    Attributes:
+        code: exit status.
+        out: what it printed to standard output.
+        err: what it printed to standard error.
+    """
+
     code: int
     out: str
     err: str
 
 
+def call(*arguments: object) -> Done:
+    """Run `peft-vl-bench` with these arguments, without the model hub and on a terminal of 200 columns.
+
+    Exceptions other than the exit of the command line are raised.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(sys, "argv", ["peft-vl-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
 def files(folder: Path) -> set[str]:
-    """Every file below a folder, by its path in it."""
+    """Return the path of every file below a folder, relative to the folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

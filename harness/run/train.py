@@ -105,7 +105,7 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     loader: DataLoader[Example] = DataLoader(
-        examples,  # type: ignore[arg-type]  # a sequence does for a Dataset; torch's hint says no
+        examples,  # type: ignore[arg-type]  # a sequence is enough, though torch's annotation asks for a Dataset
         batch_size=recipe.batch_size,
         shuffle=True,
         generator=generator,
@@ -171,7 +171,7 @@ def _step(
     """Make one optimiser step over the batches of `group`; return their mean loss."""
     for parameters in optimizer.param_groups:
         parameters["lr"] = rate
-    losses = []
+    losses: list[float] = []
     for index, batch in enumerate(group):
         is_last = index == len(group) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):

@@ -1,15 +1,13 @@
 """Fixtures of the harness tests."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-from harness import cli
-from harness.backbone import requirements
 from harness.config.presets import BackboneSpec, resolve_spec
-from tests.command_line import Done, Run
+from tests import command_line
+from tests.command_line import Run
 
 
 @pytest.fixture(scope="session")
@@ -53,20 +51,9 @@ def mini_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Done(int(ended.value.code or 0), out, err)
-
-    return run
+def call() -> Run:
+    """The command line in this process, see `tests.command_line.call`."""
+    return command_line.call
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_every_command_explains_itself(command: list[str], call: Run) -> None:
     done = call(*command, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"python -m harness {' '.join(command)}" in done.out
-    assert "Exit status: 0 done, 1 a run failed, 2 wrong use or something missing, 130 interrupted." in done.out
+    assert "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 130 interrupted." in done.out
 
 
 def _loaded_by(arguments: Sequence[object], packages: Collection[str]) -> list[str]:
@@ -133,24 +133,24 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --methods memvpp", "did you mean memvp"),
         ("run --methods dehvf --ablation key_only", "did you mean keys_only"),
         ("run --model tyny", "did you mean tiny"),
-        ("run --set nonsense", "give key=value"),
+        ("run --set nonsense", "give KEY=VALUE"),
         ("run --set bas_lr=1", "--set bas_lr: neither the recipe nor dehvf has it"),
         ("run --set base_lr=fast", "--set base_lr: Input should be a valid number"),
         ("run --set base_lr=NaN", "--set base_lr: "),
         ("run --set lavin.base_lr=1", "lavin is not a method of this run"),
-        ("run --ablation , --methods dehvf", "--ablation ,: give names"),
+        ("run --ablation , --methods dehvf", "--ablation ,: holds no name; give names"),
         ("run --methods blind --set fusion=mean", "--set fusion: dehvf-no_visual_prompts fixes fusion=none; remove this --set"),
-        ("run --seeds one", "--seeds one: give whole numbers"),
+        ("run --seeds one", "--seeds one: not a list of whole numbers"),
         ("run --seeds -1", "--seeds -1"),
         ("run --seeds ,", "--seeds: give at least one"),
         ("run --steps 3 --epochs 2", "--steps and --epochs: give one"),
         ("run --epochs 0", "--epochs 0: give a number above 0"),
         ("run --epochs nan", "--epochs nan"),
         ("run --device gpu", "--device gpu: no such device"),
-        ("run --device meta", "--device meta: give cpu, cuda"),
+        ("run --device meta", "--device meta: not supported; give cpu, cuda"),
         ("run --device cuda:99", "--device cuda:99: torch can use"),
-        ("run --dtype int8", "--dtype int8: give float32, bfloat16"),
-        ("run --weights half", "--weights half: give pretrained or random"),
+        ("run --dtype int8", "--dtype int8: not supported; give float32, bfloat16"),
+        ("run --weights half", "--weights half: no such kind of weights; give pretrained or random"),
         ("run --model 7b", "--data-root DIR: needed for LLaMA-7B"),
         ("run --model 7b --data-root {data}", "the weights of huggyllama/llama-7b are not on this machine"),
         ("run --model bench --data-root {data}", "give --weights random"),
@@ -161,7 +161,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --llm {llm} --clip {clip} --data-root {data} --set prompt_format=XX", "unknown prompt format 'XX'"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
-        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads 1024 tokens at most"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads at most 1024 tokens"),
         (
             "run --llm {llm} --clip {clip} --data-root {data} --set dehvf.fuser_dim=7",
             "fuser_heads 4 do not divide fuser_dim 7",
