@@ -23,7 +23,13 @@ from tests.test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
-LINKING = (*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "results/README.md", ROOT / "harness/assets/tiny/README.md")
+LINKING = (
+    *DOCUMENTS,
+    ROOT / "CHANGELOG.md",
+    ROOT / "results/README.md",
+    ROOT / "harness/assets/tiny/README.md",
+    ROOT / "tests/golden/README.md",
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
