@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from harness import cli
 from harness.config.recipes import CaptionRecipe
 from harness.data.imagefile import load_image
 from harness.data.mini.captions import build_captions
 from harness.errors import UserError
 from harness.evaluation.score_coco import score_coco_files
-from harness.records import predictions_path, read_records, record_path
+from harness.records import Record, predictions_path, read_records, record_path
 from harness.tasks.coco import CAPTION_PROMPT, CocoTask, search_of
 from harness.tasks.contract import DataOptions, load_task
 from harness.tasks.facts import TASKS
 from harness.tasks.samples import SAMPLES
+from tests.command_line import call
 
 SIZES = (6, 2, 22)
 RUN_METRICS = TASKS["coco"].columns
@@ -30,35 +30,36 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """Exit status and output of the command line in this process."""
-    monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *map(str, arguments)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out + err
-
-
-def test_every_caption_is_an_example(captions: Path) -> None:
+@pytest.fixture
+def task(captions: Path) -> CocoTask:
+    """The task with three images per split at most."""
     task = load_task("coco", DataOptions(captions, limit=3))
     assert isinstance(task, CocoTask)
-    recipe = CaptionRecipe()
-    examples = task.train_examples(recipe)
+    return task
+
+
+def test_every_caption_is_an_example(task: CocoTask) -> None:
+    examples = task.train_examples(CaptionRecipe())
     assert len(examples) == len({example.id for example in examples}) == 3 * 5
     first = task.set.samples("train")[0]
     assert [example.answer for example in examples[:5]] == list(first.captions)
     assert {example.prompt for example in examples} == {CAPTION_PROMPT}
     assert {example.image for example in examples[:5]} == {first.image}
+
+
+def test_an_evaluation_takes_the_split_of_the_recipe(task: CocoTask) -> None:
+    recipe = CaptionRecipe()
     assert task.evaluation_size(recipe) == 3
     assert task.evaluation_size(recipe.model_copy(update={"eval_split": "val"})) == 2
-    data = task.data(recipe)
+
+
+def test_the_data_section_says_what_was_read(task: CocoTask) -> None:
+    data = task.data(CaptionRecipe())
     assert (data.name, data.limit, data.prompt_format) == ("mini-captions", 3, None)
     assert data.split_sizes == {"train": 3, "val": 2, "test": 3}
 
 
-def test_there_is_no_oracle_for_captions(captions: Path) -> None:
-    task = load_task("coco", DataOptions(captions))
+def test_there_is_no_oracle_for_captions(task: CocoTask) -> None:
     with pytest.raises(UserError, match="--methods oracle"):
         task.require_oracle(CaptionRecipe())
 
@@ -75,50 +76,88 @@ def test_the_recipe_says_how_to_decode() -> None:
     assert (search.beams, search.length_penalty, search.max_new_tokens) == (3, 0.5, 7)
 
 
-def test_from_the_data_to_table_3(
-    captions: Path,
-    small_llm: Path,
-    small_clip: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+# A whole run
+
+
+@pytest.fixture(scope="module")
+def command(captions: Path, small_llm: Path, small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """A run that takes a moment; its last argument is the results folder."""
     backbone = ["--llm", small_llm, "--clip", f"local-dir:{small_clip}", "--data-root", captions]
     quick = ["--steps", 3, "--set", "batch_size=4", "--set", "max_new_tokens=6", "--set", "beams=2"]
-    results = ["--results", tmp_path]
-    run = ["run", "--task", "coco", "--methods", "memvp", *backbone, *quick, *results]
-    status, out = call(monkeypatch, capsys, *run)
-    assert status == 0, out
-    (record,) = read_records(tmp_path)
+    results = tmp_path_factory.mktemp("results")
+    return ["run", "--task", "coco", "--methods", "memvp", *backbone, *quick, "--results", results]
+
+
+@pytest.fixture(scope="module")
+def results(command: list[Any]) -> Path:
+    """The results folder after the run."""
+    done = call(*command)
+    assert done.code == 0, done.out + done.err
+    folder: Path = command[-1]
+    return folder
+
+
+@pytest.fixture
+def record(results: Path) -> Record:
+    (record,) = read_records(results)
+    return record
+
+
+@pytest.fixture
+def rows(record: Record, results: Path) -> list[dict[str, Any]]:
+    """The run's predictions."""
+    lines = predictions_path(record_path(record, results)).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_the_record_has_the_metrics_of_the_tables(record: Record) -> None:
     assert (record.method, record.task, record.status, record.steps) == ("memvp", "coco", "completed", 3)
     assert record.metrics["CIDEr"].value is not None and record.metrics["CIDEr"].stderr is not None
     assert set(record.metrics) == set(RUN_METRICS) >= {"BLEU-4", "CIDEr"}
     assert {metric.n for metric in record.metrics.values()} == {22}
+    assert record.config["train"]["beams"] == 2
+
+
+def test_nothing_is_cut_and_there_are_no_choices_to_read(record: Record) -> None:
     assert (record.truncated.train, record.truncated.eval) == (0, 0)
     assert record.parse_failures is None and "parse_failures" in record.missing
-    assert record.config["train"]["beams"] == 2
-    predictions = predictions_path(record_path(record, tmp_path))
-    rows: list[dict[str, Any]] = [json.loads(line) for line in predictions.read_text().splitlines()]
+
+
+def test_every_image_has_a_prediction_with_its_references(rows: list[dict[str, Any]]) -> None:
     assert [row["image_id"] for row in rows] == [str(number) for number in range(9, 31)]
     assert all(len(row["references"]) == 5 and row["tokens"] <= 6 for row in rows)
+
+
+def test_the_first_images_are_kept_with_their_captions(
+    record: Record, rows: list[dict[str, Any]], results: Path, captions: Path
+) -> None:
     kept = [(s.image_id, s.caption, s.references) for s in record.samples]
     assert kept == [(row["image_id"], row["caption"], row["references"]) for row in rows[:SAMPLES]]
     assert len(kept) == SAMPLES == 20
     for sample in record.samples:
         original = captions / "val2014" / f"{int(sample.image_id):012d}.png"
-        assert load_image(tmp_path / sample.image).tobytes() == load_image(original).tobytes()
-    # What is slow is not in the record, but can be had from what lies beside it.
+        assert load_image(results / sample.image).tobytes() == load_image(original).tobytes()
+
+
+def test_slower_metrics_can_be_computed_from_the_predictions(record: Record, results: Path) -> None:
+    predictions = predictions_path(record_path(record, results))
     scores = score_coco_files(predictions, predictions, metrics=(*RUN_METRICS, "ROUGE-L"))
     assert scores["CIDEr"]["value"] == record.metrics["CIDEr"].value and scores["ROUGE-L"]["n"] == 22
-    status, out = call(
-        monkeypatch, capsys, "table", "--table", 3, "--model", "small-llm-small-clip", "--format", "json", *results
-    )
-    cells = {row["method"]: row["metrics"] for row in json.loads(out)}
+
+
+def test_the_run_is_a_row_of_table_3(record: Record, results: Path) -> None:
+    done = call(
+        "table", "--table", 3, "--model", "small-llm-small-clip", "--format", "json", "--results", results
+    )  # fmt: skip
+    cells = {row["method"]: row["metrics"] for row in json.loads(done.out)}
     assert cells["memvp"]["CIDEr"]["value"] == pytest.approx(record.metrics["CIDEr"].value)
-    status, out = call(monkeypatch, capsys, *run, "--set", "max_length=8", "--force")
-    assert status == 2 and "max_length" in out
 
 
-def test_beams_belong_to_captions(captions: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    status, out = call(monkeypatch, capsys, "run", "--set", "beams=2")
-    assert status == 2 and "--set beams: neither the recipe nor dehvf has it" in out
+def test_answers_that_are_cut_off_altogether_are_an_error(command: list[Any]) -> None:
+    done = call(*command, "--set", "max_length=8", "--force")
+    assert done.code == 2 and "max_length" in done.out + done.err
+
+
+def test_beams_belong_to_captions() -> None:
+    done = call("run", "--set", "beams=2")
+    assert done.code == 2 and "--set beams: neither the recipe nor dehvf has it" in done.out + done.err

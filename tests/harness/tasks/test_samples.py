@@ -1,4 +1,4 @@
-"""Copies of images that are kept to be looked at."""
+"""Copies of the captioned images that a run keeps."""
 
 from pathlib import Path
 
@@ -25,13 +25,24 @@ def keep(folder: Path, *images: Path) -> list[Path]:
     return [folder / sample.image for sample in samples]
 
 
-def test_a_small_picture_is_kept_as_it_is_and_a_photograph_made_small(tmp_path: Path) -> None:
-    small, large = tmp_path / "small.png", tmp_path / "large.jpg"
+def test_a_small_picture_is_kept_as_it_is(tmp_path: Path) -> None:
+    small = tmp_path / "small.png"
     Image.effect_noise((SIDE, 7), 50).convert("RGB").save(small)
+    (copy,) = keep(tmp_path / "results", small)
+    assert copy.read_bytes()[:4] == b"\x89PNG" and Image.open(copy).tobytes() == Image.open(small).tobytes()
+
+
+def test_a_photograph_is_made_small(tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
     Image.effect_noise((1280, 640), 50).convert("RGB").save(large)
-    first, second = keep(tmp_path / "results", small, large)
-    assert first.read_bytes()[:4] == b"\x89PNG" and Image.open(first).tobytes() == Image.open(small).tobytes()
-    assert second.suffix == ".jpg" and Image.open(second).size == (320, 160)
+    (copy,) = keep(tmp_path / "results", large)
+    assert copy.suffix == ".jpg" and Image.open(copy).size == (320, 160)
+
+
+def test_copies_of_one_data_set_share_a_folder(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    Image.new("RGB", (640, 8)).save(tmp_path / "b.jpg")
+    first, second = keep(tmp_path / "results", tmp_path / "a.png", tmp_path / "b.jpg")
     assert first.parent == second.parent == tmp_path / "results" / "samples" / "coco" / f"mine-{'a' * 16}"
 
 
