@@ -19,6 +19,7 @@ from harness.backbone.loader import Backbone, VisionTower
 from methods.base import Batch, VisualFeatures
 from methods.tuned import TunedModel
 from tests.backbones import assemble
+from tests.methods.probes import greedy_logits
 
 LOGITS_TOLERANCE = 5e-5
 LOSS_TOLERANCE = 5e-5
@@ -212,12 +213,7 @@ def greedy(
     Returns:
         The tokens of each sample, and the logits that they were chosen by, `B×steps×V`.
     """
-    with torch.no_grad():
-        logits_BV, state = model.prefill(prompt, visual)
-        seen = [logits_BV]
-        for _ in range(steps - 1):
-            seen.append(model.step(seen[-1].argmax(dim=-1), state))
-    logits = torch.stack(seen, dim=1)
+    logits = greedy_logits(model, prompt, steps, visual)
     return logits.argmax(dim=-1).tolist(), logits
 
 

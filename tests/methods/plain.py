@@ -1,6 +1,7 @@
-"""The methods' formulas written out as printed, one sample, one layer and one feature at a time.
+"""The formulas of MemVP and DEHVF written out as printed, one sample, one layer and one feature at a time.
 
-Works on a fresh, unwrapped backbone and a method's parameters by name: nothing here runs code of `methods`.
+The formulas are computed on a new backbone without a method, and on a method's parameters by name. They run no code of
+`methods`. `check_logits` compares them with a model.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.base import Batch
+from methods.tuned import TunedModel
+
 Parameters = Mapping[str, Tensor]
 
 
 def features(vision: Any, image_CHW: Tensor, params: Parameters, config: Any) -> list[Tensor]:
-    """`ln_post(F_i)` of every block, `(J+1)×C`, with the CLIP adapters beside the FFNs."""
+    """Return `ln_post(F_i)` of every block, `(J+1)×C`, with the CLIP adapters beside the FFNs."""
     visual = vision.visual
     x = visual.conv1(image_CHW[None]).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
@@ -36,14 +40,14 @@ def features(vision: Any, image_CHW: Tensor, params: Parameters, config: Any) ->
 
 
 def project(x_JC: Tensor, params: Parameters) -> Tensor:
-    """`W2·SiLU(W1 x + b1) + b2`."""
+    """Return `W2·SiLU(W1 x + b1) + b2`."""
     hidden = x_JC @ params["memory.projector.down.weight"].T + params["memory.projector.down.bias"]
     hidden = hidden * torch.sigmoid(hidden)
     return hidden @ params["memory.projector.up.weight"].T + params["memory.projector.up.bias"]
 
 
 def matrix(prompts_ND: Tensor, fused_JC: Tensor | None, ind: int, params: Parameters, config: Any) -> Tensor:
-    """`λ·ind·[f(V); 0] + P`."""
+    """Return `λ·ind·[f(V); 0] + P`."""
     rows = torch.zeros_like(prompts_ND)
     if fused_JC is not None:
         rows[: len(fused_JC)] = project(fused_JC, params)
@@ -51,14 +55,14 @@ def matrix(prompts_ND: Tensor, fused_JC: Tensor | None, ind: int, params: Parame
 
 
 def group_of(layer: int, num_layers: int, num_blocks: int, num_groups: int) -> list[int]:
-    """1-based blocks of the visual group that decoder layer `layer` reads."""
+    """Return the blocks, counted from 1, of the visual group that decoder layer `layer` reads."""
     group = layer * num_groups // num_layers
     size = num_blocks // num_groups
     return [group * size + i + 1 for i in range(size)] + [num_blocks - 1]
 
 
 def query(layer: int, side: int, params: Parameters, config: Any) -> Tensor:
-    """`z_{l,*}`."""
+    """Return the query `z_{l,*}`."""
     if config.query == "learnable":
         queries = params["queries.queries"][layer]
         return queries[side if len(queries) > 1 else 0]
@@ -71,7 +75,7 @@ def query(layer: int, side: int, params: Parameters, config: Any) -> Tensor:
 
 
 def fusion_weights(z_R: Tensor, cls_KC: Tensor, params: Parameters, config: Any) -> Tensor:
-    """`α ∈ R^K` of one query over one group."""
+    """Return the weights `α ∈ R^K` of one query over one group."""
     context_KR = cls_KC @ params["fuser.projection.weight"].T + params["fuser.projection.bias"]
     q = z_R
     for index in range(config.fuser_blocks):
@@ -88,12 +92,13 @@ def fusion_weights(z_R: Tensor, cls_KC: Tensor, params: Parameters, config: Any)
 
 
 def layer_norm(x: Tensor, block: Parameters, name: str) -> Tensor:
+    """Return the layer norm of one vector."""
     normed = (x - x.mean()) / (x.var(unbiased=False) + 1e-5).sqrt()
     return normed * block[f"{name}.weight"] + block[f"{name}.bias"]
 
 
 def cross_attention(q_R: Tensor, context_KR: Tensor, block: Parameters, heads: int) -> Tensor:
-    """Multi-head attention of one query."""
+    """Return the multi-head attention of one query."""
     weights = block["attention.in_proj_weight"].chunk(3)
     biases = block["attention.in_proj_bias"].chunk(3)
     q = weights[0] @ q_R + biases[0]
@@ -109,7 +114,7 @@ def cross_attention(q_R: Tensor, context_KR: Tensor, block: Parameters, heads: i
 
 
 def fused(layer: int, side: int, found: list[Tensor], num_layers: int, params: Parameters, config: Any) -> Tensor:
-    """`V_{l,*}`, `J×C`: the fused patch features of one layer and side."""
+    """Return `V_{l,*}`, `J×C`, the fused patch features of one layer and side."""
     fusion = getattr(config, "fusion", "penultimate")
     if fusion == "penultimate":
         return found[-2][1:]
@@ -124,7 +129,7 @@ def fused(layer: int, side: int, found: list[Tensor], num_layers: int, params: P
 def memories(
     backbone: Any, image_CHW: Tensor, ind: int, params: Parameters, config: Any
 ) -> list[tuple[Tensor, Tensor]]:
-    """`(K_l, V_l)` of every decoder layer, `N×D` each."""
+    """Return `(K_l, V_l)` of every decoder layer, `N×D` each."""
     sides = {"both": (0, 1), "keys": (0,), "values": (1,)}[getattr(config, "prompts_in", "both")]
     if getattr(config, "fusion", "") == "none":
         sides = ()
@@ -139,7 +144,7 @@ def memories(
 
 
 def logits(backbone: Any, ids_L: Tensor, image_CHW: Tensor, ind: int, params: Parameters, config: Any) -> Tensor:
-    """Logits `L×V` of one unpadded sample: `FFN'(x) = FFN(x) + s·SiLU(x Kᵀ) V` in every layer."""
+    """Return the logits of one sample without padding, `L×V`: `FFN'(x) = FFN(x) + s·SiLU(x Kᵀ) V` in every layer."""
     model = backbone.llm.model
     h = model.embed_tokens(ids_L)[None]
     rotary = model.rotary_emb(h, position_ids=torch.arange(len(ids_L))[None])
@@ -151,3 +156,20 @@ def logits(backbone: Any, ids_L: Tensor, image_CHW: Tensor, ind: int, params: Pa
         scores = u @ keys.T
         h = h + layer.mlp(u) + config.memory_scale * (scores * torch.sigmoid(scores)) @ values
     return backbone.llm.lm_head(model.norm(h))[0]
+
+
+def check_logits(model: TunedModel, bare: Any, batch: Batch) -> None:
+    """Check the logits of every sample of a batch against the printed formula.
+
+    Args:
+        model: a backbone with MemVP or DEHVF.
+        bare: an equal backbone without a method.
+        batch: the samples.
+    """
+    params, config = dict(model.method.named_parameters()), model.method.config
+    with torch.no_grad():
+        found = model.logits(batch)
+        for sample, (image, ind) in enumerate(zip(batch.images_BCHW, batch.has_image_B, strict=True)):
+            real = batch.attention_mask_BL[sample]
+            expected = logits(bare, batch.input_ids_BL[sample, real], image, int(ind), params, config)
+            torch.testing.assert_close(found[sample, real], expected, atol=5e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Backbones of the published sizes without storage, to count parameters on."""
+"""Backbones of the published sizes on the meta device, without storage, to count parameters."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ LLAMA = {
 
 
 def real_size_backbone(size: str) -> Backbone:
-    """LLaMA-7B or 13B and CLIP ViT-L/14 on the meta device."""
+    """Return LLaMA-7B or 13B with CLIP ViT-L/14, on the meta device."""
     with torch.device("meta"):
         llm = LlamaForCausalLM(LlamaConfig(**LLAMA[size]))
         vision = VisionTransformer(
@@ -34,7 +34,10 @@ def real_size_backbone(size: str) -> Backbone:
 
 
 def paper_count(name: str, backbone: Any, **config: Any) -> int:
-    """Trainable parameters under the paper's convention: those that exist and those only the reference counts."""
+    """Return a method's trainable parameters as the paper counts them.
+
+    These are the parameters that exist here, and those that only the reference code has.
+    """
     method_class = get_method(name)
     with torch.device("meta"):
         method = method_class(backbone, method_class.Config(**config))

@@ -40,13 +40,19 @@ def refused(folder: Path, method: Any = None) -> str:
     return message
 
 
-def test_the_files_hold_the_parameters_the_config_and_the_extra(folder: Path) -> None:
-    method = tuned_model("memvp").method
+def test_an_adapter_is_two_files_named_like_those_of_peft(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_the_weights_file_holds_exactly_the_parameters(folder: Path) -> None:
+    method = tuned_model("memvp").method
     tensors = load_file(folder / WEIGHTS_FILE)
     assert tensors.keys() == adapter_parameters(method).keys()
     assert all(torch.equal(tensors[name], p) for name, p in method.named_parameters())
-    saved = load_adapter(folder)
+
+
+def test_the_config_file_holds_the_method_its_config_and_the_extra(folder: Path) -> None:
+    method, saved = tuned_model("memvp").method, load_adapter(folder)
     assert (saved.method, saved.extra) == ("memvp", {"backbone": {"llm": "tiny"}})
     assert type(method).Config(**saved.config) == method.config
 
@@ -102,11 +108,14 @@ def test_parameters_that_do_not_fit_are_refused(
     assert f"{WEIGHTS_FILE}: {message}" in refused(folder)
 
 
-def test_damaged_or_missing_weights_are_refused(folder: Path) -> None:
+def test_damaged_weights_are_refused(folder: Path) -> None:
     weights = folder / WEIGHTS_FILE
     weights.write_bytes(weights.read_bytes()[:100])
     assert f"{WEIGHTS_FILE}: cannot be read as safetensors" in refused(folder)
-    weights.unlink()
+
+
+def test_missing_weights_are_refused(folder: Path) -> None:
+    (folder / WEIGHTS_FILE).unlink()
     assert f"{WEIGHTS_FILE}: cannot be read as safetensors" in refused(folder)
 
 

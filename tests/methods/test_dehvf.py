@@ -8,15 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from methods import memory
 from methods.dehvf import DEHVF
 from methods.memory_forms import Form
 from tests.backbones import random_batch, randomise, tiny_backbone, tiny_config, tuned_model
 from tests.methods import plain
+from tests.methods.probes import FORMS, blocks_run, calls_of, forced_form, greedy_logits
 from tests.methods.sizes import paper_count, real_size_backbone
-
-FORMS: tuple[Form | None, ...] = (None, "built", "rebuilt", "factored")
-"""Of every side of a memory; None: as chosen."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -30,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @st.composite
 def cases(draw: Any) -> dict[str, Any]:
-    """Sizes of one model and one batch; layers and blocks divide into the groups."""
+    """Draw the sizes of one model and one batch, such that layers and blocks divide into the groups."""
     groups = draw(st.integers(1, 3))
     return {
         "batch": draw(st.integers(1, 3)),
@@ -53,7 +50,7 @@ def cases(draw: Any) -> dict[str, Any]:
 
 
 def sharpen(method: DEHVF) -> None:
-    """Make fusion weights differ between features, layers and sides, so that a mix-up shows."""
+    """Make the fusion weights differ between features, layers and sides, so that mixing them up changes the output."""
     if method.config.fusion == "adaptive":
         randomise(method.fuser, std=0.7)
         randomise(method.queries, std=0.7)
@@ -67,16 +64,8 @@ def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], fo
     sharpen(model.method)
     bare = tiny_backbone(**case["backbone"])
     batch = random_batch(bare, case["batch"], case["length"], 3, "right", case["has_image"][: case["batch"]])
-    params = dict(model.method.named_parameters())
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        if form is not None:
-            patch.setattr(memory, "cheapest_form", lambda *_, **__: form)
-        logits = model.logits(batch)
-        for sample in range(case["batch"]):
-            real = batch.attention_mask_BL[sample]
-            ids, image = batch.input_ids_BL[sample, real], batch.images_BCHW[sample]
-            expected = plain.logits(bare, ids, image, int(batch.has_image_B[sample]), params, model.method.config)
-            torch.testing.assert_close(logits[sample, real], expected, atol=5e-5, rtol=1e-4)
+    with forced_form(form):
+        plain.check_logits(model, bare, batch)
 
 
 @settings(max_examples=4, deadline=None)
@@ -124,38 +113,33 @@ def test_empty_memory_without_an_image_is_the_base_model(variant: str) -> None:
         assert torch.equal(model.logits(batch), bare.llm(input_ids=batch.input_ids_BL).logits)
 
 
-def test_without_visual_prompts_no_image_is_looked_at() -> None:
+def test_without_visual_prompts_no_clip_block_runs_and_images_change_nothing() -> None:
     model = tuned_model("dehvf", fusion="none")
-    for block in model.vision.blocks:
-        block.register_forward_hook(lambda *_: pytest.fail("a CLIP block ran"))
+    ran = blocks_run(model)
     batch = random_batch(model.backbone, 2, 8, has_image=[True, True])
     with torch.no_grad():
         other = random_batch(model.backbone, 2, 8, has_image=[False, False])
         assert torch.equal(model.logits(batch), model.logits(other))
+    assert not ran
 
 
 @pytest.mark.parametrize(("variant", "blocks"), [("full", 8), ("no_adaptive_weights", 8), ("no_multi_features", 7)])
 def test_only_the_blocks_that_are_used_run(variant: str, blocks: int) -> None:
     model = tuned_model("dehvf", **VARIANTS[variant])
-    ran: list[int] = []
-    for index, block in enumerate(model.vision.blocks):
-        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    ran = blocks_run(model)
     model(random_batch(model.backbone))
     assert ran == list(range(blocks))
 
 
 def test_the_fuser_runs_once_for_all_layers_and_decoded_tokens() -> None:
     model = tuned_model("dehvf")
-    calls: list[int] = []
-    model.method.fuser.register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
-        logits, state = model.prefill(random_batch(model.backbone))
-        for _ in range(3):
-            logits = model.step(logits.argmax(-1), state)
+    calls = calls_of(model.method.fuser)
+    greedy_logits(model, random_batch(model.backbone), 4)
     assert len(calls) == 1
 
 
 def _saved_for_backward(model: Any, batch: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of the tensors that a forward pass saves for its backward pass."""
     saved: list[tuple[int, ...]] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -168,26 +152,25 @@ def _saved_for_backward(model: Any, batch: Any) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_matrix_of_a_sample_is_kept_for_the_backward_pass(
-    form: Form | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """K and M, `B×N×D` a layer and side, are not kept; the built form shows that the test would see them."""
-    if form is not None:
-        monkeypatch.setattr(memory, "cheapest_form", lambda *_, **__: form)
+def test_no_matrix_of_a_sample_is_kept_for_the_backward_pass(form: Form | None) -> None:
+    """K and M, `B×N×D` per layer, are not kept. The built form keeps them, which shows that the test would see them."""
     model = tuned_model("dehvf").train()
     batch = random_batch(model.backbone, 3, 7, has_image=[True] * 3)
     rows, width = model.method.config.memory_length, model.backbone.hidden_size
-    shapes = _saved_for_backward(model, batch)
+    with forced_form(form):
+        shapes = _saved_for_backward(model, batch)
     large = [s for s in shapes if sorted(s[-2:]) == sorted((rows, width)) and len(s) > 2]
     projected = [s for s in shapes if s[-2:] == (model.vision.num_patches, width) and len(s) > 2]
     assert bool(large or projected) == (form == "built")
 
 
-def test_layers_that_do_not_divide_into_groups_are_refused() -> None:
-    for sizes, what in (({"num_layers": 3}, "language model"), ({"vision_layers": 6}, "vision tower")):
-        backbone = tiny_backbone(**sizes)
-        with pytest.raises(ValueError, match=f"{what}.*choose num_groups among"):
-            DEHVF(backbone, tiny_config(DEHVF, backbone))
+@pytest.mark.parametrize(
+    ("sizes", "what"), [({"num_layers": 3}, "language model"), ({"vision_layers": 6}, "vision tower")]
+)
+def test_layers_that_do_not_divide_into_groups_are_refused(sizes: dict[str, int], what: str) -> None:
+    backbone = tiny_backbone(**sizes)
+    with pytest.raises(ValueError, match=f"{what}.*choose num_groups among"):
+        DEHVF(backbone, tiny_config(DEHVF, backbone))
 
 
 def test_a_memory_shorter_than_the_patches_is_refused() -> None:
@@ -223,6 +206,6 @@ def test_published_counts_at_7b(variant: str, count: int) -> None:
 
 @pytest.mark.parametrize(("memory_length", "printed"), [(400, "5.78"), (420, "5.99")])
 def test_published_count_at_13b(memory_length: int, printed: str) -> None:
-    """The paper's count says 400 rows, its Table 5 says 420."""
+    """The paper's parameter count implies 400 rows. Its Table 5 says 420, which gives another count."""
     count = paper_count("dehvf", real_size_backbone("13b"), memory_length=memory_length)
     assert f"{count / 1e6:.2f}" == printed

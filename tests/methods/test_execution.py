@@ -10,11 +10,15 @@ from torch import Tensor
 from methods import registry, tuned
 from methods.tuned import TunedModel
 from tests.backbones import random_batch, tiny_backbone, tuned_model
+from tests.methods.probes import greedy_logits, prompts
 
 methods = pytest.mark.parametrize("name", registry())
+GROUPED: dict[str, Any] = {"num_kv_heads": 2, "tie": True}
+"""Sizes of a backbone with grouped queries and tied embeddings."""
 
 
 def loss_and_gradients(model: TunedModel, **batch: Any) -> tuple[Tensor, list[Tensor]]:
+    """Return the loss of a random batch, and the gradients of the method's parameters."""
     model.zero_grad()
     torch.manual_seed(3)
     loss = model(random_batch(model.backbone, **batch))
@@ -32,62 +36,64 @@ def test_gradient_checkpointing_changes_nothing(name: str) -> None:
 
 
 @methods
-def test_half_precision_backbone_grouped_queries_and_tied_embeddings(name: str) -> None:
-    sizes: dict[str, Any] = {"num_kv_heads": 2, "tie": True}
-    half = tuned_model(name, tiny_backbone(dtype=torch.bfloat16, **sizes))
+def test_half_precision_keeps_the_dtypes_and_the_frozen_weights(name: str) -> None:
+    """The residual stream stays in the backbone's dtype, and the method's own parameters stay in float32."""
+    half = tuned_model(name, tiny_backbone(dtype=torch.bfloat16, **GROUPED))
     kept = {name: value.clone() for name, value in half.llm.state_dict().items()}
     seen = set()
     for layer in half.llm.model.layers:
         layer.register_forward_hook(lambda *args: seen.add(args[2].dtype))
-    loss, gradients = loss_and_gradients(half, padding="left")
-    # The residual stream stays in the backbone's dtype, the method's own parameters in float32.
+    _, gradients = loss_and_gradients(half, padding="left")
     assert seen == {torch.bfloat16}
     assert {p.dtype for p in half.method.parameters()} == {g.dtype for g in gradients} == {torch.float32}
-    full, _ = loss_and_gradients(tuned_model(name, tiny_backbone(**sizes)), padding="left")
-    assert abs(loss - full) < 0.02
     assert all(torch.equal(value, kept[name]) for name, value in half.llm.state_dict().items())
 
 
 @methods
-def test_eager_attention_gives_the_same_loss_and_the_same_decoding(name: str) -> None:
+def test_half_precision_gives_nearly_the_same_loss(name: str) -> None:
+    half, full = (
+        loss_and_gradients(tuned_model(name, tiny_backbone(dtype=dtype, **GROUPED)), padding="left")[0]
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert abs(half - full) < 0.02
+
+
+@methods
+def test_eager_attention_gives_the_same_loss_and_gradients(name: str) -> None:
     model = tuned_model(name)
     expected, gradients = loss_and_gradients(model, padding="left")
-    prompt = replace(random_batch(model.backbone, padding="left"), labels_BL=None)
-    decoded = two_steps(model, prompt)
     model.llm.set_attn_implementation("eager")
     loss, eager_gradients = loss_and_gradients(model, padding="left")
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(eager_gradients, gradients, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(two_steps(model, prompt), decoded, atol=2e-5, rtol=1e-4)
 
 
-def two_steps(model: TunedModel, prompt: Any) -> Tensor:
-    with torch.no_grad():
-        first, state = model.prefill(prompt)
-        return torch.stack([first, model.step(first.argmax(-1), state)])
+@methods
+def test_eager_attention_decodes_the_same(name: str) -> None:
+    model = tuned_model(name)
+    prompt = replace(random_batch(model.backbone, padding="left"), labels_BL=None)
+    decoded = greedy_logits(model, prompt, 2)
+    model.llm.set_attn_implementation("eager")
+    torch.testing.assert_close(greedy_logits(model, prompt, 2), decoded, atol=2e-5, rtol=1e-4)
 
 
 @methods
 def test_the_whole_language_model_compiles_into_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No method breaks the graph anywhere: not in training, and not in decoding."""
+    """No method breaks the graph, neither in training nor in decoding."""
     model = tuned_model(name, tiny_backbone(num_layers=4))
     prompt = replace(random_batch(model.backbone, padding="left"), labels_BL=None)
-    expected, decoded = loss_and_gradients(model, padding="right"), two_steps(model, prompt)
+    expected, decoded = loss_and_gradients(model, padding="right"), greedy_logits(model, prompt, 2)
     torch._dynamo.reset()
     monkeypatch.setattr(tuned, "run_decoder", torch.compile(tuned.run_decoder, backend="eager", fullgraph=True))
     torch.testing.assert_close(loss_and_gradients(model, padding="right"), expected)
-    torch.testing.assert_close(two_steps(model, prompt), decoded, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(greedy_logits(model, prompt, 2), decoded, atol=1e-5, rtol=1e-4)
 
 
 @methods
 def test_half_precision_decodes_as_it_reads_whole_prompts(name: str) -> None:
-    model = tuned_model(name, tiny_backbone(dtype=torch.bfloat16, num_kv_heads=2, tie=True))
+    model = tuned_model(name, tiny_backbone(dtype=torch.bfloat16, **GROUPED))
     whole = replace(random_batch(model.backbone, padding="left"), labels_BL=None)
-    columns = whole.input_ids_BL.shape[1] - 1
-    short = replace(
-        whole, input_ids_BL=whole.input_ids_BL[:, :columns], attention_mask_BL=whole.attention_mask_BL[:, :columns]
-    )
     with torch.no_grad():
         expected, _ = model.prefill(whole)
-        _, state = model.prefill(short)
-        torch.testing.assert_close(model.step(whole.input_ids_BL[:, columns], state), expected, atol=0.05, rtol=0.02)
+        _, state = model.prefill(prompts(whole))
+        torch.testing.assert_close(model.step(whole.input_ids_BL[:, -1], state), expected, atol=0.05, rtol=0.02)

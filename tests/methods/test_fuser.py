@@ -26,7 +26,7 @@ quick = settings(max_examples=10, deadline=None)
 
 @st.composite
 def cases(draw: Any) -> dict[str, int]:
-    """Sizes of one fuser call."""
+    """Draw the sizes of one call of the fuser."""
     groups = draw(st.integers(1, 4))
     return {
         "batch": draw(st.integers(1, 3)),
@@ -42,6 +42,7 @@ def cases(draw: Any) -> dict[str, int]:
 
 
 def build(case: dict[str, int]) -> tuple[HierarchicalVisualFuser, Tensor, Tensor]:
+    """Return a fuser with random weights, its queries and the CLS tokens."""
     generator = torch.Generator().manual_seed(1)
     fuser = HierarchicalVisualFuser(case["width"], case["dim"], case["blocks"], case["heads"], case["groups"])
     randomise(fuser, std=0.7)
@@ -93,7 +94,7 @@ def test_fuse_is_the_weighted_sum_over_the_layers_group(case: dict[str, int], pa
     weights = torch.rand(*shape, generator=generator)
     blocks = case["groups"] * case["features"]
     hidden = torch.randn(case["batch"], blocks, patches, 3, generator=generator)
-    # Any blocks, also one twice in a group.
+    # Groups of any blocks; a block may be in a group twice.
     groups = torch.randint(blocks, (case["groups"], case["features"]), generator=generator)
     out = fuse(weights, F.one_hot(groups, blocks).float(), hidden)
     assert out.shape[1] == case["layers"] * case["sides"]

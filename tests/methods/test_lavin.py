@@ -7,34 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from methods.adapters import RoutedAdapter
-from methods.base import Batch
 from methods.lavin import LaVIN
-from methods.tuned import TunedModel
 from tests.backbones import alone, random_batch, randomise, tiny_backbone, tiny_config, tuned_model
+from tests.methods.probes import blocks_run, greedy_logits, prompts
 from tests.methods.sizes import paper_count, real_size_backbone
 
 NUM_FEATURES = 2
-
-
-def prompts(batch: Batch) -> Batch:
-    """All but the last column, to decode from."""
-    return replace(
-        batch,
-        input_ids_BL=batch.input_ids_BL[:, :-1],
-        attention_mask_BL=batch.attention_mask_BL[:, :-1],
-        labels_BL=None,
-    )
-
-
-def decode(model: TunedModel, batch: Batch, steps: int = 3) -> torch.Tensor:
-    with torch.no_grad():
-        logits, state = model.prefill(batch)
-        seen = [logits]
-        for _ in range(steps):
-            seen.append(model.step(seen[-1].argmax(-1), state))
-    return torch.stack(seen, dim=1)
 
 
 @settings(max_examples=15, deadline=None)
@@ -56,12 +37,25 @@ def test_routed_adapter_equals_its_formula(groups: int, part: int, rank: int, pe
     torch.testing.assert_close(adapter(x, weights), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_adapters_at_init_are_the_identity_and_their_experts_can_part() -> None:
+@pytest.fixture
+def initial() -> tuple[RoutedAdapter, Tensor]:
+    """A routed adapter at initialisation, and an input."""
     torch.manual_seed(0)
-    adapter = RoutedAdapter(8, 4, 2, 1.0, 10.0, 0.1)
-    x = torch.randn(2, 3, 8)
+    return RoutedAdapter(8, 4, 2, 1.0, 10.0, 0.1), torch.randn(2, 3, 8)
+
+
+def test_an_adapter_at_initialisation_is_the_identity(initial: tuple[RoutedAdapter, Tensor]) -> None:
+    adapter, x = initial
     assert torch.equal(adapter(x, adapter.route(x)), x)
+
+
+def test_routing_weights_at_initialisation_differ_between_experts(initial: tuple[RoutedAdapter, Tensor]) -> None:
+    """With equal weights, the experts would get equal gradients and never differ."""
+    adapter, x = initial
     assert not torch.equal(adapter.route(x)[..., 0], adapter.route(x)[..., 1])
+
+
+def test_groups_that_do_not_divide_the_widths_are_refused() -> None:
     with pytest.raises(ValueError, match="3 groups must divide"):
         RoutedAdapter(9, 4, 3, 1.0, 10.0, 0.1)
 
@@ -87,24 +81,34 @@ def test_nothing_but_itself_attends_to_the_modality_token() -> None:
     model = tuned_model("lavin", random=False)
     batch = random_batch(model.backbone, padding="left")
     with torch.no_grad():
-        before, decoded = model.logits(batch), decode(model, prompts(batch))
+        before, decoded = model.logits(batch), greedy_logits(model, prompts(batch), 4)
         model.method.modality_ED.normal_(std=5.0)
         after = model.logits(batch)
     assert torch.equal(before[:, 1:], after[:, 1:]) and not torch.equal(before[:, 0], after[:, 0])
-    assert torch.equal(decoded, decode(model, prompts(batch)))
+    assert torch.equal(decoded, greedy_logits(model, prompts(batch), 4))
 
 
-def test_routing_is_per_sample_sums_to_one_and_follows_the_modality() -> None:
+@pytest.fixture
+def routing_BYE() -> Tensor:
+    """The routing weights after the prompts of four samples; samples 0 and 2 have an image, 1 and 3 have none."""
     model = tuned_model("lavin", temperature=0.5)
-    batch = prompts(random_batch(model.backbone, 4, padding="left"))
     with torch.no_grad():
-        _, state = model.prefill(batch)
-    weights_BYE = state.visual["routing_BYE"]
-    assert weights_BYE.shape == (4, model.backbone.num_layers, 2) and (weights_BYE > 0).all()
-    torch.testing.assert_close(weights_BYE.sum(-1), torch.ones(4, model.backbone.num_layers))
-    # Samples 0 and 2 have an image, 1 and 3 have none.
-    torch.testing.assert_close(weights_BYE[:2], weights_BYE[2:])
-    assert ((weights_BYE[0] - weights_BYE[1]).abs() > 1e-3).any()
+        _, state = model.prefill(prompts(random_batch(model.backbone, 4, padding="left")))
+    return state.visual["routing_BYE"]
+
+
+def test_routing_weights_of_each_sample_and_layer_are_positive_and_sum_to_one(routing_BYE: Tensor) -> None:
+    layers = tiny_backbone().num_layers
+    assert routing_BYE.shape == (4, layers, 2) and (routing_BYE > 0).all()
+    torch.testing.assert_close(routing_BYE.sum(-1), torch.ones(4, layers))
+
+
+def test_samples_of_the_same_modality_are_routed_alike(routing_BYE: Tensor) -> None:
+    torch.testing.assert_close(routing_BYE[:2], routing_BYE[2:])
+
+
+def test_samples_of_different_modality_are_routed_differently(routing_BYE: Tensor) -> None:
+    assert ((routing_BYE[0] - routing_BYE[1]).abs() > 1e-3).any()
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
@@ -136,10 +140,10 @@ def test_a_batch_leaves_nothing_behind_for_the_next() -> None:
     model = tuned_model("lavin", temperature=0.5)
     first = prompts(random_batch(model.backbone, 3, seed=1, padding="left"))
     second = prompts(random_batch(model.backbone, 3, seed=2, padding="left", has_image=[False, True, True]))
-    expected = decode(model, second)
+    expected = greedy_logits(model, second, 4)
     with torch.no_grad():
         _, waiting = model.prefill(first)
-        following = decode(model, second)
+        following = greedy_logits(model, second, 4)
         resumed = model.step(torch.tensor([3, 4, 5]), waiting)
         _, fresh = model.prefill(first)
         assert torch.equal(resumed, model.step(torch.tensor([3, 4, 5]), fresh))
@@ -155,24 +159,30 @@ def test_training_keeps_no_routing_weights() -> None:
     assert made[0]["routing"] == [None] * model.backbone.num_layers
 
 
-def test_only_training_sequences_are_cut() -> None:
+def test_training_sequences_are_cut() -> None:
     model = tuned_model("lavin", max_length=16)
     batch = random_batch(model.backbone, length=12)
-    visual = model.encode(batch)
-    assert model.method.build_sequence(model.backbone, batch, visual).key_mask_BT.shape[1] == 16
-    unlabelled = model.method.build_sequence(model.backbone, replace(batch, labels_BL=None), visual)
+    assert model.method.build_sequence(model.backbone, batch, model.encode(batch)).key_mask_BT.shape[1] == 16
+
+
+def test_sequences_without_labels_are_not_cut() -> None:
+    model = tuned_model("lavin", max_length=16)
+    batch = replace(random_batch(model.backbone, length=12), labels_BL=None)
+    unlabelled = model.method.build_sequence(model.backbone, batch, model.encode(batch))
     # Modality, BOS, 7 characters of prefix, the visual tokens, 11 tokens of text.
     assert int(unlabelled.key_mask_BT[0].sum()) == 1 + 7 + NUM_FEATURES + 11
 
 
-def test_features_come_from_every_fourth_block_and_no_further_block_runs() -> None:
+def test_every_fourth_block_gives_a_visual_token_and_no_later_block_runs() -> None:
     model = tuned_model("lavin", tiny_backbone(vision_layers=11))
-    ran: list[int] = []
-    for index, block in enumerate(model.vision.blocks):
-        block.register_forward_hook(lambda *_, index=index: ran.append(index))
-    batch = random_batch(model.backbone, has_image=[True] * 3)
-    visual = model.encode(batch)
-    assert visual["tokens_BND"].shape == (3, 2, 64) and ran == list(range(8))
+    ran = blocks_run(model)
+    visual = model.encode(random_batch(model.backbone, has_image=[True] * 3))
+    assert visual["tokens_BND"].shape == (3, 2, 64)
+    assert ran == list(range(8))
+
+
+def test_adapters_of_blocks_that_never_run_are_counted_as_reference_only() -> None:
+    model = tuned_model("lavin", tiny_backbone(vision_layers=11))
     adapter = sum(p.numel() for p in model.method.vision_adapters[0].parameters())
     assert model.method.reference_only() == {"vision_adapters.unused": 3 * adapter}
 

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from methods.llama_adapter import LLaMAAdapter, ZeroInitAttention
 from tests.backbones import random_batch, randomise, tiny_backbone, tiny_config, tuned_model
+from tests.methods.probes import greedy_logits
 from tests.methods.sizes import paper_count, real_size_backbone
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize("padding", [None, "left", "right"])
-def test_zero_gates_leave_the_base_logits_unchanged(kv_heads: int, padding: Any) -> None:
+def test_only_zero_gates_leave_the_base_logits_unchanged(kv_heads: int, padding: Any) -> None:
     bare = tiny_backbone(num_kv_heads=kv_heads)
     model = tuned_model("llama_adapter", tiny_backbone(num_kv_heads=kv_heads))
     batch = random_batch(model.backbone, padding=padding)
@@ -32,7 +33,14 @@ def test_zero_gates_leave_the_base_logits_unchanged(kv_heads: int, padding: Any)
 
 
 def plain_logits(bare: Any, method: LLaMAAdapter, ids_L: Tensor, image_D: Tensor) -> Tensor:
-    """The printed formula, one sample and one head at a time; `image_D` is zero without an image."""
+    """Return the logits by the printed formula, one head at a time, `L×V`.
+
+    Args:
+        bare: a backbone without a method, equal to that of `method`.
+        method: its parameters are used, not its code.
+        ids_L: one sample without padding.
+        image_D: the image feature; zero for a sample without an image.
+    """
     model, config = bare.llm.model, bare.llm.config
     heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
     groups = heads // config.num_key_value_heads
@@ -103,18 +111,23 @@ def test_prompts_are_projected_once_for_a_prompt_and_once_for_its_decoding(monke
     model, calls = tuned_model("llama_adapter"), []
     original = ZeroInitAttention.prompt_memory
     monkeypatch.setattr(ZeroInitAttention, "prompt_memory", lambda self, *a: calls.append(1) or original(self, *a))
-    with torch.no_grad():
-        logits, state = model.prefill(random_batch(model.backbone))
-        for _ in range(4):
-            logits = model.step(logits.argmax(-1), state)
+    greedy_logits(model, random_batch(model.backbone), 5)
     assert len(calls) == 2 * len(model.method.attentions)
 
 
-def test_all_but_the_first_two_layers_are_adapted_and_keep_their_names() -> None:
-    model, bare = tuned_model("llama_adapter"), tiny_backbone()
+def test_all_but_the_first_two_layers_are_adapted() -> None:
+    model = tuned_model("llama_adapter")
     adapted = [isinstance(layer.self_attn, ZeroInitAttention) for layer in model.llm.model.layers]
     assert adapted == [False, False, True, True]
+
+
+def test_the_language_model_keeps_the_names_of_its_weights() -> None:
+    model, bare = tuned_model("llama_adapter"), tiny_backbone()
     assert model.llm.state_dict().keys() == bare.llm.state_dict().keys()
+
+
+def test_only_prompts_gates_and_projector_are_trained() -> None:
+    model = tuned_model("llama_adapter")
     assert {name.split(".")[0] for name, _ in model.method.named_parameters()} == {
         "prompts_YKD",
         "gates_YN",

@@ -13,12 +13,14 @@ from tests.methods.sizes import paper_count, real_size_backbone
 
 
 def lora_layers(model: TunedModel) -> list[Any]:
+    """Return the layers that peft put in place of the target layers."""
     layers = [module for module in model.llm.modules() if isinstance(module, BaseTunerLayer)]
     assert len(layers) == 2 * model.backbone.num_layers
     return layers
 
 
 def switch_lora(model: TunedModel, enabled: bool) -> None:
+    """Turn the low-rank updates of a model on or off."""
     for layer in lora_layers(model):
         layer.enable_adapters(enabled)
 
@@ -30,7 +32,13 @@ def test_zero_initialised_lora_leaves_the_input_space_model_unchanged() -> None:
         logits = model.logits(batch)
         switch_lora(model, False)
         assert torch.equal(logits, model.logits(batch))
-        switch_lora(model, True)
+
+
+def test_lora_that_is_not_zero_changes_the_logits() -> None:
+    model = tuned_model("llava_lora", random=False)
+    batch = random_batch(model.backbone, padding="right")
+    with torch.no_grad():
+        logits = model.logits(batch)
         for matrices in model.method.lora:
             matrices["v_proj"]["up"].weight.normal_(std=0.1)
         assert not torch.equal(logits, model.logits(batch))
@@ -75,20 +83,31 @@ def test_visual_tokens_are_projected_penultimate_patches(normalize: bool) -> Non
     torch.testing.assert_close(visual["tokens_BJD"], model.method.projector(feature[:, 1:]))
 
 
-def test_saved_parameters_are_the_whole_method() -> None:
+def test_the_state_dict_of_the_method_holds_all_that_is_trained() -> None:
     model, other = tuned_model("llava_lora"), tuned_model("llava_lora", seed=2)
     batch = random_batch(model.backbone)
     assert not torch.equal(model.logits(batch), other.logits(batch))
     other.method.load_state_dict(model.method.state_dict())
     assert torch.equal(model.logits(batch), other.logits(batch))
+
+
+def test_nothing_but_the_method_is_trained() -> None:
+    model = tuned_model("llava_lora")
     assert {id(p) for p in model.parameters() if p.requires_grad} == {id(p) for p in model.method.parameters()}
 
 
-def test_lora_targets_and_rank_are_the_configs() -> None:
-    model = tuned_model("llava_lora", lora_targets=("k_proj", "down_proj"), lora_rank=3)
+def test_lora_targets_are_those_of_the_config() -> None:
+    model = tuned_model("llava_lora", lora_targets=("k_proj", "down_proj"))
     names = {name for name, _ in model.method.lora.named_parameters()}
     assert {name.split(".")[1] for name in names} == {"k_proj", "down_proj"} and len(names) == 16
+
+
+def test_the_rank_of_lora_is_that_of_the_config() -> None:
+    model = tuned_model("llava_lora", lora_targets=("k_proj", "down_proj"), lora_rank=3)
     assert {p.shape[0] for n, p in model.method.lora.named_parameters() if ".down." in n} == {3}
+
+
+def test_a_target_that_no_layer_has_is_refused() -> None:
     backbone = tiny_backbone()
     with pytest.raises(ValueError, match="no decoder layer has a linear layer 'qq_proj'"):
         LLaVALoRA(backbone, tiny_config(LLaVALoRA, backbone, lora_targets=("qq_proj",)))

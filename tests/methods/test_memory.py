@@ -1,4 +1,4 @@
-"""The memory FFN: every form against the printed formula, gating, sharing and the choice of form."""
+"""The memory of an FFN: every form against the printed formula, the has-image flag, sharing, the choice of form."""
 
 from typing import Any
 
@@ -34,11 +34,21 @@ from tests.backbones import randomise
 quick = settings(max_examples=12, deadline=None)
 FORMS: tuple[Form, ...] = ("built", "rebuilt", "factored")
 SCALE, LAMBDA = 0.7, 0.6
+FIXED: dict[str, Any] = {
+    "tokens": 3,
+    "hidden_size": 5,
+    "vision_width": 4,
+    "projector_dim": 3,
+    "patches": 4,
+    "spare_rows": 2,
+    "ind": [1, 0],
+}
+"""The sizes of one memory, for tests that need no others; `sides` is to be added."""
 
 
 @st.composite
 def cases(draw: Any) -> dict[str, Any]:
-    """Sizes of one memory, its flags and which sides take visual entries."""
+    """Draw the sizes of one memory, the has-image flags, and which sides take visual entries."""
     size = st.integers(1, 6)
     batch = draw(st.integers(1, 4))
     return {
@@ -54,7 +64,7 @@ def cases(draw: Any) -> dict[str, Any]:
 
 
 def build(case: dict[str, Any]) -> tuple[VisualMemory, Tensor, Tensor, Tensor]:
-    """A memory with random weights, an input, fused features of both sides, and `S` of both sides."""
+    """Return a memory with random weights, an input, the fused features of both sides, and their `S`."""
     generator = torch.Generator().manual_seed(0)
     memory = VisualMemory(
         PositionPrompts(case["patches"] + case["spare_rows"], case["hidden_size"], 0.02),
@@ -70,7 +80,7 @@ def build(case: dict[str, Any]) -> tuple[VisualMemory, Tensor, Tensor, Tensor]:
 
 
 def made(case: dict[str, Any], memory: VisualMemory, s_BEJP: Tensor, form: Form) -> Memory:
-    """The memory of one layer in a form; feature 0 feeds the keys, feature 1 the values."""
+    """Return the memory of one layer in a form. The keys come from feature 0 and the values from feature 1."""
     gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
     found: list[MemorySide] = []
     for index, weights in enumerate(memory.side_weights(torch.float32)):
@@ -87,12 +97,12 @@ def made(case: dict[str, Any], memory: VisualMemory, s_BEJP: Tensor, form: Form)
 
 
 def visual(case: dict[str, Any], s_BEJP: Tensor) -> dict[str, Tensor]:
-    """What a method's encoding leaves."""
+    """Return what a method's encoding gives to `layer_memories`."""
     return {"s_BEJP": s_BEJP, "has_image_B": torch.tensor(case["ind"])}
 
 
 def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) -> Tensor:
-    """`s·SiLU(x Kᵀ) M`, sample by sample, K and M built row by row."""
+    """Return `s·SiLU(x Kᵀ) M`, computed sample by sample, with K and M built row by row."""
     out = []
     for sample, ind in enumerate(case["ind"]):
         built = []
@@ -110,7 +120,7 @@ def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) 
 @quick
 @given(cases())
 def test_rows_of_zeros_change_nothing(case: dict[str, Any]) -> None:
-    """On a GPU the rows of the factored form are filled up, to a number that its matrix units take."""
+    """On a GPU, rows of zeros fill the factored form up to a multiple of `GPU_ROWS`."""
     memory, x, _, s_BEJP = build(case)
     gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
     weights, _ = memory.side_weights(torch.float32)
@@ -173,8 +183,7 @@ def test_permuting_the_batch_permutes_the_output(case: dict[str, Any], random: A
 
 
 def test_dropout_falls_on_the_activations_of_training_only() -> None:
-    case = {"tokens": 3, "hidden_size": 5, "vision_width": 4, "projector_dim": 3, "patches": 4, "spare_rows": 2}
-    case |= {"ind": [1, 0], "sides": (True, True)}
+    case = {**FIXED, "sides": (True, True)}
     memory, x, _, s = build(case)
     built = made(case, memory, s, "built")
     assert isinstance(built.keys, BuiltSide) and isinstance(built.values, BuiltSide)
@@ -208,7 +217,7 @@ SIZE = st.integers(1, 60)
 def test_the_form_of_fewest_multiply_adds_is_chosen(
     tokens: int, layers: int, patches: int, width: int, rank: int, with_backward: bool
 ) -> None:
-    """A matrix of one layer is never kept, so it is built twice where there is a backward."""
+    """The matrix of a single layer is never kept, so with a backward pass it is built twice."""
     passes = 3 if with_backward else 1
     build = patches * rank * width
     factored = passes * layers * (tokens * rank * width + tokens * rank * patches)
@@ -220,21 +229,21 @@ def test_the_form_of_fewest_multiply_adds_is_chosen(
 
 @pytest.mark.parametrize(("device", "form", "rows"), [("cpu", RebuiltSide, 0), ("cuda", FactoredSide, 16)])
 def test_on_a_gpu_the_form_is_its_own_and_its_rows_are_filled(device: str, form: type, rows: int) -> None:
-    """By shapes alone: no GPU need be there. 5 tokens are more than 4 patches, and cost a GPU less than building."""
+    """Only shapes are computed, so no GPU is needed. With 5 tokens and 4 patches, the factored form is cheaper on a GPU
+    and building is cheaper on a CPU."""
     with FakeTensorMode(), torch.device(device), torch.no_grad():
         memory = VisualMemory(PositionPrompts(6, 7, 0.02), Projector(5, 3, 7), SCALE, dropout=0.0)
         encoded = {"s_BEJP": torch.randn(2, 2, 4, 3), "has_image_B": torch.ones(2, dtype=torch.bool)}
         (chosen,) = layer_memories(memory, encoded, LAMBDA, [(0, 1)], num_tokens=5)
         for side in (chosen.keys, chosen.values):
-            # 6 prompts, 3 of the projector and its bias are 10.
+            # 6 prompts, 3 rows of the projector and its bias are 10 rows; the next multiple of 8 is 16.
             assert isinstance(side, form) and len(getattr(side, "rows_RD", ())) == rows
         x_BTD = torch.randn(2, 5, 7)
         assert memory(x_BTD, chosen).shape == x_BTD.shape
 
 
 def test_a_half_precision_stream_stays_half_precision() -> None:
-    case = {"tokens": 3, "hidden_size": 5, "vision_width": 4, "projector_dim": 3, "patches": 4, "spare_rows": 2}
-    case |= {"ind": [1, 0], "sides": (True, False)}
+    case = {**FIXED, "sides": (True, False)}
     memory, x, fused, _ = build(case)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         s = F.silu(memory.projector.down(fused))
@@ -250,7 +259,10 @@ def test_prompts_at_init() -> None:
     assert prompts.keys.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-def test_a_memory_shorter_than_the_patches_is_refused() -> None:
+def test_a_memory_as_long_as_the_patches_is_accepted() -> None:
     check_memory_length(16, 16)
+
+
+def test_a_memory_shorter_than_the_patches_is_refused() -> None:
     with pytest.raises(ValueError, match=r"memory_length 15 .* 16 patches .* at least 16"):
         check_memory_length(15, 16)

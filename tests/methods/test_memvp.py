@@ -1,4 +1,4 @@
-"""MemVP as a whole: the printed formula, its zero parts, its counts and its costs."""
+"""MemVP as a whole: the printed formula, what runs and how often, and the published counts."""
 
 from typing import Any
 
@@ -7,20 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods import memory
 from methods.memory_forms import Form
 from methods.memvp import MemVP
 from tests.backbones import random_batch, tiny_backbone, tiny_config, tuned_model
 from tests.methods import plain
+from tests.methods.probes import FORMS, blocks_run, calls_of, forced_form, greedy_logits
 from tests.methods.sizes import paper_count, real_size_backbone
-
-FORMS: tuple[Form | None, ...] = (None, "built", "rebuilt", "factored")
-"""Of every side of a memory; None: as chosen."""
 
 
 @st.composite
 def cases(draw: Any) -> dict[str, Any]:
-    """Sizes of one model and one batch."""
+    """Draw the sizes of one model and one batch."""
     return {
         "batch": draw(st.integers(1, 3)),
         "length": draw(st.integers(4, 9)),
@@ -42,16 +39,8 @@ def test_logits_equal_the_printed_formula_in_every_form(case: dict[str, Any], fo
     model = tuned_model("memvp", tiny_backbone(**case["backbone"]))
     bare = tiny_backbone(**case["backbone"])
     batch = random_batch(bare, case["batch"], case["length"], 3, "right", case["has_image"][: case["batch"]])
-    params = dict(model.method.named_parameters())
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        if form is not None:
-            patch.setattr(memory, "cheapest_form", lambda *_, **__: form)
-        logits = model.logits(batch)
-    for sample in range(case["batch"]):
-        real = batch.attention_mask_BL[sample]
-        ids, image, ind = batch.input_ids_BL[sample, real], batch.images_BCHW[sample], int(batch.has_image_B[sample])
-        expected = plain.logits(bare, ids, image, ind, params, model.method.config)
-        torch.testing.assert_close(logits[sample, real], expected, atol=5e-5, rtol=1e-4)
+    with forced_form(form):
+        plain.check_logits(model, bare, batch)
 
 
 def test_empty_memory_without_an_image_is_the_base_model() -> None:
@@ -64,21 +53,15 @@ def test_empty_memory_without_an_image_is_the_base_model() -> None:
 
 def test_no_block_after_the_penultimate_runs() -> None:
     model = tuned_model("memvp")
-    ran: list[int] = []
-    for index, block in enumerate(model.vision.blocks):
-        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    ran = blocks_run(model)
     model(random_batch(model.backbone))
     assert ran == list(range(len(model.vision.blocks) - 1))
 
 
 def test_the_image_is_encoded_once_for_all_decoded_tokens() -> None:
     model = tuned_model("memvp")
-    calls: list[int] = []
-    model.vision.blocks[0].register_forward_hook(lambda *_: calls.append(1))
-    with torch.no_grad():
-        logits, state = model.prefill(random_batch(model.backbone))
-        for _ in range(3):
-            logits = model.step(logits.argmax(-1), state)
+    calls = calls_of(model.vision.blocks[0])
+    greedy_logits(model, random_batch(model.backbone), 4)
     assert len(calls) == 1
 
 

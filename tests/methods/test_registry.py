@@ -1,4 +1,4 @@
-"""The registry: lazy, complete, and clear about collisions and typing errors."""
+"""The registry: it imports late, is complete, and reports collisions and typing errors clearly."""
 
 import importlib
 import subprocess
@@ -16,7 +16,7 @@ from methods import UnknownMethodError, get_method, registry
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Pretend that packages with these entry points are installed."""
+    """Return a function that pretends that packages with the given entry points are installed."""
 
     def pretend(**entries: str) -> None:
         found = [EntryPoint(name, value, methods.ENTRY_POINT_GROUP) for name, value in entries.items()]
@@ -29,6 +29,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_the_five_methods_are_registered() -> None:
     assert {"dehvf", "memvp", "lavin", "llava_lora", "llama_adapter"} <= registry().keys()
+
+
+def test_every_registered_name_gives_its_class_which_is_a_module() -> None:
     for name, target in registry().items():
         module, _, attribute = target.partition(":")
         assert get_method(name) is getattr(importlib.import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""Insertion of tokens into the text, against lists put together sample by sample."""
+"""Insertion of tokens into the text, compared with lists that are put together sample by sample."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ WIDTH = 3
 
 @st.composite
 def cases(draw: Any) -> dict[str, Any]:
-    """Samples of any length, each with some of the tokens to insert."""
+    """Draw samples of any length, and which of the tokens are inserted into each."""
     count = draw(st.integers(0, 4))
     lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
     return {
@@ -29,6 +29,7 @@ def cases(draw: Any) -> dict[str, Any]:
 
 
 def inputs(case: dict[str, Any]) -> tuple[nn.Embedding, Batch, Tensor, Tensor]:
+    """Return an embedding, a batch, the tokens to insert, and which of them each sample has."""
     torch.manual_seed(0)
     length = max(case["lengths"])
     ids, mask = torch.zeros(len(case["lengths"]), length, dtype=torch.long), torch.zeros(len(case["lengths"]), length)
@@ -54,7 +55,7 @@ def labels_at(sequence: InputSequence, batch: Batch) -> Tensor:
 
 
 def expected(embed: nn.Module, batch: Batch, inserted: Tensor, used: Tensor, row: int, limit: int | None) -> Any:
-    """Embeddings and labels of one sample's real columns."""
+    """Return the embeddings and labels of the real columns of one sample."""
     assert batch.labels_BL is not None
     ids = batch.input_ids_BL[row][batch.attention_mask_BL[row].bool()]
     text = embed(ids)
@@ -97,6 +98,7 @@ def test_a_prepended_token_is_seen_by_itself_alone(case: dict[str, Any]) -> None
 
 
 def _check_mask(before: InputSequence, after: InputSequence) -> None:
+    """Check masks and positions after a hidden token was put in front."""
     batch, length = before.key_mask_BT.shape
     assert after.attention_mask.shape == (batch, 1, length + 1, length + 1)
     assert not after.key_mask_BT[:, 0].any()
