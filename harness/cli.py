@@ -56,8 +56,8 @@ TextLength = Annotated[int, typer.Option(min=1, help="Text tokens per sample.")]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens that inference decodes per sample.")]
 TrainBatch = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
 EvalBatch = Annotated[int, typer.Option(min=1, help="Samples per batch of inference.")]
-AnyTable = Annotated[TableFormat, typer.Option(help="Output format.")]
-AnyText = Annotated[TextFormat, typer.Option(help="Output format.")]
+TableOutput = Annotated[TableFormat, typer.Option(help="Output format.")]
+TextOutput = Annotated[TextFormat, typer.Option(help="Output format.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -172,7 +172,7 @@ def run(
 def table(
     number: Annotated[int, typer.Option("--table", help="Number of the paper's table: 1, 2, 3 or 4.")] = 1,
     model: Annotated[str | None, typer.Option(help="Show the rows of this model only.")] = None,
-    format: AnyTable = TableFormat.markdown,
+    format: TableOutput = TableFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
     """Print one of the paper's tables from the records, with each measured value beside the printed one."""
@@ -187,7 +187,7 @@ def compare(
     second: Annotated[str, typer.Argument(help="The one to compare it with.")],
     model: Annotated[str, typer.Option(help="Model of the records.")] = "tiny",
     task: Annotated[str, typer.Option(help="Task of the records.")] = "scienceqa",
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
     """Test whether one method is better than another: paired tests over their seeds and over their answers."""
@@ -197,7 +197,7 @@ def compare(
 
 
 @app.command(epilog=_epilog("python -m harness methods"))
-def methods(format: AnyText = TextFormat.markdown) -> None:
+def methods(format: TextOutput = TextFormat.markdown) -> None:
     """List the registered methods with their papers."""
     from harness.commands.methods import methods_text
 
@@ -208,7 +208,7 @@ def methods(format: AnyText = TextFormat.markdown) -> None:
 def params(
     methods: Methods = "all",
     model: CostModel = "7b",
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Count trainable parameters by module without loading weights, beside the paper's numbers."""
     from harness.cost.params import params_text
@@ -235,7 +235,7 @@ def flops(
         bool, typer.Option("--figure2", help="Print the numbers of the paper's Figure 2 instead.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Also draw Figure 2 into this .png, .svg or .pdf file.")] = None,
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Compute FLOPs of training and inference by formula, or the paper's Figure 2."""
     from harness.cost.commands import figure_command_text
@@ -273,7 +273,7 @@ def speed(
         ),
     ] = False,
     profile: Annotated[Path | None, typer.Option(help="Also write the time per operator into this .json file.")] = None,
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
     """Time every method, plain versions of the memory methods and the bare backbone in turn, and write records."""
@@ -329,7 +329,7 @@ def predict(
     ] = None,
     hint: Annotated[str, typer.Option(help="Context of the question.")] = "",
     device: Device = "auto",
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Answer one question, or caption one image, with a saved adapter."""
     from harness.commands.predict import predict_text
@@ -346,7 +346,7 @@ def score_scienceqa(
         Path, typer.Option(help="predictions.jsonl of a run, a JSON object {qid: index}, or a published results file.")
     ],
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Print the accuracy in the nine columns of the paper, with standard errors."""
     from harness.commands.score import scores_text
@@ -374,7 +374,7 @@ def score_coco(
     only_predicted: Annotated[
         bool, typer.Option("--only-predicted", help="Leave out images without a predicted caption instead of stopping.")
     ] = False,
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Print BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
     from harness.commands.score import scores_text
@@ -397,7 +397,7 @@ def data_check(
     task: Annotated[str, typer.Argument(help="Task whose data the folder holds: scienceqa or coco.")],
     data_root: Annotated[Path, typer.Option(help="Data folder in the official layout.")],
     full: Annotated[bool, typer.Option("--full", help="Require that the folder holds the full benchmark.")] = False,
-    format: AnyText = TextFormat.markdown,
+    format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Count the samples of a data folder, decode its images, find duplicates and print hashes."""
     from harness.commands.data import check_command

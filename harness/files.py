@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and naming their content."""
+"""Writing files so that a reader never sees half of one, and hashing their content."""
 
 import hashlib
 import os
@@ -10,9 +10,13 @@ from harness.errors import UserError
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path` so that the file is either the old one or the whole new one.
+    """Write a file so that readers see either the old file or the whole new one, even after a crash.
 
-    Temporary file in the same folder, flush, fsync, rename; folders are made as needed. Text is UTF-8.
+    The content goes into a temporary file in the same folder, which is then renamed. Folders are created as needed.
+
+    Args:
+        path: the file to write or replace.
+        content: bytes, or text that is written as UTF-8.
 
     Raises:
         UserError: the file cannot be written.
@@ -22,24 +26,30 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     try:
         _replace(path, data)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); give another place or make room") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another place or free some space"
+        ) from error
 
 
 def require_writable(folder: Path) -> None:
-    """Find out before the work whether what comes of it can be kept in `folder`, which is made if it is not there.
+    """Check that files can be written into a folder, before any work is spent on them.
+
+    Args:
+        folder: created where it does not exist.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another folder") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 def _replace(path: Path, data: bytes) -> None:
+    """Replace a file by renaming a temporary one, whose bytes have reached the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -55,12 +65,16 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sha256_of_files(hashes: Mapping[str, str]) -> str:
-    """One hex SHA-256 for a set of files: over their sorted names and hashes, a line each."""
+    """Return one SHA-256 in hexadecimal for a set of files. It covers their sorted names and hashes.
+
+    Args:
+        hashes: file name -> SHA-256 of the file.
+    """
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
     return hashlib.sha256(lines.encode()).hexdigest()

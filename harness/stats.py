@@ -1,4 +1,4 @@
-"""Statistics over seeds and over problems. Values in percent unless a docstring says otherwise."""
+"""Statistics over seeds and over problems. Values are in percent unless a docstring says otherwise."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PairedTest:
-    """`difference` = mean of A minus mean of B (percentage points), two-sided p-value, number of pairs."""
+    """Result of a paired test of A against B.
+
+    Attributes:
+        difference: mean of A minus mean of B, in percentage points.
+        p_value: two-sided; None where it is undefined.
+        n: number of pairs.
+    """
 
     difference: float
     p_value: float | None
@@ -17,64 +23,69 @@ class PairedTest:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean.
+    """Return the arithmetic mean.
 
     Raises:
-        ValueError: no values.
+        ValueError: there are no values.
     """
     if not values:
-        raise ValueError("the mean of no values")
+        raise ValueError("there are no values to take the mean of")
     return float(np.mean(values))
 
 
 def sample_std(values: Sequence[float]) -> float | None:
-    """Sample standard deviation (divisor n - 1); None for fewer than two values."""
+    """Return the sample standard deviation, with divisor n - 1; None for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Confidence interval of the median by the sign test: distribution free, its ends are values.
+    """Return a confidence interval of the median by the sign test, which assumes no distribution.
 
     Args:
-        values: in any unit, taken as independent.
-        confidence: at least this.
+        values: independent values in any unit.
+        confidence: smallest probability that the interval contains the median.
 
     Returns:
-        None where the values are too few, at 95 % fewer than six.
+        The ends of the interval, which are two of the values; None where there are too few values: at 95 % confidence,
+        fewer than six.
     """
-    from scipy.stats import quantile_test  # a second of import that tables do not need
+    from scipy.stats import quantile_test  # importing scipy takes a second, and tables do not need it
 
     low, high = quantile_test(np.asarray(values, dtype=np.float64), p=0.5).confidence_interval(confidence)
     return None if np.isnan(low) or np.isnan(high) else (float(low), float(high))
 
 
 def binomial_stderr(percent: float, n: int) -> float | None:
-    """Standard error of an accuracy over n problems, 100 * sqrt(p (1 - p) / n); None if n is 0.
+    """Return the standard error of an accuracy, 100 · sqrt(p (1 - p) / n), in percent; None if n is 0.
+
+    Args:
+        percent: the accuracy.
+        n: number of problems.
 
     Raises:
-        ValueError: the accuracy is outside 0..100 or n is negative.
+        ValueError: the accuracy is outside 0..100, or n is negative.
     """
     if not 0 <= percent <= 100 or n < 0:
-        raise ValueError(f"an accuracy of {percent} % over {n} problems")
+        raise ValueError(f"an accuracy of {percent} % over {n} problems does not exist")
     share = percent / 100
     return 100 * math.sqrt(share * (1 - share) / n) if n else None
 
 
 def mcnemar(a: Mapping[str, bool], b: Mapping[str, bool]) -> PairedTest:
-    """Exact McNemar test of two methods on the same problems.
+    """Compare two methods on the same problems with the exact McNemar test.
 
-    Each problem that exactly one of the two answers correctly is a fair coin under the null hypothesis.
+    Under the null hypothesis, each problem that only one of them answers correctly is a fair coin toss.
 
     Args:
-        a, b: problem id -> answered correctly.
+        a, b: problem id -> whether the method answered correctly.
 
     Raises:
-        ValueError: not the same problems, or none.
+        ValueError: the problems differ, or there are none.
     """
-    from scipy.stats import binomtest  # a second of import that tables do not need
+    from scipy.stats import binomtest  # importing scipy takes a second, and tables do not need it
 
     if a.keys() != b.keys() or not a:
-        raise ValueError("the two methods must have answered the same problems, at least one")
+        raise ValueError("the two methods must have answered the same problems, and at least one")
     only_a = sum(a[key] and not b[key] for key in a)
     only_b = sum(b[key] and not a[key] for key in a)
     split = only_a + only_b
@@ -83,18 +94,18 @@ def mcnemar(a: Mapping[str, bool], b: Mapping[str, bool]) -> PairedTest:
 
 
 def paired_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> PairedTest:
-    """Paired t-test of two methods over the seeds that both have.
+    """Compare two methods over the seeds that both have, with the paired t-test.
 
     Args:
         a, b: seed -> accuracy.
 
     Returns:
-        p_value None where it is not defined: fewer than two pairs, or differences that are all equal.
+        The test. Its p-value is None for fewer than two pairs, and where all differences are equal.
 
     Raises:
-        ValueError: no seed in common.
+        ValueError: the methods have no seed in common.
     """
-    from scipy.stats import ttest_1samp
+    from scipy.stats import ttest_1samp  # see `median_interval`
 
     seeds = sorted(a.keys() & b.keys())
     if not seeds:

@@ -1,11 +1,19 @@
-"""Files are whole or not there, and what cannot be written is one line."""
+"""Files are written whole or not at all, and a place that cannot be written is an error of one line."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
-from harness.files import require_writable, write_atomic
+from harness.files import require_writable, sha256_file, sha256_of_files, write_atomic
+
+
+@pytest.fixture(params=["file", "file/below"])
+def unusable(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A path that cannot be a folder, because it is a file or lies below one."""
+    (tmp_path / "file").write_text("kept")
+    return tmp_path / str(request.param)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -16,16 +24,34 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("kept")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match=rf"{folder}.*: cannot be written \(.+\); give another"):
-            write_atomic(folder / "a.txt", "new")
-        with pytest.raises(UserError, match=rf"{folder}: cannot be written \(.+\); give another folder"):
-            require_writable(folder)
+def test_a_file_in_an_unusable_folder(unusable: Path) -> None:
+    with pytest.raises(UserError, match=rf"{unusable}.*: cannot be written \(.+\); choose another place"):
+        write_atomic(unusable / "a.txt", "new")
+
+
+def test_a_folder_does_not_become_a_file_and_no_temporary_file_is_left(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="folder: cannot be written"):
         write_atomic(tmp_path / "folder", "new")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"], "no temporary file is left"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_unusable_folder_is_found_before_the_work(unusable: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"{unusable}: cannot be written \(.+\); choose another folder"):
+        require_writable(unusable)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_writable_folder_is_created_and_stays_empty(tmp_path: Path) -> None:
     require_writable(tmp_path / "new" / "folder")
     assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_the_hash_of_several_files_covers_names_and_hashes_in_any_order() -> None:
+    assert sha256_of_files({"a": "1", "b": "2"}) == sha256_of_files({"b": "2", "a": "1"})
+    assert sha256_of_files({"a": "1", "b": "2"}) != sha256_of_files({"a": "2", "b": "1"})
