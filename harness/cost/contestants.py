@@ -118,7 +118,9 @@ def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementatio
     shared = share_backbone(backbone)
     method = attach(plan, shared, f"leave {plan.method} out of --methods, or give other --layers")
     parameters = count_parameters(shared, method)
-    method = plain_reading(method) if implementation == "plain" else method
+    if implementation == "plain":
+        method = plain_reading(method)
+        assert method is not None, f"{plan.method} has no plain reading"
     model = TunedModel(shared, method.to(backbone.device))
     return Contestant(plan.method, implementation, shared, plan, model, model, parameters, plan.recipe)
 
