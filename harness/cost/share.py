@@ -2,8 +2,10 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import cast
 
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from harness.backbone.loader import Backbone
 
@@ -21,12 +23,12 @@ def share_backbone(backbone: Backbone, repeat: int = 1) -> Backbone:
     shared: dict[int, object] = {}
     for module in backbone.modules():
         shared |= {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    llm, vision = (deepcopy(part, dict(shared)) for part in (backbone.llm, backbone.vision))
+    llm, vision = deepcopy(backbone.llm, dict(shared)), deepcopy(backbone.vision, dict(shared))
     if repeat > 1:
         memo = {**shared, id(backbone.llm.config): llm.config}
         more = [layer for _ in range(repeat - 1) for layer in deepcopy(backbone.llm.model.layers, dict(memo))]
         llm.model.layers = nn.ModuleList([*llm.model.layers, *more])
         llm.config.num_hidden_layers = len(llm.model.layers)
         for index, layer in enumerate(llm.model.layers):
-            layer.self_attn.layer_idx = index
+            cast(LlamaDecoderLayer, layer).self_attn.layer_idx = index
     return replace(backbone, llm=llm, vision=vision)

@@ -73,7 +73,7 @@ def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: B
     variant = "plain" if contestant.implementation == "plain" else None
     setting = SpeedSetting(**vars(plan.work), compiled=plan.compiled)
     config = {
-        "method": {} if contestant.plan is None else contestant.plan.config.model_dump(mode="json"),
+        "method": {} if contestant.plan is None else contestant.plan.resolved()["method"],
         "speed": {**setting.model_dump(mode="json"), "steps": plan.steps},
     }
     identity: dict[str, Any] = {
