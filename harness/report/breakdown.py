@@ -22,11 +22,11 @@ from harness.stats import mean, sample_std
 from harness.tasks.facts import TASKS
 
 _TABLE = TASKS["scienceqa"].table
-UNTOLD = "Maps"
+MAPS = "Maps"
 """Category of questions about positions, which the CLS tokens of the tiny CLIP model hardly encode."""
 _HEAD = f"""\
 The table shows the accuracy on each category of picture questions, as mean ± sample standard deviation over seeds. It
-is computed from the predictions of the runs. Questions of the category {UNTOLD} ask where things are, but the CLS
+is computed from the predictions of the runs. Questions of the category {MAPS} ask where things are, but the CLS
 tokens of the tiny CLIP model hardly encode positions ([model card](../harness/assets/tiny/README.md)). A method that
 reads only these tokens cannot answer such questions, unless its adapters inside CLIP add the position to the tokens.
 The last column is the accuracy on all other picture questions.
@@ -77,13 +77,13 @@ def _world_sha256() -> str:
 
 @cache
 def _categories() -> Mapping[str, tuple[Problem, ...]]:
-    """Return the problems of the test split by column: one column per category, and one for all but `UNTOLD`."""
+    """Return the problems of the test split by column: one column per category, and one for all but `MAPS`."""
     found: dict[str, list[Problem]] = defaultdict(list)
     for item in _items():
         if item.split == "test" and item.kind.mode == "image":
             found[item.kind.category].append(parse_problem(item.qid, record(item), item.split, NAME))
-    others = [problem for category, problems in found.items() if category != UNTOLD for problem in problems]
-    return {name: tuple(problems) for name, problems in {**found, f"IMG w/o {UNTOLD}": others}.items()}
+    others = [problem for category, problems in found.items() if category != MAPS for problem in problems]
+    return {name: tuple(problems) for name, problems in {**found, f"IMG w/o {MAPS}": others}.items()}
 
 
 def _columns() -> tuple[Column, ...]:

@@ -1,4 +1,4 @@
-"""Answers of a model to problems, read from its next token."""
+"""Answering problems with the next token of a model."""
 
 import hashlib
 from pathlib import Path
@@ -34,7 +34,7 @@ def answer(model: Any, asked: list[Problem], batch_size: int = 3, **more: Any) -
 
 
 class Says:
-    """A model whose next token is always the same; notes how long its batches are."""
+    """A model whose next token is always the same, and which records the lengths of its prompts."""
 
     def __init__(self, text: str) -> None:
         self.logits_V = torch.zeros(len(TOKENIZER))
@@ -101,7 +101,7 @@ def test_batch_size_changes_no_answer(tmp_path: Path) -> None:
     ]
     one, three, all_at_once = (answer(model, asked, size) for size in (1, 3, 7))
     assert one == three == all_at_once
-    assert len({row["raw"] for row in one}) > 1  # else the same answer to everything would pass
+    assert len({row["raw"] for row in one}) > 1  # a model with one answer to everything would pass the line above
 
 
 def test_answers_come_from_the_model_in_evaluation_mode() -> None:

@@ -43,7 +43,7 @@ def model(request: pytest.FixtureRequest) -> TunedModel:
 
 
 def gathered(batch: Batch, rows: list[int], more_padding: int) -> Batch:
-    """Samples in any order, repeated or left out, with columns of padding in front."""
+    """The given rows of a batch, in any order and number, with more columns of padding in front."""
     padding = (more_padding, 0)
     return Batch(
         functional.pad(batch.input_ids_BL[rows], padding), functional.pad(batch.attention_mask_BL[rows], padding), None,
@@ -53,7 +53,7 @@ def gathered(batch: Batch, rows: list[int], more_padding: int) -> Batch:
 
 @pytest.fixture(scope="module")
 def decoded_alone(model: TunedModel) -> Callable[[Search], list[Hypothesis]]:
-    """What every sample gets by itself, once a search."""
+    """The hypotheses of the samples decoded one by one, computed once per search."""
     batch = prompts(model)
     return cache(lambda search: [decode(model, alone(batch, row), EOS, search)[0] for row in range(4)])
 
@@ -87,7 +87,7 @@ def test_cached_decoding_is_the_full_forward_every_step(model: TunedModel) -> No
 
 
 def test_beams_have_the_probability_of_their_tokens(model: TunedModel) -> None:
-    """Would fail if a beam went on with another one's cache."""
+    """This fails if a beam continues with the cache of another beam."""
     batch = prompts(model)
     for row, found in enumerate(decode(model, batch, EOS, Search(5, beams=3))):
         one, text = alone(batch, row), [*found.tokens, *[EOS] * found.finished]
@@ -117,7 +117,7 @@ def test_images_are_encoded_once_a_sample(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", ["memvp", "dehvf"])
 def test_between_steps_a_memory_is_not_built(name: str) -> None:
-    """`B×N×D` matrices would be the largest thing kept."""
+    """The memory's `B×N×D` matrices would be larger than anything else that is kept between steps."""
     model = tuned_model(name, tiny_backbone(num_layers=8))
     with torch.no_grad():
         logits_BV, state = model.prefill(random_batch(model.backbone, batch=3, length=40, has_image=[True] * 3))
@@ -130,11 +130,11 @@ def test_between_steps_a_memory_is_not_built(name: str) -> None:
     assert of_samples and all(tensor.shape[-1] != model.llm.config.hidden_size for tensor in of_samples)
 
 
-# A model whose texts can all be listed
+# A model so small that all its texts can be listed
 
 
 class Chain:
-    """A model whose next token depends on the sample and the last token alone: `logits_SVV` by sample."""
+    """A model whose next token depends only on the sample and the last token: `logits_SVV` by sample."""
 
     def __init__(self, logits_SVV: Tensor) -> None:
         self.logits_SVV = logits_SVV
@@ -149,7 +149,7 @@ class Chain:
         def select(rows: Tensor) -> None:
             state.samples = state.samples[rows]
 
-        # Beams of one sample are alike here, so that to reorder them is nothing.
+        # The model has no cache, so there is nothing to reorder.
         state.select, state.cache = select, SimpleNamespace(reorder_cache=lambda rows: None)
         return self.logits_SVV[:, 0], state
 
@@ -185,7 +185,7 @@ def test_a_beam_that_is_wide_enough_finds_the_best_text(seed: int, penalty: floa
     for logits_VV, found in zip(model.logits_SVV, decode(model, None, 2, search), strict=True):
         texts = every_text(logits_VV, search, eos=2)
         best = max(text.score for text in texts)
-        # Texts that take the same steps in another order tie but for rounding.
+        # Several texts can have the same score up to rounding, so compare the scores and not the texts.
         (same,) = (text for text in texts if (text.tokens, text.finished) == (found.tokens, found.finished))
         assert same.score == pytest.approx(best, abs=1e-5)
         assert found.score == pytest.approx(same.score, abs=1e-5)
@@ -210,7 +210,7 @@ def test_greedy_search_takes_the_likeliest_token_until_the_end(seed: int, penalt
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_beams_lose_nothing_to_greedy_on_the_whole(seed: int, width: int) -> None:
-    """A beam may drop the greedy text early, so that single texts can be worse; not their sum over many."""
+    """A beam may drop the greedy text early, so a single text can be worse; the sum over many texts is not."""
     model = chain(40, 6, seed)
     greedy = decode(model, None, 5, Search(6))
     beam = decode(model, None, 5, Search(6, beams=width))
@@ -258,4 +258,4 @@ def test_texts_are_in_the_order_of_the_examples(tmp_path: Path) -> None:
         return [text for text, _ in found]
 
     assert texts(1) == texts(2) == texts(5)
-    assert len(set(texts(5))) > 1  # else the same text for everything would pass
+    assert len(set(texts(5))) > 1  # a model that says the same everywhere would pass the line above

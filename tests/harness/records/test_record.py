@@ -23,7 +23,7 @@ def test_a_record_survives_its_own_json(config, seed):
     try:
         json.dumps(config, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return  # lone surrogates are no text
+        return  # lone surrogates cannot be written as UTF-8
     record = Record(**fields(config=config, seed=seed))
     assert Record.model_validate_json(record.model_dump_json()) == record
 
@@ -40,7 +40,7 @@ def test_spec_hash_ignores_key_order_and_sees_every_change(spec):
 
 
 def test_spec_hash_is_fixed():
-    # printf '{"a":"ä","b":[1,2.5,null]}' | sha256sum. Another value would orphan every record ever written.
+    # printf '{"a":"ä","b":[1,2.5,null]}' | sha256sum. With another value no existing record would be found.
     assert spec_hash({"b": [1, 2.5, None], "a": "ä"}) == "324d0f98e8e7b390"
 
 

@@ -7,7 +7,7 @@ import pytest
 from harness.data.mini.build import NAME, file_text, record, sample_items
 from harness.errors import UserError
 from harness.records import write_predictions, write_record
-from harness.report.breakdown import UNTOLD, breakdown_text
+from harness.report.breakdown import MAPS, breakdown_text
 from harness.report.readme import write_readme
 from tests.record_factory import make
 
@@ -40,34 +40,34 @@ def cells(text):
 
 def test_each_category_is_scored_by_itself(tmp_path):
     runs = [
-        save(tmp_path, {UNTOLD}, method="memvp", seed=0),
-        save(tmp_path, {UNTOLD, "Materials"}, method="memvp", seed=1),
+        save(tmp_path, {MAPS}, method="memvp", seed=0),
+        save(tmp_path, {MAPS, "Materials"}, method="memvp", seed=1),
         save(tmp_path, {"Materials", "Captions", "Light and colour", "Figures"}, method="lavin"),
         make("dehvf", data={"name": "scienceqa"}),
     ]
     rows = cells(breakdown_text(runs, tmp_path))
-    assert rows["MemVP"][UNTOLD] == "100.00 ± 0.00"
+    assert rows["MemVP"][MAPS] == "100.00 ± 0.00"
     assert rows["MemVP"]["Materials"] == "50.00 ± 70.71"
-    assert (rows["LaVIN"][UNTOLD], rows["LaVIN"][f"IMG w/o {UNTOLD}"]) == ("0.00", "100.00")
+    assert (rows["LaVIN"][MAPS], rows["LaVIN"][f"IMG w/o {MAPS}"]) == ("0.00", "100.00")
     assert "DEHVF" not in rows
     assert breakdown_text(runs, tmp_path) in write_readme(tmp_path).read_text(encoding="utf-8")
 
 
 def test_runs_without_saved_predictions_have_no_value(tmp_path):
-    runs = [save(tmp_path, {UNTOLD}, seed=0), make("memvp", seed=1, data=DATA)]
-    assert cells(breakdown_text(runs, tmp_path))["MemVP"][UNTOLD] == "n/a"
+    runs = [save(tmp_path, {MAPS}, seed=0), make("memvp", seed=1, data=DATA)]
+    assert cells(breakdown_text(runs, tmp_path))["MemVP"][MAPS] == "n/a"
     for other in ({"name": "scienceqa"}, {"name": NAME, "files": {"problems.json": "0" * 64}}):
         assert breakdown_text([make("memvp", data=other)], tmp_path) == ""
 
 
 def test_predictions_of_another_world_are_refused(tmp_path):
-    run = save(tmp_path, {UNTOLD}, shift=1)
+    run = save(tmp_path, {MAPS}, shift=1)
     with pytest.raises(UserError, match="gold answer differs"):
         breakdown_text([run], tmp_path)
 
 
 def test_predictions_that_are_not_all_there_are_refused(tmp_path):
-    run = save(tmp_path, {UNTOLD})
+    run = save(tmp_path, {MAPS})
     (path,) = tmp_path.rglob("*.predictions.jsonl")
     last = [item.qid for item in ITEMS if item.split == "test" and item.draft.scene][-1]
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

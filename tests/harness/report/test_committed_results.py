@@ -1,4 +1,4 @@
-"""What is committed under results/, and shown in README, is what the committed records give."""
+"""The committed results page and the table in README.md are what the committed records give."""
 
 import shutil
 from collections import defaultdict
@@ -34,8 +34,8 @@ def test_every_method_was_searched_as_much_and_its_recipe_is_its_best_trial() ->
     assert set(trials) == set(registry())
     assert len({len(runs) for runs in trials.values()}) == 1
     for runs in trials.values():
-        # One field at a time around the best: as many rates, then as many scales. The length is one for all methods,
-        # so a longer run is no candidate.
+        # The search changed one thing at a time around the best trial: the learning rate, then the scales. All methods
+        # are trained for the same length, so the one longer trial is not a candidate.
         fields = {run.run_id: set(tried(run, runs)) for run in runs}
         longer = [run for run in runs if fields[run.run_id] == {"epochs", "warmup_epochs"}]
         assert len(longer) == 1

@@ -1,4 +1,4 @@
-"""The paper's numbers, checked against what the text says about them, so that a typo in one is caught."""
+"""The paper's numbers agree with each other and with what the paper's text says, so a typing error is caught."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from tests.record_factory import NINE
 # Problems of ScienceQA's test split by subject and by grade.
 SUBJECTS = {"NAT": 2252, "SOC": 889, "LAN": 1100}
 GRADES = {"G1-6": 2724, "G7-12": 1517}
-# Rows that the paper prints inconsistently (listed among the disagreements), and Human, cited from a study whose
-# answers were not weighted by problem.
+# Rows that the paper prints inconsistently (they are listed among the disagreements), and Human, which is from a study
+# that did not weight its answers by problem.
 INCONSISTENT = {("DEHVF", "13b", 1), ("LLaMA-Adapter", "7b", 1), ("Human", None, 1), ("LaVIN", "13b", 1)}
 
 

@@ -1,4 +1,4 @@
-"""What was tried before a recipe was settled, as results/README.md shows it."""
+"""The searches for recipes, as results/README.md shows them."""
 
 from harness.config.recipes import method_config, train_recipe
 from harness.records import write_record
