@@ -1,4 +1,4 @@
-"""ScienceQA as a task: its examples, its evaluation split and its oracle. Whole runs are in test_cli_run.py."""
+"""ScienceQA as a task: its examples, its evaluation split and its oracle. Whole runs are in run/test_runner.py."""
 
 import json
 import shutil
