@@ -44,6 +44,19 @@ def call(*arguments: object) -> Done:
     return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
+def quick_run(llm: Path, clip: Path, data: Path, results: Path) -> list[str]:
+    """Return the arguments of a run of three optimiser steps, but for its methods.
+
+    Args:
+        llm, clip: folders of a small language model and a small vision tower, see `tests.folders`.
+        data: data folder.
+        results: folder of the records.
+    """
+    backbone = ["--llm", str(llm), "--clip", f"local-dir:{clip}", "--data-root", str(data)]
+    quick = ["--set", "batch_size=4", "--set", "accumulation=1", "--steps", "3"]
+    return ["run", *backbone, *quick, "--results", str(results)]
+
+
 def files(folder: Path) -> set[str]:
     """Return the path of every file below a folder, relative to the folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

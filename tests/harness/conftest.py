@@ -58,7 +58,5 @@ def call() -> Run:
 
 @pytest.fixture
 def base(small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> list[str]:
-    """A run that takes a moment."""
-    backbone = ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(mini_set)]
-    quick = ["--set", "batch_size=4", "--set", "accumulation=1", "--steps", "3"]
-    return ["run", *backbone, *quick, "--results", str(tmp_path / "results")]
+    """The arguments of a run that takes a moment."""
+    return command_line.quick_run(small_llm, small_clip, mini_set, tmp_path / "results")

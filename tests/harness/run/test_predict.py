@@ -1,19 +1,18 @@
 """Answers from saved adapters: what the run itself said, and one-line errors for what cannot be answered."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from harness import cli
 from harness.data.mini.captions import build_captions
 from harness.errors import UserError
 from harness.records import predictions_path, read_records, record_path
 from harness.run.predict import LoadedAdapter, load_adapter
 from methods.checkpoint import CONFIG_FILE
+from tests import command_line
+from tests.command_line import Run, quick_run
 
 
 class Trained:
@@ -28,10 +27,9 @@ class Trained:
 
 
 def train(results: Path, data: Path, small_llm: Path, small_clip: Path, *more: str) -> Trained:
-    backbone = ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(data)]
-    quick = ["--methods", "memvp", "--steps", "2", "--limit", "6", "--set", "batch_size=4", "--device", "cpu"]
-    done = CliRunner().invoke(cli.app, ["run", *backbone, *quick, *more, "--results", str(results)])
-    assert done.exit_code == 0, done.output
+    shorter = ["--methods", "memvp", "--steps", "2", "--limit", "6", "--device", "cpu"]
+    done = command_line.call(*quick_run(small_llm, small_clip, data, results), *shorter, *more)
+    assert done.code == 0, done.err
     return Trained(results, data)
 
 
@@ -160,15 +158,14 @@ def test_there_must_be_an_adapter(tmp_path: Path) -> None:
         load_adapter(tmp_path)
 
 
-def test_command_line(
-    answering: Trained, loaded: LoadedAdapter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_are_given_in_one_text_or_one_by_one(answering: Trained, loaded: LoadedAdapter, call: Run) -> None:
     start = ["predict", "--adapter", str(answering.folder), "--question", "which is it?"]
     expected = loaded.answer("which is it?", choices=["red", "blue", "pink"])
     for options in (["--choices", "red, blue,pink"], ["--choices", "red", "--choices", "blue", "--choices", "pink"]):
-        done = CliRunner().invoke(cli.app, [*start, *options, "--format", "json"])
-        assert json.loads(done.stdout) == {"text": expected.text, "choice": expected.choice, "raw": expected.raw}
-    monkeypatch.setattr(sys, "argv", ["peft-vl-bench", *start, "--choices", "red"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2 and "--choices" in capsys.readouterr().err
+        done = call(*start, *options, "--format", "json")
+        assert json.loads(done.out) == {"text": expected.text, "choice": expected.choice, "raw": expected.raw}
+
+
+def test_one_option_is_no_choice_on_the_command_line(answering: Trained, call: Run) -> None:
+    done = call("predict", "--adapter", answering.folder, "--question", "which is it?", "--choices", "red")
+    assert done.code == 2 and "--choices" in done.err

@@ -1,0 +1,177 @@
+"""One run from the command line: its record, its predictions and its adapter."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from harness.backbone.loader import load_backbone
+from harness.config.presets import resolve_spec
+from harness.config.recipes import TrainRecipe
+from harness.data.prompts import build_prompt
+from harness.evaluation.scienceqa_metrics import COLUMNS
+from harness.records import Record, predictions_path, read_records, record_path
+from harness.tasks.contract import DataOptions, load_task
+from methods import get_method
+from methods.checkpoint import load_adapter, load_adapter_state
+from tests import command_line
+from tests.command_line import Run, files, quick_run
+
+ROOT = Path(__file__).parents[3]
+
+
+class Made(NamedTuple):
+    """One run: its record and the rows of its predictions."""
+
+    record: Record
+    rows: list[dict[str, Any]]
+    predictions: Path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Path, small_clip: Path) -> Made:
+    results = tmp_path_factory.mktemp("made") / "results"
+    assert command_line.call(*quick_run(small_llm, small_clip, mini_set, results), "--methods", "memvp").code == 0
+    (record,) = read_records(results)
+    predictions = predictions_path(record_path(record, results))
+    return Made(record, [json.loads(line) for line in predictions.read_text().splitlines()], predictions)
+
+
+def test_a_record_says_what_was_trained_and_how_long_it_took(made: Made) -> None:
+    record = made.record
+    assert record.parameters.trainable > 0 and record.backbone.llm == "small-llm"
+    assert record.epochs == pytest.approx(0.5) and record.data.split_sizes["train"] == 24
+    assert record.loss.first > 0 and record.times_s.train >= record.times_s.train_step_median > 0
+
+
+def test_the_accuracy_is_that_of_the_saved_predictions(made: Made) -> None:
+    assert len(made.rows) == 12 and set(made.rows[0]) == {"qid", "prompt_sha256", "raw", "choice", "gold"}
+    right = sum(row["choice"] == row["gold"] for row in made.rows)
+    assert 0 < right < 12
+    assert list(made.record.metrics) == list(COLUMNS)
+    assert made.record.metrics["Avg"].n == 12
+    assert made.record.metrics["Avg"].value == pytest.approx(100 * right / 12)
+    assert made.record.parse_failures.count == sum(row["choice"] is None for row in made.rows)
+
+
+def test_scoring_the_saved_predictions_gives_the_recorded_accuracy(made: Made, call: Run, mini_set: Path) -> None:
+    scored = call(
+        *("score", "scienceqa", "--format", "json"),
+        *("--problems", mini_set / "problems.json", "--splits", mini_set / "pid_splits.json"),
+        *("--predictions", made.predictions),
+    )
+    assert json.loads(scored.out)["IMG"]["value"] == made.record.metrics["IMG"].value
+
+
+def test_the_saved_adapter_can_be_loaded(call: Run, base: list[str], small_llm: Path, small_clip: Path) -> None:
+    results = Path(base[base.index("--results") + 1])
+    assert call(*base, "--methods", "dehvf", "--seeds", "3").code == 0
+    (folder,) = (results / "adapters").rglob("seed3-*")
+    saved = load_adapter(folder)
+    record = read_records(results)[0]
+    assert saved.method == "dehvf"
+    assert saved.extra["backbone"]["weight_hash"] == record.backbone.weight_hash
+    backbone = load_backbone(resolve_spec("tiny", str(small_llm), f"local-dir:{small_clip}"))
+    chosen = get_method(saved.method)
+    method = chosen(backbone, chosen.Config(**saved.config))
+    load_adapter_state(folder, method)
+    assert sum(p.numel() for p in method.parameters()) == record.parameters.trainable
+
+
+def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(call: Run, base: list[str], tmp_path: Path) -> None:
+    base[base.index("--steps") + 1] = "2"  # the first step's rate is 0, so that the second breaks it
+    done = call(*base, "--methods", "memvp", "--set", "base_lr=1e30")
+    assert done.code == 1
+    (record,) = read_records(tmp_path / "results")
+    assert (record.status, record.steps, record.failed_step, record.metrics) == ("failed", 2, None, {})
+    assert record.error.startswith("logits are NaN or infinite")
+
+
+def test_a_failure_leaves_no_answers_of_an_earlier_run(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.evaluation.choices import EvaluationFailedError
+
+    assert call(*base, "--methods", "memvp").code == 0
+
+    def fail(*args: Any) -> None:
+        raise EvaluationFailedError("no")
+
+    monkeypatch.setattr("harness.tasks.scienceqa.answer_problems", fail)
+    assert call(*base, "--methods", "memvp", "--force").code == 1
+    assert [r.status for r in read_records(tmp_path / "results")] == ["failed"]
+    assert not [name for name in files(tmp_path / "results") if name.endswith(".jsonl")]
+
+
+def test_no_record_without_its_predictions(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*args: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("harness.run.runner.write_predictions", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        call(*base, "--methods", "memvp")
+    assert read_records(tmp_path / "results") == []
+
+
+def test_random_weights_have_no_accuracy(call: Run, base: list[str], tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    done = call(*base, "--methods", "memvp", "--weights", "random")
+    assert done.code == 0 and "memvp seed 0: completed: no accuracy" in done.out
+    (record,) = read_records(results)
+    assert (record.status, record.backbone.weights) == ("completed", "random")
+    assert list(record.metrics) == list(COLUMNS)
+    for metric in record.metrics.values():
+        assert (metric.value, metric.stderr, metric.reason) == (None, None, "random weights have no accuracy")
+    assert not predictions_path(record_path(record, results)).exists()
+    table = call("table", "--results", results, "--format", "json", "--model", "small-llm-small-clip")
+    assert all(cell["value"] is None for row in json.loads(table.out) for cell in row["metrics"].values())
+    assert (
+        "1 run left out: random weights" in call("table", "--results", results, "--model", "small-llm-small-clip").out
+    )
+
+
+def test_half_precision_and_clipping(call: Run, base: list[str], tmp_path: Path) -> None:
+    more = ["--dtype", "bfloat16", "--set", "max_grad_norm=1.0", "--set", "gradient_checkpointing=true"]
+    assert call(*base, "--methods", "lavin", *more).code == 0
+    (record,) = read_records(tmp_path / "results")
+    assert record.backbone.dtype == "bfloat16" and record.config["train"]["max_grad_norm"] == 1.0
+
+
+def test_reference_rows_on_the_shipped_backbone(call: Run, mini_set: Path, tmp_path: Path) -> None:
+    quick = ["--steps", 1, "--limit", 6, "--set", "batch_size=4"]
+    done = call("run", "--methods", "blind,oracle", "--data-root", mini_set, "--results", tmp_path, *quick)
+    assert done.code == 0
+    blind, oracle = read_records(tmp_path)
+    assert (blind.label, blind.backbone.weights) == ("dehvf-no_visual_prompts", "shipped")
+    assert (oracle.kind, oracle.steps, oracle.parameters) == ("oracle", None, None)
+    assert oracle.truncated.eval == 0 and oracle.missing["truncated.train"] == "nothing is trained"
+    assert not list((tmp_path / "adapters").rglob("*oracle*"))
+    adapter = next((tmp_path / "adapters").rglob("adapter_config.json"))
+    assert str(Path(torch.__file__).parents[1]) not in adapter.read_text() and str(ROOT) not in adapter.read_text()
+
+
+def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Path, tmp_path: Path) -> None:
+    base[base.index("--steps") + 1] = "12"  # two epochs: what is seen twice is cut once
+    task = load_task("scienceqa", DataOptions(mini_set))
+    recipe = TrainRecipe()
+    whole = [len((e.prompt + e.answer).encode()) + 2 for e in task.train_examples(recipe)]  # a byte is a token
+    limit = sorted(whole)[-3]
+    assert call(*base, "--methods", "memvp", "--set", f"max_length={limit}").code == 0
+    (record,) = read_records(tmp_path / "results")
+    prompts = [len(build_prompt(p).scoring.encode()) + 1 for p in task.set.samples("test")]
+    assert record.truncated.train == sum(length > limit for length in whole) > 0
+    assert record.truncated.eval == sum(length > limit for length in prompts)
+    assert call(*base, "--methods", "memvp", "--set", f"max_length={max(whole)}").code == 0
+    assert {r.truncated.train for r in read_records(tmp_path / "results")} == {record.truncated.train, 0}
+
+
+def test_real_records_run_through(call: Run, base: list[str], real_data: Path, tmp_path: Path) -> None:
+    base[base.index("--data-root") + 1] = str(real_data / "scienceqa150")
+    base[base.index("--steps") + 1] = "1"
+    assert call(*base, "--methods", "memvp", "--limit", "4").code == 0
+    (record,) = read_records(tmp_path / "results")
+    assert record.data.name == "scienceqa-subset" and record.metrics["Avg"].n == 4

@@ -1,0 +1,155 @@
+"""Many runs from the command line: what is skipped, and what a failed, interrupted or killed run leaves."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from harness.records import read_records
+from methods import get_method
+from tests import command_line
+from tests.command_line import Done, Run, files, quick_run
+
+ROOT = Path(__file__).parents[3]
+
+
+class Swept(NamedTuple):
+    """A sweep over two seeds of one method: what it printed, its arguments and its results."""
+
+    done: Done
+    arguments: list[str]
+    results: Path
+
+    def copy(self, folder: Path) -> list[str]:
+        """Copy the results into `folder`; return the arguments for a sweep that continues there."""
+        results = shutil.copytree(self.results, folder / "results")
+        return [*self.arguments[: self.arguments.index("--results")], "--results", str(results)]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Path, small_clip: Path) -> Swept:
+    results = tmp_path_factory.mktemp("swept") / "results"
+    arguments = quick_run(small_llm, small_clip, mini_set, results)
+    done = command_line.call(*arguments, "--methods", "memvp", "--seeds", "0,1")
+    assert done.code == 0
+    return Swept(done, arguments, results)
+
+
+def test_a_sweep_shows_its_progress_and_the_table(swept: Swept) -> None:
+    assert "memvp seed 1: training: 3/3 loss" in swept.done.out
+    assert "| MemVP" in swept.done.out and "n/a" in swept.done.out  # the table: what ran, and what has not
+
+
+def test_every_run_of_a_sweep_is_recorded(swept: Swept) -> None:
+    records = read_records(swept.results)
+    assert [(r.label, r.seed, r.status, r.steps, r.kind) for r in records] == [
+        ("memvp", 0, "completed", 3, "train"),
+        ("memvp", 1, "completed", 3, "train"),
+    ]
+    assert records[0].loss != records[1].loss
+    assert len(files(swept.results)) == 2 * 4  # a record, its predictions and the adapter's two files
+
+
+def test_recorded_runs_are_skipped(swept: Swept, call: Run, tmp_path: Path) -> None:
+    again = call(*swept.copy(tmp_path), "--methods", "memvp", "--seeds", "0,1,2")
+    assert again.code == 0 and again.out.count("already recorded") == 2
+    assert "seed 2: training" in again.out and "seed 0: training" not in again.out
+    assert read_records(tmp_path / "results")[:2] == read_records(swept.results)
+
+
+def test_a_recorded_run_can_be_repeated_and_gives_the_same(swept: Swept, call: Run, tmp_path: Path) -> None:
+    forced = call(*swept.copy(tmp_path), "--methods", "memvp", "--seeds", "0", "--force")
+    assert forced.code == 0 and "already recorded" not in forced.out
+    before, repeated = read_records(swept.results)[0], read_records(tmp_path / "results")[0]
+    assert repeated.created > before.created
+    assert (repeated.metrics, repeated.loss) == (before.metrics, before.loss)
+
+
+def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str], tmp_path: Path) -> None:
+    done = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
+    assert done.code == 1
+    dehvf, memvp = read_records(tmp_path / "results")
+    assert (dehvf.label, dehvf.status) == ("dehvf", "completed")
+    assert (memvp.status, memvp.failed_step, memvp.steps, memvp.metrics) == ("failed", 3, 2, {})
+    assert memvp.error in ("loss is nan at step 3", "loss is inf at step 3")
+    assert f"failed: memvp seed 0: {memvp.error}" in done.out
+    names = files(tmp_path / "results")
+    assert not [name for name in names if "memvp" in name and not name.endswith(f"{memvp.spec_hash}.json")]
+
+    again = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
+    assert again.code == 1  # a failed run is no recorded run: it is tried again
+    assert again.out.count("already recorded") == 1 and "memvp seed 0: training" in again.out
+
+
+def test_a_defect_of_one_method_is_recorded_and_the_others_go_on(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memvp = get_method("memvp")
+
+    def break_down(*args: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nand more")
+
+    monkeypatch.setattr(memvp, "build_sequence", break_down)
+    done = call(*base, "--methods", "memvp,dehvf")
+    assert done.code == 1 and "Traceback" in done.err and "in break_down" in done.err
+    status = {r.label: (r.status, r.error) for r in read_records(tmp_path / "results")}
+    error = "RuntimeError: DefaultCPUAllocator: can't allocate memory"
+    assert status == {"dehvf": ("completed", None), "memvp": ("failed", error)}
+
+
+def test_an_interrupted_run_is_recorded_and_made_later(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.run.runner.train", interrupt)
+        assert call(*base, "--methods", "memvp").code == 130
+    (record,) = read_records(tmp_path / "results")
+    assert (record.status, record.error, record.steps) == ("interrupted", "interrupted by the user", 0)
+    assert call(*base, "--methods", "memvp").code == 0
+    assert [r.status for r in read_records(tmp_path / "results")] == ["completed"]
+
+
+def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_path: Path) -> None:
+    base[base.index("--steps") + 1] = "20"
+    arguments = [*base, "--methods", "memvp", "--seeds", "0,1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "seed 1: training" in line:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.read()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+
+    results = tmp_path / "results"
+    (before,) = read_records(results)
+    assert (before.seed, before.status) == (0, "completed")
+    assert call("table", "--results", results, "--model", "small-llm-small-clip").code == 0
+    done = call(*arguments)
+    assert done.code == 0
+    assert "seed 0: already recorded" in done.out and "seed 1: training" in done.out
+    assert [(r.seed, r.status) for r in read_records(results)] == [(0, "completed"), (1, "completed")]
+    assert read_records(results)[0] == before
+    assert not [name for name in files(results) if Path(name).name.startswith(".") or name.endswith(".tmp")]
+
+
+def test_steps_are_the_same_for_methods_with_other_batches(call: Run, base: list[str], tmp_path: Path) -> None:
+    assert call(*base, "--methods", "memvp,dehvf", "--set", "dehvf.batch_size=5", "--limit", "10").code == 0
+    dehvf, memvp = read_records(tmp_path / "results")
+    assert (dehvf.steps, dehvf.epochs) == (3, 1.5)
+    assert (memvp.steps, memvp.epochs) == (3, 1.0)
+    assert dehvf.data.limit == 10 and dehvf.metrics["Avg"].n == 10
