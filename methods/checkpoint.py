@@ -41,7 +41,7 @@ class SavedAdapter(BaseModel):
 def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Callable[[Path, bytes], object]) -> None:
     """Save the parameters and the config of a method into a folder.
 
-    The config is written last, so a folder that holds one holds a whole adapter.
+    The config is written last, so a folder with a config is complete.
 
     Args:
         folder: where the two files go; `write` creates it if needed.
@@ -60,7 +60,9 @@ def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Cal
 
 
 def load_adapter(folder: Path) -> SavedAdapter:
-    """Read which method a folder holds, and with which config. With it, the method can be built for its parameters.
+    """Read which method was saved in a folder, and with which config.
+
+    A method must be built with this config before `load_adapter_state` can load its parameters.
 
     Args:
         folder: a folder that `save_adapter` wrote.

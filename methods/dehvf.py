@@ -223,14 +223,14 @@ class DEHVF(nn.Module):
         if projector is None:
             return ImageCost(0, None, [])
         blocks, patches = len(self.vision_adapters), self.num_patches
-        tokens, one = patches + 1, self.config.fusion == "penultimate"
+        tokens, penultimate_only = patches + 1, self.config.fusion == "penultimate"
         # Where the features of all blocks are one tensor, CLS goes through W1 together with the patches.
-        rows = images * (patches if one else len(self.blocks) * tokens)
+        rows = images * (patches if penultimate_only else len(self.blocks) * tokens)
         products = [
             *parallel_adapter_products("vision_adapters", self.vision_adapters, images * tokens),
             linear("projector", projector.down, rows, input_grad=True),
         ]
-        if one:
+        if penultimate_only:
             return ImageCost(blocks, Entry(0, "ffn"), products)
         adaptive = self.config.fusion == "adaptive"
         groups, features, _ = self.members_GKX.shape

@@ -78,7 +78,7 @@ class LLaVALoRA(nn.Module):
         super().__init__()
         self.config = config
         self.vision_width = backbone.vision.width
-        self.num_patches = backbone.vision.num_patches
+        self.num_patches: int = backbone.vision.num_patches
         self.projector = Projector(self.vision_width, config.projector_dim, backbone.hidden_size)
         self.vision_adapters = attach_parallel_adapters(
             backbone.vision,

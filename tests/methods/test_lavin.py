@@ -77,7 +77,7 @@ def test_input_is_modality_bos_prefix_visual_tokens_text(padding: Any) -> None:
 
 
 def test_nothing_but_itself_attends_to_the_modality_token() -> None:
-    # Adapters at init ignore the routing, so the modality token could only matter through attention.
+    # Adapters at initialisation ignore the routing, so the modality token could only matter through attention.
     model = tuned_model("lavin", random=False)
     batch = random_batch(model.backbone, padding="left")
     with torch.no_grad():
