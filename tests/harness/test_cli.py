@@ -141,7 +141,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --ablation , --methods dehvf", "--ablation ,: holds no name; give names"),
         (
             "run --methods blind --set fusion=mean",
-            "--set fusion: dehvf-no_visual_prompts fixes fusion=none; remove this --set",
+            "--set fusion: dehvf-no_visual_prompts fixes fusion=none",
         ),
         ("run --seeds one", "--seeds one: not a list of whole numbers"),
         ("run --seeds -1", "--seeds -1"),

@@ -1,7 +1,7 @@
 """The training loop, on a random backbone and a toy data set."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -86,20 +86,48 @@ def test_a_fraction_of_an_epoch() -> None:
     assert (len(result.losses), result.epochs) == (1, 0.5)
 
 
-def test_learns_and_leaves_the_frozen_alone() -> None:
+class Learnt(NamedTuple):
+    """Ten epochs of training: the model before and after, what was measured, and what `on_step` was told."""
+
+    before: dict[str, torch.Tensor]
+    own_before: dict[str, torch.Tensor]
+    tuned: TunedModel
+    result: TrainResult
+    steps: list[tuple[int, float, float]]
+
+
+@pytest.fixture(scope="module")
+def learnt() -> Learnt:
     tuned = model(**NO_DROPOUT)
-    before = {"own": state(tuned.method), "all": state(tuned)}
-    seen: list[tuple[int, float, float]] = []
-    result = run(tuned, with_changes(epochs=10), on_step=lambda *step: seen.append(step))
-    assert sum(result.losses[-4:]) < 0.7 * sum(result.losses[:4])
-    # Decay moves matrices of what looks at images too, though no example has one.
-    assert {"memory.prompts.keys", "memory.prompts.values"} <= changed(before["own"], tuned.method)
-    own = {id(p) for p in tuned.method.parameters()}
-    frozen = {name for name, p in tuned.named_parameters() if id(p) not in own}
-    assert frozen and not frozen & changed(before["all"], tuned)
-    assert [step for step, _, _ in seen] == list(range(1, len(result.losses) + 1))
-    assert [loss for _, loss, _ in seen] == result.losses
-    assert seen[0][2] > seen[-1][2] > 0
+    before, own_before = state(tuned), state(tuned.method)
+    steps: list[tuple[int, float, float]] = []
+    result = run(tuned, with_changes(epochs=10), on_step=lambda *step: steps.append(step))
+    return Learnt(before, own_before, tuned, result, steps)
+
+
+def test_the_loss_falls(learnt: Learnt) -> None:
+    assert sum(learnt.result.losses[-4:]) < 0.7 * sum(learnt.result.losses[:4])
+
+
+def test_the_frozen_parameters_do_not_change(learnt: Learnt) -> None:
+    own = {id(p) for p in learnt.tuned.method.parameters()}
+    frozen = {name for name, p in learnt.tuned.named_parameters() if id(p) not in own}
+    assert frozen and not frozen & changed(learnt.before, learnt.tuned)
+
+
+def test_the_methods_own_parameters_change(learnt: Learnt) -> None:
+    # No example has an image, so parameters that only images reach move by weight decay alone.
+    assert {"memory.prompts.keys", "memory.prompts.values"} <= changed(learnt.own_before, learnt.tuned.method)
+
+
+def test_every_step_is_reported(learnt: Learnt) -> None:
+    assert [step for step, _, _ in learnt.steps] == list(range(1, len(learnt.result.losses) + 1))
+    assert [loss for _, loss, _ in learnt.steps] == learnt.result.losses
+    assert learnt.steps[0][2] > learnt.steps[-1][2] > 0
+
+
+def test_every_step_is_timed(learnt: Learnt) -> None:
+    result = learnt.result
     assert len(result.step_s) == len(result.losses) and result.total_s >= sum(result.step_s) > 0
 
 
