@@ -4,7 +4,7 @@ The docstring of a field is its description in results/schema.json and in the fi
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,10 +23,22 @@ MaybeSeconds = Annotated[Seconds | None, REASON]
 MaybeFloat = Annotated[float | None, REASON]
 
 
+def _descriptions_on_one_line(schema: dict[str, Any]) -> None:
+    for field in schema.get("properties", {}).values():
+        if "description" in field:
+            field["description"] = " ".join(field["description"].split())
+
+
 class Section(BaseModel):
     """Base of all sections: rejects unknown fields, NaN and infinity, and cannot be changed once it is made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=_descriptions_on_one_line,
+    )
 
 
 class Data(Section):

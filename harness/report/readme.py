@@ -34,8 +34,8 @@ python -m harness readme            # write this page
 """
 _SEARCHED = """\
 These are the runs that were made to choose each recipe. They are evaluated on the validation split and stored in
-`search/`. No table above includes them. The standard error over questions is in brackets (se); a difference of this
-size may be chance.
+`search/`. No table above includes them. Each row names the settings in which the run differs from the recipe. The
+standard error over questions is in brackets (se); a difference of this size may be chance.
 """
 
 

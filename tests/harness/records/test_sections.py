@@ -12,3 +12,4 @@ def test_every_field_is_described_in_the_schema(tmp_path):
     for part in [schema, *schema["$defs"].values()]:
         for name, field in part.get("properties", {}).items():
             assert field.get("description"), name
+            assert "\n" not in field["description"], name
