@@ -1,4 +1,4 @@
-"""A random backbone and a small data set on disk, as the command line takes them; made in a moment."""
+"""A small random backbone and a small data set on disk, as the command line takes them."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from harness.data.mini.build import build_mini
 
 SIZES = (24, 8, 12)
-"""Problems in train, val and test."""
+"""Number of problems in train, val and test."""
 CLIP_CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "patch_size": 8, "layers": 4, "width": 32, "head_width": 8, "mlp_ratio": 2.0},
@@ -22,14 +22,19 @@ CLIP_CONFIG = {
 
 
 def save_llm(folder: Path, **changes: Any) -> Path:
-    """A random Llama and a tokenizer of bytes; the vocabulary also has room for the shipped tokenizer's ids."""
+    """Save a random Llama and its byte tokenizer. The vocabulary also has room for the shipped tokenizer's ids.
+
+    Args:
+        folder: where to save.
+        changes: fields of the LlamaConfig.
+    """
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = {"vocab_size": 2048, "max_position_embeddings": 1024, "initializer_range": 0.2, **sizes, **changes}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         llm = LlamaForCausalLM(LlamaConfig(**config))
     tokenizer = byte_tokenizer()
-    with torch.no_grad():  # it says letters more than anything else, so that some answers are right and some wrong
+    with torch.no_grad():  # make letters more likely, so that some answers are right and some are wrong
         llm.lm_head.weight[tokenizer.encode("ABCDE", add_special_tokens=False)] *= 8
     llm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -37,7 +42,7 @@ def save_llm(folder: Path, **changes: Any) -> Path:
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte."""
+    """Return a tokenizer with one token per byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -49,7 +54,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_clip(folder: Path) -> Path:
-    """A random open_clip model."""
+    """Save a random open_clip model."""
     folder.mkdir(parents=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -60,6 +65,6 @@ def save_clip(folder: Path) -> Path:
 
 
 def save_mini(folder: Path) -> Path:
-    """A procedural data set of a few problems."""
+    """Build a procedural data set of a few problems."""
     build_mini(folder, seed=0, sizes=SIZES)
     return folder

@@ -39,8 +39,8 @@ def named_method(name: str, where: str = "--methods") -> Any:
         where: the option, or the file and field, in which the user gave it.
 
     Raises:
-        UserError: no method has this name, its package cannot be imported, or its class has another name or lacks a
-            required attribute.
+        UserError: no method has this name, its package cannot be imported, its class has another name, or a
+            required attribute is missing.
     """
     registered_names()
     try:

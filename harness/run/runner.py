@@ -109,7 +109,7 @@ class Runner:
 
         Args:
             plan: the run.
-            progress: told how far the run is.
+            progress: receives how far the run is.
 
         Returns:
             The record. Its status says whether the run failed. The traceback of an unexpected failure is printed.

@@ -45,7 +45,10 @@ def test_a_folder_that_lacks_a_tensor_is_not_filled_with_noise(tmp_path: Path, s
     weights = load_file(tmp_path / "llm" / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "llm" / "model.safetensors", metadata={"format": "pt"})
-    refuses(r"lack model.layers.1.mlp.up_proj.weight \(1 missing in all\)", replace(spec, llm=str(tmp_path / "llm")))
+    refuses(
+        r"its weights are without model.layers.1.mlp.up_proj.weight \(1 missing in all\)",
+        replace(spec, llm=str(tmp_path / "llm")),
+    )
 
 
 def test_a_folder_that_is_only_called_like_a_preset_is_not_taken_for_it(tmp_path: Path, small_llm: Path) -> None:

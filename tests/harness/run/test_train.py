@@ -23,7 +23,7 @@ NO_DROPOUT = {"memory_dropout": 0.0, "adapter_dropout": 0.0}
 
 
 def examples(count: int = 8) -> list[Example]:
-    """Texts of one length, so that every grouping into batches weighs every token the same."""
+    """Return examples of equal length, so that every token has the same weight however they are batched."""
     return [Example(str(i), f"Question {i}: what?", f"The answer is {'AB'[i % 2]}.") for i in range(count)]
 
 
@@ -87,7 +87,7 @@ def test_a_fraction_of_an_epoch() -> None:
 
 
 class Learnt(NamedTuple):
-    """Ten epochs of training: the model before and after, what was measured, and what `on_step` was told."""
+    """Ten epochs of training: the model before and after, what was measured, and the calls of `on_step`."""
 
     before: dict[str, torch.Tensor]
     own_before: dict[str, torch.Tensor]
