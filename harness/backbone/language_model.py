@@ -110,7 +110,7 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
     # transformers would fill missing weights with random numbers and go on.
     if missing := sorted(loading["missing_keys"]):
         raise UserError(
-            f"--llm {spec.llm}: its weights are without {missing[0]} ({len(missing)} missing in all); give a whole model"
+            f"--llm {spec.llm}: its weights do not have {missing[0]} ({len(missing)} missing); give a whole model"
         )
     return cast(LlamaForCausalLM, llm)
 

@@ -46,7 +46,7 @@ def test_a_folder_that_lacks_a_tensor_is_not_filled_with_noise(tmp_path: Path, s
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "llm" / "model.safetensors", metadata={"format": "pt"})
     refuses(
-        r"its weights are without model.layers.1.mlp.up_proj.weight \(1 missing in all\)",
+        r"its weights do not have model.layers.1.mlp.up_proj.weight \(1 missing\)",
         replace(spec, llm=str(tmp_path / "llm")),
     )
 
