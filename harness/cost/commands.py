@@ -1,4 +1,4 @@
-"""What the subcommands `speed` and `flops --figure2` do, apart from reading their options."""
+"""What the subcommands `speed` and `flops --figure2` do once their options are read."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from harness.files import require_writable, write_atomic
 
 @dataclass(frozen=True)
 class SpeedOptions:
-    """The options of `speed`, see its help."""
+    """The options of `speed`, as its help describes them."""
 
     methods: tuple[str, ...]
     model: str
@@ -38,7 +38,15 @@ class SpeedOptions:
 
 
 def speed_text(options: SpeedOptions, console: Console) -> str:
-    """`speed`: measure, write the records, and say what they say."""
+    """Measure, write the records and, if wanted, the profile, and return the report.
+
+    Args:
+        options: the options of `speed`.
+        console: where the progress is printed.
+
+    Raises:
+        UserError: an option is wrong, weights are missing, a folder cannot be written, or the measurement fails.
+    """
     spec = resolve_spec(options.model)
     machine = resolve_machine(options.device, options.dtype, options.weights)
     if options.weights == "pretrained":
@@ -46,18 +54,19 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
     methods = options.methods or ("all",)
     plan = plan_speed(methods, spec, options.layers, options.work, options.steps, machine, options.compiled)
 
-    def tell(what: str, rounds: int, phase: Phase, done: int) -> None:
+    def print_progress(what: str, rounds: int, phase: Phase, done: int) -> None:
         console.print(f"{phase}: {what} {done} of {rounds}", highlight=False)
 
     require_writable(options.results)
     if options.profile is not None:
         require_writable(options.profile.parent)
-    found = measure(plan, partial(tell, "round", WARMUP_ROUNDS + plan.steps))
+    found = measure(plan, partial(print_progress, "round", WARMUP_ROUNDS + plan.steps))
     records = make_records(plan, found)
     if refused := write_records(records, options.results):
-        console.print(f"{len(refused)} records of a quiet machine stay in {options.results}", highlight=False)
+        message = f"{options.results}: {len(refused)} records not replaced, because this machine is busy"
+        console.print(message, highlight=False)
     if options.profile is not None:
-        profiles = profile_measured(plan, found, partial(tell, "profile", ROUNDS))
+        profiles = profile_measured(plan, found, partial(print_progress, "profile", ROUNDS))
         operators = {phase: profile_json(rows) for phase, rows in profiles.items()}
         about = {key: value for key, value in report_json(records).items() if key != "rows"}
         write_atomic(options.profile, json.dumps({**about, "phases": operators}, indent=1) + "\n")
@@ -65,7 +74,15 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
 
 
 def figure_command_text(format: str, plot: Path | None) -> str:
-    """`flops --figure2`: its data as text; `plot` also draws it."""
+    """Return the data of Figure 2 as text, and draw it if wanted.
+
+    Args:
+        format: `markdown` or `json`.
+        plot: the file to draw the figure into; None draws nothing.
+
+    Raises:
+        UserError: the format or the suffix of the file is unknown, or matplotlib is not installed.
+    """
     if plot is not None:
         from harness.cost.figure2_plot import plot_figure2
 

@@ -1,9 +1,11 @@
-"""Compilation by regions: each decoder layer and each CLIP block by itself, and every module of the method's own.
+"""Compile a model by regions: each decoder layer, each CLIP block and each module of the method separately.
 
-Layers of one kind share one graph, so that a model of 32 compiles as fast as one of two; a graph of the whole model
-would take minutes for each method. What tells layers apart, their index and what they find by it, is taken out of the
-compiled code: a layer is handed its own item of every list (`methods.base.Method.layer_inputs`) and its own part of
-the cache, and finds both at index 0.
+All layers of one kind share one graph, so a model of 32 layers compiles as fast as a model of two. A graph of the whole
+model would take minutes per method.
+
+Layers can share a graph only if their code does not depend on their index. A method gives its inputs to the layers as
+lists with one item per layer (`methods.base.Method.layer_inputs`), and the key-value cache has one part per layer.
+Outside the compiled code, each layer is therefore given only its own item and its own part, which it finds at index 0.
 """
 
 from typing import Any
@@ -15,34 +17,42 @@ from methods.tuned import TunedModel
 
 
 def compile_regions(model: TunedModel) -> None:
-    """Compile `model` in place. It is then for timing alone: the names of its parameters have changed."""
+    """Compile `model` in place.
+
+    Use the model only for timing afterwards, because the names of its parameters have changed.
+    """
     layers = model.llm.model.layers
     for index, layer in enumerate(layers):
         layers[index] = CompiledLayer(layer, index)
     for block in model.vision.blocks:
         block.compile()
-    # A module without a forward, such as a list, is never called.
+    # This includes modules without a forward, such as lists. They are never called, so nothing is compiled for them.
     for module in model.method.children():
         module.compile()
 
 
 class LayerCache:
-    """The cache of one layer, in the place of a model's; see `transformers.Cache.update`."""
+    """The key-value cache of one layer, with the interface of a whole model's cache (`transformers.Cache.update`).
+
+    Args:
+        layer: the part of the model's cache that belongs to the layer.
+    """
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append to the layer's keys and values, and return all of them."""
-        return self.layer.update(keys, values, *args, **kwargs)
+        """Append keys and values to the layer's own and return all of them; `layer_idx` is ignored."""
+        all_keys, all_values = self.layer.update(keys, values, *args, **kwargs)
+        return all_keys, all_values
 
 
 class CompiledLayer(nn.Module):
     """A decoder layer whose compiled code does not depend on its index.
 
     Args:
-        layer: the decoder layer, with a method's modules in it; its modules' `layer_idx` become 0.
-        index: which layer it is.
+        layer: the decoder layer, including a method's modules. The `layer_idx` of all its modules becomes 0.
+        index: position of the layer in the model.
     """
 
     def __init__(self, layer: nn.Module, index: int) -> None:
@@ -56,13 +66,13 @@ class CompiledLayer(nn.Module):
         layer.compile()
 
     def forward(self, hidden_states: Tensor, **layer_inputs: Any) -> Tensor:
-        """`B×T×D` to `B×T×D`; what the layer leaves in a list is there afterwards."""
+        """Apply the layer, `B×T×D` to `B×T×D`; what the layer writes into its item of a list is kept in the list."""
         lists = {name: value for name, value in layer_inputs.items() if isinstance(value, list)}
         own: dict[str, Any] = {name: [value[self.index]] for name, value in lists.items()}
         cache = layer_inputs.get(CACHE_KEYWORD)
         if cache is not None:
             own[CACHE_KEYWORD] = LayerCache(cache.layers[self.index])
-        output_BTD = self.layer(hidden_states, **{**layer_inputs, **own})
+        output_BTD: Tensor = self.layer(hidden_states, **{**layer_inputs, **own})
         for name, value in lists.items():
             value[self.index] = own[name][0]
         return output_BTD

@@ -1,6 +1,6 @@
-"""What a speed measurement times: every method, the plain reading where it has one, and the yardstick.
+"""The models that a speed measurement times: every method, its plain reading if it has one, and the yardstick.
 
-All stand on one set of frozen weights (`harness.cost.share`).
+They all share one set of frozen weights (`harness.cost.share`).
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from methods.plain import plain_reading
 from methods.tuned import TunedModel
 
 LEARNING_RATE = 1e-6
-"""Small: random weights must not run off to infinity, whose arithmetic may cost another time."""
+"""It is small, so that random weights stay finite in training: arithmetic on infinities may take another time."""
 
 
 @dataclass
@@ -35,14 +35,14 @@ class Contestant:
     """One model that is timed.
 
     Attributes:
-        method: registry name, or that of the yardstick.
+        method: registry name of the method, or the yardstick's name.
         implementation: the method as it is run, its plain reading, or the yardstick.
-        backbone: shares its weights with the others'.
-        plan: the method's config and recipe; None: the yardstick.
-        model: with the method attached.
-        loss: of a training batch.
-        parameters: counts; None: the yardstick.
-        recipe: of the optimiser.
+        backbone: a backbone that shares its weights with those of all contestants.
+        plan: the method's config and recipe; None for the yardstick.
+        model: the backbone with the method attached.
+        loss: computes the loss of a training batch.
+        parameters: parameter counts; None for the yardstick.
+        recipe: settings of the optimiser.
     """
 
     method: str
@@ -56,16 +56,19 @@ class Contestant:
 
     @property
     def key(self) -> Key:
-        """What results are found by."""
+        """The key of the contestant's results."""
         return Key(self.method, self.implementation)
 
     def step(self, phase: Phase, work: Workload, *, capturable: bool = False) -> Callable[[], None]:
-        """The step that is timed: a training step, or the inference of one batch, on random data made here.
+        """Return the function that is timed: a training step or the inference of one batch, always on the same data.
 
         Args:
-            phase: which of the two.
+            phase: training or inference.
             work: the sizes of the batches.
-            capturable: let the optimiser keep its step count on the device, so that the step can be captured.
+            capturable: whether the optimiser keeps its step count on the device. A CUDA graph needs this.
+
+        Raises:
+            UserError: the text is too short for the labels.
         """
         backbone = self.backbone
         if phase == "inference":
@@ -78,14 +81,14 @@ class Contestant:
         return lambda: self._train(batch, optimizer)
 
     def _train(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """Forward, backward, optimiser. The gradients are freed, so that they are not in the next contestant's way."""
+        """Run forward pass, backward pass and optimiser step, and free the gradients for the next contestant."""
         self.loss(batch).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _infer(self, batch: Batch, new_tokens: int) -> None:
-        """Image encoding, prefill, greedy tokens; the last one is read back, as an evaluation does."""
+        """Encode the images, prefill and decode greedily. Like an evaluation, copy the last tokens to the host."""
         logits_BV, state = self.model.prefill(batch)
         tokens_B = logits_BV.argmax(dim=-1)
         for _ in range(new_tokens - 1):
@@ -94,14 +97,14 @@ class Contestant:
 
 
 def build_contestants(backbone: Backbone, plans: Sequence[RunPlan]) -> list[Contestant]:
-    """The yardstick, then each plan's method and, where it has one, its plain reading.
+    """Build the yardstick, then the method of each plan, followed by its plain reading if it has one.
 
     Args:
-        backbone: with no method attached.
-        plans: one for each method.
+        backbone: with no method attached. It is not changed.
+        plans: one plan per method.
 
     Raises:
-        UserError: a method that cannot be built at this size.
+        UserError: a method cannot be built at this size.
     """
     shared = share_backbone(backbone)
     bare = TunedModel(shared, Yardstick(shared).to(backbone.device))
@@ -115,8 +118,9 @@ def build_contestants(backbone: Backbone, plans: Sequence[RunPlan]) -> list[Cont
 
 
 def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementation) -> Contestant:
+    """Attach a method, or its plain reading, to a backbone of its own."""
     shared = share_backbone(backbone)
-    method = attach(plan, shared, f"leave {plan.method} out of --methods, or give other --layers")
+    method = attach(plan, shared, f"remove {plan.method} from --methods, or choose another --layers")
     parameters = count_parameters(shared, method)
     if implementation == "plain":
         method = plain_reading(method)
@@ -126,13 +130,19 @@ def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementatio
 
 
 def random_batch(backbone: Backbone, samples: int, length: int, labels: int) -> Batch:
-    """Random text without padding and random images, the same for equal sizes; the last `labels` tokens are labelled.
+    """Return random text without padding and random images. Equal sizes give equal batches.
+
+    Args:
+        backbone: gives the vocabulary, the image size and the device.
+        samples: samples of the batch; each has an image.
+        length: text tokens per sample.
+        labels: labelled tokens at the end of each sample; 0 for a batch without labels.
 
     Raises:
-        UserError: more labels than tokens behind the first.
+        UserError: there is no text before the labelled tokens.
     """
     if labels >= length:
-        raise UserError(f"--text-length {length}: leaves no text before the {labels} labelled tokens; give more")
+        raise UserError(f"--text-length {length}: must be greater than {labels}, the number of labelled tokens")
     generator = torch.Generator().manual_seed(0)
     vocabulary, size = backbone.llm.config.vocab_size, backbone.vision.image_size
     ids_BL = torch.randint(3, vocabulary, (samples, length), generator=generator)
@@ -142,5 +152,5 @@ def random_batch(backbone: Backbone, samples: int, length: int, labels: int) -> 
         labels_BL = torch.full_like(ids_BL, IGNORE_INDEX)
         labels_BL[:, -labels:] = ids_BL[:, -labels:]
     images_BCHW = torch.randn(samples, 3, size, size, generator=generator)
-    everywhere = torch.ones(samples, length, dtype=torch.bool), torch.ones(samples, dtype=torch.bool)
-    return Batch(ids_BL, everywhere[0], labels_BL, images_BCHW, everywhere[1]).to(backbone.device)
+    no_padding_BL, has_image_B = (torch.ones(shape, dtype=torch.bool) for shape in ((samples, length), (samples,)))
+    return Batch(ids_BL, no_padding_BL, labels_BL, images_BCHW, has_image_B).to(backbone.device)

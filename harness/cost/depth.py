@@ -1,8 +1,11 @@
-"""Part of a model's depth at its real width, for machines that cannot hold the whole; and what the whole would take.
+"""Time a backbone with fewer decoder layers, at its real width, and estimate the time of the whole backbone.
 
-The estimate times a second set of models with every decoder layer twice (the same weights: no memory for them), in the
-same rounds: the difference is what so many more layers take. It is an estimate: layers that do not fit a cache once
-are taken to fit it as little twice, and a method that chooses its form by depth to choose the same for the whole.
+A machine that cannot hold a whole backbone can time a part of its layers. A second set of models, in which every
+decoder layer runs twice, is timed in the same rounds. It uses the same weights and so takes no memory for them. The
+difference of the two times is the time of the additional layers.
+
+The result is only an estimate. Layers that fit into a processor cache may be faster than they would be in the whole
+model. A method that chooses between ways to compute its result by the number of layers may choose another way there.
 """
 
 from collections.abc import Sequence
@@ -13,22 +16,33 @@ from harness.backbone.language_model import llm_config
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.cost.stopwatch import Sample
 
+_NOT_SIZES = ("model_type", "architectures", "transformers_version")
+"""Fields of a model's config that describe the files it came from."""
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one more decoder layer, and of a batch of the whole model."""
+    """The estimated times of a backbone that was timed in part.
+
+    Attributes:
+        layer_s: seconds of one more decoder layer.
+        whole_s: seconds per batch of the whole model.
+    """
 
     layer_s: float
     whole_s: float
 
 
 def with_layers(spec: BackboneSpec, layers: int) -> BackboneSpec:
-    """The backbone at another depth, under a name of its own: it is no more the model that the paper measured."""
+    """Return the backbone with another number of decoder layers.
+
+    It gets a name of its own, because its times cannot be compared with those of the whole backbone. If the number is
+    the backbone's own, the backbone itself is returned.
+    """
     config = llm_config(spec)
     if layers == config.num_hidden_layers:
         return spec
-    about_the_files = ("model_type", "architectures", "transformers_version")
-    fields = {name: value for name, value in config.to_dict().items() if name not in about_the_files}
+    fields = {name: value for name, value in config.to_dict().items() if name not in _NOT_SIZES}
     return replace(
         spec,
         name=f"{spec.name}-{layers}-layers",
@@ -41,20 +55,21 @@ def with_layers(spec: BackboneSpec, layers: int) -> BackboneSpec:
 
 
 def whole_layers(spec: BackboneSpec) -> int | None:
-    """Decoder layers of the preset that `spec` is a part of; None: it is whole."""
+    """Return the number of decoder layers of the preset that `spec` is a part of; None if `spec` is whole."""
     return None if spec.part_of is None else llm_config(PRESETS[spec.part_of]).num_hidden_layers
 
 
 def estimate(samples: Sequence[Sample], doubled: Sequence[Sample], layers: int, whole: int) -> Estimate:
-    """From steps at a depth and at twice that depth, pair by pair.
+    """Estimate the time of the whole model from steps at two depths.
 
-    Formula: a layer is the median of `(t(2K) - t(K)) / K`, the whole `median t(K) + (N - K) · layer`.
+    With t(K) and t(2K) from the same round, the time of one layer is the median of `(t(2K) - t(K)) / K`. The time of
+    the whole model is `median t(K) + (N - K) · layer`.
 
     Args:
-        samples: at `layers` decoder layers (K).
-        doubled: of the same rounds, at twice as many.
+        samples: steps of the model with K decoder layers.
+        doubled: steps of the model with 2K decoder layers, from the same rounds.
         layers: K.
-        whole: N.
+        whole: N, the number of decoder layers of the whole model.
     """
-    layer = median((twice.seconds - once.seconds) / layers for once, twice in zip(samples, doubled, strict=True))
-    return Estimate(layer, median(sample.seconds for sample in samples) + (whole - layers) * layer)
+    layer_s = median((twice.seconds - once.seconds) / layers for once, twice in zip(samples, doubled, strict=True))
+    return Estimate(layer_s, median(sample.seconds for sample in samples) + (whole - layers) * layer_s)

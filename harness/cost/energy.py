@@ -1,4 +1,4 @@
-"""What the GPU's management library tells: energy and clock. Without it both are None."""
+"""Energy and clock of the GPU, as its management library reports them; both are None without the library."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 
 class EnergyMeter:
-    """Reads one GPU through NVML (`pip install ".[gpu]"`), where there is one and the library is installed.
+    """Reads one GPU through NVML, if the device is a GPU and the library is installed (`pip install ".[gpu]"`).
 
     Args:
         device: the device that computes.
@@ -26,23 +26,27 @@ class EnergyMeter:
             uuid = torch.cuda.get_device_properties(device).uuid
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except pynvml.NVMLError:
-            # No driver library, or the device is hidden from it: energy stays unknown, which the record says.
+            # The driver library is missing or cannot see the device. The record then says that energy is not reported.
             return
         self._nvml = pynvml
 
     def joules(self) -> float | None:
-        """Energy since the driver was loaded; None where it is not told (before Volta, no permission, no NVML)."""
-        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        """Return the energy used since the driver was loaded.
+
+        None if it is not reported: on a GPU older than Volta, without permission, or without NVML.
+        """
+        millijoules = self._query("nvmlDeviceGetTotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1000
 
     def clock_mhz(self) -> float | None:
-        """The multiprocessors' clock now; None where it is not told."""
-        return None if self._nvml is None else self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
+        """Return the present clock of the GPU's multiprocessors; None if it is not reported."""
+        return None if self._nvml is None else self._query("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM)
 
-    def _ask(self, question: str, *more: Any) -> float | None:
+    def _query(self, function: str, *arguments: Any) -> float | None:
+        """Call a function of NVML on the GPU; None if NVML is missing or refuses."""
         if self._nvml is None:
             return None
         try:
-            return float(getattr(self._nvml, question)(self._handle, *more))
+            return float(getattr(self._nvml, function)(self._handle, *arguments))
         except self._nvml.NVMLError:
             return None

@@ -1,32 +1,31 @@
-"""Figure 2: FLOPs against visual tokens, visual tokens in the input against visual entries in the FFNs.
+"""The paper's Figure 2: FLOPs by number of visual tokens, for tokens in the input and for entries in the FFNs.
 
-Per block, with text length L, n visual tokens, width h (multiply-add = 2 FLOPs; norms and biases left out, as the
-paper does):
+The formulas count one decoder layer, with text length L, n visual tokens and width h. Multiply-add = 2 FLOPs. As in the
+paper, norms and biases are not counted.
 
     text alone              24 L h² + 4 L² h
     n tokens in the input   24 (L+n) h² + 4 (L+n)² h
     n entries in the FFN    text alone + 4 L n h
 
-The text block is the paper's: an FFN of two matrices, h → 4h → h (Llama's three of 11008 come to nearly the same).
-The input embedding network, the fuser and its weighted sums are left out: together under 0.2 % of the text's cost at
-text length 32 and 576 visual tokens. `projector` says what the visual entries' projector adds.
+The layer is the paper's: its FFN has two matrices, h → 4h → h. Llama's three matrices of width 11008 cost nearly the
+same. The input embedding network, the fuser and its weighted sums are not counted. Together they cost less than 0.2 %
+of the text at text length 32 and 576 visual tokens. The projector of the visual entries is counted separately.
 """
 
 import json
 from collections.abc import Sequence
 from typing import TypedDict
 
-from tabulate import tabulate
-
 from harness.config.presets import PRESETS
-from harness.errors import UserError
+from harness.cost.output import is_json, markdown_table
 from harness.report.paper import cost_figure
 
 
 class Figure2Row(TypedDict):
-    """One point: `flops` by the formulas above, `flops_with_projector` with the projector of the visual entries.
+    """One point of the figure.
 
-    The input-space series has no projector counted: the two values are equal.
+    `flops` follows the formulas above, and `flops_with_projector` adds the projector of the visual entries. For tokens
+    in the input no projector is counted, so the two values are equal.
     """
 
     series: str
@@ -37,10 +36,11 @@ class Figure2Row(TypedDict):
 
 
 class Claim(TypedDict):
-    """The ratio that the paper prints, and what the formulas give, as fractions.
+    """The ratio that the paper prints (`printed`) and three ratios that the formulas give, as fractions.
 
-    `with_projector` applies both projector layers to every layer's fused features, as the method is printed;
-    `with_factored_projector` counts the same output computed through the projector's rank, as it is run here.
+    `with_projector` applies both layers of the projector to the fused features of every decoder layer, as the paper
+    prints the method. `with_factored_projector` counts how this project computes the same output: the entries stay in
+    the small width between the projector's two layers.
     """
 
     text_length: int
@@ -52,44 +52,45 @@ class Claim(TypedDict):
 
 
 def text_block(length: int, width: int) -> int:
-    """`24 L h² + 4 L² h`: attention and FFN of one block on `length` tokens."""
+    """Return `24 L h² + 4 L² h`: attention and FFN of one decoder layer on `length` tokens of width `width`."""
     return 24 * length * width**2 + 4 * length**2 * width
 
 
 def visual_entries(length: int, entries: int, width: int) -> int:
-    """`4 L N h`: reading `entries` extra key-value rows of one block's FFN by `length` tokens."""
+    """Return `4 L N h`: `length` tokens read `entries` additional key-value rows of the FFN of one decoder layer."""
     return 4 * length * entries * width
 
 
 def projector(visual_tokens: int, vision_width: int, projector_dim: int, width: int) -> int:
-    """`2 n p (d_v + h)`: both layers of the projector on `visual_tokens` features."""
+    """Return `2 n p (d_v + h)`: both layers of the projector on `visual_tokens` features."""
     return 2 * visual_tokens * projector_dim * (vision_width + width)
 
 
 def factored_projector(
     length: int, visual_tokens: int, vision_blocks: int, dims: tuple[int, int, int]
 ) -> tuple[int, int]:
-    """The projector where the reads go through its rank: once for each CLIP block, and for each side of a layer.
+    """Return the FLOPs of the projector where the text reads the entries in the projector's inner width.
 
     Args:
         length: text tokens L.
         visual_tokens: n.
-        vision_blocks: distinct features, each through the first layer once.
-        dims: vision width d_v, projector width p, language model width h.
+        vision_blocks: CLIP blocks whose features are used; each goes through the projector's first layer once.
+        dims: vision width d_v, the projector's inner width p, and the language model's width h.
 
     Returns:
-        `2 n d_v p` for each CLIP block, together; and `2 L p (h + n)`, what one side of one layer adds.
+        `2 n d_v p` summed over the CLIP blocks, and `2 L p (h + n)`, which the keys of one decoder layer add, and its
+        values add again.
     """
     vision_width, rank, width = dims
     return 2 * visual_tokens * vision_width * rank * vision_blocks, 2 * length * rank * (width + visual_tokens)
 
 
 def figure2(text_lengths: Sequence[int] = (), visual_tokens: Sequence[int] = ()) -> list[Figure2Row]:
-    """The figure's data: both series at every text length and number of visual tokens.
+    """Return the data of the figure: both series at every text length and number of visual tokens.
 
     Args:
-        text_lengths: the paper's if none are given.
-        visual_tokens: 0 to 576 in steps of 64 if none are given.
+        text_lengths: by default those of the paper.
+        visual_tokens: by default 0 to 576 in steps of 64.
     """
     figure = cost_figure(2)
     rows: list[Figure2Row] = []
@@ -110,32 +111,32 @@ def figure2(text_lengths: Sequence[int] = (), visual_tokens: Sequence[int] = ())
 
 
 def _llm() -> tuple[int, int]:
-    """Width and blocks of the language model."""
+    """Return the width and the number of decoder layers of the language model."""
     config = PRESETS[cost_figure(2).model].llm_config
     assert config is not None
     return config["hidden_size"], config["num_hidden_layers"]
 
 
 def _point(in_memory: bool, length: int, tokens: int) -> tuple[int, int]:
-    """FLOPs without and with the projector."""
+    """Return the FLOPs of one point, without and with the projector."""
     figure = cost_figure(2)
     width, blocks = _llm()
     if not in_memory:
         flops = blocks * text_block(length + tokens, width)
         return flops, flops
     flops = blocks * (text_block(length, width) + visual_entries(length, tokens, width))
-    # A fused feature for the keys and one for the values of every layer.
+    # Every layer has one fused feature for its keys and one for its values.
     return flops, flops + 2 * blocks * projector(tokens, figure.vision_width, figure.projector_dim, width)
 
 
 def claim() -> Claim:
-    """The printed "only 6 %" at text length 32, computed three ways."""
+    """Return the paper's "only 6 %" at text length 32, and the same ratio computed in three ways."""
     figure = cost_figure(2)
     length, tokens = figure.claim_text_length, figure.claim_visual_tokens
     width, blocks = _llm()
     base, _ = _point(False, length, tokens)
     plain, projected = _point(True, length, tokens)
-    once, a_side = factored_projector(
+    first_layer, per_side = factored_projector(
         length, tokens, figure.vision_blocks, (figure.vision_width, figure.projector_dim, width)
     )
     return {
@@ -144,32 +145,31 @@ def claim() -> Claim:
         "printed": figure.claim,
         "without_projector": plain / base,
         "with_projector": projected / base,
-        "with_factored_projector": (plain + once + 2 * blocks * a_side) / base,
+        "with_factored_projector": (plain + first_layer + 2 * blocks * per_side) / base,
     }
 
 
 def figure2_text(format: str = "markdown") -> str:
-    """The figure's data as text, ending in a newline.
+    """Return the data of the figure as text, ending in a newline.
 
     Args:
-        format: markdown, or json (`{"rows": [...], "claim": {...}}`).
+        format: `markdown`, or `json` for `{"rows": [...], "claim": {...}}`.
 
     Raises:
-        UserError: no such format.
+        UserError: the format is unknown.
     """
-    if format not in ("markdown", "json"):
-        raise UserError(f"--format {format}: unknown; choose markdown or json")
-    if format == "json":
+    if is_json(format):
         return json.dumps({"rows": figure2(), "claim": claim()}, indent=2) + "\n"
     figure = cost_figure(2)
     points = {(row["series"], row["text_length"], row["visual_tokens"]): row for row in figure2()}
     body = []
     for length in figure.text_lengths:
         for tokens in figure.visual_tokens:
-            one = points[figure.input_space, length, tokens]["flops"]
-            other = points[figure.memory_space, length, tokens]
-            plain, projected = other["flops"], other["flops_with_projector"]
-            body.append((length, tokens, *(f"{x / 1e12:.3f}" for x in (one, plain, projected)), f"{plain / one:.1%}"))
+            in_input = points[figure.input_space, length, tokens]["flops"]
+            in_memory = points[figure.memory_space, length, tokens]
+            plain, projected = in_memory["flops"], in_memory["flops_with_projector"]
+            tflops = (f"{flops / 1e12:.3f}" for flops in (in_input, plain, projected))
+            body.append((length, tokens, *tflops, f"{plain / in_input:.1%}"))
     heads = (
         "text length",
         "visual tokens",
@@ -178,15 +178,16 @@ def figure2_text(format: str = "markdown") -> str:
         f"{figure.memory_space}, projector counted",
         "ratio",
     )
-    table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=["right"] * 6)
+    table = markdown_table(heads, body, "rrrrrr")
     return f"**Figure 2: {figure.title} (TFLOPs)**\n\n{table}\n\n{_claim_text()}\n"
 
 
 def _claim_text() -> str:
-    ratios = claim()
+    figure, ratios = cost_figure(2), claim()
     return (
-        f"At text length {ratios['text_length']} and {ratios['visual_tokens']} visual tokens: "
-        f"{ratios['without_projector']:.1%} without the projector, {ratios['with_projector']:.1%} with it applied to "
-        f"every layer's fused features, {ratios['with_factored_projector']:.1%} computed through its rank as here; "
+        f"At text length {ratios['text_length']} and {ratios['visual_tokens']} visual tokens, {figure.memory_space} "
+        f"needs this share of the FLOPs of {figure.input_space}: {ratios['without_projector']:.1%} without the "
+        f"projector, {ratios['with_projector']:.1%} with it applied to the fused features of every layer, "
+        f"{ratios['with_factored_projector']:.1%} with it factored, as this project computes it; "
         f"the paper prints {ratios['printed']:.0%}."
     )

@@ -1,4 +1,7 @@
-"""Figures. matplotlib is an optional extra and imported only when a figure is drawn; torch never is."""
+"""The drawing of Figure 2.
+
+matplotlib is an optional extra, so it is imported only when a figure is drawn. torch is not imported at all.
+"""
 
 import io
 from collections.abc import Sequence
@@ -10,28 +13,30 @@ from harness.files import write_atomic
 from harness.report.paper import cost_figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
+_NO_DATE: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""Metadata by suffix that keep matplotlib from writing the date."""
 
 
 def plot_figure2(rows: Sequence[Figure2Row], path: Path) -> Path:
-    """Draw FLOPs against visual tokens, one panel for each text length, and write it atomically.
+    """Draw FLOPs by visual tokens, with one panel per text length, and write the file completely or not at all.
 
     Args:
-        rows: from `harness.cost.figure2.figure2`.
-        path: where to; the suffix (.png, .svg or .pdf) says the format.
+        rows: the points, from `harness.cost.figure2.figure2`.
+        path: the file to write; its suffix (.png, .svg or .pdf) decides the format.
 
     Returns:
         The path.
 
     Raises:
-        UserError: another suffix, or matplotlib is not installed.
+        UserError: the suffix is another one, or matplotlib is not installed.
     """
     if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: a figure is written as {', '.join(SUFFIXES)}; choose one of these suffixes")
+        raise UserError(f"{path}: a figure cannot be written in this format; choose one of {', '.join(SUFFIXES)}")
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError('figures need matplotlib: run pip install -e ".[plots]" in the checkout') from error
+        raise UserError('figures need matplotlib; run pip install -e ".[plots]" in the checkout') from error
     lengths = list(dict.fromkeys(row["text_length"] for row in rows))
     drawing = Figure(figsize=(3.2 * len(lengths), 3.0), layout="constrained")
     panels = drawing.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
@@ -47,11 +52,8 @@ def plot_figure2(rows: Sequence[Figure2Row], path: Path) -> Path:
     panels[0].legend(fontsize=8)
     drawing.suptitle(cost_figure(2).title, fontsize=10)
     buffer = io.BytesIO()
-    # No date and no random ids inside, so that the same data gives the same file.
+    # The file contains no date and no random ids, so that the same data gives the same file.
     with rc_context({"svg.hashsalt": "figure"}):
         drawing.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=_NO_DATE[path.suffix])
     write_atomic(path, buffer.getvalue())
     return path
-
-
-_NO_DATE: dict[str, dict[str, None]] = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}

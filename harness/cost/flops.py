@@ -1,11 +1,11 @@
-"""FLOPs of every method by formula, per module, for a training step and for inference.
+"""FLOPs of a training step and of the inference of a batch, by formula and by module.
 
-Matrix products only, multiply-add = 2 FLOPs (`methods.cost`). The frozen towers are counted here, what a method
-adds is its own to say (`methods.cost.Costed`). Attention scores are counted in full, without the causal half saved,
-and their backward as two products for each of the forward's (a fused kernel that recomputes them does more). The
-optimiser's step is elementwise and not counted.
+Only matrix products are counted, with multiply-add = 2 FLOPs (`methods.cost`). This module counts those of the frozen
+towers. A method counts those that it adds (`methods.cost.Costed`).
 
-Sizes: B samples, T columns of a forward, S columns attended to, D hidden_size, C vision width, J patches.
+Attention scores are counted in full, although a causal kernel may skip half of them. Their backward pass is counted as
+two products for each product of the forward pass; a fused kernel that computes the scores again does more. The
+optimiser step is elementwise and therefore not counted.
 """
 
 from collections.abc import Mapping
@@ -20,18 +20,24 @@ from methods.cost import Costed, Entry, Product, matmul
 
 Phase = Literal["train", "inference"]
 _PLACES = ("input", "attention", "ffn")
+"""The places of `methods.cost.Entry` in the order in which a layer computes them."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One batch of each phase; every sample has an image and no padding. The defaults are the paper's Table 2.
+    """The sizes of one batch of each phase. The defaults are those of the paper's Table 2.
+
+    Every sample has an image and no padding.
 
     Attributes:
-        text_length: text tokens of a sample, BOS included.
-        labels: labelled tokens of a training sample; logits are computed there alone.
-        new_tokens: tokens decoded by inference, the first one by the prefill.
-        train_batch: samples of a training step.
-        eval_batch: samples of an inference batch.
+        text_length: text tokens per sample, BOS included.
+        labels: labelled tokens per training sample; training computes logits only for them.
+        new_tokens: tokens decoded per sample in inference; the prefill gives the first one.
+        train_batch: samples per training step.
+        eval_batch: samples per inference batch.
+
+    Raises:
+        UserError: a size is smaller than 1.
     """
 
     text_length: int = 256
@@ -48,35 +54,37 @@ class Workload:
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs of one module in one batch."""
+    """FLOPs of one module in one batch, in the forward and in the backward pass."""
 
     forward: int
     backward: int
 
     @property
     def total(self) -> int:
+        """FLOPs of both passes."""
         return self.forward + self.backward
 
 
 def count_flops(backbone: Backbone, method: Any, phase: Phase, work: Workload) -> dict[str, Flops]:
-    """FLOPs of one batch by module, in the order they run.
+    """Return the FLOPs of one batch by module, in the order in which the modules run.
 
     Args:
-        backbone: on the meta device, with `method` attached (`harness.run.attach.attach_on_meta`).
-        method: satisfies `methods.cost.Costed`.
-        phase: a training step (forward and backward), or inference (image encoding, prefill, tokens).
-        work: the batch.
+        backbone: the backbone on the meta device, with `method` attached (`harness.run.attach.attach_on_meta`).
+        method: a method that satisfies `methods.cost.Costed`.
+        phase: `train` for the forward and backward pass of a training step; `inference` for encoding the images,
+            prefill and decoding.
+        work: the sizes of the batch.
 
     Raises:
-        UserError: the method does not say what it costs.
+        UserError: the method does not count its FLOPs.
     """
     if not isinstance(method, Costed):
         raise UserError(
-            f"method {method.name}: does not say what it costs; give it image_cost, columns and token_cost "
-            "(methods/cost.py)"
+            f"method {method.name}: does not count its FLOPs; define image_cost, columns and token_cost "
+            "(see methods/cost.py)"
         )
     training = phase == "train"
-    # Methods choose between forms by whether a backward pass will follow.
+    # Some methods compute in another way where no gradient is needed, so the grad mode decides what is counted.
     with torch.set_grad_enabled(training):
         products = _train(backbone, method, work) if training else _inference(backbone, method, work)
     found: dict[str, Flops] = {}
@@ -89,7 +97,7 @@ def count_flops(backbone: Backbone, method: Any, phase: Phase, work: Workload) -
 
 
 def total_flops(by_module: Mapping[str, Flops]) -> int:
-    """Forward and backward of all modules together."""
+    """Return the FLOPs of all modules together, forward and backward."""
     return sum(flops.total for flops in by_module.values())
 
 
@@ -111,13 +119,14 @@ def _inference(backbone: Backbone, method: Costed, work: Workload) -> list[Produ
         _head(backbone, samples),
     ]
     for step in range(1, work.new_tokens):
-        # What depends on the images alone is made anew for one-token forwards, then kept.
+        # The first decoded token computes `layer_inputs` once more, for one token; all later tokens use the result.
         products += _forward(backbone, method, samples, 1, prompt + step, decoding=True, prepare=step == 1)
         products.append(_head(backbone, samples))
     return products
 
 
 def _images(backbone: Backbone, method: Costed, images: int) -> list[Product]:
+    """Return the products of encoding `images` images."""
     cost = method.image_cost(images)
     return [*_vision_products(backbone.vision, images, cost.blocks, cost.entry), *cost.products]
 
@@ -125,20 +134,21 @@ def _images(backbone: Backbone, method: Costed, images: int) -> list[Product]:
 def _forward(
     backbone: Backbone, method: Costed, samples: int, tokens: int, keys: int, *, decoding: bool, prepare: bool
 ) -> list[Product]:
+    """Return the products of one forward pass of the language model; `prepare` includes those of `layer_inputs`."""
     cost = method.token_cost(samples, tokens, decoding=decoding)
     frozen = _llm_products(backbone.llm.config, samples, tokens, keys, cost.entry)
     return [*(cost.prepared if prepare else ()), *frozen, *cost.products]
 
 
-def _after(entry: Entry | None, layer: int, place: str) -> int:
-    """1 if the value at `place` of `layer` needs a gradient, else 0."""
+def _needs_gradient(entry: Entry | None, layer: int, place: str) -> int:
+    """Return 1 if the value at `place` of `layer` needs a gradient in training, otherwise 0."""
     if entry is None:
         return 0
     return int((layer, _PLACES.index(place)) >= (entry.layer, _PLACES.index(entry.place)))
 
 
 def _vision_products(vision: Any, images: int, blocks: int, entry: Entry | None) -> list[Product]:
-    """Patch embedding and the first `blocks` blocks; the tower does not run at all when `blocks` is 0."""
+    """Return the products of the patch embedding and of the first `blocks` blocks; none if `blocks` is 0."""
     if not blocks:
         return []
     width, patches = vision.width, vision.num_patches
@@ -148,33 +158,34 @@ def _vision_products(vision: Any, images: int, blocks: int, entry: Entry | None)
     pixels = vision.visual.conv1.weight[0].numel()
     products = [matmul("clip.patch_embedding", images * patches, pixels, width, gradients=0)]
     for block in range(blocks):
-        inside, behind = _after(entry, block, "input"), _after(entry, block, "attention")
+        at_input, at_attention = _needs_gradient(entry, block, "input"), _needs_gradient(entry, block, "attention")
         products += [
-            matmul("clip.attention", rows, width, 3 * width, gradients=inside),
-            matmul("clip.attention_scores", 2 * images * tokens, width, tokens, gradients=2 * inside),
-            matmul("clip.attention", rows, width, width, gradients=inside),
-            matmul("clip.ffn", 2 * rows, width, hidden, gradients=behind),
+            matmul("clip.attention", rows, width, 3 * width, gradients=at_input),
+            matmul("clip.attention_scores", 2 * images * tokens, width, tokens, gradients=2 * at_input),
+            matmul("clip.attention", rows, width, width, gradients=at_input),
+            matmul("clip.ffn", 2 * rows, width, hidden, gradients=at_attention),
         ]
     return products
 
 
 def _llm_products(config: Any, samples: int, tokens: int, keys: int, entry: Entry) -> list[Product]:
-    """The frozen decoder layers on `tokens` columns a sample that attend to `keys` columns."""
+    """Return the products of the frozen decoder layers, where `tokens` columns per sample attend to `keys` columns."""
     width, rows = config.hidden_size, samples * tokens
     head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
     queries, shared = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     products = [Product("llm.embedding", 0, 0)]
     for layer in range(config.num_hidden_layers):
-        inside, behind = _after(entry, layer, "input"), _after(entry, layer, "attention")
+        at_input, at_attention = _needs_gradient(entry, layer, "input"), _needs_gradient(entry, layer, "attention")
         products += [
-            matmul("llm.attention", rows, width, queries + 2 * shared, gradients=inside),
-            matmul("llm.attention_scores", 2 * rows, queries, keys, gradients=2 * inside),
-            matmul("llm.attention", rows, queries, width, gradients=behind),
-            matmul("llm.ffn", 3 * rows, width, config.intermediate_size, gradients=behind),
+            matmul("llm.attention", rows, width, queries + 2 * shared, gradients=at_input),
+            matmul("llm.attention_scores", 2 * rows, queries, keys, gradients=2 * at_input),
+            matmul("llm.attention", rows, queries, width, gradients=at_attention),
+            matmul("llm.ffn", 3 * rows, width, config.intermediate_size, gradients=at_attention),
         ]
     return products
 
 
 def _head(backbone: Backbone, rows: int) -> Product:
+    """Return the product of the output layer, which gives the logits of `rows` tokens."""
     config = backbone.llm.config
     return matmul("llm.lm_head", rows, config.hidden_size, config.vocab_size, gradients=1)

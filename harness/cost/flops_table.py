@@ -1,13 +1,12 @@
-"""The FLOPs of methods as rows and as text."""
+"""The FLOPs of several methods, as rows and as text."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from tabulate import tabulate
-
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
 from harness.cost.meta import cost_spec, method_names, method_plan
+from harness.cost.output import is_json, markdown_table
 from harness.errors import UserError
 from harness.run.attach import attach_on_meta, meta_backbone
 from methods import get_method
@@ -17,9 +16,10 @@ _PHASES: tuple[Phase, ...] = ("train", "inference")
 
 
 class FlopsRow(TypedDict):
-    """FLOPs of one batch of one method: `by_module` maps a module to its forward and backward.
+    """FLOPs of one batch of one method in one phase.
 
-    `total` is None, and `by_module` empty, where the method does not say what it costs.
+    `by_module` maps each module to the FLOPs of its forward and backward pass. If the method does not count its FLOPs,
+    `total` is None and `by_module` is empty.
     """
 
     method: str
@@ -42,19 +42,19 @@ def flops_table(
     clip: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> list[FlopsRow]:
-    """FLOPs of a batch, for each method a training step and an inference batch.
+    """Return two rows per method: the FLOPs of a training step and those of an inference batch.
 
     Args:
-        methods: registry names; `all` for every one.
-        model: preset, or a folder or hub id of a Llama model.
-        work: the batch; None: the paper's Table 2.
-        visual_tokens: patches of an image in place of the vision tower's own.
-        llm: id or folder in place of the preset's language model; only its config is read.
-        clip: `NAME[:WEIGHTS]` in place of the preset's vision tower; only its sizes matter.
-        settings: fields of methods' configs; a method that has no such field is left as it is.
+        methods: registry names; `all` stands for every registered method.
+        model: name of a preset, or folder or hub id of a Llama model.
+        work: the sizes of the batches; None takes those of the paper's Table 2.
+        visual_tokens: patches per image; None takes those of the vision tower.
+        llm: folder or hub id of a language model that replaces the preset's; only its config is read.
+        clip: `NAME[:WEIGHTS]` of a vision tower that replaces the preset's; only its sizes matter.
+        settings: fields of the methods' configs; a method ignores fields that it does not have.
 
     Raises:
-        UserError: no such preset or model, a setting that no method has, or a method that cannot be built.
+        UserError: the preset or model is unknown, a setting is a field of no method, or a method cannot be built.
     """
     work = work or Workload()
     spec = cost_spec(model, llm, clip)
@@ -87,26 +87,28 @@ def flops_table(
 
 
 def _check_settings(names: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raise a UserError if a setting is a field of none of the methods."""
     known = {field for name in names for field in get_method(name).Config.model_fields}
     for field in settings:
         if field not in known:
-            raise UserError(f"--set {field}: none of the methods has it; fields: {', '.join(sorted(known))}")
+            raise UserError(f"--set {field}: not a field of these methods; choose one of {', '.join(sorted(known))}")
 
 
 def flops_text(methods: Sequence[str], model: str, format: str = "markdown", **options: Any) -> str:
-    """`flops_table` as text, ending in a newline.
+    """Return the FLOPs of `flops_table` as text, ending in a newline.
 
     Args:
-        format: markdown (totals, then by module, in 10⁹ FLOPs) or json (a list of rows, in FLOPs).
-        options: as of `flops_table`.
+        methods: as in `flops_table`.
+        model: as in `flops_table`.
+        format: `markdown` for the totals and then the modules, in 10⁹ FLOPs; `json` for a list of rows, in FLOPs.
+        options: the other arguments of `flops_table`.
 
     Raises:
-        UserError: no such format; else as `flops_table`.
+        UserError: the format is unknown, or as in `flops_table`.
     """
-    if format not in ("markdown", "json"):
-        raise UserError(f"--format {format}: unknown; choose markdown or json")
+    as_json = is_json(format)
     rows = flops_table(methods, model, **options)
-    return json.dumps(rows, indent=2) + "\n" if format == "json" else _markdown(rows)
+    return json.dumps(rows, indent=2) + "\n" if as_json else _markdown(rows)
 
 
 def _markdown(rows: Sequence[FlopsRow]) -> str:
@@ -128,18 +130,13 @@ def _markdown(rows: Sequence[FlopsRow]) -> str:
         for module, flops in row["by_module"].items()
     ]
     heads = ("method", "model", "phase", "batch", "text length", "visual tokens", "GFLOPs a batch")
-    summary = tabulate(totals, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 3 + ["right"] * 4)
-    parts = tabulate(
-        modules,
-        ("method", "phase", "module", "forward", "backward"),
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=["left"] * 3 + ["right"] * 2,
-    )
-    silent = sorted({row["method"] for row in rows if row["total"] is None})
-    note = f"n/a: no formulas (methods/cost.py) for {', '.join(silent)}.\n\n" if silent else ""
-    return f"**FLOPs of a batch**\n\n{summary}\n\n{note}**By module (GFLOPs)**\n\n{parts}\n"
+    summary = markdown_table(heads, totals, "lllrrrr")
+    parts = markdown_table(("method", "phase", "module", "forward", "backward"), modules, "lllrr")
+    uncounted = sorted({row["method"] for row in rows if row["total"] is None})
+    note = f"n/a: FLOPs not counted (see methods/cost.py) by {', '.join(uncounted)}.\n\n" if uncounted else ""
+    return f"**FLOPs per batch**\n\n{summary}\n\n{note}**By module (GFLOPs)**\n\n{parts}\n"
 
 
 def _giga(flops: int) -> str:
+    """Return FLOPs as text, in 10⁹."""
     return f"{flops / 1e9:,.3f}"

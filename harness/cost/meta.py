@@ -1,4 +1,4 @@
-"""What the cost commands ask about: a backbone by its sizes alone, methods by name, each as a plan to attach."""
+"""From the options of `params` and `flops` to a backbone and methods that are built on the meta device."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,19 +14,19 @@ from harness.errors import UserError, first_error
 from methods import get_method
 
 _CLIP_OF = "7b"
-"""The preset whose vision tower stands beside a language model that is given alone."""
+"""The preset whose vision tower is used with a language model that is given without one."""
 
 
 def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> BackboneSpec:
-    """The backbone whose cost is asked for.
+    """Return the backbone whose cost is counted.
 
     Args:
-        model: preset, or a folder or hub id of a Llama model.
-        llm: id or folder in place of the preset's language model.
-        clip: `NAME[:WEIGHTS]` in place of the preset's vision tower.
+        model: name of a preset, or folder or hub id of a Llama model.
+        llm: folder or hub id of a language model that replaces the preset's.
+        clip: `NAME[:WEIGHTS]` of a vision tower that replaces the preset's.
 
     Raises:
-        UserError: no such preset.
+        UserError: `model` is empty or names no preset.
     """
     if not model:
         raise UserError(f"--model: give one of {', '.join(PRESETS)}, or a folder or hub id of a Llama model")
@@ -36,10 +36,10 @@ def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> Ba
 
 
 def method_names(methods: Sequence[str]) -> list[str]:
-    """The names asked for, each once; `all` stands for every registered method.
+    """Return the registry names that the user gave, each once; `all` stands for every registered method.
 
     Raises:
-        UserError: none is named; else as `harness.config.lookup` raises.
+        UserError: no method is given, or one is unknown or cannot be imported (`harness.config.lookup`).
     """
     if not methods:
         raise UserError(f"--methods: give all, or some of {', '.join(registered_names())}")
@@ -50,16 +50,16 @@ def method_names(methods: Sequence[str]) -> list[str]:
 def method_plan(
     name: str, spec: BackboneSpec, variant: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> RunPlan:
-    """A method with its sizes for a backbone, as a plan that can be attached but not trained.
+    """Return a plan that attaches a method with its sizes for a backbone. The plan is not meant for training.
 
     Args:
         name: registry name of the method.
-        spec: which backbone.
+        spec: the backbone.
         variant: one of the method's ablations; None for the method itself.
-        settings: fields of the config on top of the recipe; fields that this method does not have are left out.
+        settings: fields of the config that override the recipe; fields that this method does not have are ignored.
 
     Raises:
-        UserError: the method has no such ablation, or a value that does not fit.
+        UserError: the method has no such ablation, or a value is not allowed.
     """
     config_class = get_method(name).Config
     known = config_class.model_fields

@@ -1,14 +1,15 @@
-"""Trainable counts of every method and ablation, beside the paper's; instantiated on the meta device."""
+"""Counts of trainable parameters of every method and ablation, beside the counts that the paper prints.
+
+Methods are built on the meta device, so no weights are loaded.
+"""
 
 import json
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, TypedDict
 
-from tabulate import tabulate
-
 from harness.cost.meta import cost_spec, method_names, method_plan
-from harness.errors import UserError
+from harness.cost.output import is_json, markdown_table
 from harness.records import Parameters
 from harness.report.paper import load_paper, printed_trainable
 from harness.run.attach import attach_on_meta, meta_backbone
@@ -16,17 +17,16 @@ from harness.run.parameters import count_parameters
 from methods import get_method
 
 _UNITS = {"M": 10**6, "B": 10**9}
-
-
-OTHER_MODEL = "give another --model, or leave the method out"
-"""What to do about a method that cannot be built at a model's size."""
+OTHER_MODEL = "choose another --model, or remove the method from --methods"
+"""What the user can do if a method cannot be built at the size of a model."""
 
 
 class ParameterRow(TypedDict):
-    """One method or ablation at one model.
+    """The counts of one method or ablation on one model.
 
-    `trainable` follows the paper's convention (parameters that the reference code counts and never trains
-    included), `trained` is what receives gradients here; `paper` is the printed figure, null where there is none.
+    `trainable` follows the paper's convention, which includes parameters that the reference code counts but never
+    trains. `trained` counts the parameters that receive gradients here. `paper` is the printed number, and `matches`
+    says whether `trainable` rounds to it; both are null if the paper prints none.
     """
 
     method: str
@@ -41,7 +41,7 @@ class ParameterRow(TypedDict):
 
 
 def matches_printed(count: int, printed: str) -> bool:
-    """Whether `count` reads as `printed` (`4.17M`, `7B`) at the printed precision, halves rounded up."""
+    """Return whether `count`, rounded half up to the precision of `printed` (`4.17M`, `7B`), equals it."""
     number, unit = Decimal(printed[:-1]), _UNITS[printed[-1]]
     return (Decimal(count) / unit).quantize(number, rounding=ROUND_HALF_UP) == number
 
@@ -49,16 +49,16 @@ def matches_printed(count: int, printed: str) -> bool:
 def parameter_table(
     methods: Sequence[str], model: str, llm: str | None = None, clip: str | None = None
 ) -> list[ParameterRow]:
-    """Counts of each method and of each of its ablations, on the meta device.
+    """Count the parameters of each method and of each of its ablations.
 
     Args:
-        methods: registry names; `all` for every one.
-        model: preset, or a folder or hub id of a Llama model.
-        llm: id or folder in place of the preset's language model; only its config is read.
-        clip: `NAME[:WEIGHTS]` in place of the preset's vision tower; only its sizes matter.
+        methods: registry names; `all` stands for every registered method.
+        model: name of a preset, or folder or hub id of a Llama model.
+        llm: folder or hub id of a language model that replaces the preset's; only its config is read.
+        clip: `NAME[:WEIGHTS]` of a vision tower that replaces the preset's; only its sizes matter.
 
     Raises:
-        UserError: no such preset or model, or a method that cannot be built at this size.
+        UserError: the preset or model is unknown, or a method cannot be built at its size.
     """
     spec = cost_spec(model, llm, clip)
     pristine = meta_backbone(spec)
@@ -73,7 +73,7 @@ def parameter_table(
 
 def _row(method: str, variant: str | None, model: str, counted: Parameters) -> ParameterRow:
     count = counted.paper_convention
-    prints = {
+    printed = {
         row.trainable
         for row in load_paper().rows
         if (row.method, row.variant, row.model) == (method, variant, model) and row.trainable
@@ -86,7 +86,7 @@ def _row(method: str, variant: str | None, model: str, counted: Parameters) -> P
         "trained": counted.trainable,
         "total": counted.total,
         "paper": printed_trainable(method, variant, model),
-        "matches": all(matches_printed(count, printed) for printed in prints) if prints else None,
+        "matches": all(matches_printed(count, number) for number in printed) if printed else None,
         "by_module": {name: module.model_dump() for name, module in counted.by_module.items()},
     }
 
@@ -94,18 +94,21 @@ def _row(method: str, variant: str | None, model: str, counted: Parameters) -> P
 def params_text(
     methods: Sequence[str], model: str, format: str = "markdown", *, llm: str | None = None, clip: str | None = None
 ) -> str:
-    """`parameter_table` as text, ending in a newline.
+    """Return the counts of `parameter_table` as text, ending in a newline.
 
     Args:
-        format: markdown (counts, then the breakdown by module) or json (a list of rows).
+        methods: as in `parameter_table`.
+        model: as in `parameter_table`.
+        format: `markdown` for the counts and then the breakdown by module, or `json` for a list of rows.
+        llm: as in `parameter_table`.
+        clip: as in `parameter_table`.
 
     Raises:
-        UserError: no such format; else as `parameter_table`.
+        UserError: the format is unknown, or as in `parameter_table`.
     """
-    if format not in ("markdown", "json"):
-        raise UserError(f"--format {format}: unknown; choose markdown or json")
+    as_json = is_json(format)
     rows = parameter_table(methods, model, llm, clip)
-    return json.dumps(rows, indent=2) + "\n" if format == "json" else _markdown(rows)
+    return json.dumps(rows, indent=2) + "\n" if as_json else _markdown(rows)
 
 
 def _markdown(rows: Sequence[ParameterRow]) -> str:
@@ -126,16 +129,9 @@ def _markdown(rows: Sequence[ParameterRow]) -> str:
         for row in rows
         for name, module in row["by_module"].items()
     ]
-    right = ("left", "left", "right", "right", "right", "left")
-    headers = ("method", "model", "trainable (paper's convention)", "trained here", "paper", "matches")
-    summary = tabulate(counts, headers, tablefmt="github", colalign=right, disable_numparse=True)
-    parts = tabulate(
-        modules,
-        ("method", "module", "parameters", "status"),
-        tablefmt="github",
-        colalign=("left", "left", "right", "left"),
-        disable_numparse=True,
-    )
+    heads = ("method", "model", "trainable (paper's convention)", "trained here", "paper", "matches")
+    summary = markdown_table(heads, counts, "llrrrl")
+    parts = markdown_table(("method", "module", "parameters", "status"), modules, "llrl")
     return f"**Trainable parameters**\n\n{summary}\n\n**By module**\n\n{parts}\n"
 
 

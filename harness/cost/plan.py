@@ -1,4 +1,4 @@
-"""What a speed measurement is asked for: from options to the methods, the backbone and the batches to time."""
+"""What a speed measurement times: the options of `speed`, resolved to methods, a backbone and batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from harness.errors import UserError
 from harness.report.paper import Table, layout
 
 TABLE: Table = 2
-"""The paper's table of costs."""
+"""The table of the paper that prints times and memory."""
 
 
 @dataclass(frozen=True)
 class SpeedPlan:
-    """What a speed measurement is asked for, resolved.
+    """The resolved options of a speed measurement.
 
     Attributes:
-        spec: the backbone, with the depth that was asked for.
+        spec: the backbone, with the chosen number of decoder layers.
         plans: one plan per method.
         work: the sizes of the batches.
-        steps: rounds to time.
-        machine: device, dtype and kind of weights.
+        steps: number of rounds to time.
+        machine: device, dtype and kind of weights (random or pretrained).
         compiled: whether to use `torch.compile`.
     """
 
@@ -48,25 +48,25 @@ def plan_speed(
     """Resolve the options of `speed`.
 
     Args:
-        methods: registry names, or `all`.
+        methods: registry names; `all` stands for every registered method.
         spec: the backbone.
-        layers: decoder layers in place of the backbone's own number; needs random weights.
+        layers: number of decoder layers; None takes the backbone's own.
         work: the sizes of the batches.
-        steps: rounds to time.
-        machine: device, dtype and kind of weights.
+        steps: number of rounds to time.
+        machine: device, dtype and kind of weights (random or pretrained).
         compiled: whether to use `torch.compile`.
 
     Raises:
-        UserError: a method is unknown or is not trained, or `layers` was given with pretrained weights.
+        UserError: a method is unknown, is not trained or is an ablation, or `layers` is given for pretrained weights.
     """
     plans = plan_runs(methods, (), (0,), spec, layout(TABLE).task, Overrides())
     for plan in plans:
         if plan.is_oracle:
-            raise UserError(f"--methods {plan.method}: is not trained, so it has no speed of its own; leave it out")
+            raise UserError(f"--methods {plan.method}: is not trained, so it has no training step to time; remove it")
         if plan.variant is not None:
-            raise UserError(f"--methods {plan.label}: Table {TABLE} has no ablations; leave it out")
+            raise UserError(f"--methods {plan.label}: Table {TABLE} has no ablations; remove it")
     if layers is not None:
         if machine.weights != "random":
-            raise UserError(f"--layers {layers}: needs --weights random")
+            raise UserError(f"--layers {layers}: needs --weights random, because pretrained weights have a fixed depth")
         spec = with_layers(spec, layers)
     return SpeedPlan(spec, plans, work, steps, machine, compiled)

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: torch's profiler over every contestant, operator by operator."""
+"""Time per operator in a step of every contestant, from torch's profiler."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,24 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 ROUNDS = 5
+"""Profiled rounds; the medians over them are reported."""
 MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+"""Operators that are listed separately by the shapes of their operands."""
 
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator in one step; matrix products apart by the shapes of their operands.
+    """The time of one operator in one step. Matrix products of different shapes are listed separately.
 
     Attributes:
-        operator: its name.
-        shapes: of the operands of a matrix product; empty for any other operator.
-        calls: in one step.
-        self_ms: milliseconds in it, without what it calls: of the device's time on a GPU, of a thread's on a CPU.
+        operator: name of the operator.
+        shapes: shapes of the operands of a matrix product; empty for any other operator.
+        calls: calls per step.
+        self_ms: milliseconds per step in the operator itself, without the operators that it calls. On a GPU this is
+            device time, on a CPU the time of the calling thread.
     """
 
     operator: str
@@ -33,12 +35,15 @@ class OperatorTime:
 def profile_steps(
     steps: Mapping[str, Callable[[], None]], device: torch.device, on_round: Callable[[int], None] = lambda done: None
 ) -> dict[str, list[OperatorTime]]:
-    """The operators of each step, slowest first: median of `ROUNDS` rounds, the steps taking turns.
+    """Profile `ROUNDS` rounds in which the steps take turns, and return the medians.
 
     Args:
-        steps: what to run, by name; warmed up.
+        steps: the steps by name. Each must have run before, so that nothing that happens once is profiled.
         device: where the steps compute.
-        on_round: told after each round how many are done.
+        on_round: called after every round with the number of rounds done so far.
+
+    Returns:
+        The operators of each step, slowest first.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
@@ -49,8 +54,8 @@ def profile_steps(
                 step()
             totals: dict[tuple[str, str], tuple[int, float]] = {}
             for event in profiler.key_averages(group_by_input_shape=True):
-                # A kernel has an event of its own beside that of the operator that launched it, which holds its time.
-                if event.device_type != DeviceType.CPU:
+                # On a GPU every kernel has an event too. Its time is already counted for the operator that launched it.
+                if event.device_type.name != "CPU":
                     continue
                 key = (event.key, str(event.input_shapes[:3]) if event.key in MATRIX_PRODUCTS else "")
                 calls, milliseconds = totals.get(key, (0, 0.0))
@@ -71,7 +76,7 @@ def _summary(operators: Mapping[tuple[str, str], list[tuple[int, float]]]) -> li
 
 
 def profile_json(found: Mapping[str, Sequence[OperatorTime]]) -> dict[str, Any]:
-    """By contestant: milliseconds in all, and the operators."""
+    """Return the sum in milliseconds and the list of operators, by name of the step."""
     return {
         name: {"self_ms": round(sum(row.self_ms for row in rows), 3), "operators": [_row(row) for row in rows]}
         for name, rows in found.items()

@@ -1,4 +1,4 @@
-"""Many methods on one set of frozen weights: each gets its own modules to wrap, none its own copy of a weight."""
+"""Give every method modules of its own over one set of frozen weights."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -11,14 +11,15 @@ from harness.backbone.loader import Backbone
 
 
 def share_backbone(backbone: Backbone, repeat: int = 1) -> Backbone:
-    """A backbone of new modules over the same parameters and buffers, for one more method to be attached to.
+    """Return a backbone of new modules that use the same parameters and buffers.
 
-    Methods wrap or replace submodules in place, so that two of them cannot live in one module tree; at 7B a tree of
-    weights for each of them would not fit a device either. Values are shared, not copied: do not train them.
+    Methods wrap or replace submodules in place, so each method needs a module tree of its own. Several copies of the 7B
+    weights would not fit on a device. The values are shared, not copied, so they must not be trained.
 
     Args:
-        backbone: with no method attached; it stays as it is.
-        repeat: how often the decoder layers follow one another in the copy; 2: twice the depth, no more weights.
+        backbone: with no method attached. It is not changed.
+        repeat: how often the sequence of decoder layers is repeated in the new backbone; 2 gives twice the depth with
+            the same weights.
     """
     shared: dict[int, object] = {}
     for module in backbone.modules():

@@ -1,6 +1,6 @@
-"""Timing every method in one run: seconds per batch in training and in inference.
+"""Time all methods in one process: seconds per batch in training and in inference.
 
-The two phases are timed one after the other; within a phase the contestants take turns (`harness.cost.stopwatch`).
+Training is timed first, then inference. Within a phase the contestants take turns (`harness.cost.stopwatch`).
 """
 
 import gc
@@ -32,26 +32,29 @@ from harness.run.memory import peak_of
 from methods.cost import Costed
 
 WARMUP_ROUNDS = 3
+"""Rounds that run before the timed ones."""
 PHASES: tuple[Phase, ...] = ("train", "inference")
 GRAPHS_PER_CONTESTANT = 16
-"""More graphs than training, prefill and decoding with a growing mask need together."""
+"""Compiled graphs allowed per contestant. Training, prefill and decoding with a growing mask together need fewer."""
+_HOST_ALLOCATION_FAILURES = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+"""Parts of the messages with which torch reports that the host has too little memory."""
 LEAST_CPU_SHARE = 0.7
-"""A process that got less than this share of its threads' CPU time was kept waiting by other processes."""
+"""If a process gets less than this share of the CPU time that its threads could use, other processes slowed it down."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of the machine and of each contestant.
+    """The times of all contestants, and the state of the machine.
 
     Attributes:
         backbone: the backbone with no method attached.
-        contestants: the contestants, in the order they ran.
+        contestants: the contestants in the order in which they ran.
         timings: timings by contestant, then by phase.
-        load_average: runnable processes before anything was loaded; None where the platform does not report them.
-        cpu_s_per_s: CPU seconds that the process got per second timed.
-        loaded: whether the machine was doing other work.
-        gpu_mhz: clock of the GPU at the end; None where it is not reported.
-        matmul_flops_per_s: measured peak of matrix products; None without a GPU.
+        load_average: load average of the machine before the backbone was loaded; None where it is not reported.
+        cpu_s_per_s: CPU seconds that the process got per second of the timed steps.
+        loaded: whether the machine was busy with other work.
+        gpu_mhz: clock of the GPU after the timed steps; None where it is not reported.
+        matmul_flops_per_s: measured peak rate of matrix products; None without a GPU.
     """
 
     backbone: Backbone
@@ -65,11 +68,11 @@ class Measurement:
 
 
 def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda phase, done: None) -> Measurement:
-    """Load the backbone once, attach every method, and time them all.
+    """Load the backbone once, attach all methods to it, and time them.
 
     Args:
         plan: what to time.
-        on_round: called after every round with the phase and the number of rounds that are done.
+        on_round: called after every round with the phase and the number of rounds done so far, warm-up included.
 
     Raises:
         UserError: a method cannot be built at this size, a text is too short or too long, or memory runs out.
@@ -108,10 +111,10 @@ def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda pha
 
 @contextmanager
 def _graphs_for(contestants: int) -> Iterator[None]:
-    """Raise torch's limit of compiled graphs, so that every contestant can compile.
+    """Raise torch's limit of compiled graphs, so that every contestant can be compiled.
 
-    All contestants run the code of one class, and torch counts graphs by code. Past its limit it falls back to eager
-    execution with a warning. Here the limit is high enough, and exceeding it is an error.
+    torch limits the number of graphs per piece of code, and all contestants run the same code. Beyond the limit torch
+    would only warn and run uncompiled. In this context the limit is high enough, and exceeding it is an error.
     """
     limit = GRAPHS_PER_CONTESTANT * contestants
     with torch._dynamo.config.patch(
@@ -122,26 +125,27 @@ def _graphs_for(contestants: int) -> Iterator[None]:
 
 @contextmanager
 def _too_little_memory() -> Iterator[None]:
-    """Turn what the allocators of the GPU and of the host raise into a UserError."""
+    """Turn an allocation failure of the GPU or of the host into a UserError."""
     try:
         yield
     except RuntimeError as error:
-        of_the_host = ("DefaultCPUAllocator", "Storage size calculation overflowed")
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and not any(text in str(error) for text in of_the_host):
+        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
+        # For the host, torch raises a plain RuntimeError that only its message tells apart.
+        if not on_gpu and not any(text in str(error) for text in _HOST_ALLOCATION_FAILURES):
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"out of memory: {reason}; give a smaller --train-batch, --eval-batch or --layers") from error
 
 
 def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores: int, *, on_gpu: bool) -> bool:
-    """Whether the machine was doing other work.
+    """Return whether the machine was busy with other work.
 
     Args:
-        load_average: runnable processes before the run; None where the platform does not report them.
-        cpu_share: CPU seconds that the process got per second timed.
-        threads: compute threads.
-        cores: cores that the process may use.
-        on_gpu: whether the GPU did the work, so that the process's own CPU time says nothing.
+        load_average: load average before the measurement; None where it is not reported.
+        cpu_share: CPU seconds that the process got per second of the timed steps.
+        threads: number of compute threads.
+        cores: number of cores that the process may use.
+        on_gpu: whether a GPU did the work. The CPU time of the process then says nothing.
     """
     busy_before = load_average is not None and load_average > cores / 2
     kept_waiting = not on_gpu and cpu_share < LEAST_CPU_SHARE * threads
@@ -149,10 +153,12 @@ def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores:
 
 
 def _cores() -> int:
+    """Return the number of cores that the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _captured(contestant: Contestant, step: Callable[[], None], pool: Any) -> Callable[[], None]:
+    """Capture a contestant's step as a CUDA graph; a step that cannot be captured is a UserError."""
     try:
         return capture(step, pool)
     except torch.cuda.OutOfMemoryError:
@@ -160,11 +166,12 @@ def _captured(contestant: Contestant, step: Callable[[], None], pool: Any) -> Ca
     except RuntimeError as error:
         raise UserError(
             f"--compile: the training step of {contestant.method} cannot be captured as a CUDA graph "
-            f"({str(error).splitlines()[0]}); leave out {contestant.method} or --compile"
+            f"({str(error).splitlines()[0]}); remove --compile, or remove {contestant.method} from --methods"
         ) from error
 
 
 def _is_captured(plan: SpeedPlan, phase: Phase) -> bool:
+    """Return whether the steps of a phase are captured as CUDA graphs."""
     return plan.compiled and phase == "train" and plan.machine.device.type == "cuda"
 
 
@@ -181,10 +188,10 @@ def _time_phase(
     Args:
         phase: training or inference.
         plan: what to time.
-        contestants: every contestant.
-        doubled: the same contestants with every decoder layer twice; None where the backbone is whole.
-        meter: of the GPU's energy.
-        on_round: called after every round with the phase and the number of rounds that are done.
+        contestants: all contestants.
+        doubled: the same contestants with every decoder layer running twice; None where the backbone is whole.
+        meter: reads the GPU's energy.
+        on_round: called after every round with the phase and the number of rounds done so far, warm-up included.
     """
     device, captured = plan.machine.device, _is_captured(plan, phase)
     pool = torch.cuda.graph_pool_handle() if captured else None
@@ -211,7 +218,16 @@ def _time_phase(
 def profile_measured(
     plan: SpeedPlan, found: Measurement, on_round: Callable[[Phase, int], None] = lambda phase, done: None
 ) -> dict[Phase, Mapping[str, Sequence[OperatorTime]]]:
-    """Run a measurement's steps under torch's profiler; operators by phase, then by `METHOD IMPLEMENTATION`."""
+    """Run the steps of a measurement once more, under torch's profiler.
+
+    Args:
+        plan: the options of the measurement.
+        found: the result of `measure(plan)`.
+        on_round: called after every round with the phase and the number of rounds done so far.
+
+    Returns:
+        The operators of each step by phase, then by method and implementation (`memvp shipped`).
+    """
     profiles: dict[Phase, Mapping[str, Sequence[OperatorTime]]] = {}
     with _graphs_for(len(found.contestants)):
         for phase in PHASES:
@@ -226,12 +242,13 @@ def profile_measured(
 
 
 def _flops(plan: SpeedPlan) -> dict[tuple[Key, Phase], int]:
-    """FLOPs per batch of each method that counts them, computed on shapes alone."""
+    """Return the FLOPs per batch of each method that counts them; the methods are built on the meta device."""
     pristine = meta_backbone(plan.spec)
     found: dict[tuple[Key, Phase], int] = {}
-    for one in plan.plans:
-        backbone, method = attach_on_meta(one, plan.spec, pristine=pristine)
+    for method_plan in plan.plans:
+        backbone, method = attach_on_meta(method_plan, plan.spec, pristine=pristine)
         if isinstance(method, Costed):
             for phase in PHASES:
-                found[Key(one.method, "shipped"), phase] = total_flops(count_flops(backbone, method, phase, plan.work))
+                counted = count_flops(backbone, method, phase, plan.work)
+                found[Key(method_plan.method, "shipped"), phase] = total_flops(counted)
     return found

@@ -1,4 +1,4 @@
-"""A speed measurement as records, and as text."""
+"""From a speed measurement to records, and from its records to text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,11 @@ from typing import Any
 
 import psutil
 import torch
-from tabulate import tabulate
 
 from harness.cost.contestants import Contestant
+from harness.cost.output import is_json, markdown_table
 from harness.cost.plan import TABLE, SpeedPlan
 from harness.cost.speed import Measurement
-from harness.errors import UserError
 from harness.records import (
     BackboneInfo,
     Data,
@@ -33,24 +32,30 @@ from harness.report.paper import layout, method_names
 from harness.run.outcome import NOT_REPORTED, describe_backbone
 
 ESTIMATES = ("layer_s", "whole_s")
-"""Fields of a row that are not measured."""
+"""Fields of a row that are estimated, not measured."""
 NOT_PARTS = "a speed measurement times batches alone"
-SPREAD = """
-Ratios: median over pairs of one round (95 % confidence interval of the median, from six rounds on) [p10, p90].
+"""Why a record of a speed measurement has no times of a run's parts."""
+LEGEND = """
+A ratio divides two times of the same round; the table gives the median over the rounds. The 95 % confidence interval of
+the median follows in parentheses if there are at least six rounds. The 10th and 90th percentiles follow in brackets.
 """
 
 
 def make_records(plan: SpeedPlan, found: Measurement) -> list[Record]:
-    """One record for each contestant; the plain readings are a variant, the yardstick has a name of its own."""
+    """Return one record per contestant.
+
+    A plain reading is recorded as the variant `plain` of its method, and the yardstick under its own name.
+    """
     info = describe_backbone(found.backbone, plan.spec)
     return [_record(contestant, plan, found, info) for contestant in found.contestants]
 
 
 def write_records(records: Sequence[Record], results_dir: Path) -> list[Record]:
-    """Write the records; each replaces that of an equal measurement on equal hardware.
+    """Write the records. Each one replaces the record of an equal measurement on equal hardware.
 
     Returns:
-        Those that were not written: made on a loaded machine, where one of a quiet machine is there.
+        The records that were not written, because they were measured on a busy machine and would have replaced a record
+        from a machine that was not busy.
     """
     refused = []
     for record in records:
@@ -84,6 +89,7 @@ def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: B
     }
     machine: list[Any] = [environment.gpu or environment.cpu, environment.threads]
     timings = found.timings[contestant.key]
+    # Records keep these texts, so do not reword them.
     missing = {f"times_s.{name}": NOT_PARTS for name in ("load", "data", "train", "eval", "scoring")}
     missing |= {f"times_s.train_step_{name}": "under speed.phases.train" for name in ("median", "p90")}
     missing |= {f"peak_memory_bytes.{name}": "by phase, under speed.phases" for name in PeakMemory.model_fields}
@@ -120,18 +126,19 @@ def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: B
 
 
 def _random_data(setting: SpeedSetting) -> Data:
-    """Random batches are made by their sizes: these are what is hashed."""
+    """Return the data of the record. Random batches depend only on their sizes, so the sizes are hashed."""
     text = json.dumps(setting.model_dump(mode="json"), sort_keys=True)
     return Data(name="random-batches", data_hash=sha256(text.encode()).hexdigest(), files={}, split_sizes={})
 
 
 def _cpu_mhz() -> float | None:
+    """Return the present clock of the CPU; None where it is not reported."""
     frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return frequency.current if frequency else None
 
 
 def report_json(records: Sequence[Record]) -> dict[str, Any]:
-    """`{device, dtype, preset, …, rows: [{method, phase, implementation, median_s, …}]}` of one measurement."""
+    """Return one measurement as `{device, dtype, preset, …, rows: [{method, phase, implementation, median_s, …}]}`."""
     first = records[0]
     assert first.speed is not None and first.speed.setting is not None
     about = first.speed.model_dump(mode="json", exclude={"phases", "implementation", "setting"})
@@ -166,7 +173,7 @@ def _row(record: Record, phase: str, timing: Timing) -> dict[str, Any]:
 
 
 def _flat(ratio: Spread | None, name: str, prefix: str) -> dict[str, float | None]:
-    """The median under `name`; where there is one, its confidence interval and the deciles beside it."""
+    """Return the median under `name`; if it is known, also its confidence interval and percentiles under `prefix`."""
     if ratio is None:
         return {name: None}
     beside = ratio.model_dump(mode="json", exclude={"median"})
@@ -174,27 +181,27 @@ def _flat(ratio: Spread | None, name: str, prefix: str) -> dict[str, float | Non
 
 
 def _with_spread(row: Mapping[str, Any], name: str, prefix: str) -> str:
+    """Return a ratio as `median (confidence interval) [percentiles]`, or `n/a`."""
     if row[name] is None:
         return "n/a"
     low, high, p10, p90 = (row[f"{prefix}_{key}"] for key in ("ci_low", "ci_high", "p10", "p90"))
-    known = "" if low is None else f" ({low:.3f} to {high:.3f})"
-    return f"{row[name]:.3f}{known} [{p10:.3f}, {p90:.3f}]"
+    interval = "" if low is None else f" ({low:.3f} to {high:.3f})"
+    return f"{row[name]:.3f}{interval} [{p10:.3f}, {p90:.3f}]"
 
 
 def report_text(records: Sequence[Record], format: str) -> str:
-    """One measurement as text, ending in a newline.
+    """Return one measurement as text, ending in a newline.
 
     Args:
-        records: from `make_records`.
-        format: markdown or json.
+        records: all records of the measurement, from `make_records`.
+        format: `markdown` or `json`.
 
     Raises:
-        UserError: no such format.
+        UserError: the format is unknown.
     """
-    if format not in ("markdown", "json"):
-        raise UserError(f"--format {format}: unknown; choose markdown or json")
+    as_json = is_json(format)
     report = report_json(records)
-    if format == "json":
+    if as_json:
         return json.dumps(report, indent=2) + "\n"
     names = method_names()
     baseline = names.get(layout(TABLE).baseline or "", "baseline")
@@ -227,19 +234,21 @@ def report_text(records: Sequence[Record], format: str) -> str:
         "peak GiB",
         "utilisation",
     )
-    table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=["left"] * 3 + ["right"] * 9)
-    return f"**{_title(report)}**\n\n{table}\n{SPREAD}{_estimates(report)}{_warning(report)}"
+    table = markdown_table(heads, body, "lllrrrrrrrrr")
+    return f"**{_title(report)}**\n\n{table}\n{LEGEND}{_estimates(report)}{_warning(report)}"
 
 
 def _title(report: dict[str, Any]) -> str:
     return (
-        f"Seconds a batch of {report['preset']} on {report['device']}, {report['dtype']}, {report['threads']} threads; "
-        f"text {report['text_length']}, {report['new_tokens']} new tokens, batch {report['train_batch']} in training "
-        f"and {report['eval_batch']} in inference{', compiled' if report['compiled'] else ''}"
+        f"Seconds per batch of {report['preset']} on {report['device']}, {report['dtype']}, "
+        f"{report['threads']} threads; "
+        f"{report['text_length']} text tokens, {report['new_tokens']} new tokens, batch {report['train_batch']} in "
+        f"training and {report['eval_batch']} in inference{', compiled' if report['compiled'] else ''}"
     )
 
 
 def _estimates(report: dict[str, Any]) -> str:
+    """Return the table of estimates; empty if the backbone is whole."""
     rows = [row for row in report["rows"] if row["layer_s"] is not None]
     if not rows:
         return ""
@@ -248,16 +257,18 @@ def _estimates(report: dict[str, Any]) -> str:
         for row in sorted(rows, key=lambda row: row["phase"], reverse=True)
     ]
     heads = ("method", "implementation", "phase", "s a decoder layer", "s/batch of the whole")
-    aligned = ["left"] * 3 + ["right"] * 2
-    table = tabulate(body, heads, tablefmt="github", disable_numparse=True, colalign=aligned)
-    return f"\n**Estimates, not measured: the whole model from this many layers and twice as many**\n\n{table}\n"
+    table = markdown_table(heads, body, "lllrr")
+    title = "Estimates, not measured: the whole model, from the times of this number of layers and of twice as many"
+    return f"\n**{title}**\n\n{table}\n"
 
 
 def _warning(report: dict[str, Any]) -> str:
+    """Return the warning that the machine was busy; empty if it was not."""
     if not report["loaded"]:
         return ""
     load = "unknown" if report["load_average"] is None else f"{report['load_average']:.1f}"
     return (
-        f"\nThe machine was doing other work (load average {load} before, {report['cpu_s_per_s']:.2f} CPU seconds a "
-        f"second on {report['threads']} threads): these times enter no table.\n"
+        f"\nThe machine was busy with other work (load average {load} before the measurement; "
+        f"{report['cpu_s_per_s']:.2f} CPU seconds per second on {report['threads']} threads). "
+        "These times enter no table.\n"
     )

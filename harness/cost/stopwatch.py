@@ -1,4 +1,4 @@
-"""Interleaved timing: A B C A B C …, so that whatever drifts on the machine hits all alike."""
+"""Interleaved timing in the order A B C A B C, so that a slow moment of the machine affects all contestants alike."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +20,9 @@ class Sample:
     """One timed step.
 
     Attributes:
-        seconds: wall-clock time, the device synchronised before and after.
-        cpu_s: CPU time that the process spent in it, over all its threads.
-        joules: energy the GPU took; None where it does not tell.
+        seconds: wall-clock time, measured with the device synchronised before and after the step.
+        cpu_s: CPU time of the process during the step, summed over its threads.
+        joules: energy of the GPU; None where it is not reported.
     """
 
     seconds: float
@@ -38,18 +38,18 @@ def interleave(
     meter: EnergyMeter,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[K, list[Sample]]:
-    """Run every step once a round, in the same order, and time it.
+    """Run and time every step once per round, always in the same order.
 
     Args:
-        steps: what to time; the n-th samples of two of them are a pair, taken within one round.
-        rounds: rounds that count.
-        warmup: rounds before them that do not.
+        steps: the steps to time, by key.
+        rounds: number of rounds whose times are kept.
+        warmup: number of rounds before them whose times are dropped.
         device: where the steps compute.
-        meter: of the GPU's energy.
-        on_round: called after every round, warm-up included, with how many are over.
+        meter: reads the GPU's energy.
+        on_round: called after every round with the number of rounds done so far, warm-up included.
 
     Returns:
-        `rounds` samples for each step.
+        `rounds` samples per step. The n-th samples of all steps come from the same round.
     """
     samples: dict[K, list[Sample]] = {key: [] for key in steps}
     for done in range(1, warmup + rounds + 1):
@@ -62,39 +62,45 @@ def interleave(
 
 
 def time_step(step: Callable[[], None], device: torch.device, meter: EnergyMeter) -> Sample:
-    """Run and time one step."""
+    """Run one step and return its times and energy."""
     synchronize(device)
     joules, cpu, begun = meter.joules(), time.process_time(), time.perf_counter()
     step()
     synchronize(device)
     seconds, cpu_s, after = time.perf_counter() - begun, time.process_time() - cpu, meter.joules()
-    taken = None if joules is None or after is None else after - joules
-    return Sample(seconds, cpu_s, taken)
+    used = None if joules is None or after is None else after - joules
+    return Sample(seconds, cpu_s, used)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median with its confidence interval, first and ninth decile (linear interpolation)."""
+    """Return the median with its confidence interval, and the 10th and 90th percentiles by linear interpolation."""
     p10, median, p90 = np.quantile(np.asarray(values, dtype=np.float64), (0.1, 0.5, 0.9))
     low, high = median_interval(values) or (None, None)
     return Spread(median=float(median), p10=float(p10), p90=float(p90), ci_low=low, ci_high=high)
 
 
 def paired_ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> Spread:
-    """`samples / baseline`, pair by pair: each quotient is of two steps of one round."""
+    """Return the spread of `samples / baseline`, where each quotient divides two times of the same round."""
     return spread([ours.seconds / base.seconds for ours, base in zip(samples, baseline, strict=True)])
 
 
 def matmul_peak(device: torch.device, size: int = 8192, products: int = 20, rounds: int = 5) -> float:
-    """FLOP/s of a `size³` matrix product of random bfloat16 data.
+    """Measure how many FLOPs per second the device reaches in large matrix products.
 
-    The median of `rounds`, after one to warm up, of `products` in a row: waited for one by one, they would be charged
-    for the host's part as well, which a step that keeps the device busy does not wait for.
+    Several products run before the device is synchronised. Synchronising after each one would add the host's time,
+    which does not slow down a step that keeps the device busy.
+
+    Args:
+        device: where the products run.
+        size: rows and columns of the square matrices of random bfloat16 values.
+        products: products per round.
+        rounds: timed rounds; their median counts. One more round before them warms up.
     """
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = []

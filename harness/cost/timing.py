@@ -1,4 +1,4 @@
-"""From the samples of one phase of a speed measurement to the timings that records hold."""
+"""From the timed steps of one phase to the `Timing` of a record."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.report.paper import layout
 
 
 class Key(NamedTuple):
-    """What identifies a contestant: the method's registry name (or the yardstick's), and the implementation."""
+    """Identifies a contestant by the registry name of its method (or the yardstick's name) and its implementation."""
 
     method: str
     implementation: Implementation
@@ -24,11 +24,12 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """What one contestant took in one phase.
+    """The measurements of one contestant in one phase.
 
     Attributes:
-        samples: one per round.
-        doubled: samples of the same rounds with every decoder layer twice; None where the backbone is whole.
+        samples: one timed step per round.
+        doubled: one timed step per round of the model in which every decoder layer runs twice; None where the backbone
+            is whole.
         peak: peak memory of one step.
     """
 
@@ -39,45 +40,45 @@ class PhaseResult:
 
 @dataclass(frozen=True)
 class PhaseResults:
-    """What every contestant took in one phase; the n-th samples of all of them are of one round."""
+    """The measurements of all contestants in one phase. The n-th samples of all of them come from the same round."""
 
     phase: Phase
     by_key: Mapping[Key, PhaseResult]
 
     @property
     def baseline(self) -> PhaseResult | None:
-        """The method that Table 2 takes ratios to; None where it was not timed."""
+        """The method that Table 2 compares all methods with; None where it was not timed."""
         return self.by_key.get(Key(layout(TABLE).baseline or "", "shipped"))
 
     @property
     def yardstick(self) -> PhaseResult:
-        """The bare frozen towers."""
+        """The frozen backbone without a method."""
         return self.by_key[Key(Yardstick.name, "yardstick")]
 
     @property
     def samples(self) -> list[Sample]:
-        """Every timed sample, those with doubled layers included."""
+        """All timed steps, including those of the models with doubled layers."""
         return [s for result in self.by_key.values() for s in (*result.samples, *(result.doubled or ()))]
 
     def timing(self, key: Key, plan: SpeedPlan, seconds_at_peak: float | None = None) -> Timing:
-        """The record's timing of one contestant.
+        """Return the `Timing` of one contestant.
 
         Args:
             key: the contestant.
-            plan: what was asked for.
-            seconds_at_peak: what the counted FLOPs of a batch take at the measured peak of matrix products; None
-                where one of the two is unknown.
+            plan: the options of the measurement.
+            seconds_at_peak: the time that the counted FLOPs of a batch would take at the measured peak rate of matrix
+                products; None where the FLOPs are not counted or the peak is not measured.
         """
         result, work = self.by_key[key], plan.work
         seconds = spread([sample.seconds for sample in result.samples])
         batch = work.train_batch if self.phase == "train" else work.eval_batch
-        # The prompt gives the first new token; every later one is fed back.
+        # The prefill gives the first new token. Decoding each further token passes one more token through the model.
         tokens = batch * (work.text_length + (work.new_tokens - 1 if self.phase == "inference" else 0))
         joules = [sample.joules for sample in result.samples if sample.joules is not None]
         whole = whole_layers(plan.spec)
-        guess = None
+        estimated = None
         if whole is not None and result.doubled is not None:
-            guess = estimate(result.samples, result.doubled, llm_config(plan.spec).num_hidden_layers, whole)
+            estimated = estimate(result.samples, result.doubled, llm_config(plan.spec).num_hidden_layers, whole)
         return Timing(
             median_s=seconds.median,
             p10_s=seconds.p10,
@@ -89,8 +90,8 @@ class PhaseResults:
             images_per_s=batch / seconds.median,
             peak_memory_bytes=result.peak.cuda_allocated or result.peak.rss,
             peak_reserved_bytes=result.peak.cuda_reserved,
-            layer_s=guess.layer_s if guess else None,
-            whole_s=guess.whole_s if guess else None,
+            layer_s=estimated.layer_s if estimated else None,
+            whole_s=estimated.whole_s if estimated else None,
             joules=median(joules) if joules else None,
             utilisation=None if seconds_at_peak is None else seconds_at_peak / seconds.median,
         )

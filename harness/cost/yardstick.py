@@ -1,10 +1,13 @@
-"""The yardstick of a speed measurement: the frozen language model on text and the frozen vision tower, no adapter.
+"""The yardstick of a speed measurement: the frozen language model and the frozen vision tower, without an adapter.
 
-What cannot be avoided, and for training somewhat more than that:
-- Inference: CLIP up to the penultimate block, prefill of the text, decoded tokens. The image changes no answer.
-- Training: the same forwards, logits on **all** positions, cross-entropy on the labelled ones, and a backward through
-  every frozen block of both towers. Two trained vectors, on the embedded text and on the tower's embedded patches,
-  make it run that far; the mean of the patch features joins the loss to reach the tower. The gradient means nothing.
+Every method needs at least the yardstick's work in inference. In training the yardstick does somewhat more:
+
+- Inference encodes the images with CLIP up to the penultimate block, prefills the text and decodes tokens. The images
+  do not affect the answer.
+- Training runs the same forward passes. It computes logits at *all* positions, cross-entropy at the labelled positions,
+  and the backward pass through every frozen block of both towers. Two trained vectors make the backward pass run that
+  far: one is added to the embedded text, the other to the embedded patches. The mean of the patch features is added to
+  the loss, so that the loss depends on the vision tower. The gradient itself has no meaning.
 
 Shape suffixes as in `methods.base`.
 """
@@ -21,11 +24,11 @@ from methods.tuned import TunedModel
 
 
 class TrainableShift(nn.Module):
-    """`module(x) + shift` where gradients are wanted, else `module(x)`.
+    """Computes `module(x) + shift` where gradients are enabled, and `module(x)` otherwise.
 
     Args:
-        module: frozen.
-        shift: a vector of its output's width.
+        module: a frozen module.
+        shift: a trained vector as wide as the module's output.
     """
 
     def __init__(self, module: nn.Module, shift: nn.Parameter) -> None:
@@ -34,16 +37,16 @@ class TrainableShift(nn.Module):
         self.shift = shift
 
     def forward(self, x: Tensor) -> Tensor:
-        """`…×C` to `…×C`."""
-        y = self.module(x)
+        """Return the output of the module, with the shift where gradients are enabled."""
+        y: Tensor = self.module(x)
         return y + self.shift.to(y.dtype) if torch.is_grad_enabled() else y
 
 
 class Yardstick(Frozen):
-    """Satisfies the method contract; not registered.
+    """The bare backbone as a method. It satisfies the contract of `methods.base` but is not registered.
 
     Args:
-        backbone: the frozen backbone; its vision tower's first norm is wrapped in place.
+        backbone: the frozen backbone; the first norm of its vision tower is wrapped in place.
     """
 
     title: ClassVar[str] = "Frozen LLM and CLIP, no adapter"
@@ -56,19 +59,24 @@ class Yardstick(Frozen):
         visual.ln_pre = TrainableShift(visual.ln_pre, self.patch_C)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """`features_BJC` of the penultimate block, the deepest that all methods but one need."""
+        """Return `features_BJC` of the penultimate block. All methods but one need no deeper block."""
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
         return {"features_BJC": features_BJC}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Text alone."""
+        """Return the text alone."""
         embed: Any = backbone.llm.model.embed_tokens
         return plain_sequence(TrainableShift(embed, self.text_D), batch)
 
 
 def yardstick_loss(model: TunedModel, batch: Batch) -> Tensor:
-    """The loss described above; `model` has a `Yardstick` attached."""
+    """Return the training loss that the top of this file describes.
+
+    Args:
+        model: a model with a `Yardstick` attached.
+        batch: must have labels.
+    """
     assert batch.labels_BL is not None
     visual = model.encode(batch)
     logits_BTV = model.logits(batch, visual)[:, :-1]

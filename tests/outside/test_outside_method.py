@@ -58,7 +58,7 @@ def test_without_formulas_its_flops_are_missing_and_the_others_stay(site: Path) 
     totals = re.findall(r"^\| (\w+) +\| tiny .*\| +([\d.,]+|n/a) \|$", text, flags=re.MULTILINE)
     assert [name for name, total in totals if total == "n/a"] == ["image_bias", "image_bias"]
     assert [name for name, total in totals if total != "n/a"] == ["memvp", "memvp"]
-    assert "n/a: no formulas (methods/cost.py) for image_bias." in text
+    assert "n/a: FLOPs not counted (see methods/cost.py) by image_bias." in text
 
 
 def test_it_is_trained_and_stands_in_the_table(site: Path, tmp_path: Path) -> None:

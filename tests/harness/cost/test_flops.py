@@ -156,7 +156,7 @@ def test_a_method_that_does_not_say_its_cost_is_refused():
     class Silent:
         name = "silent"
 
-    with pytest.raises(UserError, match="silent: does not say what it costs"):
+    with pytest.raises(UserError, match="silent: does not count its FLOPs"):
         count_flops(backbone, Silent(), "train", WORK)
 
 

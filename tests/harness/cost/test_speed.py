@@ -153,7 +153,7 @@ def test_wrong_options_are_user_errors():
     with pytest.raises(UserError, match="--methods dehvf-no_visual_prompts: Table 2"):
         plan(("dehvf", "blind"))
     with pytest.raises(
-        UserError, match=r"divide into 4 equal groups.*leave dehvf out of --methods, or give other --layers"
+        UserError, match=r"divide into 4 equal groups.*remove dehvf from --methods, or choose another --layers"
     ):
         measure(plan(("dehvf",), layers=3))
     with pytest.raises(UserError, match="--layers 2: needs --weights random"):
@@ -219,7 +219,7 @@ def test_on_a_gpu_training_is_captured_and_what_cannot_be_is_named(monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be")
 
     monkeypatch.setattr(speed, "capture", refuse)
-    with pytest.raises(UserError, match=r"^--compile: .* of frozen .* \(operation [a-z ]* capturing\); leave out"):
+    with pytest.raises(UserError, match=r"^--compile: .* of frozen .* \(operation [a-z ]* capturing\); remove --compile"):
         measure(made)
 
 
