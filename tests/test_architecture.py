@@ -26,7 +26,7 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-"""The packages and modules directly under harness/: each imports only from itself and from floors above it here."""
+"""The packages and modules directly under harness/, from the ground up: each imports from lower floors and itself only."""
 TORCH_FREE = (
     "harness.errors",
     "harness.files",
@@ -187,7 +187,7 @@ def test_imports_run_one_way(height: int) -> None:
         for module in modules_of(f"harness.{room}"):
             targets = {t for t in imports(module) if inside(t, "harness") and not inside(t, f"harness.{room}")}
             wrong = {t for t in targets - {"harness"} if not any(inside(t, name) for name in below)}
-            assert not wrong, f"{module} imports {', '.join(sorted(wrong))}, which stand on its own floor or above it"
+            assert not wrong, f"{module} imports {', '.join(sorted(wrong))}, which do not stand on a lower floor"
 
 
 @pytest.mark.parametrize("name", TORCH_FREE)

@@ -74,7 +74,7 @@ def random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, se
     with torch.device("meta"):
         llm = cast(
             LlamaForCausalLM,
-            LlamaForCausalLM._from_config(  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+            LlamaForCausalLM._from_config(
                 config, dtype=dtype, attn_implementation="sdpa"
             ),
         )

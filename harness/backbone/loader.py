@@ -111,7 +111,7 @@ def load_backbone(
         UserError: weights are unavailable, the language model is not of the Llama architecture, the vision tower is not
             an open_clip vision transformer, or there is too little memory.
     """
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    logging.disable_progress_bar()
     device = torch.device(device)
     if weights != "random":
         require_weights(spec)

@@ -24,7 +24,7 @@ def capture(step: Callable[[], None], pool: Any) -> Callable[[], None]:
     Raises:
         RuntimeError: the step cannot be captured.
     """
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARMUP_STEPS):
