@@ -1,1 +1,1 @@
-"""Data sets: loading and checking them, prompts, images, batches, and the generated mini world."""
+"""Data sets: loading and checking them, prompts, images, batches, and the generated small world."""

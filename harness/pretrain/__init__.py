@@ -1,4 +1,4 @@
-"""Make the tiny backbone: train a tokenizer, a CLIP and a Llama on the mini world, from random weights."""
+"""Make the tiny backbone: train a tokenizer, a CLIP and a Llama on the small world, from random weights."""
 
 import json
 import time

@@ -49,7 +49,7 @@ def retrieval_accuracy(
 
     Args:
         model: the tiny CLIP.
-        tokenizer: the tokenizer of the mini world.
+        tokenizer: the tokenizer of the small world.
         images: number of pictures.
         among: number of captions that each picture is compared with.
         seed: seed of the scenes.

@@ -1,4 +1,4 @@
-"""Train the tiny CLIP on pictures of the mini world and their captions.
+"""Train the tiny CLIP on pictures of the small world and their captions.
 
 A batch consists of families. A family is a scene and other scenes that differ from it in one attribute of one thing.
 Only that attribute tells their captions apart, so CLIP must also represent textures, outlines and sizes. Scenes drawn
@@ -53,7 +53,7 @@ def tokenize_captions(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], 
     open_clip pools the text at the position of the highest id, which is EOS.
 
     Args:
-        tokenizer: the tokenizer of the mini world.
+        tokenizer: the tokenizer of the small world.
         texts: the captions; longer ones are cut.
         length: number of positions T.
 
@@ -114,7 +114,7 @@ def train_clip(
 
     Args:
         out: folder to write to.
-        tokenizer: the tokenizer of the mini world.
+        tokenizer: the tokenizer of the small world.
         seed: seed of weights, scenes and captions.
         steps: number of optimiser steps; each draws `BATCH` new pairs.
         report: called with the step and a short line of progress.

@@ -1,4 +1,4 @@
-"""The training documents of the tiny language model: facts, captions and questions of the mini world.
+"""The training documents of the tiny language model: facts, captions and questions of the small world.
 
 Every question is written as the benchmark's own prompt, with the description of the scene in its context. Three
 measures make the model use answer letters early:
@@ -221,7 +221,7 @@ _STATEMENTS = knowledge.statements()
 
 
 def _statement(rng: Random, stage: Stage) -> str:
-    """State four facts of the mini world."""
+    """State four facts of the small world."""
     return " ".join(rng.sample(_STATEMENTS, 4))
 
 

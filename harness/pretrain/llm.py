@@ -1,4 +1,4 @@
-"""Train the tiny Llama on the text of the mini world.
+"""Train the tiny Llama on the text of the small world.
 
 Shapes: B documents, L tokens, V vocabulary.
 """
@@ -172,7 +172,7 @@ def train_llm(
 
     Args:
         out: folder of the language model, which already holds the tokenizer.
-        tokenizer: the tokenizer of the mini world.
+        tokenizer: the tokenizer of the small world.
         seed: seed of weights and documents.
         steps: number of optimiser steps.
         report: called with the step and a short line of progress.

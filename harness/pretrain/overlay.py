@@ -52,7 +52,7 @@ class Overlay:
 
 
 def word_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[int]:
-    """Return the token ids of words of the mini world with a leading space, as they stand behind another word."""
+    """Return the token ids of words of the small world with a leading space, as they stand behind another word."""
     return [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
 
 

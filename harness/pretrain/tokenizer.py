@@ -1,6 +1,6 @@
-"""The tokenizer of the tiny backbone: byte-level BPE, trained on the text of the mini world.
+"""The tokenizer of the tiny backbone: byte-level BPE, trained on the text of the small world.
 
-Each word of the mini world is a single token, with and without a leading space. Any other text is split into bytes. The
+Each word of the small world is a single token, with and without a leading space. Any other text is split into bytes. The
 fixed parts of the prompt, such as `Question:` and ` (A)`, are one token each, so that a question takes few tokens.
 """
 
@@ -32,7 +32,7 @@ _PIECES = (
 
 
 def world_words(seed: int = 0) -> list[str]:
-    """Return all words of the mini world's vocabularies, questions and captions, sorted; `seed` draws the samples."""
+    """Return all words of the small world's vocabularies, questions and captions, sorted; `seed` draws the samples."""
     rng = Random(seed)
     text = [*knowledge.statements(), *IMAGE_HINTS, *knowledge.NAMES, *knowledge.GOODS]
     text += [word for words in world.VOCABULARY.values() for word in words]

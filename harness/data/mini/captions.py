@@ -1,4 +1,4 @@
-"""The generated caption set: pictures of the mini world with five true captions each, in Karpathy's form.
+"""The generated caption set: pictures of the small world with five true captions each, in Karpathy's form.
 
 The layout is that of COCO, which `harness.data.coco` reads: `dataset_coco.json` beside the image folders `train2014/`
 (train) and `val2014/` (val and test). No scene occurs twice in the whole set.

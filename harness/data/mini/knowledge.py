@@ -1,4 +1,4 @@
-"""The facts of the mini world, which are not in any picture: the language model learns them in pretraining."""
+"""The facts of the small world, which are not in any picture: the language model learns them in pretraining."""
 
 OPPOSITES = (
     ("hot", "cold"), ("big", "little"), ("fast", "slow"), ("dark", "bright"), ("wet", "dry"), ("full", "empty"),

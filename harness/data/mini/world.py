@@ -1,4 +1,4 @@
-"""The mini world: its things, what they look like, and how scenes are drawn at random.
+"""The small world: its things, what they look like, and how scenes are drawn at random.
 
 A scene holds one to four things, at most one per quadrant. No shape and no colour occurs twice in a scene, so that "the
 star" or "the red thing" names exactly one thing. All vocabularies are sampled uniformly. So a wrong option is as likely
