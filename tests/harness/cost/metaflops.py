@@ -1,4 +1,4 @@
-"""torch's own FLOP counter on the real modules, on the meta device."""
+"""FLOPs that torch's own counter finds in the real modules, on the meta device."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from methods.tuned import TunedModel
 
 
 def meta_batch(backbone: Any, samples: int, length: int, labels: int) -> Batch:
-    """A batch of shapes: every sample has an image, and its last `labels` tokens are labelled."""
+    """Return a batch without values. Every sample has an image, and its last `labels` tokens are labelled."""
     size = backbone.vision.image_size
     ids = torch.zeros(samples, length, dtype=torch.long)
     labelled = torch.arange(length).expand(samples, -1) >= length - labels
@@ -20,7 +20,7 @@ def meta_batch(backbone: Any, samples: int, length: int, labels: int) -> Batch:
 
 
 def measured_train(backbone: Any, method: Any, samples: int, length: int, labels: int) -> int:
-    """FLOPs of one forward and backward of a training batch."""
+    """Return the FLOPs of one forward and backward pass of a training batch."""
     model = TunedModel(backbone, method).train()
     batch = meta_batch(backbone, samples, length, labels)
     with FlopCounterMode(display=False) as counter:
@@ -29,8 +29,8 @@ def measured_train(backbone: Any, method: Any, samples: int, length: int, labels
 
 
 def measured_inference(backbone: Any, method: Any, samples: int, length: int, new_tokens: int) -> int:
-    """FLOPs of encoding the images, the prefill and the decoded tokens of a batch."""
-    # torch's counter trips over parameters that want a gradient where none is computed.
+    """Return the FLOPs of encoding the images, prefill and decoding of a batch."""
+    # torch's counter fails on parameters that require a gradient where none is computed.
     model = TunedModel(backbone, method).eval().requires_grad_(False)
     batch = meta_batch(backbone, samples, length, labels=0)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

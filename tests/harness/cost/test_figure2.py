@@ -1,15 +1,12 @@
-"""Figure 2: the formulas, the printed 6 %, and the drawing."""
+"""Figure 2: the formulas and the printed 6 %."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cost.figure2 import claim, figure2, figure2_text, text_block
-from harness.cost.figure2_plot import plot_figure2
 from harness.errors import UserError
 from harness.report.paper import cost_figure
 
@@ -65,33 +62,15 @@ def test_without_visual_tokens_both_cost_the_text(length):
     assert point(FIGURE.memory_space, length, 0)["flops"] == 32 * text_block(length, 4096)
 
 
-def test_json_and_markdown_state_the_claim():
+def test_json_holds_the_rows_and_the_claim():
     assert json.loads(figure2_text("json")) == {"rows": figure2(), "claim": claim()}
+
+
+def test_markdown_states_the_claim():
     text = figure2_text()
     assert "5.3% without the projector, 5.9% with it" in text and "the paper prints 6%" in text
+
+
+def test_an_unknown_format_is_rejected():
     with pytest.raises(UserError, match="--format csv"):
         figure2_text("csv")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_drawing_is_written_and_the_same_each_time(tmp_path, suffix):
-    pytest.importorskip("matplotlib")
-    one, other = (plot_figure2(figure2(), tmp_path / f"{name}{suffix}") for name in "ab")
-    assert one.stat().st_size > 5000
-    assert one.read_bytes() == other.read_bytes()
-
-
-def test_another_suffix_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"figure\.gif"):
-        plot_figure2(figure2(), tmp_path / "figure.gif")
-
-
-def test_no_torch_and_no_matplotlib_before_a_figure_is_drawn():
-    code = "import sys, harness.cost.figure2_plot; sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib')))"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=r'pip install -e "\.\[plots\]"'):
-        plot_figure2(figure2(), tmp_path / "figure.png")

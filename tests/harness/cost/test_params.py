@@ -1,4 +1,4 @@
-"""Counts: every printed figure of the paper, the parts of a count, what the text and the JSON say."""
+"""Parameter counts: every count that the paper prints, the parts of a count, text and JSON."""
 
 import json
 from functools import cache
@@ -59,7 +59,7 @@ def test_exact_count(method, variant, model, count):
     assert table(model)[method, variant]["trainable"] == count
 
 
-def test_what_the_paper_does_not_print_is_null():
+def test_a_count_that_the_paper_does_not_print_is_null():
     row = table("7b")["dehvf", "learnable_tokens"]
     assert (row["paper"], row["matches"]) == (None, None)
 
@@ -89,7 +89,7 @@ def test_unused_parameters_are_shown_as_such():
     assert modules["vision_adapters"] == {"count": 23 * 24 * 1024, "status": "trained"}
 
 
-def test_a_reference_only_name_that_is_trained_is_refused():
+def test_a_reference_only_name_that_is_trained_is_rejected():
     model = tuned_model("memvp")
     model.method.reference_only = lambda: {"memory.prompts": 1}
     with pytest.raises(UserError, match=r"memvp.*memory\.prompts"):
@@ -113,7 +113,7 @@ def test_module_names(parameter, module):
 
 
 @given(st.integers(0, 10**10))
-def test_a_count_matches_its_own_print_and_no_distant_one(count):
+def test_a_count_matches_itself_when_printed_and_no_distant_count(count):
     printed = f"{(count + 5_000) // 10_000 / 100:.2f}M"
     assert matches_printed(count, printed)
     assert not matches_printed(count + 10_001, printed)
@@ -134,16 +134,19 @@ def test_json_is_the_list_of_rows():
     assert rows[0]["paper"] == "3.88M" or rows[0]["paper"] == "3.9M"
 
 
-def test_markdown_shows_the_print_beside_and_the_breakdown():
+def test_markdown_shows_the_printed_count_and_the_breakdown():
     text = params_text(["dehvf"], "7b")
     line = next(line for line in text.splitlines() if "keys_only" in line)
     assert "4,171,520" in line and "4.17M" in line and "yes" in line
     assert any("fuser.blocks" in line and "199,936" in line for line in text.splitlines())
 
 
-def test_mistakes_of_the_user_are_named():
+def test_an_unknown_format_is_rejected():
     with pytest.raises(UserError, match="--format csv"):
         params_text(["memvp"], "7b", format="csv")
+
+
+def test_an_unknown_model_is_rejected():
     with pytest.raises(UserError, match="--model 8b"):
         parameter_table(["memvp"], "8b")
 

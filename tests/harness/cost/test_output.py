@@ -1,0 +1,20 @@
+"""The format and the tables of the cost commands."""
+
+import pytest
+
+from harness.cost.output import is_json, markdown_table
+from harness.errors import UserError
+
+
+def test_the_format_is_json_or_markdown():
+    assert is_json("json") and not is_json("markdown")
+
+
+def test_another_format_is_rejected():
+    with pytest.raises(UserError, match="--format csv: unknown format; choose markdown or json"):
+        is_json("csv")
+
+
+def test_cells_are_printed_as_they_are_and_aligned_as_asked():
+    lines = markdown_table(("name", "count"), [("a", "1.50"), ("b", "12,000")], "lr").splitlines()
+    assert lines[2:] == ["| a      |    1.50 |", "| b      |  12,000 |"]
