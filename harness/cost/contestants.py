@@ -27,7 +27,7 @@ from methods.plain import plain_reading
 from methods.tuned import TunedModel
 
 LEARNING_RATE = 1e-6
-"""It is small, so that random weights stay finite in training: arithmetic on infinities may take another time."""
+"""It is small so that random weights stay finite. Arithmetic on infinite values may take a different time."""
 
 
 @dataclass

@@ -102,6 +102,7 @@ def total_flops(by_module: Mapping[str, Flops]) -> int:
 
 
 def _train(backbone: Backbone, method: Costed, work: Workload) -> list[Product]:
+    """Return the products of the forward pass of a training step."""
     tokens = method.columns(work.text_length, training=True)
     return [
         *_images(backbone, method, work.train_batch),
@@ -111,6 +112,7 @@ def _train(backbone: Backbone, method: Costed, work: Workload) -> list[Product]:
 
 
 def _inference(backbone: Backbone, method: Costed, work: Workload) -> list[Product]:
+    """Return the products of encoding the images, prefill and decoding."""
     samples = work.eval_batch
     prompt = method.columns(work.text_length, training=False)
     products = [
@@ -119,7 +121,7 @@ def _inference(backbone: Backbone, method: Costed, work: Workload) -> list[Produ
         _head(backbone, samples),
     ]
     for step in range(1, work.new_tokens):
-        # The first decoded token computes `layer_inputs` once more, for one token; all later tokens use the result.
+        # `layer_inputs` is computed once more for forward passes of one token. All decoded tokens share the result.
         products += _forward(backbone, method, samples, 1, prompt + step, decoding=True, prepare=step == 1)
         products.append(_head(backbone, samples))
     return products

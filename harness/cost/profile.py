@@ -54,7 +54,7 @@ def profile_steps(
                 step()
             totals: dict[tuple[str, str], tuple[int, float]] = {}
             for event in profiler.key_averages(group_by_input_shape=True):
-                # On a GPU every kernel has an event too. Its time is already counted for the operator that launched it.
+                # Kernels of a GPU have events too. Their time is already counted for the operators that launch them.
                 if event.device_type.name != "CPU":
                     continue
                 key = (event.key, str(event.input_shapes[:3]) if event.key in MATRIX_PRODUCTS else "")
@@ -68,6 +68,7 @@ def profile_steps(
 
 
 def _summary(operators: Mapping[tuple[str, str], list[tuple[int, float]]]) -> list[OperatorTime]:
+    """Return the medians over the rounds of every operator that took time, slowest first."""
     rows = [
         OperatorTime(operator, shapes, round(median(calls for calls, _ in seen)), median(ms for _, ms in seen))
         for (operator, shapes), seen in operators.items()

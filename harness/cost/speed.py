@@ -130,7 +130,7 @@ def _too_little_memory() -> Iterator[None]:
         yield
     except RuntimeError as error:
         on_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
-        # For the host, torch raises a plain RuntimeError that only its message tells apart.
+        # For the host, torch raises a plain RuntimeError. Only its message says that memory is the reason.
         if not on_gpu and not any(text in str(error) for text in _HOST_ALLOCATION_FAILURES):
             raise
         reason = str(error).splitlines()[0]

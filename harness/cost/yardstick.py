@@ -59,7 +59,7 @@ class Yardstick(Frozen):
         visual.ln_pre = TrainableShift(visual.ln_pre, self.patch_C)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """Return `features_BJC` of the penultimate block. All methods but one need no deeper block."""
+        """Return `features_BJC` of the penultimate block. Only one method needs a deeper block."""
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
         return {"features_BJC": features_BJC}

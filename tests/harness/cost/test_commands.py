@@ -26,6 +26,7 @@ def done(tmp_path_factory, quick_collections):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.cost.commands.profile_measured", profiled)
+        patch.setattr("harness.cost.profile.ROUNDS", 2)
         options = "--methods memvp,lavin --layers 4 --steps 1 --train-batch 1 --eval-batch 1 --text-length 12"
         ended = call("speed", *options.split(), "--format", "json", "--results", results, "--profile", profile)
     assert ended.code == 0, ended.err
