@@ -1,4 +1,4 @@
-"""The house's import directions, read from the syntax trees."""
+"""Which module may import which, checked on the syntax trees."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ import pytest
 from methods import registry
 
 ROOT = Path(__file__).parents[1]
-FLOORS = (
+LEVELS = (
     ("errors",),
     ("files", "stats"),
     ("records",),
@@ -26,7 +26,7 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-"""The packages and modules directly under harness/, from the ground up: each imports from lower floors and itself only."""
+"""The packages and modules directly under harness/, lowest level first. Each imports from lower levels and itself only."""
 TORCH_FREE = (
     "harness.errors",
     "harness.files",
@@ -46,7 +46,7 @@ TORCH_FREE = (
 """Modules, or packages with all their modules, that load no torch when they are imported."""
 HEAVY = ("torch", "transformers", "open_clip", "peft", "accelerate")
 NAMES_METHODS = {"harness.config.recipes"}
-"""Who may name a method. `harness.report.paper` reads the names from its toml."""
+"""Modules that may name a method. `harness.report.paper` names none: it reads the names from paper.toml."""
 OWNERS = {
     "open_clip": {"harness.backbone", "harness.pretrain"},
     "peft": {"methods.llava_lora"},
@@ -65,12 +65,12 @@ MODULES = {_module_name(path): path for package in ("methods", "harness") for pa
 
 @cache
 def tree(module: str) -> ast.Module:
-    """Syntax tree of a module of the project."""
+    """Return the syntax tree of a module of the project."""
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
 def _targets(module: str, nodes: list[ast.AST]) -> set[str]:
-    """Modules that the import statements among `nodes` name."""
+    """Return the modules that the import statements among `nodes` name."""
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -83,12 +83,12 @@ def _targets(module: str, nodes: list[ast.AST]) -> set[str]:
 
 
 def imports(module: str) -> set[str]:
-    """Everything a module imports, inside its functions too."""
+    """Return everything that a module imports, including imports inside its functions."""
     return _targets(module, list(ast.walk(tree(module))))
 
 
 def imports_at_once(module: str) -> set[str]:
-    """What importing a module imports: its statements outside of functions, and its packages."""
+    """Return what is imported when a module is: by its statements outside of functions, and its parent packages."""
     nodes: list[ast.AST] = []
     pending: list[ast.AST] = [tree(module)]
     while pending:
@@ -102,7 +102,7 @@ def imports_at_once(module: str) -> set[str]:
 
 
 def reached_at_once(module: str) -> set[str]:
-    """Modules that importing `module` loads, as far as the project's own files decide."""
+    """Return the modules that importing `module` loads, following only the project's own files."""
     seen: set[str] = set()
     pending = [module]
     while pending:
@@ -125,9 +125,9 @@ def test_there_is_something_to_look_at() -> None:
 
 
 def modules_of(name: str) -> list[str]:
-    """A module, or a package with all its modules.
+    """Return a module, or a package with all its modules.
 
-    A rule about a name that is not there would hold for nothing, so it fails.
+    A rule about a missing module would check nothing, so it fails.
     """
     found = [module for module in MODULES if inside(module, name)]
     assert found, f"a rule of the architecture names {name}, which is not there"
@@ -172,22 +172,22 @@ def test_data_imports_neither_methods_nor_the_backbone() -> None:
             assert not [t for t in reached if inside(t, "methods") or inside(t, "harness.backbone.loader")], module
 
 
-def test_the_floors_are_the_tree() -> None:
+def test_the_levels_are_the_tree() -> None:
     there = {
         path.stem for path in (ROOT / "harness").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    stated = [name for floor in FLOORS for name in floor]
+    stated = [name for level in LEVELS for name in level]
     assert sorted(stated) == sorted(there - {"__init__"})
 
 
-@pytest.mark.parametrize("height", range(len(FLOORS)))
-def test_imports_run_one_way(height: int) -> None:
-    below = {f"harness.{name}" for floor in FLOORS[:height] for name in floor}
-    for room in FLOORS[height]:
-        for module in modules_of(f"harness.{room}"):
-            targets = {t for t in imports(module) if inside(t, "harness") and not inside(t, f"harness.{room}")}
+@pytest.mark.parametrize("index", range(len(LEVELS)))
+def test_imports_run_one_way(index: int) -> None:
+    below = {f"harness.{name}" for level in LEVELS[:index] for name in level}
+    for name in LEVELS[index]:
+        for module in modules_of(f"harness.{name}"):
+            targets = {t for t in imports(module) if inside(t, "harness") and not inside(t, f"harness.{name}")}
             wrong = {t for t in targets - {"harness"} if not any(inside(t, name) for name in below)}
-            assert not wrong, f"{module} imports {', '.join(sorted(wrong))}, which do not stand on a lower floor"
+            assert not wrong, f"{module} imports {', '.join(sorted(wrong))}, which are not on a lower level"
 
 
 @pytest.mark.parametrize("name", TORCH_FREE)
@@ -198,7 +198,7 @@ def test_records_and_tables_import_no_torch(name: str) -> None:
 
 
 def test_records_and_tables_load_no_torch() -> None:
-    """The same, asked of the interpreter, with what third-party packages load."""
+    """Check the same in a new interpreter, which also shows what third-party packages load."""
     present = [module for name in TORCH_FREE for module in modules_of(name)]
     code = f"import sys, {', '.join(present)}\nprint([name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -219,7 +219,7 @@ def test_few_files_know_some_packages(package: str) -> None:
 
 
 def _strings(module: str) -> list[str]:
-    """String constants of a module; docstrings and examples of the command line aside."""
+    """Return the string constants of a module, without docstrings and example command lines."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
         id(node.body[0].value)
@@ -232,7 +232,7 @@ def _strings(module: str) -> list[str]:
 
 
 def _identifiers(module: str) -> set[str]:
-    """Names that a module defines or uses, `ratio_to_memvp` for one."""
+    """Return the names that a module defines or uses, such as `ratio_to_memvp`."""
     found: set[str] = set()
     for node in ast.walk(tree(module)):
         for field in ("id", "attr", "name", "arg"):
@@ -254,7 +254,7 @@ def test_the_harness_names_no_method_outside_its_recipes() -> None:
 
 
 def test_both_sides_ignore_the_same_label() -> None:
-    """The data side may not import the contract, so the value stands on both."""
+    """`harness.data` may not import `methods`, so each of them defines the value."""
     from harness.data.prompts import IGNORED
     from methods.base import IGNORE_INDEX
 

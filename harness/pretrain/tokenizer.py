@@ -1,7 +1,7 @@
 """The tokenizer of the tiny backbone: byte-level BPE, trained on the text of the small world.
 
-Each word of the small world is a single token, with and without a leading space. Any other text is split into bytes. The
-fixed parts of the prompt, such as `Question:` and ` (A)`, are one token each, so that a question takes few tokens.
+Each word of the small world is a single token, with and without a leading space. Any other text is split into bytes.
+The fixed parts of the prompt, such as `Question:` and ` (A)`, are one token each, so that a question takes few tokens.
 """
 
 import re
