@@ -11,7 +11,7 @@ from methods import package_of
 
 PACKAGES = ("torch", "torchvision", "transformers", "peft", "open_clip_torch", "accelerate")
 _ROOT = Path(__file__).resolve().parents[2]
-# Only changes of these make the code dirty: results that earlier runs wrote do not.
+# Only changes to these paths make the code dirty. Results that earlier runs wrote are not code.
 _CODE = ("methods", "harness", "pyproject.toml")
 
 
@@ -19,7 +19,7 @@ def collect_environment(gpu: str | None = None, threads: int | None = None, meth
     """Return the package versions and the hardware of this process.
 
     Args:
-        gpu: model of the GPU in use; None where none is.
+        gpu: model of the GPU in use; None if no GPU is used.
         threads: number of compute threads, `torch.get_num_threads()`. The caller gives it because this module must not
             import torch.
         method: name of the method that is run. If a package outside this project provides it, that package's version

@@ -1,6 +1,6 @@
 """The typed record of one run. All tables are built from records alone.
 
-A record is one JSON file; the predictions of the run are stored beside it. A number that is not available is null. The
+A record is one JSON file; the predictions of the run are stored next to it. A number that is not available is null. The
 reason is in `missing` (field path -> reason) or in the section's own `reason`; for a run that did not complete, it is
 in `error`.
 

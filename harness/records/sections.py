@@ -204,8 +204,8 @@ class Timing(Section):
     images_per_s: Seconds | None = None
     """Images per second at the median; null where not reported."""
     peak_memory_bytes: Count | None = None
-    """Peak memory of a step in bytes, including the weights of the other models that are timed beside it. On a GPU it
-    is the memory that torch allocated, else the resident memory of the process. Null where not reported."""
+    """Peak memory of a step in bytes, including the weights of the other models that are timed in the same run. On a
+    GPU it is the memory that torch allocated, else the resident memory of the process. Null where not reported."""
     peak_reserved_bytes: Count | None = None
     """Peak memory of a step that torch reserved on the GPU, in bytes; null without a GPU."""
     layer_s: float | None = None

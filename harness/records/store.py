@@ -18,7 +18,7 @@ def record_path(record: Record, results_dir: Path) -> Path:
 
 
 def predictions_path(record_path: Path) -> Path:
-    """Return the path of a run's predictions: beside its record, with the ending `.predictions.jsonl`."""
+    """Return the path of a run's predictions: next to its record, with the ending `.predictions.jsonl`."""
     return record_path.with_suffix(".predictions.jsonl")
 
 
@@ -30,7 +30,7 @@ def write_record(record: Record, results_dir: Path) -> Path:
 
 
 def write_predictions(record_path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write a run's predictions beside its record, atomically, one JSON object per line, and return their path."""
+    """Write a run's predictions next to its record, atomically, one JSON object per line, and return their path."""
     path = predictions_path(record_path)
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
     write_atomic(path, "".join(line + "\n" for line in lines))
@@ -47,7 +47,7 @@ def read_record(path: Path) -> Record:
     try:
         return Record.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from error
     except ValidationError as error:
         first = first_error(error)
         where = f"{path}: {first.field or 'record'}"

@@ -1,4 +1,4 @@
-"""Accuracy on the picture questions of the small world by category, from the saved predictions."""
+"""Accuracy by category on the picture questions of the small world (`harness.data.mini`), from saved predictions."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +77,7 @@ def _world_sha256() -> str:
 
 @cache
 def _categories() -> Mapping[str, tuple[Problem, ...]]:
-    """Return the problems of the test split by column: one column per category, and one for all but `MAPS`."""
+    """Return the picture questions of the test split by column: one per category, and one for all but `MAPS`."""
     found: dict[str, list[Problem]] = defaultdict(list)
     for item in _items():
         if item.split == "test" and item.kind.mode == "image":
@@ -91,7 +91,7 @@ def _columns() -> tuple[Column, ...]:
 
 
 def _cells(runs: Iterable[Record], results_dir: Path) -> dict[str, Cell]:
-    """Return the mean over the runs by column; no values where one of the runs has no saved predictions."""
+    """Return the cells of one row by column; all cells are empty if a run of the row has no saved predictions."""
     columns = _categories()
     problems = {problem.qid: problem for members in columns.values() for problem in members}
     values: dict[str, list[float]] = defaultdict(list)
@@ -101,7 +101,7 @@ def _cells(runs: Iterable[Record], results_dir: Path) -> dict[str, Cell]:
             return {name: Cell() for name in columns}
         answers = read_predictions(path, problems)
         if absent := [qid for qid in problems if qid not in answers]:
-            raise UserError(f"{path}: no prediction for {listing(absent)}; run it again with --force")
+            raise UserError(f"{path}: no prediction for {listing(absent)}; repeat the run with --force")
         for name, members in columns.items():
             right = sum(answers[problem.qid] == problem.answer for problem in members)
             values[name].append(100 * right / len(members))

@@ -1,4 +1,4 @@
-"""Does one method beat another? Compares their runs with the same seeds and their answers to the same problems."""
+"""Compare two methods: their runs with the same seeds, and their answers to the same problems."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _PROBLEMS_NOTE = """\
 - Problems: all problems of one seed, answered by both methods. p: exact McNemar test on the problems that only one of
   them answers correctly. It covers the variation between problems, not the variation between seeds.
 """
-_RUN_AGAIN = "run it again with --force"
+_RUN_AGAIN = "repeat the run with --force"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Compari
 def _over_seeds(
     ours: Mapping[int, Record], theirs: Mapping[int, Record], seeds: Sequence[int], columns: Sequence[str]
 ) -> tuple[dict[str, tuple[float, float]], dict[str, PairedTest]]:
-    """Return means and paired tests by column, for the columns that every run has a value in."""
+    """Return means and paired tests by column, for the columns in which every run has a value."""
     means, tests = {}, {}
     for column in columns:
         pairs = {seed: (_value(ours[seed], column), _value(theirs[seed], column)) for seed in seeds}
@@ -100,9 +100,12 @@ def _over_seeds(
 
 
 def _over_problems(mine: Mapping[str, bool], other: Mapping[str, bool], where: str) -> PairedTest:
-    """Return the test over the problems of one seed, given which ones each method answered correctly."""
+    """Return McNemar's test over the problems of one seed.
+
+    `mine` and `other` map the id of each problem to whether the method answered it correctly.
+    """
     if mine.keys() != other.keys():
-        raise UserError(f"{where}: the saved predictions are not for the same problems; {_RUN_AGAIN}")
+        raise UserError(f"{where}: the saved predictions are not for the same problems; repeat both runs with --force")
     return mcnemar(mine, other)
 
 
@@ -135,7 +138,7 @@ def _runs_of(label: str, runs: Mapping[str, dict[int, Record]], model: str, task
     meant = default_label(*REFERENCES[label]) if label in REFERENCES else label
     if meant not in runs:
         known = ", ".join(sorted(runs)) or "none"
-        raise UserError(f"{label}: no run of it on {model} for {task} may enter a table; choose from: {known}")
+        raise UserError(f"{label}: none of its runs on {model} for {task} may enter a table; choose from: {known}")
     return runs[meant]
 
 

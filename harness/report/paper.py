@@ -41,7 +41,7 @@ class Column(_Model):
     source: Literal["metric", "seconds", "ratio"] = "metric"
     """Where the value comes from: a metric of the task, the seconds of a phase, or a ratio to the baseline's row."""
     of: str = ""
-    """The column that a ratio is taken of."""
+    """Only for a ratio: key of the column whose value is divided by that of the baseline."""
     digits: int = Field(default=2, ge=0)
     """Decimal places in a printed table."""
 
@@ -52,7 +52,7 @@ class Column(_Model):
 
 
 class ScaleRow(_Model):
-    """A reference row that the paper does not print; it shows on which scale the numbers of a table are to be read."""
+    """A reference row that the paper does not print, such as a method without images. It shows how good a score is."""
 
     name: str
     method: str
@@ -68,9 +68,9 @@ class Layout(_Model):
     """Kinds of records that enter the table."""
     columns: tuple[Column, ...]
     setting: Literal["data", "device"] = "data"
-    """What the rows of one model must share: data and weights, or the device and what was timed."""
+    """What the rows of one model must share: data set and weights (`data`), or device and timed setting (`device`)."""
     baseline: str | None = None
-    """The method that ratios are taken to."""
+    """The method whose row is the denominator of all ratios."""
     random_weights: bool = False
     """Whether records of random weights may enter the table."""
     only_rows: bool = False
@@ -97,7 +97,7 @@ class Layout(_Model):
 
 
 class CostFigure(_Model):
-    """A figure of computed cost: what it compares, over which range, and the one number that the text reads off it."""
+    """A figure of computed cost: what it compares, over which range, and the one number that the text takes from it."""
 
     title: str
     input_space: str
@@ -118,7 +118,7 @@ class CostFigure(_Model):
 
 
 class Disagreement(_Model):
-    """A place where the paper contradicts itself or earlier work, and which reading is used here."""
+    """A statement of the paper (`says`), what contradicts it (`against`), and which reading is used here (`taken`)."""
 
     id: str
     says: str

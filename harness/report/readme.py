@@ -20,7 +20,7 @@ _HEAD = """\
 # Results
 
 Each run has one JSON file, its record: `records/{task}/{model}/{label}/seed{seed}-{hash}.json`. The predictions of the
-run are stored beside it (`….predictions.jsonl`). Small copies of captioned images are in `samples/`; copies of COCO's
+run are stored next to it (`….predictions.jsonl`). Small copies of captioned images are in `samples/`; copies of COCO's
 photographs are under the licences of their photographers. The tables below are built from the records alone. Numbers
 are in percent unless the table says otherwise.
 
@@ -84,7 +84,7 @@ def _boards(records: Sequence[Record]) -> Iterator[str]:
 def _guide() -> str:
     head = (
         "Where a field is null and its description does not say why, the reason is in `missing` (field path -> reason) "
-        "or in a `reason` beside it; for a run that did not complete, it is in `error`. The JSON schema is in "
+        "or in a `reason` next to it; for a run that did not complete, it is in `error`. The JSON schema is in "
         "`schema.json`.\n\n"
     )
     return head + _table(list(_fields(Record)), "Field", "Meaning")
@@ -99,7 +99,7 @@ def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _section(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    """Return the section that a field holds, if any, and what the path of one of its entries begins with."""
+    """Return the section in the type of a field, if any, and `*.` if the field is a list or dict of sections."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
     for argument in get_args(annotation):

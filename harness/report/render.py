@@ -1,4 +1,4 @@
-"""A board as text: markdown, LaTeX and HTML (with tabulate), CSV (with pandas) and JSON."""
+"""Render a board, which is one table, as text: markdown, LaTeX and HTML with tabulate, CSV with pandas, and JSON."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The runs of the searches for recipes, evaluated on the validation split and stored in `results/search`."""
+"""Tables of the hyper-parameter searches, whose runs use the validation split and are stored in `results/search`."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -17,7 +17,7 @@ from methods import get_method
 FOLDER = "search"
 THE_RECIPE = "the recipe itself"
 _NOT_TRIED = frozenset({"eval_split", "tuning"})
-"""Fields that differ from the recipe in every run of a search, and are not what was searched."""
+"""Settings that differ from the recipe in every trial of a search but were not searched."""
 
 
 def searched_text(results_dir: Path) -> str:
@@ -100,7 +100,7 @@ def _values(record: Record) -> dict[str, Any]:
 
 
 def _recipe_now(record: Record) -> Mapping[str, Any]:
-    """Return the same settings as the recipe has them now."""
+    """Return the same settings with the values of the current recipe."""
     config = get_method(record.method).Config(**method_config(record.method, record.model, record.variant))
     recipe = train_recipe(record.method, record.model, record.task)
     return {**config.model_dump(mode="json"), **recipe.model_dump(mode="json")}

@@ -58,9 +58,10 @@ def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
     random weights (unless the table is about cost), timings on a busy machine, runs that were evaluated on the
     validation split, and runs of the paper's models on any but the official data set.
 
-    All rows of a model have the same data and weights: those that most runs have, and among equals the newest. For a
-    table of costs the same holds for the device and the timed setting. A row is one configuration, the newest, so runs
-    with different configurations are never averaged. Of several runs with one seed, the newest is taken.
+    All rows of a model share their data and weights. If the records contain several such settings, the one with the
+    most runs is kept, and of equally frequent ones the newest. In a table of costs, the rows share the device and the
+    timed setting instead. A row uses only the newest configuration, so runs with different configurations are never
+    averaged. Of several runs with one seed, the newest is used.
 
     Args:
         records: any records; those of other tasks and kinds are ignored.

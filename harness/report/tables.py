@@ -87,7 +87,7 @@ def _slots(records: Sequence[Record], table: int, plan: Layout, model: str | Non
 
 
 def _unprinted(records: Sequence[Record], table: int, plan: Layout, model: str, printed: set[RowPair]) -> list[_Slot]:
-    """Return the rows of a model that the paper does not print.
+    """Return the rows of a model that are not in the paper's table.
 
     For a model of the paper these are the methods that have records but no printed row. For any other model these are
     all rows of the table.
@@ -145,7 +145,7 @@ def _cell(column: Column, group: Sequence[Record], printed: float | None) -> Cel
 
 
 def _measured(record: Record, column: Column) -> tuple[float | None, int]:
-    """Return the value of one column in one record, and what it is computed from: problems, images or batches."""
+    """Return the value of one column in one record, and from how many problems, images or batches it is computed."""
     if column.source == "metric" and column.key in record.metrics:
         metric = record.metrics[column.key]
         return metric.value, metric.n
@@ -161,8 +161,8 @@ def _measured(record: Record, column: Column) -> tuple[float | None, int]:
 def _with_ratios(rows: Sequence[TableRow], plan: Layout) -> list[TableRow]:
     """Fill the ratio columns: each row divided by the baseline's row of the same model, measured and printed.
 
-    A ratio that was measured round by round beside the baseline is kept, because it is more exact than the ratio of two
-    medians from separate runs.
+    If method and baseline were timed in turns in one run, the ratio measured there is kept, because it is more exact
+    than the ratio of two medians from separate runs.
     """
     bases = {row.model: row for row in rows if row.method == plan.baseline and row.variant is None}
     filled = []

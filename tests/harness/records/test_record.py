@@ -1,4 +1,4 @@
-"""The record: it survives its own JSON, its hash is fixed, and it rejects what contradicts itself."""
+"""The record: it survives a round trip through JSON, its hash is fixed, and it rejects contradictory fields."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_spec_hash_ignores_key_order_and_sees_every_change(spec):
 
 
 def test_spec_hash_is_fixed():
-    # printf '{"a":"ä","b":[1,2.5,null]}' | sha256sum. With another value no existing record would be found.
+    # printf '{"a":"ä","b":[1,2.5,null]}' | sha256sum. With any other hash, no existing record would be found.
     assert spec_hash({"b": [1, 2.5, None], "a": "ä"}) == "324d0f98e8e7b390"
 
 

@@ -72,5 +72,5 @@ def test_predictions_that_are_not_all_there_are_refused(tmp_path):
     last = [item.qid for item in ITEMS if item.split == "test" and item.draft.scene][-1]
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join(line for line in lines if f'"{last}"' not in line), encoding="utf-8")
-    with pytest.raises(UserError, match=r"predictions.jsonl: no prediction for \d+; run it again"):
+    with pytest.raises(UserError, match=r"predictions.jsonl: no prediction for \d+; repeat the run"):
         breakdown_text([run], tmp_path)

@@ -1,4 +1,4 @@
-"""The committed results page and the table in README.md are what the committed records give."""
+"""The committed results page and the table in README.md agree with the committed records."""
 
 import shutil
 from collections import defaultdict

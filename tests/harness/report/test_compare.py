@@ -62,7 +62,7 @@ def test_as_json(results):
 @pytest.mark.parametrize(
     ("labels", "task", "message"),
     [
-        (("dehvf", "memv"), "scienceqa", "memv: no run of it on tiny for scienceqa .* choose from: dehvf, .*memvp"),
+        (("dehvf", "memv"), "scienceqa", "memv: none of its runs on tiny for scienceqa .* choose from: dehvf, .*memvp"),
         (("dehvf", "lavin"), "scienceqa", "no seed in common on tiny; run both with the same --seeds"),
         (("dehvf", "memvp"), "coco", "choose from: none"),
         (("dehvf", "memvp"), "vqa", "--task vqa: no such task; choose one of coco, scienceqa"),

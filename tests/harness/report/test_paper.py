@@ -1,4 +1,4 @@
-"""The paper's numbers agree with each other and with what the paper's text says, so a typing error is caught."""
+"""The paper's numbers agree with each other and with the paper's text, so a typing error is caught."""
 
 import pytest
 
