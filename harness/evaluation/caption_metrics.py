@@ -148,7 +148,7 @@ def _check_ids(references: Captions, predictions: Mapping[str, str]) -> None:
 
 
 def _scored(value: float, n: int, stderr: float) -> Metric:
-    """Return a score with its standard error, which a single image does not have: it would be a false 0."""
+    """Return a score with its standard error. A single image has none: the estimate would be 0, which is wrong."""
     if n > 1:
         return Metric(value=value, n=n, stderr=stderr)
     return Metric(value=value, n=n, reason="one image has no standard error")
@@ -175,7 +175,7 @@ def bleu_from_counts(counts: IntArray) -> FloatArray:
     Returns:
         `N x 4`, from 0 to 1.
     """
-    # The library adds the same small numbers, so that the logarithm of a zero count does not fail.
+    # pycocoevalcap adds the same small numbers, so that the logarithm of a zero count does not fail.
     testlen, reflen, guess, correct = counts[:, :1], counts[:, 1:2], counts[:, 2:6], counts[:, 6:]
     logs = np.log(correct + 1e-15) - np.log(guess + 1e-9)
     penalty = np.minimum(0, 1 - reflen / np.maximum(testlen, 1e-9))
@@ -228,7 +228,7 @@ def _meteor(refs: Captions, hyps: Captions) -> Metric:
     if missing:
         reason = f"METEOR is incomplete: pycocoevalcap/meteor has no {', '.join(missing)}"
         return Metric(value=None, n=len(refs), reason=reason)
-    # METEOR's program separates its fields with three bars.
+    # METEOR's program separates its fields with three bars, so no caption may contain them.
     clean = {key: [caption.replace("|||", " ") for caption in captions] for key, captions in refs.items()}
     try:
         with java_on_path():

@@ -1,7 +1,7 @@
 """Answering multiple-choice questions with a tuned model, one greedy token per question.
 
-The prompt ends in `The answer is`, so the next token is the letter of the choice. A token that is no letter of a choice
-counts as wrong.
+The prompt ends in `The answer is`, so the next token is the letter of the choice. A token that is not the letter of
+a choice counts as wrong.
 """
 
 import hashlib

@@ -99,8 +99,8 @@ def decode(model: EvaluatedModel, batch: Batch, eos: int, search: Search) -> lis
             beams.keep(~over_B)
             state.select(rows_R)
         elif width > 1:
-            # The beams of a sample share all state but the key-value cache.
-            # transformers asks for a LongTensor, which is not the type that any operation of torch returns.
+            # Only the key-value cache is reordered, because the beams of a sample share all other state.
+            # transformers' annotation is LongTensor, but torch annotates the results of its operations as Tensor.
             state.cache.reorder_cache(rows_R)  # type: ignore[arg-type]
         logits_RV = model.step(beams.last_R, state)
 
@@ -144,6 +144,7 @@ class _Beams:
         size, width = self.sums_BW.shape
         vocabulary = logits_RV.shape[-1]
         sums_BWV = self.sums_BW[..., None] + logits_RV.float().log_softmax(dim=-1).view(size, width, vocabulary)
+        # A finished hypothesis has one continuation, another end token, which keeps its sum.
         sums_BWV[self.done_BW] = -torch.inf
         sums_BWV[..., self.eos] = torch.where(self.done_BW, self.sums_BW, sums_BWV[..., self.eos])
         lengths_BW = self.lengths_BW + ~self.done_BW

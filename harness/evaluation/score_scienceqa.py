@@ -27,7 +27,7 @@ def read_split(problems: Path, splits: Path, split: str = "test") -> list[Proble
         raise UserError(f"{splits}: no split {split!r}; choose one of {', '.join(ids)}")
     absent = [qid for qid in ids[split] if qid not in raw]
     if absent:
-        raise UserError(f"{problems}: problems of split {split!r} are missing: {listing(absent)}")
+        raise UserError(f"{problems}: problems of split {split!r} are missing: {listing(absent)}; add them")
     chosen = []
     for qid in ids[split]:
         problem = parse_problem(qid, raw[qid], source=str(problems))
@@ -40,8 +40,8 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
     """Read predictions in any of four formats.
 
     The formats are: a run's `.predictions.jsonl`, with one record of `qid` and `choice` per line; `{qid: index}`;
-    `{"results": {qid: index}}`; and `{"outputs": {qid: text}}`, whose texts are read by the reference's pattern. Where
-    a file has both `results` and `outputs`, `results` is taken, because that is what the authors scored.
+    `{"results": {qid: index}}`; and `{"outputs": {qid: text}}`, whose texts are read by the reference code's pattern.
+    Where a file has both `results` and `outputs`, `results` is taken, because that is what the authors scored.
 
     Args:
         path: the file.
@@ -51,18 +51,18 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
         qid -> index of the choice, or None where the answer could not be read.
 
     Raises:
-        UserError: the file is in none of the formats, a value has the wrong type, or a qid occurs twice (the message
-            lists these).
+        UserError: the file is in none of the formats, a value has the wrong type, a saved gold answer differs from the
+            problem's, or a qid occurs twice (the message lists these qids).
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        raise UserError(f"{path}: cannot be read ({error}); give a text file in UTF-8") from error
     if _is_jsonl(path, text):
         return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
     data = parse_json(text, str(path))
     if not isinstance(data, dict):
-        raise UserError(f"{path}: expected a JSON object, or one record per line")
+        raise UserError(f"{path}: expected a JSON object, or one record per line; give such a file")
     if "results" in data:
         return _from_indices(path, data["results"])
     if "outputs" in data:
@@ -79,14 +79,14 @@ def _is_jsonl(path: Path, text: str) -> bool:
 
 def _pairs(path: Path, table: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(table, dict) or not table:
-        raise UserError(f"{path}: expected an object, not empty, that maps problem ids to answers")
+        raise UserError(f"{path}: expected a non-empty object that maps problem ids to answers; correct the file")
     yield from table.items()
 
 
 def _choice(path: Path, qid: str, value: Any) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
-    raise UserError(f"{path}: problem {qid}: {value!r} is no choice index (an integer from 0, or null)")
+    raise UserError(f"{path}: problem {qid}: {value!r} is not a choice index; give an integer from 0, or null")
 
 
 def _from_indices(path: Path, table: Any) -> dict[str, int | None]:
@@ -97,7 +97,7 @@ def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict
     choices: dict[str, int | None] = {}
     for qid, text in _pairs(path, table):
         if not isinstance(text, str):
-            raise UserError(f"{path}: problem {qid}: the output is not text")
+            raise UserError(f"{path}: problem {qid}: the output is not text; give a string")
         # Keep unknown ids: the scorer lists all of them in one message.
         choices[qid] = parse_sentence(text, len(problems[qid].choices)) if qid in problems else None
     return choices
@@ -108,14 +108,15 @@ def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[st
     qids: list[str] = []
     for place, record in lines:
         if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "choice" not in record:
-            raise UserError(f"{place}: expected a record with 'qid' and 'choice'")
+            raise UserError(f"{place}: expected a record with 'qid' and 'choice'; add them")
         qid = record["qid"]
         qids.append(qid)
         choices[qid] = _choice(path, qid, record["choice"])
         if qid in problems and record.get("gold") not in (None, problems[qid].answer):
-            raise UserError(f"{path}: problem {qid}: its gold answer differs from the one in the problems file")
+            wrong = "its gold answer differs from the one in the problems file; give the file that was answered"
+            raise UserError(f"{path}: problem {qid}: {wrong}")
     if twice := repeated(qids):
-        raise UserError(f"{path}: problems with two predictions: {listing(twice)}")
+        raise UserError(f"{path}: problems with two predictions: {listing(twice)}; keep one of each")
     return choices
 
 

@@ -1,4 +1,4 @@
-"""What is trained on and scored, one module per task.
+"""The tasks: what a model is trained on and how its answers are scored, with one module per task.
 
-`facts` lists the tasks and what is fixed about each of them. `contract` says what a task does and loads one.
+`facts` lists the tasks and their fixed properties. `contract` defines the interface of a task and loads a task by name.
 """

@@ -1,4 +1,4 @@
-"""COCO Captions: every caption of the training images is an example; one caption per image is decoded and scored.
+"""COCO Captions: train on every caption of every training image, then decode and score one caption per test image.
 
 The prompt is the one that the captioning demo of LLaMA-Adapter (Zhang et al. 2023, version 1, linked from
 https://github.com/OpenGVLab/LLaMA-Adapter) gives to `caption_generate`; the benchmarked paper does not print its own.
@@ -28,11 +28,14 @@ CAPTION_PROMPT = "Generate caption of this image :"
 
 
 class CocoTask:
-    """Captions in Karpathy's format, real or procedural; see `harness.tasks.contract.Task`.
+    """Captions in Karpathy's format, real or generated; see `harness.tasks.contract.Task`.
+
+    Args:
+        options: which data to read.
 
     Raises:
         UserError: the data has an error (the message names the image and the field), or the tokenizer for scoring is
-            not installed, which should be known before training.
+            not installed. Both are checked here so that they are reported before training.
     """
 
     name = "coco"
@@ -63,7 +66,7 @@ class CocoTask:
     def evaluate(
         self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
     ) -> Evaluation:
-        """Caption and score the evaluation split; its first images are kept to be shown."""
+        """Caption and score the evaluation split. The first images and their captions are kept for a reader."""
         started = time.perf_counter()
         images = self.set.samples(recipe.eval_split)
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")

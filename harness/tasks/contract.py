@@ -1,4 +1,4 @@
-"""What a task does: it gives training examples, and it evaluates a tuned model on its data."""
+"""The interface of a task: it provides training examples, and it evaluates a tuned model on its data."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ class DataOptions:
     """Which data a run reads.
 
     Attributes:
-        root: the data folder; None for the procedural set, which is built on first use.
+        root: the data folder; None for the generated small world, which is built on first use.
         limit: number of records to keep per split; None keeps all.
         skip_bad_images: leave out records whose image cannot be read instead of stopping.
-        full: require that the folder holds the full benchmark.
+        full: require that the folder contains the full benchmark.
     """
 
     root: Path | None = None
@@ -65,7 +65,8 @@ class Evaluation:
 class Task(Protocol):
     """One task on one data folder.
 
-    Every recipe is that of the task, see `harness.config.recipes.recipe_class`.
+    Every `recipe` argument is of the task's own recipe class, see `harness.config.recipes.recipe_class`. The oracle is
+    the frozen language model that reads a description of each image in words instead of the image.
     """
 
     name: str
@@ -83,10 +84,10 @@ class Task(Protocol):
         ...
 
     def require_oracle(self, recipe: TrainRecipe) -> None:
-        """Check that the data describes every evaluated image in words, which the oracle needs.
+        """Check that the oracle can be evaluated: the data must describe every evaluated image in words.
 
         Raises:
-            UserError: it does not.
+            UserError: a description is missing, or the task has no oracle.
         """
         ...
 
@@ -110,7 +111,7 @@ class Task(Protocol):
     def evaluate_oracle(
         self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
     ) -> Evaluation:
-        """Do the same with each image replaced by its description in words.
+        """Decode and score the evaluation split like `evaluate`, with each image replaced by its description in words.
 
         Raises:
             EvaluationFailedError: as `evaluate`.

@@ -1,4 +1,4 @@
-"""What is fixed about each task: its module, its tables in the paper, its metrics, and what counts as a right answer.
+"""The fixed properties of each task: its module, its tables in the paper, its metrics, and how to tell right answers.
 
 A task is registered by its entry in `TASKS`. This module imports no torch, so that tables can be made from it.
 """

@@ -1,4 +1,4 @@
-"""Captions kept for a reader to look at, with small copies of their images.
+"""Keep a few captions and small copies of their images, so that a reader can look at them.
 
 All runs on a data set keep the same few images and share the copies. The copies are stored in the results folder, so
 that a page made from the records shows them without the data set. They are encoded again from the decoded pixels, so

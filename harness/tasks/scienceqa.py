@@ -22,7 +22,10 @@ from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_sec
 
 
 class ScienceQATask:
-    """ScienceQA, real or procedural; see `harness.tasks.contract.Task`.
+    """ScienceQA, real or generated; see `harness.tasks.contract.Task`.
+
+    Args:
+        options: which data to read.
 
     Raises:
         UserError: the data has an error; the message names the record and the field.
@@ -82,7 +85,7 @@ class ScienceQATask:
         """Return the scene of every evaluated problem that has an image, by qid."""
         path = self.set.root / "scenes.json"
         if not path.exists():
-            raise UserError(f"{path}: missing; the oracle needs every image in words: run it on the procedural set")
+            raise UserError(f"{path}: missing; the oracle needs every image in words: leave out --data-root")
         found = read_json(path)
         pictured = [problem.qid for problem in self.set.samples(recipe.eval_split) if problem.image]
         return {qid: _scene(path, found, qid) for qid in pictured}
@@ -107,7 +110,7 @@ class ScienceQATask:
             model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress
         )
         decoded = time.perf_counter()
-        # Scored as the original problems: for the oracle, too, a problem with an image counts in IMG.
+        # Score the original problems: the oracle's copies have no image, but must still count in IMG.
         scores = score_scienceqa(self.set.samples(recipe.eval_split), {row["qid"]: row["choice"] for row in rows})
         return Evaluation(
             scores.metrics,

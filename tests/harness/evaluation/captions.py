@@ -1,4 +1,4 @@
-"""Reference captions of three images, and the metrics that take no time, for the tests of the caption scores."""
+"""Reference captions of three images, and the fast metrics, for the tests of the caption scores."""
 
 QUICK = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "SPICE")
 REFERENCES = {

@@ -1,4 +1,4 @@
-"""Caption scores: the tokenizer, the n-gram counts, the standard errors, and what is not installed."""
+"""Caption scores: the tokenizer, the n-gram counts, the standard errors, and programs that are not installed."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.harness.evaluation.captions import QUICK, REFERENCES
 def test_tokenizer_lowers_and_drops_punctuation():
     captions = ['A "Red" cat, (big); it\'s here...', "", "two\nlines\u2028three\r", "naïve café — ok"]
     got = tokenize_captions(captions)
-    # Brackets stay, as in the published scores: the list of punctuation has them in capitals only.
+    # Brackets remain, as in the published scores, because the list of punctuation has them only as -LRB- and -RRB-.
     assert got[0] == "a red cat -lrb- big -rrb- it 's here"
     assert got[1] == ""
     assert got[2] == "two lines three"

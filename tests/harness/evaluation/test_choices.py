@@ -101,7 +101,7 @@ def test_batch_size_changes_no_answer(tmp_path: Path) -> None:
     ]
     one, three, all_at_once = (answer(model, asked, size) for size in (1, 3, 7))
     assert one == three == all_at_once
-    assert len({row["raw"] for row in one}) > 1  # a model with one answer to everything would pass the line above
+    assert len({row["raw"] for row in one}) > 1  # with one answer to everything, the line above would prove nothing
 
 
 def test_answers_come_from_the_model_in_evaluation_mode() -> None:

@@ -43,7 +43,7 @@ def model(request: pytest.FixtureRequest) -> TunedModel:
 
 
 def gathered(batch: Batch, rows: list[int], more_padding: int) -> Batch:
-    """The given rows of a batch, in any order and number, with more columns of padding in front."""
+    """Return the given rows of a batch, in any order and number, with more columns of padding in front."""
     padding = (more_padding, 0)
     return Batch(
         functional.pad(batch.input_ids_BL[rows], padding), functional.pad(batch.attention_mask_BL[rows], padding), None,
@@ -53,7 +53,7 @@ def gathered(batch: Batch, rows: list[int], more_padding: int) -> Batch:
 
 @pytest.fixture(scope="module")
 def decoded_alone(model: TunedModel) -> Callable[[Search], list[Hypothesis]]:
-    """The hypotheses of the samples decoded one by one, computed once per search."""
+    """Return the hypotheses of the samples decoded one by one, computed once per search."""
     batch = prompts(model)
     return cache(lambda search: [decode(model, alone(batch, row), EOS, search)[0] for row in range(4)])
 
@@ -164,7 +164,7 @@ def chain(samples: int, vocabulary: int, seed: int) -> Chain:
 
 
 def every_text(logits_VV: Tensor, search: Search, eos: int) -> list[Hypothesis]:
-    """All texts up to the maximum length, by brute force."""
+    """Return all texts up to the maximum length, by brute force."""
     log_probs, texts = logits_VV.log_softmax(dim=-1), []
     words = [token for token in range(len(logits_VV)) if token != eos]
     for length in range(search.max_new_tokens + 1):
@@ -258,4 +258,4 @@ def test_texts_are_in_the_order_of_the_examples(tmp_path: Path) -> None:
         return [text for text, _ in found]
 
     assert texts(1) == texts(2) == texts(5)
-    assert len(set(texts(5))) > 1  # a model that says the same everywhere would pass the line above
+    assert len(set(texts(5))) > 1  # with the same text everywhere, the line above would prove nothing

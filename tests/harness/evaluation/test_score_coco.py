@@ -43,7 +43,7 @@ def test_reference_forms(tmp_path, form):
 
 
 def test_a_part_of_the_images_is_scored_only_when_asked(tmp_path):
-    """COCO's annotations hold no splits, so the captions of one split are fewer than the annotated images."""
+    """COCO's annotations have no splits, so they also contain images that are not in the split that was captioned."""
     (tmp_path / "r.json").write_text(json.dumps(FORMS["coco"]))
     (tmp_path / "part.json").write_text(json.dumps({k: REFERENCES[k] for k in ("1", "2")}))
     file = tmp_path / "f.json"

@@ -85,7 +85,7 @@ def test_one_line_of_our_form(files):
         ({"1": 0.0, "2": 0, "3": 0}, "problem 1"),
         ({"1": True, "2": 0, "3": 0}, "problem 1"),
         ({"outputs": {"1": 3}}, "problem 1"),
-        ({}, "not empty"),
+        ({}, "expected a non-empty object"),
         ([], "expected a JSON object"),
         ("", "not valid JSON"),
     ],

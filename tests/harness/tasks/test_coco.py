@@ -1,4 +1,4 @@
-"""Captions as a task: from the data folder to Table 3, on a backbone that takes a moment."""
+"""Captions as a task: from the data folder to Table 3, on a very small backbone."""
 
 import json
 import sys
@@ -81,7 +81,7 @@ def test_the_recipe_says_how_to_decode() -> None:
 
 @pytest.fixture(scope="module")
 def command(captions: Path, small_llm: Path, small_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """A run that takes a moment; its last argument is the results folder."""
+    """The arguments of a short run; the last one is the results folder."""
     backbone = ["--llm", small_llm, "--clip", f"local-dir:{small_clip}", "--data-root", captions]
     quick = ["--steps", 3, "--set", "batch_size=4", "--set", "max_new_tokens=6", "--set", "beams=2"]
     results = tmp_path_factory.mktemp("results")
