@@ -1,6 +1,6 @@
 """The registry of methods: it maps a name to a class, whose module is imported only when the class is needed.
 
-A package outside this tree adds a method through the entry-point group `peft_vl_bench.methods`:
+A package outside this repository adds a method through the entry-point group `peft_vl_bench.methods`:
 
     [project.entry-points."peft_vl_bench.methods"]
     my_method = "my_package.my_method:MyMethod"

@@ -53,7 +53,7 @@ class Projector(nn.Module):
 
 
 class ParallelAdapter(nn.Module):
-    """A bottleneck beside the FFN of a CLIP block: `scale · B(dropout(GELU(A u)))`.
+    """A bottleneck in parallel with the FFN of a CLIP block: `scale · B(dropout(GELU(A u)))`.
 
     There are no biases, GELU is the exact (erf) one, and `B` is zero at initialisation. DEHVF describes it in the words
     "we add parallel adapters to the visual encoder's FFN".
@@ -107,7 +107,7 @@ class MLPWithAdapter(nn.Module):
 def attach_parallel_adapters(
     vision: Any, num_blocks: int, bottleneck: int, scale: float, dropout: float
 ) -> nn.ModuleList:
-    """Put a parallel adapter beside the FFN of each of the first blocks of a vision tower.
+    """Add a parallel adapter to the FFN of each of the first blocks of a vision tower.
 
     Args:
         vision: a `methods.base.VisionTower`, which is changed in place.
@@ -126,7 +126,7 @@ def attach_parallel_adapters(
 def parallel_adapter_products(module: str, adapters: Iterable[Any], rows: int) -> list[Product]:
     """Return the products of the parallel adapters of consecutive CLIP blocks, from the first block on.
 
-    The input of the first adapter needs no gradient, because nothing trained lies before it. The others' inputs do.
+    The input of the first adapter needs no gradient, because no trained module precedes it. The others' inputs do.
 
     Args:
         module: the name under which they are counted.

@@ -1,8 +1,8 @@
 """The contract: what a method is given, what it computes, and which parameters are its own.
 
 A method is an `nn.Module` built from a frozen backbone and its config. Building it attaches it: it wraps or
-replaces submodules of the backbone. Its own parameters are exactly `method.parameters()`: freezing, saving
-and counting all ask that one source.
+replaces submodules of the backbone. Its own parameters are exactly `method.parameters()`. Freezing, saving and
+counting all use these and no others.
 
 Shape suffixes: B batch, L text tokens, T sequence columns (text and inserted visual tokens), D hidden_size,
 V vocabulary, J patches, C vision width, H W image height and width, I samples with an image, Q labelled tokens.
@@ -20,19 +20,25 @@ from torch import Tensor, nn
 IGNORE_INDEX = -100
 
 VisualFeatures = Mapping[str, Tensor]
-"""What a method computes from the images, once per image: named tensors, batch first, so that a decoder can
-repeat or reorder samples without knowing what they mean."""
+"""What a method computes from the images, once per image: named tensors with the batch dimension first. Beam search
+can therefore repeat or reorder samples without knowing what the tensors mean."""
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's config: unknown fields, NaN and infinity are refused, values are fixed once built."""
+    """Base of every method's config. It rejects unknown fields, NaN and infinity, and it cannot change once built."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a method comes from: the paper's title, its address, and one line on what the method does."""
+    """Where a method comes from, as `python -m harness methods` prints it.
+
+    Attributes:
+        paper: title, authors and year of the paper.
+        url: address of the paper.
+        summary: one line on what the method does.
+    """
 
     paper: str
     url: str
@@ -44,16 +50,16 @@ Padding = Literal["none", "left", "right", "both"]
 
 @dataclass(frozen=True)
 class BatchFacts:
-    """What a step needs to know about its batch before it runs, computed when the batch is built.
+    """Facts about a batch that a step needs before it runs. They are computed on the CPU, when the batch is built.
 
-    The collator builds batches on the CPU. Without these facts every step would have to look at tensors on the device
-    and wait for it: to find the samples with an image, the labelled tokens and the padding.
+    Without them, every step would have to synchronise with the device to find the samples with an image, the labelled
+    tokens and the padding.
 
     Attributes:
         image_rows_I: indices of the samples that carry an image, ascending.
         label_rows_Q: indices of the labelled tokens in the flattened `labels_BL`, ascending. The first token of a
-            sample is left out, because nothing stands before it that could predict it.
-        padding: the side that samples are padded on; "none" where every column of every sample is a real token.
+            sample is left out, because no token precedes it that could predict it.
+        padding: the side that samples are padded on; "none" if every column of every sample is a real token.
     """
 
     image_rows_I: Tensor
@@ -62,7 +68,15 @@ class BatchFacts:
 
     @classmethod
     def of(cls, mask_BL: Tensor, labels_BL: Tensor | None, has_image_B: Tensor) -> "BatchFacts":
-        """The facts of a batch. This reads values of the tensors, so give it tensors on the CPU."""
+        """Return the facts of a batch.
+
+        This reads values of the tensors, which must be on the CPU to avoid synchronising with the device.
+
+        Args:
+            mask_BL: true where a token is real.
+            labels_BL: as in `Batch`; None for prompts without answers.
+            has_image_B: true where the sample carries an image.
+        """
         label_rows_Q = has_image_B.new_zeros(0, dtype=torch.long)
         if labels_BL is not None:
             predicted_BL = (labels_BL != IGNORE_INDEX) & ~first_token(mask_BL)
@@ -80,7 +94,7 @@ class Batch:
         labels_BL: token ids to predict, `IGNORE_INDEX` elsewhere; None for prompts without answers.
         images_BCHW: normalised images; all zero for a text-only sample.
         has_image_B: true where the sample carries an image.
-        facts: computed from the tensors above when the batch is built.
+        facts: computed from the tensors above when the batch is built; not an argument.
     """
 
     input_ids_BL: Tensor
@@ -96,11 +110,16 @@ class Batch:
 
     @property
     def all_have_images(self) -> bool:
-        """Whether every sample carries an image; known without looking at the device."""
+        """Whether every sample carries an image. Reading this does not synchronise with the device."""
         return len(self.facts.image_rows_I) == len(self.has_image_B)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
-        """The same batch on `device`. The facts move with it and are not computed again."""
+        """Return the same batch on another device. The facts are moved, not computed again.
+
+        Args:
+            device: where the tensors go.
+            non_blocking: whether the copies may run while the host continues.
+        """
 
         def move(part: Any) -> Any:
             moved = copy(part)
@@ -120,13 +139,13 @@ class InputSequence:
 
     Attributes:
         inputs_embeds_BTD: input embeddings.
-        attention_mask: which columns may be attended to. None: every column is in use, and attention is causal.
-            `B×T`: true where a column is in use, and attention is causal. `B×1×T×T`, where a method needs more than
-            that: true where the row may attend to the column.
+        attention_mask: which columns may be attended to. None means that every column is in use and attention is
+            causal. `B×T` is true where a column is in use, and attention is causal. `B×1×T×T` is for a method that
+            needs another pattern; it is true where the row may attend to the column.
         key_mask_BT: true for the columns that later tokens may attend to.
         position_ids_BT: rotary positions.
-        columns_BL: the column of each text token; -1 for padding and for a token that was cut off. A label is
-            predicted from the column before that of its token.
+        columns_BL: the column of each text token; -1 for padding and for a token that was cut off. The column before
+            a token's column predicts the token.
     """
 
     inputs_embeds_BTD: Tensor
@@ -137,7 +156,13 @@ class InputSequence:
 
 
 class VisionTower(Protocol):
-    """A frozen CLIP vision transformer."""
+    """A frozen CLIP vision transformer.
+
+    Attributes:
+        width: width of the hidden states (C).
+        num_layers: number of transformer blocks.
+        num_patches: patches per image, without the CLS token (J).
+    """
 
     width: int
     num_layers: int
@@ -145,18 +170,23 @@ class VisionTower(Protocol):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks; a method may wrap what is inside them."""
+        """The transformer blocks, in order. A method may wrap their submodules."""
         ...
 
     def features(self, images_BCHW: Tensor, blocks: Sequence[int], *, normalize: bool) -> list[Tensor]:
-        """Hidden states after the given 1-based blocks, each `B×(J+1)×C` with CLS first.
+        """Return the hidden states after the given blocks, each `B×(J+1)×C` with the CLS token first.
 
-        Blocks after the last one asked for do not run. `normalize` applies the tower's `ln_post`.
+        Blocks after the last one asked for do not run.
+
+        Args:
+            images_BCHW: normalised images.
+            blocks: numbers of the blocks, counted from 1, in ascending order.
+            normalize: whether to apply the tower's last layer norm, `ln_post`.
         """
         ...
 
     def stacked_features(self, images_BCHW: Tensor, blocks: Sequence[int], *, normalize: bool) -> Tensor:
-        """`features` of all the blocks in one tensor, `B×X×(J+1)×C`."""
+        """Return what `features` returns as one tensor, `B×X×(J+1)×C`, where X counts the blocks asked for."""
         ...
 
 
@@ -166,12 +196,12 @@ class Backbone(Protocol):
 
     @property
     def llm(self) -> Any:
-        """A Llama-architecture `LlamaForCausalLM`."""
+        """The language model, a `LlamaForCausalLM`."""
         ...
 
     @property
     def vision(self) -> Any:
-        """A `VisionTower`."""
+        """The vision tower, a `VisionTower`."""
         ...
 
     @property
@@ -181,12 +211,12 @@ class Backbone(Protocol):
 
     @property
     def hidden_size(self) -> int:
-        """Width of the language model."""
+        """Width of the language model's hidden states."""
         ...
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers of the language model."""
+        """Number of decoder layers of the language model."""
         ...
 
     @property
@@ -196,19 +226,30 @@ class Backbone(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype the frozen weights are held and computed in."""
+        """The dtype in which the frozen weights are stored and used."""
         ...
 
     def modules(self) -> Iterator[nn.Module]:
-        """The modules to freeze: the language model and the vision tower."""
+        """Yield the modules to freeze: the language model and the vision tower."""
         ...
 
 
 class Method(Protocol):
     """One fine-tuning method attached to one backbone; an `nn.Module` in practice.
 
-    A method may also have `decoding_features(layer_inputs) -> dict[str, Tensor]`: what running the prompt left in the
-    layer inputs, batch first; decoded tokens find it among the visual features of `layer_inputs`.
+    `TunedModel` calls `encode_images`, `build_sequence` and `layer_inputs` in this order. In decoding, it calls
+    `layer_inputs` again for the first token, and uses the result until samples are reordered.
+
+    A method may also have `decoding_features(layer_inputs) -> dict[str, Tensor]`. It is called after the prompt has run
+    and returns what later tokens need from it, as tensors with the batch dimension first. They are added to the visual
+    features that `layer_inputs` gets in decoding.
+
+    Attributes:
+        name: the registered name.
+        title: the name that tables print.
+        source: where the method comes from.
+        Config: the class of its config.
+        config: the config that it was built with.
     """
 
     name: ClassVar[str]
@@ -218,29 +259,52 @@ class Method(Protocol):
     config: Any
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
-        """Everything that depends on the images alone; called once per image, never per decoded token."""
+        """Return everything that depends on the images alone. Called once per image, never per decoded token.
+
+        Args:
+            backbone: the backbone that the method is attached to.
+            images_BCHW: normalised images.
+        """
         ...
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Text ids to what the language model reads; input-space methods insert their visual tokens here."""
+        """Return what the language model reads. Methods with visual tokens in the input insert them here.
+
+        Args:
+            backbone: the backbone that the method is attached to.
+            batch: the text.
+            visual: the result of `encode_images`, and `has_image_B`.
+        """
         ...
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """Keyword arguments handed to every decoder layer.
+        """Return the keyword arguments that every decoder layer receives.
 
-        A value that differs by layer is a list with an item a layer; the module that reads it has `layer_idx`.
-        `visual` also holds `has_image_B`; `num_tokens` is the length of the forward they are meant for, so that a
-        method can choose between forms of equal output.
+        A value that differs between layers is a list with one item per layer. The module that reads the list knows the
+        index of its layer.
+
+        Args:
+            visual: as in `build_sequence`; in decoding, also the result of `decoding_features`.
+            num_tokens: columns of the forward pass that the arguments are for. A method may use it to choose the
+                cheapest of several ways to compute the same output.
         """
         ...
 
     def reference_only(self) -> dict[str, int]:
-        """Parameters that the reference code counts and never trains: name -> count. Not created here."""
+        """Return parameters that the paper or its code counts but never uses, as name -> count.
+
+        They are not created here. The counts make totals comparable with the paper's.
+        """
         ...
 
 
 def plain_sequence(embed_tokens: nn.Module, batch: Batch) -> InputSequence:
-    """The sequence of a method that inserts nothing: the embedded text, its padding mask and its positions."""
+    """Return the sequence of a method that inserts nothing: the embedded text, its padding mask and its positions.
+
+    Args:
+        embed_tokens: the language model's input embedding.
+        batch: the text.
+    """
     mask_BL = batch.attention_mask_BL.bool()
     columns_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
     return InputSequence(
@@ -253,12 +317,12 @@ def plain_sequence(embed_tokens: nn.Module, batch: Batch) -> InputSequence:
 
 
 def positions_from_mask(mask_BT: Tensor) -> Tensor:
-    """Rotary positions that count real columns only, so that padding never shifts a token."""
+    """Return rotary positions, `B×T`. They count real columns only, so that padding never shifts a token."""
     return (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def first_token(mask_BL: Tensor) -> Tensor:
-    """`B×L`, true at the first real token of each sample, its BOS."""
+    """Return a mask `B×L` that is true at the first real token of each sample, its BOS."""
     columns_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
     return (columns_L == mask_BL.int().argmax(dim=1, keepdim=True)) & mask_BL
 
@@ -272,11 +336,13 @@ def _padding(mask_BL: Tensor) -> Padding:
 
 
 def causal_mask(visible_BT: Tensor, *, itself: bool = False) -> Tensor:
-    """`B×1×T×T`, true where the row may attend to the column: a visible column that is not later.
+    """Return a mask `B×1×T×T` that is true where the row may attend to the column.
+
+    A row may attend to a visible column that is not later than the row.
 
     Args:
         visible_BT: true for the columns that may be attended to.
-        itself: whether every column attends to itself too, visible or not.
+        itself: whether every column also attends to itself, visible or not.
     """
     index_T = torch.arange(visible_BT.shape[1], device=visible_BT.device)
     allowed_BTT = visible_BT[:, None] & (index_T[:, None] >= index_T)
@@ -291,5 +357,5 @@ def freeze(backbone: Backbone, method: nn.Module) -> None:
 
 
 def adapter_parameters(method: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable parameters of a method by name: what is saved, counted and optimised."""
+    """Return the trainable parameters of a method by name. These are saved, counted and optimised."""
     return dict(method.named_parameters())

@@ -46,7 +46,7 @@ def save_adapter(folder: Path, method: Any, extra: Mapping[str, Any], write: Cal
     Args:
         folder: where the two files go; `write` creates it if needed.
         method: an `nn.Module` that satisfies `methods.base.Method`.
-        extra: JSON values to keep beside the config.
+        extra: JSON values to store together with the config.
         write: writes bytes to a path.
 
     Raises:
@@ -73,7 +73,7 @@ def load_adapter(folder: Path) -> SavedAdapter:
     Raises:
         ValueError: the config file cannot be read or is not JSON.
         ValidationError: a field of the config file is missing, unknown or of the wrong type. The error names the field
-            but not the file; the caller does.
+            but not the file, so the caller must add the file's name.
     """
     path = Path(folder) / CONFIG_FILE
     try:

@@ -1,14 +1,14 @@
-"""The vocabulary for counting FLOPs: matrix products, and what a method states about its own.
+"""The types for counting FLOPs: matrix products, and what a method reports about its own.
 
 A method that wants its FLOPs counted satisfies `Costed`. It lists the matrix products that it adds to the frozen
 towers, and names the place in each tower where it adds trained values. Each shared block lists its own products, in a
-method called `products` beside its definition. Elementwise operations (norms, activations, softmax, biases) are not
-counted, because they are small beside the matrix products.
+method called `products`. Elementwise operations (norms, activations, softmax, biases) are not counted, because they
+are small compared with the matrix products.
 
 A product `M×K @ K×N` is 2·M·K·N FLOPs in the forward pass (multiply-add = 2). Training adds the same number for each of
 its two operands that needs a gradient. A frozen linear layer whose input needs a gradient therefore costs twice its
-forward pass in training. A trained one behind a trained module costs three times its forward pass. A frozen one in
-front of every trained module costs its forward pass alone.
+forward pass in training. A trained one after a trained module costs three times its forward pass. A frozen one
+before every trained module costs its forward pass alone.
 
 Sizes in the signatures: samples B; tokens T of one forward pass; images, one for each sample.
 """

@@ -1,4 +1,4 @@
-"""A Llama decoder layer with two places for a method's modules: before the attention and beside the FFN.
+"""A Llama decoder layer with two places for a method's modules: before the attention and parallel to the FFN.
 
 This is the only file that repeats the structure of the decoder layer of `transformers`. Submodules keep their names, so
 the state dict of the language model has the same keys before and after. Shape suffixes as in `methods.base`.

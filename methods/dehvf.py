@@ -4,11 +4,11 @@ Paper: Wei, Yang, Zhou, Yang, Li, Zhang, Qiu, "Dynamic Embedding of Hierarchical
 Vision-Language Fine-Tuning", 2025. https://arxiv.org/abs/2508.17638 (the paper that this benchmark starts from).
 Equations (1)-(13). The authors published no code.
 
-Where the paper is open or contradicts itself, this file chooses as follows:
+Where the paper gives no detail or contradicts itself, this file chooses as follows:
 - The paper does not name the activation of the input embedding network. It is GELU here.
 - The paper does not print all sizes of the fuser and of the input embedding network. The sizes here are those that
   reproduce every printed count of its Table 4 at once.
-- For the memory length at 13B, its Table 5 says 420, but its parameter count implies 400. The count is followed.
+- For the memory length at 13B, its Table 5 says 420, but its parameter count implies 400. This file follows the count.
 - The printed counts contain MemVP's modality embedding, which no forward pass uses. It does not exist here;
   `reference_only` counts it, so that totals can be compared with the paper's.
 
@@ -17,7 +17,7 @@ The operations are reordered, with exactly the same result, to save work:
   instead of C.
 - The projector's second layer is applied to fused features only where that is cheaper (`methods.memory_forms`).
 - The fuser runs once per image for all layers.
-`methods.plain` has the printed order.
+`methods.plain` computes the formulas in the printed order.
 
 Shape suffixes: B batch, J patches (or tokens of the vision tower), C vision width, P projector width, X blocks of the
 vision tower, G visual groups, K features of a group, Y decoder layers, S sides (keys, values), Q queries of a group,
@@ -148,7 +148,7 @@ class DEHVF(nn.Module):
     def _slots(self) -> list[tuple[int | None, int | None]]:
         """Return, for each decoder layer, the index of the fused feature of its keys and that of its values.
 
-        None stands for a side without visual entries.
+        None marks a side without visual entries. Layers with the same index share a feature.
         """
         config, layers = self.config, range(self.num_layers)
         pairs: list[tuple[int, int]]

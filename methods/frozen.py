@@ -1,4 +1,5 @@
-"""The frozen language model on text alone, without any method; reference rows and yardsticks use it."""
+"""The frozen language model on text alone, without any method. The `oracle` row and the timing of the
+bare backbone use it."""
 
 from typing import Any, ClassVar
 

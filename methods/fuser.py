@@ -25,7 +25,7 @@ class InputEmbeddingNetwork(nn.Module):
         num_layers: decoder layers (Y).
         num_sides: 2 for separate queries of keys and values, 1 for one query per layer.
         dim: R.
-        position: whether a position embedding tells the sides apart.
+        position: whether a position embedding distinguishes the sides.
     """
 
     def __init__(self, num_layers: int, num_sides: int, dim: int, position: bool) -> None:

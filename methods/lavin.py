@@ -4,16 +4,16 @@ Paper: Luo, Zhou, Ren, Chen, Sun, Ji, "Cheap and Quick: Efficient Vision-Languag
 Language Models", 2023. https://arxiv.org/abs/2305.15023
 
 Deviations from the published code, and why:
-- In its CLIP adapters, the tensors are position-first, so sample 0 routes every sample of a batch, and the output of a
-  sample depends on the others in its batch. Here every token is routed by its own feature. That is what the published
-  code does for a batch of one.
+- In its CLIP adapters, the first dimension is the position, but the routing takes it for the batch. So sample 0 routes
+  every sample, and the output of a sample depends on the others in its batch. Here every token is routed by its own
+  feature, as the published code does for a batch of one.
 - Its decoder drops the modality token from the cache, shifts later positions by one, and feeds the longer prompts of a
   batch token by token. Here decoding continues as in training: it uses the same positions and the same mask, and it
   keeps the routing weights of the prompt.
 - It cuts a sequence to 512 columns after the insertion. Here texts are cut before the insertion, in the same way for
   all methods. `max_length` cuts after the insertion as the published code does, but only sequences that carry labels,
   because a prompt without its end cannot be answered.
-- Unused columns stand between the modality token and BOS instead of behind the text (`methods.sequence`). They are
+- Unused columns are between the modality token and BOS instead of after the text (`methods.sequence`). They are
   masked, so this changes no output.
 
 As in the published code, the router of each adapter keeps torch's default initialisation and `A` starts Xavier-uniform;
@@ -71,8 +71,8 @@ class RoutedByModality(nn.Module):
 
         Args:
             x_BTD: the input. In training, and while the prompt runs, column 0 is the modality token.
-            routing: one item per layer: in decoding, the routing weights, `B×E`; else None. With a cache, the weights
-                that are computed here replace None, so that later tokens can use them.
+            routing: one item per layer. In decoding, each item is the routing weights, `B×E`; otherwise it is None.
+                With a cache, the weights computed here replace None, so that later tokens can use them.
             cache: the key-value cache, or None.
 
         Returns:

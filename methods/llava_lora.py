@@ -5,13 +5,13 @@ Paper: Liu, Li, Wu, Lee, "Visual Instruction Tuning", 2023. https://arxiv.org/ab
 
 This is the baseline of the DEHVF paper, not a published run. Deviations from LLaVA, and why:
 - Features are the patches of the penultimate block after `ln_post`, as in MemVP and DEHVF, so that the methods differ
-  in where the features go and not in what they are. LLaVA takes that block without `ln_post`; set
+  only in how the features enter the language model. LLaVA takes that block without `ln_post`; set
   `normalize_features` to false for that.
 - The projector is the bottleneck of width 128 that the other methods have, and the CLIP blocks have MemVP's parallel
   adapters. The DEHVF paper says "for fair comparison we integrate similar modules". The adapter of the last CLIP block
   never runs. The paper counts it, but it does not exist here.
-- LoRA is applied to `q_proj` and `v_proj` with rank 6. Only 12 as the product of rank and matrices per layer fits the
-  printed parameter count. Rank 6 on two matrices is our choice among the ways to reach 12.
+- LoRA is applied to `q_proj` and `v_proj` with rank 6. The printed parameter count implies that the rank times the
+  number of matrices per layer is 12. Rank 6 on two matrices is our choice among the ways to reach 12.
 - LoRA's alpha 12 and dropout 0.05 are our choice, because the paper prints neither. A recipe may set both.
 - Projector and LoRA are trained together. LLaVA first trains the projector alone on captions; that stage is left out,
   because every method in the comparison sees the same data.

@@ -131,7 +131,7 @@ class VisualMemory(nn.Module):
         return memory.values.read(a_BTN) * self.scale
 
     def side_weights(self, dtype: torch.dtype) -> tuple[SideWeights, SideWeights]:
-        """Return the weights that the keys, and those that the values, of all layers share, converted to `dtype`.
+        """Return the shared weights of the keys and those of the values, converted to `dtype`.
 
         The memory must have a projector.
         """
@@ -142,7 +142,7 @@ class VisualMemory(nn.Module):
 
 
 class MemoryRead(nn.Module):
-    """Stands beside the FFN of one layer and reads this layer's memory.
+    """Runs in parallel with the FFN of one layer and reads this layer's memory.
 
     Args:
         memory: the module that all layers share.
@@ -160,7 +160,7 @@ class MemoryRead(nn.Module):
 
 
 def attach_memory(backbone: Backbone, memory: VisualMemory) -> None:
-    """Put a `MemoryRead` beside the FFN of every decoder layer. The layers then take the keyword `memories`.
+    """Add a `MemoryRead` in parallel with the FFN of every decoder layer. The layers then take the keyword `memories`.
 
     Args:
         backbone: the backbone; its decoder layers are wrapped in place.
@@ -188,7 +188,7 @@ def layer_memories(
         visual_scale: λ.
         slots: for each layer, the index of the feature of its keys and that of its values; None for a side that is the
             position prompts alone.
-        num_tokens: tokens per sample that will be run through the memories.
+        num_tokens: tokens per sample of the forward pass that will read the memories.
     """
     used = {slot for pair in slots for slot in pair if slot is not None}
     if not used:
@@ -254,7 +254,7 @@ def memory_cost(
         memory: the module that all layers share, on the meta device.
         slots: as given to `layer_memories`.
         samples: batch size.
-        tokens: columns of this forward.
+        tokens: columns of this forward pass.
         patches: visual rows of each sample.
     """
     used = {slot for pair in slots for slot in pair if slot is not None}
@@ -274,8 +274,8 @@ def memory_cost(
         products=[
             product
             for layer, given in enumerate(memories)
-            # The keys are multiplied with the FFN's input, which needs no gradient in the first layer. The values are
-            # multiplied with the activations, which always need one.
+            # The keys are multiplied by the FFN's input, which needs no gradient in the first layer. The values are
+            # multiplied by the activations, which always need one.
             for side, left_grad in ((given.keys, layer > 0), (given.values, True))
             for product in side.products(samples * tokens, left_grad=left_grad)
         ],

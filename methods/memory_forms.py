@@ -40,7 +40,7 @@ take 8 to 12 times as long as the multiply-adds; this is the low end."""
 
 
 class MemorySide(Protocol):
-    """The keys or the values of one layer: a matrix K of size `N×D` per sample, known by its products."""
+    """The keys or the values of one layer: a matrix K of size `N×D` per sample, used only through its products."""
 
     def scores(self, x_BTD: Tensor) -> Tensor:
         """Return `x Kᵀ`, `B×T×N`."""
@@ -215,7 +215,7 @@ class RebuiltSide:
         prompts_ND = self.weights.prompts_ND
         return [
             _read_product(rows, prompts_ND, left_grad),
-            # Where the left side needs a gradient, the backward pass builds the matrix once more.
+            # If the left operand needs a gradient, the backward pass builds the matrix once more.
             matmul("memory.build", samples * patches, rank, prompts_ND.shape[1], gradients=2 + int(left_grad)),
         ]
 
@@ -282,7 +282,7 @@ def cheapest_form(
     - Building K needs `J·D`, once for all layers that share it.
     - Training needs three times as much of either, for the two gradients. K of a single layer is built once more in the
       backward pass, because keeping it would take `B×N×D` per layer and side.
-    - On a GPU, building K counts `GPU_BUILD` times.
+    - On a GPU, the multiply-adds of building K are weighted by `GPU_BUILD`.
 
     Args:
         tokens: T, the tokens per sample of the forward pass.

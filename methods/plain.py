@@ -3,8 +3,8 @@
 The methods themselves rearrange the formulas to save work. The plain reading does none of this: it fuses features in
 vision width, one layer and one query at a time; it sends each fused feature through the whole projector; and it builds
 K and M (`B×N×D` each) for every layer. Parameters and output are the method's own, so the difference in time and
-memory between the two is what the rearrangement gains. A plain reading is timed beside its method; it is not
-registered as a method of its own.
+memory between the two is what the rearrangement gains. A plain reading is timed together with its method; it
+is not registered as a method of its own.
 
 This module imports no method's file. It reads the modules and the config of an attached method, which
 `_FUSED_FEATURES` looks up by its registered name.
@@ -29,7 +29,7 @@ the projector."""
 
 
 class PlainReading(nn.Module):
-    """A method with a visual memory, computed as printed. It satisfies `methods.base.Method`.
+    """A method with a visual memory, computed as the paper prints it. It satisfies `methods.base.Method`.
 
     Args:
         method: the method, attached to its backbone; its parameters become this module's.
@@ -58,7 +58,7 @@ class PlainReading(nn.Module):
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """Return `memories`: K and M of every layer.
 
-        Layers that read the same features share their matrices, as MemVP is printed.
+        Layers that read the same features share their matrices, as in MemVP's formulas.
         """
         prompts = self.method.memory.prompts
         dtype = visual["fused_0"].dtype if "fused_0" in visual else prompts.keys.dtype

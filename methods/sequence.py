@@ -31,7 +31,8 @@ def insert_after_bos(
         inserted_BSD: embeddings to insert, the same number of columns for every sample.
         inserted_mask_BS: true for the tokens that a sample has; the others become unused columns.
         max_length: how many columns a sample keeps; the rest is cut off its end. None keeps all.
-        all_inserted: whether every sample has every token, which the caller knows without looking at the device.
+        all_inserted: whether every sample has every inserted token. The caller knows this; reading it from the mask
+            would synchronise with the device.
 
     Returns:
         A sequence of `L + S` columns, at most `max_length`.
@@ -44,7 +45,7 @@ def insert_after_bos(
     valid_BT = torch.cat([mask_BL.any(dim=1, keepdim=True), inserted_mask_BS, mask_BL & ~is_bos_BL], dim=1)
     if max_length is not None:
         valid_BT = valid_BT & (positions_from_mask(valid_BT) < max_length)
-    # BOS has moved to the front, so its old column is unused in every row and at least one column can be dropped.
+    # BOS has moved to the front, so its old column is unused in every row, and one column can always be dropped.
     width = valid_BT.shape[1]
     kept = min(width - 1, max_length or width)
     order_BT = valid_BT.int().argsort(dim=1, stable=True)

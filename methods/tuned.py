@@ -1,7 +1,7 @@
 """A backbone with a method attached: the loss for training, the prefill and the steps of decoding.
 
-Nothing here knows which method it runs, and nothing in a training step waits for the device. Shape suffixes as in
-`methods.base`.
+Nothing here knows which method it runs, and the forward pass in training never synchronises with the device. Shape
+suffixes as in `methods.base`.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ class DecodingState:
 
     Attributes:
         cache: the language model's key-value cache.
-        visual: the method's features of the images.
-        key_mask_BT: true for the columns that the next token may attend to; None where that is every column.
+        visual: the method's features of the images, and those that it keeps from the prompt.
+        key_mask_BT: true for the columns that the next token may attend to; None if these are all columns.
         next_position_B: rotary position of the next token.
-        layer_inputs: the method's keyword arguments for every decoder layer, computed at the first step.
+        layer_inputs: the method's keyword arguments for every decoder layer; None until the next step computes them.
     """
 
     cache: DynamicCache
@@ -37,7 +37,11 @@ class DecodingState:
     layer_inputs: dict[str, Any] | None = None
 
     def select(self, rows_N: Tensor) -> None:
-        """Keep, repeat or reorder samples: row `i` becomes the former row `rows_N[i]`."""
+        """Keep, repeat or reorder samples in place.
+
+        Args:
+            rows_N: sample `i` becomes what sample `rows_N[i]` was before.
+        """
         self.cache.batch_select_indices(rows_N)
         self.visual = {name: value[rows_N] for name, value in self.visual.items()}
         self.key_mask_BT = None if self.key_mask_BT is None else self.key_mask_BT[rows_N]
@@ -62,30 +66,33 @@ class TunedModel(nn.Module):
         freeze(backbone, method)
 
     def train(self, mode: bool = True) -> "TunedModel":
-        """Set training mode, except for the frozen vision tower, whose patch dropout would remove visual entries."""
+        """Set training mode, except for the frozen vision tower, whose patch dropout would remove patches."""
         super().train(mode)
         self.vision.eval()
         self.method.train(mode)
         return self
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Autocast to the backbone's dtype where that is not float32; the method's parameters stay float32."""
+        """Return a context that autocasts to the backbone's dtype, or does nothing if that is float32.
+
+        The method's parameters stay float32.
+        """
         dtype = self.backbone.dtype
         if dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.llm.device.type, dtype=dtype)
 
     def encode(self, batch: Batch) -> VisualFeatures:
-        """The method's visual features of a batch, batch first, with `has_image_B` among them.
+        """Return the method's visual features of a batch, with the batch dimension first, and `has_image_B`.
 
-        Only samples that carry an image are encoded; the features of the others are zero.
+        Only samples that carry an image are encoded. The features of the others are zero.
         """
         images_BCHW, rows_I = batch.images_BCHW, batch.facts.image_rows_I
         with self.autocast():
             if batch.all_have_images:
                 features = self.method.encode_images(self.backbone, images_BCHW)
             else:
-                # The vision tower takes no empty batch. Where no sample has an image, one blank image gives the shapes.
+                # The vision tower rejects an empty batch. If no sample has an image, one blank image gives the shapes.
                 count = len(rows_I)
                 encoded = self.method.encode_images(self.backbone, images_BCHW[rows_I] if count else images_BCHW[:1])
                 features = {
@@ -95,10 +102,10 @@ class TunedModel(nn.Module):
         return {**features, "has_image_B": batch.has_image_B.bool()}
 
     def hidden_states(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, InputSequence]:
-        """The final hidden states `B×T×D` of the whole sequence, and the sequence.
+        """Return the final hidden states of the whole sequence, `B×T×D`, and the sequence.
 
         Args:
-            batch: padded on either side.
+            batch: a batch, padded on either side.
             visual: features from `encode`; None encodes the images here.
         """
         visual = self.encode(batch) if visual is None else visual
@@ -115,7 +122,7 @@ class TunedModel(nn.Module):
         return hidden_BTD, sequence
 
     def forward(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
-        """Mean cross-entropy over the labelled tokens; logits are computed for these alone.
+        """Return the mean cross-entropy over the labelled tokens. Logits are computed for these tokens only.
 
         Args:
             batch: a batch with labels.
@@ -140,7 +147,7 @@ class TunedModel(nn.Module):
         return F.cross_entropy(logits_QV.float(), targets_Q, ignore_index=IGNORE_INDEX)
 
     def logits(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
-        """Logits `B×T×V` at every column of the sequence."""
+        """Return the logits at every column of the sequence, `B×T×V`; the arguments are those of `hidden_states`."""
         hidden_BTD, _ = self.hidden_states(batch, visual)
         with self.autocast():
             return self.llm.lm_head(hidden_BTD)
@@ -180,7 +187,12 @@ class TunedModel(nn.Module):
         return logits_BV, DecodingState(cache, visual, key_mask_BT, sequence.position_ids_BT[:, -1] + 1)
 
     def step(self, tokens_B: Tensor, state: DecodingState) -> Tensor:
-        """Feed one token per sample; return the logits `B×V` of the next one and advance `state` in place."""
+        """Run one token per sample, return the logits of the next token, `B×V`, and advance `state` in place.
+
+        Args:
+            tokens_B: the token ids.
+            state: the state that `prefill` returned.
+        """
         mask = None
         if state.key_mask_BT is not None:
             state.key_mask_BT = F.pad(state.key_mask_BT, (0, 1), value=True)
@@ -204,10 +216,11 @@ def run_decoder(
     layer_inputs: Mapping[str, Any],
     cache: DynamicCache | None = None,
 ) -> Tensor:
-    """The final hidden states `B×T×D` of the language model.
+    """Return the final hidden states of the language model, `B×T×D`.
 
-    This is the forward of `transformers`' `LlamaModel` without its preparation of masks: that reads the values of masks
-    and positions to find padding and packed sequences, and each time waits for the device. Both are known here.
+    This is the forward pass of `transformers`' `LlamaModel` without its preparation of masks. That preparation reads
+    the values of masks and positions to find padding and packed sequences, and each read synchronises with the device.
+    Here the padding is known, and sequences are never packed.
 
     Args:
         llm: the language model, with a method attached.
@@ -234,20 +247,20 @@ def run_decoder(
 
 
 def attention_mask(llm: Any, mask: Tensor | None, columns: int) -> Tensor | None:
-    """The mask in the form that the language model's attention takes.
+    """Return the mask in the form that the language model's attention implementation takes.
 
     Args:
         llm: the language model.
         mask: true where attention is allowed, as for `run_decoder`.
-        columns: length of the forward, T.
+        columns: columns of the forward pass (T).
 
     Returns:
-        None for SDPA without padding, which is then causal by itself; else `B×1×T×T`, boolean for SDPA. Eager attention
-        adds its mask to the scores: 0 where allowed, the lowest number elsewhere. Other implementations get a
-        `B×T` mask as it is.
+        For SDPA, a boolean mask `B×1×T×T`, or None if `mask` is None, because SDPA is then causal by itself. For eager
+        attention, a mask `B×1×T×T` that is added to the scores: 0 where attention is allowed, the lowest number
+        elsewhere. For other implementations, `mask` itself.
 
     Raises:
-        ValueError: a mask of four dimensions for an implementation that does not take one.
+        ValueError: `mask` has four dimensions, but the implementation is neither SDPA nor eager.
     """
     implementation = llm.config._attn_implementation
     if implementation not in ("sdpa", "eager"):
