@@ -1,4 +1,7 @@
-"""The command line: options in, calls out. It holds no logic and imports nothing heavy before a command needs it."""
+"""The command line: it parses the options and calls the rest of the harness.
+
+Each command imports what it needs in its own body, so that `--help` stays fast.
+"""
 
 import json
 import sys
@@ -77,7 +80,7 @@ def options_of_every_command(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    """Take the options that stand before the subcommand. Each of them acts in its own callback."""
+    """Parse the options before the subcommand. Each option does its work in its own callback."""
 
 
 def _epilog(example: str) -> str:
@@ -175,7 +178,7 @@ def table(
     format: TableOutput = TableFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
-    """Print one of the paper's tables from the records, with each measured value beside the printed one."""
+    """Print one of the paper's tables from the records, with each measured value next to the printed one."""
     from harness.report.tables import table_text
 
     print(table_text(results, number, model, format.value))
@@ -210,7 +213,7 @@ def params(
     model: CostModel = "7b",
     format: TextOutput = TextFormat.markdown,
 ) -> None:
-    """Count trainable parameters by module without loading weights, beside the paper's numbers."""
+    """Count trainable parameters by module without loading weights, next to the paper's numbers."""
     from harness.cost.params import params_text
 
     print(params_text(_names(methods), model, format.value))

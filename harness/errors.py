@@ -11,7 +11,7 @@ _LONGEST_REASON = 200
 
 
 class UserError(Exception):
-    """Something that the user can mend: a wrong option or file, or something that is missing.
+    """A mistake that the user can fix: a wrong option or file, or something that is missing.
 
     The message is one line. It names what is wrong and says what to do. The command line prints it without a traceback
     and exits with status 2.
@@ -36,8 +36,8 @@ class Complaint(NamedTuple):
 def first_error(error: ValidationError) -> Complaint:
     """Return the first error that a pydantic validation found.
 
-    Where a validator of a whole model names the field in its message, as in `error: is set on a completed run`, that
-    field is taken.
+    A validator of a whole model has no field. If its message names one, as in `error: is set on a completed run`, that
+    field is used.
     """
     first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])
@@ -48,5 +48,5 @@ def first_error(error: ValidationError) -> Complaint:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 200 characters; the error's type where it has no message."""
+    """Return the first line of an error's message, at most 200 characters; its type if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST_REASON]

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and hashing their content."""
+"""Write files atomically, so that a reader never sees half of one, and hash their content."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ def require_writable(folder: Path) -> None:
     """Check that files can be written into a folder, before any work is spent on them.
 
     Args:
-        folder: created where it does not exist.
+        folder: the folder, which is created if it does not exist.
 
     Raises:
         UserError: the folder cannot be written.
@@ -49,7 +49,7 @@ def require_writable(folder: Path) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Replace a file by renaming a temporary one, whose bytes have reached the disk."""
+    """Write a temporary file, wait until its bytes are on the disk, and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -19,8 +19,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     """Return the config of the spec's language model.
 
     Raises:
-        UserError: the config is unavailable or unusable, is not of the Llama architecture, or differs in size from the
-            preset whose name the model bears.
+        UserError: the config is unavailable or unusable, is not of the Llama architecture, or has the name of a
+            preset's model but another size.
     """
     if spec.llm_config is not None:
         return LlamaConfig(**spec.llm_config)
@@ -38,7 +38,7 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     if not isinstance(config, LlamaConfig):
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
-        raise UserError(f"{spec.llm}: config.json: {fault}")
+        raise UserError(f"{spec.llm}: config.json: {fault}; correct the file, or give another model")
     published = PRESETS[spec.name].llm_config if spec.name in PRESETS else None
     for name, size in (published or {}).items():
         if getattr(config, name) != size:
@@ -50,7 +50,7 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
 
 
 def _fault(config: LlamaConfig) -> str | None:
-    """Return the first value that no decoder can be built from, or from which a wrong one would be built."""
+    """Return what is wrong with the first size that no correct decoder can be built from; None if all are usable."""
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     sizes: dict[str, Any] = {name: getattr(config, name) for name in (*names, "num_key_value_heads", "head_dim")}
     for name, size in sizes.items():
@@ -74,9 +74,7 @@ def random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, se
     with torch.device("meta"):
         llm = cast(
             LlamaForCausalLM,
-            LlamaForCausalLM._from_config(
-                config, dtype=dtype, attn_implementation="sdpa"
-            ),
+            LlamaForCausalLM._from_config(config, dtype=dtype, attn_implementation="sdpa"),
         )
     if device.type == "meta":
         return llm

@@ -24,7 +24,7 @@ WeightsOrigin = Literal["pretrained", "shipped", "random"]
 FULL_HASH_BYTES = 256 * 2**20
 """Up to this size, `Backbone.fingerprint` hashes every value."""
 SAMPLES_PER_TENSOR = 4096
-"""Values that `Backbone.fingerprint` hashes per tensor of a larger backbone."""
+"""The least number of values that `Backbone.fingerprint` hashes per large tensor of a larger backbone."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Backbone:
     def fingerprint(self) -> str:
         """Return the SHA-256 of every tensor's name, shape, dtype and values.
 
-        Take it before a method is attached. Up to 256 MiB of weights every value counts. Of a larger backbone, 4,096
-        evenly spaced values of each tensor count.
+        Call it before a method is attached, because attaching adds and renames tensors. Up to 256 MiB of weights, every
+        value is hashed. Of a larger backbone, at least 4,096 evenly spaced values of each larger tensor are.
         """
         digest = hashlib.sha256()
         parts = {"llm": self.llm, "vision": self.vision}
@@ -102,7 +102,7 @@ def load_backbone(
     Args:
         spec: which backbone, see `harness.config.presets.resolve_spec`.
         weights: "pretrained", or "random" to measure cost at the real size.
-        device: where the weights go. Random weights are made there, so no second copy exists. On "meta" they have
+        device: where the weights go. Random weights are created there, without a copy on the CPU. On "meta" they have
             shapes only.
         dtype: dtype of the frozen weights.
         seed: seed of the language model's random weights.

@@ -1,4 +1,4 @@
-"""Where runs are made: the device, the dtype of the frozen weights, and whether these are pretrained or random."""
+"""The device of a run, the dtype of the frozen weights, and whether these are pretrained or random."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Machine:
-    """Where runs are made.
+    """The device of a run, and the kind of frozen weights on it.
 
     Attributes:
         device: the device of the weights and of all computation.

@@ -1,4 +1,4 @@
-"""Random weights for measurements of cost: they have the right sizes and plausible magnitudes, and no knowledge."""
+"""Random weights for measurements of cost: they have the right sizes and plausible magnitudes, but are untrained."""
 
 import torch
 from torch import nn

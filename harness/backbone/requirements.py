@@ -1,4 +1,4 @@
-"""What a backbone needs before it can be loaded: weights and memory. Each missing thing is one line with a remedy."""
+"""What a backbone needs before it can be loaded: weights and memory. One line says what is missing and what to do."""
 
 import difflib
 import socket
@@ -60,7 +60,7 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
         weights: whether the name must include weights that open_clip has.
 
     Raises:
-        UserError: open_clip has no such model or weights, or the folder does not hold a model.
+        UserError: open_clip has no such model or weights, or the folder contains no model.
     """
     import open_clip
 
@@ -98,7 +98,7 @@ def missing_weights(spec: BackboneSpec) -> list[str]:
 
 
 def _cached(repo: str, file: str) -> bool:
-    """Return whether a file of a hub repository is in the cache; text that is not a repository's name is not."""
+    """Return whether a file of a hub repository is in the cache; False if `repo` is not a valid repository name."""
     try:
         return isinstance(try_to_load_from_cache(repo, file), str)
     except ValueError:

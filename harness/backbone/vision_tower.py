@@ -24,7 +24,7 @@ RANDOM_CLIP = "ViT-L-14-quickgelu:openai"
 
 
 class VisionTower(nn.Module):
-    """An open_clip vision transformer that is read block by block; see `methods.base.VisionTower`.
+    """An open_clip vision transformer that returns hidden states of any block; see `methods.base.VisionTower`.
 
     Args:
         visual: the `visual` part of an open_clip model. Its attention layers are switched to sequence-first in place.
@@ -63,7 +63,7 @@ class VisionTower(nn.Module):
         return [self.visual.ln_post(state_BJC) for state_BJC in states] if normalize else states
 
     def stacked_features(self, images_BCHW: Tensor, blocks: Sequence[int], *, normalize: bool) -> Tensor:
-        """Return the hidden states of `features` in one tensor `B×X×(J+1)×C`, normalised in one call."""
+        """Return what `features` returns as one tensor, `B×X×(J+1)×C`. The arguments are those of `features`."""
         states_BXJC = torch.stack(self._states(images_BCHW, blocks), dim=1)
         return self.visual.ln_post(states_BXJC) if normalize else states_BXJC
 

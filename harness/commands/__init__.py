@@ -1,1 +1,1 @@
-"""What the subcommands do once their options are read: one module per subcommand that needs more than one call."""
+"""What the subcommands do after their options are parsed: one module per subcommand that needs more than one call."""

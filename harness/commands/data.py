@@ -1,4 +1,4 @@
-"""The subcommand `data check`: the health of a data folder."""
+"""The subcommand `data check`: report whether a data folder is complete and readable."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def check_command(task: str, root: Path, full: bool, format: str, console: Conso
         root: the data folder.
         full: whether the folder must hold the full benchmark.
         format: `json`, or `markdown` for people.
-        console: where the report for people goes.
+        console: where the markdown report goes.
 
     Returns:
         The exit status: 2 where training could not start on the data, 0 otherwise.

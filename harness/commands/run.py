@@ -59,7 +59,7 @@ def run_command(options: RunOptions, console: Console) -> int:
         console: where progress and messages go. Tables go to standard output.
 
     Returns:
-        The exit status: 1 where a run failed, 2 where a dry run found something missing, 0 otherwise.
+        The exit status: 1 if a run failed, 2 if a dry run found something missing, 0 otherwise.
 
     Raises:
         UserError: an option is wrong, or something that a run needs is missing.
@@ -98,7 +98,7 @@ def _plans(options: RunOptions, spec: BackboneSpec) -> list[RunPlan]:
 
 
 def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
-    """Return the plans with the length that `--steps` asks for; without it, as they are."""
+    """Return the plans with the length that `--steps` gives; without `--steps`, return them unchanged."""
     if steps is None:
         return list(plans)
     num_examples = len(task.train_examples(plans[0].recipe))
@@ -106,7 +106,7 @@ def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[
 
 
 def _missing_data(options: RunOptions, spec: BackboneSpec) -> str | None:
-    """Return what to do where no data folder is given and the model does not come with its own data."""
+    """Return a message if no data folder is given and the model has no data of its own; None otherwise."""
     if options.data_root is None and not spec.shipped:
         return (
             f"--data-root DIR: needed for {spec.display}, because only the shipped tiny model comes with its own data; "
@@ -123,7 +123,7 @@ def _dry_run(
     data: DataOptions,
     console: Console,
 ) -> int:
-    """Print what the runs would take and what they miss; return the exit status."""
+    """Print what the runs would take and what is missing for them; return the exit status."""
     missing = []
     task = None
     if problem := _missing_data(options, spec):

@@ -19,6 +19,6 @@ def scores_text(scores: Mapping[str, Any], format: str) -> str:
     rows = [
         (name, "n/a" if s["value"] is None else f"{s['value']:.2f}", s["n"], s["stderr"], s.get("reason") or "")
         for name, s in scores.items()
-        if "value" in s  # `counts`, the n-gram counts behind BLEU, are for programs
+        if "value" in s  # `counts`, the n-gram counts behind BLEU, appears in JSON only
     ]
     return tabulate(rows, headers=("Column", "Value", "n", "Standard error", "Note"), tablefmt="github", floatfmt=".2f")

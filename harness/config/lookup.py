@@ -1,4 +1,4 @@
-"""Looking up methods that a user named. A wrong name or a broken package is an error of one line."""
+"""Looking up methods that a user named. A wrong name or a broken package is reported in one line."""
 
 from collections.abc import Iterable
 from typing import Any

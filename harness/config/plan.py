@@ -82,8 +82,8 @@ def plan_runs(
         methods: registry names, `all`, `blind` or `oracle`.
         ablations: names of ablations to run instead of the methods, or `all`; empty runs the methods themselves.
         seeds: the seeds. The oracle has no seed and runs once.
-        spec: the backbone, which decides on the recipe.
-        task: the task, which decides on the recipe.
+        spec: the backbone; the recipe depends on it.
+        task: the task; the recipe depends on it.
         overrides: changes to every recipe.
 
     Raises:
@@ -120,7 +120,7 @@ def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Return method and variant of every row, each once. A method without an ablation gets no row for it."""
+    """Return the method and variant of every row, without repeats. Each method skips ablations that it does not have."""
     rows: list[tuple[str, str | None]] = []
     known: dict[str, None] = {}
     for name in names:
@@ -140,7 +140,7 @@ def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str
 
 
 def _oracle_plan(spec: BackboneSpec, task: str, overrides: Overrides, trained_fields: Sequence[str]) -> RunPlan:
-    """Return the oracle's run. It ignores `--epochs` and the settings of the methods that run beside it."""
+    """Return the oracle's run. It ignores `--epochs` and the settings of the methods in the same command."""
     recipe = train_recipe(ORACLE, spec.recipe, task)
     _, recipe = apply_overrides(ORACLE, {}, recipe, trained_fields, overrides.settings or {})
     return RunPlan(ORACLE, None, None, recipe, seed=0)

@@ -1,4 +1,4 @@
-"""The backbones by name: which language model and which vision tower `--model` stands for."""
+"""The backbones by name: which language model and which vision tower `--model` names."""
 
 import difflib
 import re
@@ -19,10 +19,10 @@ PUBLISHED = "7b"
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone by name; nothing of it is loaded.
+    """Which backbone to load. The spec itself loads nothing.
 
     Attributes:
-        name: the value of `--model`. Where `--llm` or `--clip` replace a part, a name made of the parts.
+        name: the value of `--model`. If `--llm` or `--clip` replaces a part, a name composed of the parts.
         llm: hub id or folder of a Llama-architecture model; None where there are only random weights.
         clip: open_clip model as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None where there are only random weights.
         llm_config: fields of the `LlamaConfig` to build; None reads them from `llm`.
@@ -92,9 +92,9 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
 
     Args:
         model: name of a preset.
-        llm: hub id or folder that replaces the preset's language model. One with the same last name, such as
-            `/weights/llama-7b`, counts as a copy: the preset keeps its name. Loading rejects a copy of another size,
-            and the record holds a hash of its weights.
+        llm: hub id or folder that replaces the preset's language model. If its last path component is the
+            preset's, as in `/weights/llama-7b`, it counts as a copy and the preset keeps its name. Loading rejects a
+            copy of another size, and the record holds a hash of its weights.
         clip: `NAME[:WEIGHTS]` that replaces the preset's vision tower.
 
     Raises:
@@ -121,6 +121,6 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
 
 
 def _name(parts: Sequence[str]) -> str:
-    """Return a safe name for a folder that no preset has."""
+    """Return the parts as one name that is safe as a folder name and that no preset has."""
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", "-".join(parts)).strip(".-") or "unnamed"
     return f"{name}-custom" if name in PRESETS else name

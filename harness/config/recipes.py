@@ -1,8 +1,8 @@
 """The recipes: the training settings of every run, and the sizes of each method at each model.
 
 This is the only module of the harness that names methods. A recipe is the published one unless its `tuning` says
-otherwise. The defaults of a method's Config are the values of its published 7B run, so an entry here is a difference
-from them. The scores that a published run should reach are in `harness/report/paper.toml`.
+otherwise. The defaults of a method's Config are the values of its published 7B run, so an entry here lists only what
+differs. The scores that a published run should reach are in `harness/report/paper.toml`.
 """
 
 import math
@@ -15,9 +15,9 @@ from harness.errors import UserError, first_error
 
 DEFAULT_METHODS = ("dehvf", "memvp")
 REFERENCES: Mapping[str, tuple[str, str]] = {"blind": ("dehvf", "no_visual_prompts")}
-"""Reference rows that are an ablation under another name -> method and ablation. `blind` sees no image."""
+"""Reference row -> the method and ablation that it runs. `blind` sees no image."""
 ORACLE = "oracle"
-"""Reference row without training: the frozen language model, with each image described in words."""
+"""The reference row that trains nothing: the frozen language model reads a description of each image in words."""
 
 
 class TrainRecipe(BaseModel):
@@ -83,7 +83,7 @@ class TrainRecipe(BaseModel):
 
 
 class CaptionRecipe(TrainRecipe):
-    """Training settings of a captioning run, and how it decodes: greedily, as the papers do not say how."""
+    """Training and decoding settings of a captioning run. The default is greedy, because the papers do not say."""
 
     max_new_tokens: int = Field(64, ge=1, description="largest number of tokens per caption, including EOS")
     beams: int = Field(1, ge=1, description="beam width; 1 decodes greedily")
@@ -204,8 +204,8 @@ def apply_overrides(
 ) -> tuple[dict[str, Any], TrainRecipe]:
     """Return a method's fields and its recipe with the pairs of `--set` applied.
 
-    A key is a field of the recipe or of the method. `METHOD.field` applies to one method only. Where recipe and method
-    both have the field, as for `max_length`, the plain key is the recipe's and `METHOD.field` is the method's.
+    A key is a field of the recipe or of the method. `METHOD.field` applies to one method only. If recipe and method
+    both have the field, as with `max_length`, the plain key sets the recipe's field and `METHOD.field` the method's.
 
     Args:
         name: registry name of the method.

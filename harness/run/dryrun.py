@@ -63,10 +63,10 @@ def dry_run(
 
     Args:
         spec: the backbone.
-        machine: where the runs would be made.
+        machine: the device and dtype that the runs would use.
         plans: the runs.
         task_name: name of the task.
-        task: the task with its data read; None where there is no data, and then no row has a number of steps.
+        task: the task with its data read; None without data, in which case no row has a number of steps.
 
     Raises:
         UserError: the language model's config is unavailable, or a method cannot be built at this size.
@@ -143,7 +143,7 @@ def estimate(plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parame
 
 
 def _matmul_rate(spec: BackboneSpec, machine: Machine, repeats: int = 3) -> float:
-    """Measure the FLOP/s of a matrix product with the shape of the backbone's FFN; return the best of a few."""
+    """Return the FLOP/s of a matrix product with the shape of the backbone's FFN: the best of `repeats` + 1 timings."""
     config = llm_config(spec)
     shape = (4 * TYPICAL_TOKENS, config.hidden_size), (config.hidden_size, config.intermediate_size)
     a, b = (torch.randn(size, device=machine.device, dtype=machine.dtype) for size in shape)

@@ -44,7 +44,7 @@ def peak_of(step: Callable[[], None], device: torch.device) -> PeakMemory:
     """Return the peaks in bytes while `step` runs, including what is allocated before it.
 
     Memory that earlier steps have freed is returned to the system first. Otherwise every later step would report the
-    highest peak of the earlier ones. This makes the step slower, so its time means nothing.
+    highest peak of the earlier ones. This slows the step down, so do not time it.
 
     Args:
         step: called once.

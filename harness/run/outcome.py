@@ -38,7 +38,7 @@ NOT_REPORTED = "not reported by this platform"
 
 @dataclass
 class Outcome:
-    """What a run has measured; filled while it goes on.
+    """What a run has measured so far. The run fills it in as it goes on.
 
     Attributes:
         data_s: seconds spent on reading and checking the data.
@@ -75,7 +75,7 @@ class Ending:
 
 
 class Identity(TypedDict):
-    """The fields of a record that say which run it is of."""
+    """The fields that identify the run of a record."""
 
     spec_hash: str
     model: str
@@ -98,8 +98,8 @@ def make_record(
         plan: the run as planned.
         outcome: what was measured.
         ending: how the run ended.
-        device: where it was made.
-        identity: which run it is.
+        device: the device of the run.
+        identity: the fields that identify the run.
         samples: captions that are kept in the record, for people to look at.
     """
     training, evaluation = outcome.training, outcome.evaluation

@@ -12,11 +12,11 @@ from harness.records import ModuleCount, Parameters
 from methods.base import adapter_parameters
 
 _MODULE_DEPTH = 2
-"""Names of a parameter's path that its module is made of, at most."""
+"""How many names of a parameter's dotted path form the name of its module, at most."""
 
 
 def count_parameters(backbone: Backbone, method: Any) -> Parameters:
-    """Return the `parameters` section of a record. It works on any device, the meta device included.
+    """Return the `parameters` section of a record. The device may be any, the meta device included.
 
     Args:
         backbone: the backbone that the method is attached to.

@@ -143,7 +143,7 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
         device: where the model goes.
 
     Raises:
-        UserError: the folder does not hold a whole adapter, or its backbone is unavailable or has other weights now.
+        UserError: the adapter is incomplete or damaged, or its backbone is unavailable or has different weights now.
     """
     folder = Path(folder)
     try:
@@ -171,5 +171,5 @@ def _backbone(folder: Path, saved: _SavedBackbone, device: str) -> Backbone:
         spec = BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
     backbone = load_backbone(spec, device=device, dtype=DTYPES[saved.dtype])
     if backbone.fingerprint() != saved.weight_hash:
-        raise UserError(f"{folder}: was trained on other weights than {spec.display} has now; train it again")
+        raise UserError(f"{folder}: was trained on other weights than {spec.display} has now; train the adapter again")
     return backbone

@@ -22,7 +22,7 @@ LOG_EVERY = 10
 
 
 class Progress(Protocol):
-    """What a run calls to report how far it is."""
+    """The interface through which a run reports its progress."""
 
     def start(self, what: str, total: int) -> None:
         """Begin a phase.
@@ -34,7 +34,7 @@ class Progress(Protocol):
         ...
 
     def advance(self, done: int, note: str = "") -> None:
-        """Report that `done` steps of the phase are over.
+        """Report that `done` steps of the phase are finished.
 
         Args:
             done: number of steps since the phase began.

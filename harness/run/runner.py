@@ -66,7 +66,7 @@ class Runner:
         return self._info
 
     def check(self, plans: Sequence[RunPlan]) -> None:
-        """Check everything that would stop a run, before the first one starts.
+        """Check everything that would make a run fail, before the first one starts.
 
         Args:
             plans: the runs.
@@ -118,7 +118,7 @@ class Runner:
             KeyboardInterrupt: after the record of the interrupted run is written.
             UserError: an option or the data does not allow this run.
         """
-        # Hash the weights first: a second backbone beside the trained one might not fit into memory.
+        # Hash the weights first: a second backbone next to the trained one might not fit into memory.
         self.backbone_info()
         outcome, ending = Outcome(self.data_s), Ending()
         try:

@@ -13,7 +13,7 @@ from harness.run.runner import Runner
 
 @dataclass
 class SweepResult:
-    """What a sweep has made.
+    """The result of a sweep.
 
     Attributes:
         records: the records in the order of the plans, those of skipped runs included.

@@ -1,4 +1,4 @@
-"""The training loop of every method, on one process or many, through accelerate."""
+"""The training loop that all methods share. It runs on one process or several, through accelerate."""
 
 import math
 import time
@@ -18,7 +18,7 @@ from harness.run.schedule import learning_rate, training_length
 from methods.base import Batch
 
 WARMUP_STEPS = 3
-"""First optimiser steps that the step times leave out, because allocation, autotuning and caches settle in them."""
+"""How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""
 
 
 class TrainingFailedError(RuntimeError):
@@ -91,10 +91,10 @@ def train(
         examples: training examples with their answers.
         collator: makes right-padded batches of them.
         recipe: training settings; its epochs may be a fraction.
-        accelerator: places the model and, with several processes, averages the gradients.
+        accelerator: moves the model to its device and, with several processes, averages the gradients.
         seed: seed of the order of the examples.
         on_step: called after each optimiser step with its number (from 1), its loss and its learning rate.
-        result: filled step by step, so that a run that stops early keeps what it has measured; None makes a new one.
+        result: filled in after every step, so that a run that stops early keeps its measurements; None makes a new one.
 
     Returns:
         `result`.
@@ -109,7 +109,7 @@ def train(
         batch_size=recipe.batch_size,
         shuffle=True,
         generator=generator,
-        # The batch is built where its samples are collated, on the CPU, so that its facts cost the device nothing.
+        # Build the batch while its tensors are on the CPU, so that computing its facts needs no synchronisation.
         collate_fn=lambda samples: Batch(**collator(samples)),
     )
     optimizer = adamw(model, recipe)
