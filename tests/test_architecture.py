@@ -26,7 +26,7 @@ LEVELS = (
     ("cli",),
     ("__main__",),
 )
-"""The packages and modules directly under harness/, lowest level first. Each imports from lower levels and itself only."""
+"""The packages and modules directly under harness/, lowest level first. Each imports only from lower levels and itself."""
 TORCH_FREE = (
     "harness.errors",
     "harness.files",

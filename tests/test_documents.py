@@ -1,6 +1,6 @@
 """The documents and the files around the code agree with the code.
 
-Commands in a document parse, links lead to files, and a wheel holds what pyproject.toml promises.
+Commands in a document parse, links lead to files, and a wheel contains what pyproject.toml promises.
 """
 
 import re
@@ -19,7 +19,7 @@ import yaml
 
 from harness import cli
 from harness.records import SCHEMA_VERSION
-from tests.test_architecture import FLOORS
+from tests.test_architecture import LEVELS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -34,23 +34,23 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 
 def read(name: str | Path) -> str:
-    """The text of a file of the repository."""
+    """Return the text of a file of the repository."""
     return (ROOT / name).read_text(encoding="utf-8")
 
 
 def document_name(path: Path) -> str:
-    """Path below the repository, as the name of a test."""
+    """Return the path below the repository, used as the name of a test."""
     return path.relative_to(ROOT).as_posix()
 
 
 def commands_in(text: str) -> list[str]:
-    """The `python -m harness ...` command lines of a text, without comments and without what `&&` joins to them."""
+    """Return the `python -m harness ...` command lines of a text, without comments and without what follows `&&`."""
     found = re.findall(r"python -m harness [^`\n]+", text)
     return [re.split(r"\s#\s|&&", line)[0].strip() for line in found]
 
 
 def subcommand(line: str) -> tuple[Any, list[str]]:
-    """The subcommand that a command line names, and the words after it."""
+    """Return the subcommand that a command line names, and the words after it."""
     command: Any = typer.main.get_command(cli.app)
     words = shlex.split(line)[3:]
     while hasattr(command, "commands"):
@@ -68,7 +68,7 @@ TYPED = sorted(
         for line in commands_in(block)
     }
 )
-"""Commands of the shell blocks, which a reader copies as they stand."""
+"""Commands of the shell blocks, which a reader copies without changes."""
 
 
 def test_there_are_documents_with_commands() -> None:
@@ -115,8 +115,8 @@ def test_contributing_names_tests_that_exist() -> None:
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
-def test_contributing_states_the_floors() -> None:
-    stated = " → ".join(", ".join(f"`{name}`" for name in floor) for floor in FLOORS)
+def test_contributing_states_the_levels() -> None:
+    stated = " → ".join(", ".join(f"`{name}`" for name in level) for level in LEVELS)
     assert f"{stated}." in " ".join(read("CONTRIBUTING.md").split())
 
 

@@ -1,7 +1,7 @@
 """Image bias: the image becomes one vector, which is added to the output of every FFN of the language model.
 
-Paper: none. This is the example of CONTRIBUTING.md, about the smallest method that keeps the contract and uses the
-image.
+Paper: none. This is the example of CONTRIBUTING.md. It is close to the smallest method that satisfies the contract and
+uses the image.
 
 With c the CLS token after the last CLIP block, f the projector, ind the has-image flag and g a gate per layer, the FFN
 of a layer becomes `FFN(u) + g · ind · f(c)`. The vector f(c) is the same for every token. Gates start at zero.
@@ -27,7 +27,7 @@ class ImageBiasConfig(MethodConfig):
 
 
 class GatedBias(nn.Module):
-    """Stands beside the FFN of one layer and multiplies the image's vector by this layer's gate."""
+    """Runs in parallel with the FFN of one layer and multiplies the image's vector by this layer's gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class ImageBias(nn.Module):
         return {"image_B1D": self.projector(features_BJC[:, :1])}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:
-        """Return the text alone. The image enters beside the FFNs."""
+        """Return the text alone. The image enters at the FFNs."""
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
