@@ -26,7 +26,7 @@ LEVELS = (
     ("cli",),
     ("__main__",),
 )
-"""The packages and modules directly under harness/, lowest level first. Each imports only from lower levels and itself."""
+"""The packages and modules directly under harness/, lowest level first. Each imports lower levels and itself only."""
 TORCH_FREE = (
     "harness.errors",
     "harness.files",

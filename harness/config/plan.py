@@ -120,7 +120,7 @@ def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
 
 
 def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Return the method and variant of every row, without repeats. Each method skips ablations that it does not have."""
+    """Return the method and variant of every row, without repeats. Methods skip ablations that they do not have."""
     rows: list[tuple[str, str | None]] = []
     known: dict[str, None] = {}
     for name in names:
