@@ -415,7 +415,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _ablations(text: str) -> tuple[str, ...]:
     names = _names(text)
     if text and not names:
-        raise UserError(f"--ablation {text}: holds no name; give names separated by commas, or all")
+        raise UserError(f"--ablation {text}: contains no name; give names separated by commas, or all")
     return names
 
 

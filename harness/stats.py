@@ -66,7 +66,7 @@ def binomial_stderr(percent: float, n: int) -> float | None:
         ValueError: the accuracy is outside 0..100, or n is negative.
     """
     if not 0 <= percent <= 100 or n < 0:
-        raise ValueError(f"an accuracy of {percent} % over {n} problems does not exist")
+        raise ValueError(f"an accuracy of {percent} % over {n} problems is impossible; give 0 to 100 % and n >= 0")
     share = percent / 100
     return 100 * math.sqrt(share * (1 - share) / n) if n else None
 

@@ -166,7 +166,9 @@ class RoutedAdapter(nn.Module):
     ) -> None:
         super().__init__()
         if width % groups or bottleneck % groups:
-            raise ValueError(f"{groups} groups must divide the width {width} and the adapter's width {bottleneck}")
+            raise ValueError(
+                f"{groups} groups must divide width {width} and bottleneck {bottleneck}; choose a divisor of both"
+            )
         self.down = nn.Linear(width, bottleneck)
         self.up_EGOA = nn.Parameter(torch.zeros(self.experts, groups, width // groups, bottleneck // groups))
         self.up_bias_EC = nn.Parameter(torch.zeros(self.experts, width))

@@ -111,7 +111,9 @@ def load_adapter_state(folder: Path, method: Any) -> None:
     for name in own.keys() - tensors.keys():
         raise ValueError(f"{path}: {name}: is missing; save the adapter again")
     for name in tensors.keys() - own.keys():
-        raise ValueError(f"{path}: {name}: is not a parameter of {method.name!r} with this config; save it again")
+        raise ValueError(
+            f"{path}: {name}: is not a parameter of {method.name!r} with this config; save the adapter again"
+        )
     for name, parameter in own.items():
         _check_same_kind(path, name, tensors[name], parameter)
     with torch.no_grad():

@@ -280,7 +280,9 @@ def attach_zero_init_attention(backbone: Backbone, count: int) -> tuple[ZeroInit
     attentions = []
     for layer in backbone.llm.model.layers[-count:]:
         if not isinstance(layer.self_attn, LlamaAttention):
-            raise ValueError(f"LLaMA-Adapter needs Llama's attention, not {type(layer.self_attn).__name__}")
+            raise ValueError(
+                f"LLaMA-Adapter needs Llama's attention, not {type(layer.self_attn).__name__}; give a Llama model"
+            )
         layer.self_attn = ZeroInitAttention(layer.self_attn)
         attentions.append(layer.self_attn)
     return tuple(attentions)

@@ -135,7 +135,9 @@ class TunedModel(nn.Module):
             raise ValueError("a batch without labels has no loss: give labels_BL")
         rows_Q = batch.facts.label_rows_Q
         if not len(rows_Q):
-            raise ValueError("a batch without a labelled token has no loss: its answers may all have been cut off")
+            raise ValueError(
+                "a batch without a labelled token has no loss; if its answers were cut off, raise max_length"
+            )
         hidden_BTD, sequence = self.hidden_states(batch, visual)
         columns_Q = sequence.columns_BL.flatten()[rows_Q]
         samples_Q = rows_Q // batch.labels_BL.shape[1]
@@ -266,7 +268,7 @@ def attention_mask(llm: Any, mask: Tensor | None, columns: int) -> Tensor | None
     if implementation not in ("sdpa", "eager"):
         if mask is None or mask.ndim == 2:
             return mask
-        raise ValueError(f"{implementation} attention takes no such mask as this method's; load with sdpa or eager")
+        raise ValueError(f"{implementation} attention cannot use this method's mask; load the model with sdpa or eager")
     if mask is None and implementation == "eager" and columns > 1:
         mask = torch.ones(1, columns, dtype=torch.bool, device=llm.device)
     if mask is None:

@@ -103,12 +103,14 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
-        raise UserError(f"--llm {spec.llm}: cannot be loaded ({reason}); give a whole model in safetensors") from error
+        raise UserError(
+            f"--llm {spec.llm}: cannot be loaded ({reason}); give a complete model in safetensors"
+        ) from error
     llm, loading = loaded
     # transformers would fill missing weights with random numbers and go on.
     if missing := sorted(loading["missing_keys"]):
         raise UserError(
-            f"--llm {spec.llm}: its weights do not have {missing[0]} ({len(missing)} missing); give a whole model"
+            f"--llm {spec.llm}: its weights do not have {missing[0]} ({len(missing)} missing); give a complete model"
         )
     return cast(LlamaForCausalLM, llm)
 

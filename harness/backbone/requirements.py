@@ -44,7 +44,7 @@ def require_weights(spec: BackboneSpec) -> None:
     """
     if spec.llm is None or spec.clip is None:
         raise UserError(
-            f"--model {spec.name}: has no pretrained weights, it is meant for measuring cost; give --weights random"
+            f"--model {spec.name}: has no pretrained weights, because it only measures cost; give --weights random"
         )
     check_clip_name(spec.clip)
     missing = missing_weights(spec)
@@ -79,7 +79,9 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
         raise UserError(f"--clip {clip}: OpenAI weights need QuickGELU; give {name}-quickgelu:openai")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
-        raise UserError(f"--clip {clip}: open_clip has these weights for {name}: {', '.join(tags) or 'none'}; give one")
+        raise UserError(
+            f"--clip {clip}: open_clip has these weights for {name}: {', '.join(tags) or 'none'}; give one of them"
+        )
 
 
 def missing_llm(spec: BackboneSpec) -> str | None:

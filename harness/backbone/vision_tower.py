@@ -112,7 +112,7 @@ def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: tor
         model = open_clip.create_model(**given, require_pretrained=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
-        raise UserError(f"--clip {spec.clip}: cannot be loaded ({reason}); give a whole open_clip model") from error
+        raise UserError(f"--clip {spec.clip}: cannot be loaded ({reason}); give a complete open_clip model") from error
     return VisionTower(_require_vit(model.visual, spec)).to(device=device, dtype=dtype)
 
 

@@ -116,7 +116,9 @@ def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
     for key in settings:
         owner, dot, _ = key.rpartition(".")
         if dot and owner not in names:
-            raise UserError(f"--set {key}: {owner} is not a method of this run; the run has {', '.join(names)}")
+            raise UserError(
+                f"--set {key}: {owner} is not a method of this run; the run has {', '.join(names)}; name one"
+            )
 
 
 def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:

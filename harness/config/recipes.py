@@ -60,7 +60,9 @@ class TrainRecipe(BaseModel):
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} is longer than epochs {self.epochs:g}")
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} exceeds epochs {self.epochs:g}; give a smaller number"
+            )
         return self
 
     def learning_rate(self, processes: int = 1) -> float:

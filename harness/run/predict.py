@@ -112,7 +112,7 @@ class LoadedAdapter:
     def _choose(self, question: str, image: Path | None, choices: tuple[str, ...], hint: str) -> Answer:
         """Answer a question that has options."""
         if not question.strip():
-            raise UserError("--question: missing; options need a question")
+            raise UserError("--question: missing; give the question that the options answer")
         if not 2 <= len(choices) <= len(LETTERS) or not all(choice.strip() for choice in choices):
             raise UserError(f"--choices: give 2 to {len(LETTERS)} options, none of them empty")
         problem = Problem("question", "test", question, choices, 0, hint=hint, image=image)

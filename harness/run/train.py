@@ -156,7 +156,7 @@ def _groups_of(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 def _check_answers(batch: Batch, recipe: TrainRecipe) -> None:
     if not len(batch.facts.label_rows_Q):
-        raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a batch; give more")
+        raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a batch; give a larger number")
 
 
 def _step(

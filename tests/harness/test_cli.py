@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, errors of one line, what is shown without running."""
+"""The command line as a user sees it: help, one-line errors, and commands that run no training."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_every_command_explains_itself(command: list[str], call: Run) -> None:
 
 
 def _loaded_by(arguments: Sequence[object], packages: Collection[str]) -> list[str]:
-    """Run a command in a process of its own; return those of the packages that it has imported at its end."""
+    """Run a command in a process of its own; return which of the packages it has imported."""
     code = (
         "import sys\n"
         "from harness import cli\n"
@@ -82,7 +82,7 @@ def test_what_needs_no_model_loads_no_torch(arguments: str, mini_set: Path, tmp_
 
 def test_module_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "harness"], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 2  # no command given: the help, as a complaint
+    assert done.returncode == 2  # without a command, the help is printed as an error
     assert "Usage:" in done.stdout + done.stderr
 
 
@@ -97,7 +97,7 @@ def test_the_version_of_a_package_that_is_not_installed(call: Run, monkeypatch: 
 
 
 def _completions(words: str) -> str:
-    """What the installed command answers the shell that completes `words`."""
+    """Return the completions of `words` that the installed command gives to the shell."""
     code = "import sys; from harness.cli import main; sys.argv[0] = 'peft-vl-bench'; main()"
     asked = {"_PEFT_VL_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     done = subprocess.run(
@@ -138,7 +138,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --set base_lr=fast", "--set base_lr: Input should be a valid number"),
         ("run --set base_lr=NaN", "--set base_lr: "),
         ("run --set lavin.base_lr=1", "lavin is not a method of this run"),
-        ("run --ablation , --methods dehvf", "--ablation ,: holds no name; give names"),
+        ("run --ablation , --methods dehvf", "--ablation ,: contains no name; give names"),
         (
             "run --methods blind --set fusion=mean",
             "--set fusion: dehvf-no_visual_prompts fixes fusion=none",
@@ -220,7 +220,7 @@ def test_a_run_that_cannot_be_made_stops_the_sweep_before_it_starts(
     assert not (tmp_path / "results").exists()
 
 
-# What is shown without running
+# Commands that run no training
 
 
 def test_methods_lists_the_registry(call: Run) -> None:
@@ -239,5 +239,5 @@ def test_tables_without_records(number: int, format: str, call: Run, tmp_path: P
     if format == "json":
         cells = [cell for row in json.loads(done.out) for cell in row["metrics"].values()]
         assert cells and all(cell["value"] is None for cell in cells)
-    elif format != "csv":  # there a missing number is an empty field
+    elif format != "csv":  # in CSV a missing number is an empty field
         assert "n/a" in done.out
