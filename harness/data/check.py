@@ -32,7 +32,7 @@ class CheckReport:
         counts: split -> name of the count -> number. The names are `problems` (or `images`), `images present`,
             `images readable`, `captions`, and one per value of a property, such as `subject: natural science`,
             `context: text` or `grade: grade4`.
-        bad_images: images that are missing, lie outside the data folder or cannot be decoded.
+        bad_images: images that are missing, are outside the data folder or cannot be decoded.
         duplicates: groups of samples that have the same content in more than one split, as `split/id`.
         sha256: file name -> hash; `images` is one hash over all readable images.
     """
@@ -145,14 +145,14 @@ def _properties(problems: Iterable[Problem]) -> Mapping[str, int]:
 
 
 def _row_order(name: str) -> tuple[int, int, str]:
-    """Sort key of a row: subjects come first, then contexts, then grades."""
+    """Return the sort key of a row: subjects come first, then contexts, then grades."""
     # Sorting grades by the length of the name first puts grade2 before grade10.
     group = name.partition(":")[0]
     return ("subject", "context", "grade").index(group), len(name) if group == "grade" else 0, name
 
 
 def _context(problem: Problem) -> str:
-    """What accompanies the question: `text`, `image`, `text and image` or `none`."""
+    """Return what accompanies the question: `text`, `image`, `text and image` or `none`."""
     parts = ["text"] * bool(problem.hint) + ["image"] * (problem.image is not None)
     return " and ".join(parts) or "none"
 

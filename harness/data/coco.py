@@ -1,7 +1,7 @@
 """Read COCO Captions in Karpathy's form: one JSON file with images, their splits and sentences.
 
-The data folder holds `dataset_coco.json` and the image files `{filepath}/{filename}` (`train2014/...`,
-`val2014/...`), which may also lie under `images/`. Source: Karpathy and Fei-Fei 2015. The training split joins the
+The data folder contains `dataset_coco.json` and the image files `{filepath}/{filename}` (`train2014/...`,
+`val2014/...`), which may also be under `images/`. Source: Karpathy and Fei-Fei 2015. The training split joins the
 file's `train` and `restval`. The file is not trusted: the first bad record is reported by its id and field.
 """
 
@@ -97,7 +97,7 @@ def read_karpathy(path: Path) -> tuple[str, dict[str, _Image]]:
 
 
 def _record_label(entry: object, index: int) -> str:
-    """How messages name a record: by its id, or by its position in the file where it has no usable id."""
+    """Return the name of a record in messages: its id, or its position in the file if it has no usable id."""
     number = entry.get("cocoid", entry.get("imgid")) if isinstance(entry, dict) else None
     return f"image {number}" if isinstance(number, int) else f"image number {index + 1} in the file"
 

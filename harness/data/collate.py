@@ -17,7 +17,7 @@ from harness.data.prompts import IGNORED, TokenizedExample, Tokenizer, tokenize_
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text with an optional image; `answer` is None where the model is to answer the prompt itself."""
+    """One sample as text with an optional image; `answer` is None if the model has to answer the prompt itself."""
 
     id: str
     prompt: str

@@ -1,4 +1,4 @@
-"""A loaded data set, whatever its samples are: splits, hashes and the samples that were left out."""
+"""A loaded data set with samples of any type: its splits, its hashes and the samples that were left out."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from harness.files import sha256_of_files
 
 SampleT = TypeVar("SampleT", bound=HasImage)
 SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-"""The name that a data set gives itself. It becomes part of paths, so it may hold no separator."""
+"""The name that a data set gives itself. It becomes part of paths, so it contains no path separator."""
 IMAGES = "images"
 """The key of the hash over all images in `DataSet.sha256`."""
 
@@ -61,7 +61,7 @@ class DataSet(Generic[SampleT]):
             UserError: the split is empty.
         """
         if not self.splits[split]:
-            raise UserError(f"{self.root}: split {split!r} holds no usable {self.noun}; add one or repair its image")
+            raise UserError(f"{self.root}: split {split!r} has no usable {self.noun}; add one or repair its image")
         return self.splits[split]
 
     def without(self, bad: Iterable[BadImage]) -> "DataSet[SampleT]":
@@ -93,7 +93,7 @@ def require_folder(root: Path, annotations: str) -> None:
 
     Args:
         root: the data folder.
-        annotations: the file that the folder should hold, for the message.
+        annotations: name of the file that the folder should contain, for the message.
 
     Raises:
         UserError: there is no such folder.

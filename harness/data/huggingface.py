@@ -1,7 +1,7 @@
 """Convert ScienceQA from its Hugging Face form (`derek-thomas/ScienceQA`) to the official layout.
 
-After that one loader reads both forms, with the same checks and the same hashes. The Hugging Face rows have no problem
-ids, so an id is made from the split and the row number. This form has no captions.
+One loader then reads both forms, with the same checks and the same hashes. The Hugging Face rows have no problem ids,
+so an id is made from the split and the row number. This form has no captions.
 """
 
 import json
@@ -46,7 +46,7 @@ def problem_from_row(row: Mapping[str, Any], split: str, index: int) -> Problem:
 
 
 def _record(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a row that belong to a ScienceQA record and have a value, without the image."""
+    """Return the fields of a row that belong to a ScienceQA record and have a value, without the image."""
     return {field: row[field] for field in _FIELDS if row.get(field) is not None}
 
 
@@ -83,11 +83,11 @@ def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path) 
 
 
 def _image_bytes(image: object, qid: str) -> bytes:
-    """The content of the image file in a row; raises UserError where the row does not hold it."""
+    """Return the content of the image file in a row; raises UserError if the row does not contain it."""
     content = image.get("bytes") if isinstance(image, Mapping) else None
     if not isinstance(content, bytes):
         raise UserError(
-            f"{DATASET}: problem {qid}, field 'image': holds no file content; cast the column to Image(decode=False)"
+            f"{DATASET}: problem {qid}, field 'image': has no file content; cast the column to Image(decode=False)"
         )
     return content
 

@@ -1,8 +1,8 @@
 """Open image files that are not trusted, and check all images of a data set before training starts.
 
-Accepted are PNG and JPEG files, recognised by content and not by name, with one frame and at most 50 megapixels.
+PNG and JPEG files with one frame and at most 50 megapixels are accepted. They are recognised by content, not by name.
 Palette, grey, alpha, bilevel and CMYK images are converted to RGB as Pillow does it; alpha is dropped, as in the
-reference. 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anything else is rejected.
+reference code. 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anything else is rejected.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 50_000_000
 IMAGE_ADVICE = "repair the file or pass --skip-bad-images"
-"""How the message on a bad image ends: what the user can do."""
+"""End of the message on a bad image, which says what the user can do."""
 FORMATS = ("PNG", "JPEG")
 _CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _DECODER_ERRORS = (
@@ -65,7 +65,7 @@ class HasImage(Protocol):
 
 
 def check_relative(relative: str) -> None:
-    """Check that a path is relative and stays below its root as it is written, before any link is followed.
+    """Check by the text of a path alone, without following links, that it is relative and stays below its root.
 
     Raises:
         ValueError: the path is absolute or contains `..`.
@@ -76,7 +76,7 @@ def check_relative(relative: str) -> None:
 
 
 def contained(root: Path, relative: str) -> Path:
-    """Return the file `root/relative` after checking that it exists and lies inside `root`.
+    """Return the file `root/relative` after checking that it exists and is inside `root`.
 
     Args:
         root: the data folder.
@@ -129,7 +129,7 @@ def load_image(path: Path) -> "PILImage":
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels")
-            # A multi-picture JPEG (format MPO) holds one photograph and its preview; it is not an animation.
+            # A multi-picture JPEG (format MPO) contains one photograph and its preview; it is not an animation.
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise ValueError("is animated; give a single frame")
             return to_rgb(image)

@@ -23,8 +23,8 @@ STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLI
 class ImagePreprocessor:
     """Resize an image, scale it to [0, 1] and normalise each channel.
 
-    Resizing is bicubic to `size` x `size`, without a crop. The reference runs normalise with the statistics of
-    ImageNet although the vision tower is CLIP's. So these are the default, and CLIP's are an option.
+    Resizing is bicubic to `size` x `size`, without a crop. The reference code normalises with the statistics of
+    ImageNet although the vision tower is CLIP's. They are therefore the default; CLIP's are an option.
 
     Args:
         size: height and width of the result in pixels.

@@ -8,7 +8,7 @@ from harness.errors import UserError
 
 
 class DuplicateKeyError(ValueError):
-    """A JSON object contains the same key twice; `keys` lists these keys. Python's reader would keep the last value."""
+    """A JSON object contains the same key twice; `keys` lists these keys. `json` would keep the last value."""
 
     def __init__(self, keys: list[str]) -> None:
         super().__init__(f"key given twice: {', '.join(keys)}")
@@ -63,7 +63,7 @@ def parse_json_lines(content: bytes, source: str) -> list[tuple[str, Any]]:
     Raises:
         UserError: a line is not valid JSON, as in `parse_json`; names the line.
     """
-    # JSON escapes line feeds, but not the other line breaks at which `splitlines` would cut.
+    # Split at line feeds only: JSON strings may contain other line breaks, at which `splitlines` would cut them.
     lines = [(f"{source}, line {number}", line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     return [(place, parse_json(line, place)) for place, line in lines]
 
@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[tuple[str, Any]]:
-    """Return the values in file `path`, which holds one JSON value per line; see `parse_json_lines`.
+    """Return the values in file `path`, which contains one JSON value per line; see `parse_json_lines`.
 
     Raises:
         UserError: the file is missing, cannot be read, or a line is not valid JSON; names the line.

@@ -111,7 +111,7 @@ def build_prompt(problem: Problem, format: str = "QCM-A", use_caption: bool = Fa
     Args:
         problem: the problem.
         format: one of `FORMATS`.
-        use_caption: put the caption of the image behind the hint in the context.
+        use_caption: append the caption of the image to the hint in the context.
 
     Raises:
         UserError: the format is unknown.
@@ -150,8 +150,8 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
 def tokenize_example(tokenizer: Tokenizer, prompt: str, answer: str, max_length: int) -> TokenizedExample:
     """Return tokens and labels for training: BOS, `prompt + answer` encoded as one text, EOS.
 
-    Labels start after the tokens that the prompt has when it is encoded alone. A token that spans the boundary between
-    prompt and answer therefore has a label.
+    Labels start at the first token that differs from the tokens of the prompt alone. A token that spans the boundary
+    between prompt and answer therefore has a label.
 
     Args:
         tokenizer: a tokenizer with BOS and EOS.
@@ -177,8 +177,8 @@ def tokenize_prompt(tokenizer: Tokenizer, prompt: str, max_length: int) -> Token
     Args:
         tokenizer: a tokenizer with BOS and EOS.
         prompt: the text to decode from.
-        max_length: maximum number of tokens. A longer prompt is cut at its beginning behind BOS, because the answer
-            starts at its end.
+        max_length: maximum number of tokens. A longer prompt loses its first tokens but keeps BOS, because the answer
+            follows its end.
 
     Raises:
         UserError: the tokenizer has no BOS or no EOS.
@@ -190,7 +190,7 @@ def tokenize_prompt(tokenizer: Tokenizer, prompt: str, max_length: int) -> Token
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """The number of leading elements that two sequences share."""
+    """Return the number of leading elements that two sequences share."""
     for index, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return index

@@ -1,6 +1,6 @@
 """Read and validate ScienceQA in its official layout.
 
-The data folder holds `problems.json`, `pid_splits.json`, `images/{split}/{qid}/image.png` and, where captions are
+The data folder contains `problems.json`, `pid_splits.json`, `images/{split}/{qid}/image.png` and, where captions are
 used, `captions.json`. An optional `dataset.json`, `{"name": ..., "full": ...}`, names the set. Source: Lu et al. 2022,
 https://scienceqa.github.io. The files are not trusted: the first bad record is reported by its id and field. Published
 partial copies leave out metadata, so fields such as subject and grade may be missing.
@@ -195,7 +195,7 @@ def _read_captions(path: Path) -> dict[str, str]:
 
 
 def _name_of(root: Path, sizes: dict[str, int], full: bool) -> str:
-    """The name of the set; raises UserError where it is declared as full and has other than the official sizes."""
+    """Return the name of the set; raises UserError if it is declared as full but does not have the official sizes."""
     marker = None
     if (root / "dataset.json").exists():
         try:

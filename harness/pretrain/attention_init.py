@@ -1,18 +1,19 @@
 """Initial attention weights with which a small Llama can look things up in its context from the start.
 
-The question "which token stood before this word?" takes two steps of attention. A position must know its previous
+The question "which token came before this word?" takes two steps of attention. A position must know its previous
 token, and it must find the position of the token that is asked for. With random weights both abilities must emerge
 together, which takes long. Therefore half of the heads get prepared weights:
 
 - In even layers these heads attend to the previous token. Those of layer 0 also copy its embedding into the second half
   of the hidden state, which the embeddings leave nearly empty.
 - In odd layers these heads attend to tokens that are similar to their own. Those of layer 1 instead attend to tokens
-  that are similar to the previous token, whose copy is in the second half, and copy what stood before those.
+  that are similar to the previous token, whose copy is in the second half, and copy the token before each of them.
 
 All other weights start random and small, so that both halves of the hidden state stay readable. All weights are
 trained.
 
 Legend: H heads, D head width, E hidden width. Rotary pairs are (i, i + D/2), as in transformers' Llama.
+Fast pairs rotate by a large angle per position, slow pairs by a small one.
 """
 
 import torch

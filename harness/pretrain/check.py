@@ -85,14 +85,14 @@ def oracle_problem(item: Item) -> Problem:
 
 
 def _prompt_ids(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> list[int]:
-    """Token ids of BOS and the prompt, which ends where the letter of the answer follows."""
+    """Return the token ids of BOS and the prompt, which ends right before the letter of the answer."""
     return tokenize_prompt(cast(Tokenizer, tokenizer), build_prompt(problem).scoring, MAX_POSITIONS).input_ids
 
 
 def _answers_correctly(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, ids: list[int], problem: Problem
 ) -> bool:
-    """Whether the right letter is the most likely token of the whole vocabulary after `The answer is`."""
+    """Return whether the right letter is the most likely token of the whole vocabulary after `The answer is`."""
     token = int(model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].argmax())
     return str(tokenizer.decode([token])).strip() == LETTERS[problem.answer]
 
@@ -112,7 +112,7 @@ def overlay_accuracy(
         model: the language model.
         tokenizer: its tokenizer.
         items: picture problems; only those whose kind is in `OVERLAYABLE` are used.
-        own: give the overlay positions of its own; otherwise it is added at every position.
+        own: give the overlay extra positions of its own; otherwise it is added at every position.
         start_layer: the layer before which an overlay at every position is added.
         seed: seed of the weights of the words.
     """

@@ -118,7 +118,7 @@ def train_clip(
         seed: seed of weights, scenes and captions.
         steps: number of optimiser steps; each draws `BATCH` new pairs.
         report: called with the step and a short line of progress.
-        save_every: number of steps after which the weights are saved each time.
+        save_every: the weights are saved every this many steps.
 
     Returns:
         `steps`, `seconds`, and `train_retrieval`, a running mean of the retrieval accuracy within a batch.

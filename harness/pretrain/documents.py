@@ -6,7 +6,7 @@ measures make the model use answer letters early:
 - A curriculum: documents first ask for the letters of options, then for a named word, then for attributes of one thing,
   and in the end for everything.
 - Dense supervision: one document asks many questions about one scene.
-- Repeated sequences.
+- Repeated sequences: some documents repeat a row of random words, so that the model learns to copy from its context.
 
 Some kinds of questions can be answered from the words of the scene in any order. For a part of these the words are
 given as an overlay (`harness.pretrain.overlay`) and not in the text.
@@ -48,7 +48,7 @@ class Stage:
         overlaid: share of the scenes that are given as an overlay, among those that can be.
         words: maximum number of attributes in an overlay of one thing; None often gives the whole scene.
         start_layers: an overlay at every position is added before one of this many first layers.
-        faint: whether overlays may be faint and noisy.
+        faint: whether overlays may be faint and noisy, see `harness.pretrain.overlay.draw_overlay`.
         mastered: accuracy on answer letters, as a running mean, at which the next stage begins.
     """
 
@@ -128,7 +128,7 @@ def ask(draft: Draft, hint: str, source: str = "QCM") -> str:
 
 
 def _options(rng: Random, right: str, others: list[str]) -> tuple[tuple[str, ...], int]:
-    """Shuffle the options; returns them and the index of the right one."""
+    """Shuffle the options, and return them and the index of the right one."""
     choices = [right, *others]
     rng.shuffle(choices)
     return tuple(choices), choices.index(right)

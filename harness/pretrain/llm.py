@@ -29,12 +29,12 @@ TOKENS_PER_BATCH = 1600
 POOL_BATCHES = 8  # documents for this many batches are drawn at once and sorted by length, which saves padding
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 2e-3, 50, 0.01
 IN_PARTS = 0.6
-"""Share of the batches with a start layer above 0 whose overlays are added in parts."""
+"""Among the batches with a start layer above 0: share whose overlays are added in parts (`OverlayBatch.part`)."""
 SIZE_WEIGHT = 0.01
 """Weight of the mean square of the hidden states in the loss. Every layer normalises its input, so nothing else keeps
 the residual stream from growing far beyond the embeddings. In a large stream a method's additions have no effect."""
 SAVE_EVERY = 200
-"""Number of steps after which the weights are saved each time."""
+"""The weights are saved every this many steps."""
 REST_WEIGHT = 0.3
 """Weight of the loss on all tokens but answer letters in the last stage. In earlier stages it is 0, because the noise
 of that loss would hide the letters."""
@@ -109,7 +109,7 @@ class Batches:
         letters_BL[:, 1:] &= ids_BL[:, :-1] == self.cue
         start_layer = self.rng.randrange(STAGES[stage].start_layers)
         overlays = [overlay for _, overlay in documents]
-        # Before layer 0 the sum is only as large as embeddings; parts of it would vanish beside later hidden states.
+        # Before layer 0 the sum is only as large as embeddings; parts would be negligible in later hidden states.
         in_parts = start_layer > 0 and self.rng.random() < IN_PARTS
         part = self.rng.uniform(*REPEATED) if in_parts else None
         overlay = collate_overlays(overlays, length, pad, start_layer, WIDTH, part=part, generator=self.generator)
@@ -171,7 +171,7 @@ def train_llm(
     """Train the language model through `STAGES` and write `config.json` and `model.safetensors` (float16) to `out`.
 
     Args:
-        out: folder of the language model, which already holds the tokenizer.
+        out: folder of the language model, which already contains the tokenizer.
         tokenizer: the tokenizer of the small world.
         seed: seed of weights and documents.
         steps: number of optimiser steps.

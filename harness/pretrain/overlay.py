@@ -6,7 +6,7 @@ positions, would then have no effect. So the tiny language model is also trained
 scene are not in the text. The embeddings of these words are multiplied by random weights, added up, and given to the
 model in one of two ways, each in half of the cases:
 
-- In one to eight extra positions of their own behind BOS, each word in a random part of these positions.
+- In one to eight extra positions of their own after BOS, each word in a random part of these positions.
 - At every position, before one of the first layers, or in parts before that layer and each later one.
 
 No picture and no method of the benchmark is involved. Legend: B documents, L tokens, W words, D hidden width.
@@ -41,7 +41,7 @@ class Overlay:
         words: token ids of the words.
         shares: one row of weights, one weight per word, for each extra position; a single row for an overlay at every
             position.
-        own: whether the overlay has extra positions behind BOS; otherwise it is added at every position.
+        own: whether the overlay has extra positions after BOS; otherwise it is added at every position.
         noise: standard deviation of the noise on each coordinate of a row's sum.
     """
 
@@ -52,7 +52,7 @@ class Overlay:
 
 
 def word_ids(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> list[int]:
-    """Return the token ids of words of the small world with a leading space, as they stand behind another word."""
+    """Return the token ids of words of the small world with a leading space, as they appear after another word."""
     return [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
 
 
@@ -187,7 +187,7 @@ def overlaid(model: LlamaForCausalLM, batch: OverlayBatch | None) -> Iterator[No
         return
     values_BLD = batch.values(model)
     own_B11 = batch.own_B[:, None, None]
-    # A document without extra positions has the same sum at every position, so the first position stands for all.
+    # A document without extra positions has the same sum at every position, so only the first is computed.
     repeated_B1D = run_alone(model, values_BLD[:, :1] * ~own_B11, batch.start_layer)
 
     def add(sums_BLD: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

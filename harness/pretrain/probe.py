@@ -70,7 +70,7 @@ def _centre(thing: Thing, patch_size: tuple[int, int], columns: int) -> int:
 
 
 def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalty: float) -> dict[str, list[float]]:
-    """Attribute -> accuracy for each of the inputs `N×C`, of which the first `fit` rows are fitted to."""
+    """Return attribute -> accuracy for each of the inputs `N×C`; the regression is fitted to their first `fit` rows."""
     found: dict[str, list[float]] = {attribute: [] for attribute in words}
     for input_NC in inputs:
         x_NC = (input_NC - input_NC[:fit].mean(0)) / (input_NC[:fit].std(0) + 1e-6) / input_NC.shape[1] ** 0.5

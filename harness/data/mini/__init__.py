@@ -1,1 +1,1 @@
-"""The mini benchmark: generated pictures of a small world with questions in the format of ScienceQA, from one seed."""
+"""The small world: generated pictures with ScienceQA questions (the mini benchmark) or captions, from one seed."""

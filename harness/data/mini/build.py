@@ -1,8 +1,8 @@
 """Draw the problems of the mini benchmark and write them in ScienceQA's official layout, which one loader reads.
 
 The files are `problems.json`, `pid_splits.json`, `captions.json`, `images/{split}/{qid}/image.png`, `dataset.json`
-with the name, and `scenes.json`, which maps a problem id to its picture in words. Only the oracle baseline reads
-`scenes.json`; its hint is `hint + " " + scene`.
+with the name, and `scenes.json`, which maps a problem id to a description of its picture in words. Only the oracle
+baseline reads `scenes.json`; it appends the description to the hint.
 """
 
 import json

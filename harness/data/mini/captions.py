@@ -1,6 +1,6 @@
 """The generated caption set: pictures of the small world with five true captions each, in Karpathy's form.
 
-The layout is that of COCO, which `harness.data.coco` reads: `dataset_coco.json` beside the image folders `train2014/`
+The layout is that of COCO, which `harness.data.coco` reads: `dataset_coco.json` next to the image folders `train2014/`
 (train) and `val2014/` (val and test). No scene occurs twice in the whole set.
 """
 
@@ -22,7 +22,7 @@ CAPTION_SIZES = (2000, 300, 500)
 PER_IMAGE = 5
 """Captions per picture."""
 COUNTS = (1, 2, 2, 3)
-"""The number of things in a picture, drawn uniformly. It is small because each thing adds a dozen words per caption."""
+"""A picture has one of these numbers of things. They are small because each thing adds a dozen words per caption."""
 FOLDERS = {"train": "train2014", "val": "val2014", "test": "val2014"}
 
 

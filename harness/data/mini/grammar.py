@@ -6,7 +6,7 @@ from harness.data.mini.world import Scene, Thing, relation
 
 
 def _objects(scene: Scene) -> str:
-    """`one object`, `two objects`, and so on."""
+    """Return `one object`, `two objects`, and so on."""
     return f"{scene.count} object" + ("s" if len(scene.things) > 1 else "")
 
 
@@ -18,8 +18,8 @@ def describe_thing(thing: Thing) -> str:
 def describe(scene: Scene) -> str:
     """Return the complete description of a scene, from which every question about the picture can be answered.
 
-    Where two things stand side by side or one above the other, the last sentence tells where the first is, seen from
-    the second.
+    If the scene has two things, next to each other or one above the other, the last sentence says where the first is,
+    seen from the second.
     """
     parts = [f"{_objects(scene)} on {scene.background}.", *(describe_thing(thing) for thing in scene.things)]
     where = relation_sentence(scene)
@@ -42,7 +42,7 @@ def relation_sentence(scene: Scene) -> str | None:
 
 
 def relation_phrase(where: str) -> str:
-    """Return a direction as it stands in a sentence, such as `left of` or `above`."""
+    """Return a direction as it is written in a sentence, such as `left of` or `above`."""
     return f"{where} of" if where in ("left", "right") else where
 
 

@@ -221,7 +221,13 @@ told_colour = hinted(IS_HERE, "what is the colour of the {1}?", 0)
 
 
 def pair_fact(pairs: Sequence[tuple[str, str]], question: str, options: int = 4) -> Callable[[Random], Draft]:
-    """Return a generator of questions about the second word of a pair; the wrong options are other second words."""
+    """Return a generator of questions that name the first word of a pair and ask for the second.
+
+    Args:
+        pairs: the pairs of words; the wrong options are second words of other pairs.
+        question: the question, with `{}` in place of the first word.
+        options: number of options.
+    """
 
     def make(rng: Random) -> Draft:
         first, right = rng.choice(pairs)
@@ -231,7 +237,7 @@ def pair_fact(pairs: Sequence[tuple[str, str]], question: str, options: int = 4)
 
 
 def group_fact(groups: Mapping[str, tuple[str, ...]], question: str, options: int) -> Callable[[Random], Draft]:
-    """Return a generator of questions about the group that a member belongs to."""
+    """Return a generator of questions about the group of a member; `groups` is group -> members. See `pair_fact`."""
     pairs = [(member, name) for name, members in groups.items() for member in members]
     return pair_fact(pairs, question, options)
 

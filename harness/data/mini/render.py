@@ -1,4 +1,4 @@
-"""Draw a scene as a picture of 64 × 64 RGB pixels, which is drawn four times as large and then averaged down."""
+"""Draw a scene as a picture of 64 × 64 RGB pixels. It is drawn four times as large and then averaged down."""
 
 import io
 import math
@@ -16,7 +16,7 @@ Points = list[tuple[float, float]]
 
 
 def _regular(corners: int, turn: float, inner: float = 1.0) -> Points:
-    """Return corners evenly spaced on the unit circle, with every second corner at radius `inner`."""
+    """Return evenly spaced corners: the first at angle `turn` and radius 1, every second one at radius `inner`."""
     radii = [1.0 if i % 2 == 0 else inner for i in range(corners)]
     angles = [turn + 2 * math.pi * i / corners for i in range(corners)]
     return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]

@@ -1,8 +1,8 @@
 """The small world: its things, what they look like, and how scenes are drawn at random.
 
-A scene holds one to four things, at most one per quadrant. No shape and no colour occurs twice in a scene, so that "the
-star" or "the red thing" names exactly one thing. All vocabularies are sampled uniformly. So a wrong option is as likely
-a word as the right one, and questions cannot be answered from word frequencies.
+A scene contains one to four things, at most one per quadrant. No shape and no colour occurs twice in a scene, so that
+"the star" or "the red thing" names exactly one thing. All vocabularies are sampled uniformly. So each word is as likely
+to be the right option as any other, and questions cannot be answered from word frequencies.
 """
 
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ DIRECTIONS = ("left", "right", "above", "below")
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene: six words that questions ask for, and shift and phase, which only the picture shows."""
+    """One thing of a scene. Questions ask for the first six fields; `shift` and `phase` only change the picture."""
 
     shape: str
     colour: str
@@ -128,7 +128,7 @@ def sample_scene(
 
 
 def aligned_places(rng: Random) -> list[str]:
-    """Draw two quadrants that lie side by side or one above the other, in random order."""
+    """Draw two quadrants, next to each other or one above the other, in random order."""
     pairs = [
         ["top-left", "top-right"],
         ["bottom-left", "bottom-right"],
@@ -140,7 +140,7 @@ def aligned_places(rng: Random) -> list[str]:
 
 
 def relation(first: Thing, second: Thing) -> str | None:
-    """Return where `first` is, seen from `second`: left, right, above or below; None if they lie diagonally."""
+    """Return where `first` is, seen from `second`: left, right, above or below; None if they are diagonal."""
     (x1, y1), (x2, y2) = PLACES[first.place], PLACES[second.place]
     if (x1 != x2) == (y1 != y2):
         return None

@@ -1,4 +1,4 @@
-"""A tokenizer for tests, whose tokens can be read off the text."""
+"""A tokenizer for tests: its texts consist of token ids."""
 
 from typing import Any
 

@@ -24,7 +24,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def picture() -> dict[str, Any]:
-    """Return an image as an undecoded column holds it."""
+    """Return an image as it is in an undecoded column."""
     buffer = io.BytesIO()
     Image.new("RGB", (5, 4), (255, 0, 0)).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": None}
@@ -52,7 +52,7 @@ def test_an_image_is_written_as_a_file(tmp_path):
         ({"test": [row(), row(answer=2)]}, "hf-test-1, field 'answer'"),
         (
             {"test": [row(image={"bytes": None, "path": "/etc/hostname"})]},
-            "hf-test-0, field 'image': holds no file content",
+            "hf-test-0, field 'image': has no file content",
         ),
         ({"dev": []}, "unknown split 'dev'"),
     ],
@@ -70,7 +70,7 @@ def test_an_image_that_cannot_be_decoded_is_left_to_the_check(tmp_path):
 
 
 class FakeDatasets:
-    """Stands in for the package `datasets`: records what it is asked for and returns one row per split."""
+    """A replacement for the package `datasets`: it records its arguments and returns one row per split."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []

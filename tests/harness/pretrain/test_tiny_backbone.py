@@ -1,4 +1,4 @@
-"""The shipped backbone: what its model card states, measured again on a sample."""
+"""The shipped backbone: the numbers of its model card, measured again on a sample."""
 
 import json
 from dataclasses import replace
