@@ -41,6 +41,10 @@ class ScienceQAScores:
 def parse_choice(text: str, num_choices: int) -> int | None:
     """Return the choice in the text decoded after `The answer is`: its first capital letter A-Z.
 
+    Args:
+        text: the decoded text.
+        num_choices: number of choices of the problem.
+
     Returns:
         The index of the choice; None where the text has no capital letter, or the letter is none of the choices.
     """
@@ -49,6 +53,10 @@ def parse_choice(text: str, num_choices: int) -> int | None:
 
 def parse_sentence(text: str, num_choices: int) -> int | None:
     """Return the choice in a whole answer, by the reference code's pattern `The answer is ([A-Z]).`.
+
+    Args:
+        text: the whole answer.
+        num_choices: number of choices of the problem.
 
     Returns:
         The index of the choice; None where the pattern does not occur exactly once, or the letter is none of the

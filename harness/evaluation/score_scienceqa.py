@@ -18,6 +18,11 @@ def read_split(problems: Path, splits: Path, split: str = "test") -> list[Proble
 
     Image files are not needed: `Problem.image` is the name in the metadata, not the path of a file.
 
+    Args:
+        problems: path of `problems.json`.
+        splits: path of `pid_splits.json`.
+        split: name of the split.
+
     Raises:
         UserError: a file or record has an error, or there is no such split.
     """

@@ -42,8 +42,8 @@ from harness.records.sections import (
 SCHEMA_VERSION: Literal[1] = 1
 Kind = Literal["train", "oracle", "speed"]
 
-# The sections that only some kinds of run measure. A section that the kind does not measure is null without a reason;
-# one that it does measure needs a reason to be null.
+# The sections that only some kinds of run measure. A section that the kind does not measure is null and needs no
+# reason. A section that it does measure may be null only with a reason.
 SECTIONS: Mapping[str, frozenset[str]] = {
     "train": frozenset({"parse_failures", "truncated", "parameters", "loss", "steps", "epochs"}),
     "oracle": frozenset({"parse_failures", "truncated"}),

@@ -299,7 +299,10 @@ class Git(Section):
 
 
 def unexplained(section: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of the fields that are null and need a reason, in the order of the model."""
+    """Yield the paths of the fields of `section`, and of the sections in it, that are null and need a reason.
+
+    `prefix` is put in front of each path.
+    """
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if value is None and REASON in field.metadata:

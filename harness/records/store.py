@@ -71,7 +71,7 @@ def read_records(results_dir: Path) -> list[Record]:
 
 
 def find_record(results_dir: Path, spec_hash: str) -> Record | None:
-    """Return the record with this spec hash, or None where there is none. Other records are not read.
+    """Return the record with this spec hash under `results_dir`, or None. Other records are not read.
 
     Raises:
         UserError: see `read_record`.

@@ -183,13 +183,16 @@ def paper_rows(table: int) -> list[PaperRow]:
 
 
 def find_row(table: int, method: str, variant: str | None, model: str) -> PaperRow | None:
-    """Return the paper's row for a method (or its ablation) at `7b` or `13b`; None where it prints none."""
+    """Return the row of a table for a method, or its ablation `variant`, at `7b` or `13b`; None if there is none."""
     wanted = (method, variant, model)
     return next((r for r in paper_rows(table) if (r.method, r.variant, r.model) == wanted), None)
 
 
 def paper_value(table: int, method: str, variant: str | None, model: str, column: str) -> float | None:
-    """Return a printed value (percent, score x 100 or seconds); None where the paper prints none."""
+    """Return the printed value (percent, score x 100 or seconds) in one column of a row; see `find_row`.
+
+    None where the paper prints none.
+    """
     row = find_row(table, method, variant, model)
     return None if row is None else row.values.get(column)
 

@@ -113,6 +113,9 @@ class Task(Protocol):
     ) -> Evaluation:
         """Decode and score the evaluation split like `evaluate`, with each image replaced by its description in words.
 
+        Args:
+            model, recipe, preprocessor, on_progress: as in `evaluate`.
+
         Raises:
             EvaluationFailedError: as `evaluate`.
             UserError: as `evaluate` and `require_oracle`.
@@ -141,6 +144,10 @@ def data_section(data: DataSet[SampleT], options: DataOptions, prompt_format: st
 
 def load_task(name: str, options: DataOptions) -> Task:
     """Read and check the data of a task, and return the task.
+
+    Args:
+        name: name of the task, a key of `harness.tasks.facts.TASKS`.
+        options: which data to read.
 
     Raises:
         UserError: there is no such task, or its data has an error.

@@ -34,8 +34,8 @@ class TaskFacts:
         table: number of the paper's table that compares methods on this task.
         ablation_table: number of the paper's table of ablations; None where the paper has none.
         columns: names of the metrics that a run records, in the order of the tables.
-        headline: the few columns that are shown where space is short; the last one sums a run up.
-        answers: how to tell right answers in the predictions; None where no answer is simply right or wrong.
+        headline: the few columns that are shown where space is short; the last one summarises a run best.
+        answers: how to tell right answers in the predictions; None if answers are not simply right or wrong.
     """
 
     implementation: str
@@ -47,7 +47,7 @@ class TaskFacts:
 
     @property
     def summary(self) -> str:
-        """The one column that sums a run up."""
+        """The one column that summarises a run best."""
         return self.headline[-1]
 
 
