@@ -1,7 +1,7 @@
-"""Small random backbones, batches and configs for the tests: no weights, no hub, float32 unless asked.
+"""Small random backbones, batches and configs for the tests: no downloaded weights, no hub, float32 by default.
 
-Weights are drawn wider than a trained model's initialisation and the scales of visual entries are raised, so that
-a wrong term moves the output far beyond a test's tolerance.
+Weights have a larger standard deviation than usual and the scales of visual entries are raised, so that a wrong term
+moves the output far beyond a test's tolerance.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ PAD, BOS, EOS = 0, 1, 2
 
 
 class TinyTokenizer:
-    """One id for each character: `3 + code point mod (vocab_size - 3)`; 0, 1, 2 are padding, BOS and EOS."""
+    """Give each character one id: `3 + code point mod (vocab_size - 3)`; 0, 1, 2 are padding, BOS and EOS."""
 
     pad_token_id, bos_token_id, eos_token_id = PAD, BOS, EOS
 
@@ -36,7 +36,7 @@ class TinyTokenizer:
 
 
 def assemble(llm: Any, vision: VisionTower) -> Backbone:
-    """A backbone of given parts, with the one-character tokenizer."""
+    """Return a backbone made of the given parts, with the one-character tokenizer."""
     spec = BackboneSpec("test", llm=None, clip=None, llm_config=None, clip_config=None, display="test")
     return Backbone(llm, vision, TinyTokenizer(llm.config.vocab_size), spec, "random")
 
@@ -56,7 +56,7 @@ def tiny_backbone(
     tie: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Backbone:
-    """A random frozen Llama and CLIP tower in eval mode, the same for the same arguments."""
+    """Return a random frozen Llama and CLIP tower in eval mode; equal arguments give equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         llm = LlamaForCausalLM(
@@ -94,15 +94,15 @@ def random_batch(
     padding: Literal["right", "left"] | None = None,
     has_image: Sequence[bool] | None = None,
 ) -> Batch:
-    """Random text and images.
+    """Return a batch of random text and images.
 
     Args:
         backbone: gives the vocabulary and the image size.
-        batch: samples.
-        length: columns.
-        seed: of everything random here.
+        batch: number of samples.
+        length: number of columns.
+        seed: seed of everything that is drawn.
         padding: side on which samples after the first are padded by a random amount; None for full rows.
-        has_image: which samples carry an image; by default every other one, the first included.
+        has_image: which samples have an image; by default every other one, the first included.
 
     Returns:
         A batch whose samples start with BOS; the second half of each sample's tokens is labelled.
@@ -126,7 +126,7 @@ def random_batch(
 
 
 def rows(batch: Batch, picked: Sequence[int]) -> Batch:
-    """Some samples of a batch, in the given order."""
+    """Return some samples of a batch, in the given order."""
     picked = list(picked)
     return Batch(
         batch.input_ids_BL[picked],
@@ -138,7 +138,7 @@ def rows(batch: Batch, picked: Sequence[int]) -> Batch:
 
 
 def alone(batch: Batch, row: int) -> Batch:
-    """One sample of a batch, without its padding."""
+    """Return one sample of a batch, without its padding."""
     one, real = rows(batch, [row]), batch.attention_mask_BL[row].bool()
     labels = None if one.labels_BL is None else one.labels_BL[:, real]
     return replace(one, input_ids_BL=one.input_ids_BL[:, real], attention_mask_BL=real[real][None], labels_BL=labels)
@@ -153,11 +153,11 @@ SMALL = {
     "memory_scale": 0.5,
     "adapter_dim": 4,
 }
-"""Values of config fields that suit a tiny backbone, used where a method's config has the field."""
+"""Values of config fields that suit a tiny backbone; a method gets those that its config has."""
 
 
 def tiny_config(method: type, backbone: Any, **overrides: Any) -> Any:
-    """The method's config at a size that suits the backbone."""
+    """Return the method's config with sizes that suit the backbone."""
     values: dict[str, Any] = {**SMALL, "memory_length": backbone.vision.num_patches + 4}
     fields = method.Config.model_fields
     return method.Config(**{**{k: v for k, v in values.items() if k in fields}, **overrides})
@@ -172,7 +172,7 @@ def randomise(method: nn.Module, seed: int = 1, std: float = 0.1) -> None:
 
 
 def tuned_model(name: str, backbone: Any = None, *, random: bool = True, seed: int = 1, **overrides: Any) -> TunedModel:
-    """A method attached to a (fresh tiny) backbone, in eval mode; `random` applies `randomise`."""
+    """Return a method attached to a backbone (default: a new tiny one), in eval mode; `random` applies `randomise`."""
     backbone = tiny_backbone() if backbone is None else backbone
     method_class = get_method(name)
     with torch.random.fork_rng():

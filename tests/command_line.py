@@ -1,4 +1,4 @@
-"""How tests run the command line: in this process, as a user would in a terminal."""
+"""Run the command line in the process of the tests, as a user would in a terminal."""
 
 import io
 import sys
@@ -45,7 +45,7 @@ def call(*arguments: object) -> Done:
 
 
 def quick_run(llm: Path, clip: Path, data: Path, results: Path) -> list[str]:
-    """Return the arguments of a run of three optimiser steps, but for its methods.
+    """Return the arguments of a run of three optimiser steps, without `--methods`.
 
     Args:
         llm, clip: folders of a small language model and a small vision tower, see `tests.folders`.

@@ -1,4 +1,4 @@
-"""One thread for tensors this small: more of them wait for each other, by far the longer on a busy machine."""
+"""Use one thread: with tensors this small, several threads mostly wait for each other, above all on a busy machine."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A small random backbone and a small data set on disk, as the command line takes them."""
+"""Write a small random backbone and a small data set to disk, in the folders that the command line takes."""
 
 import json
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 The command finds the known sets of a folder by name, builds each model from the sizes in its set, and prints one line
 per set, such as `memvp logits 3e-06 grads 2e-05 ok`. It exits with status 1 if a set is out of tolerance, and with 2 if
-the folder holds no known set. `tests/golden/README.md` describes the sets.
+the folder contains no known set. `tests/golden/README.md` describes the sets.
 """
 
 import argparse
@@ -22,7 +22,7 @@ CHECKS = {
 
 
 def sets_in(folder: Path) -> list[str]:
-    """Return the names of the known sets that `folder` holds with both files."""
+    """Return the names of the known sets of which `folder` contains both files."""
     return [name for name in CHECKS if all((folder / f"{name}.{end}").is_file() for end in ("json", "safetensors"))]
 
 
@@ -44,11 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command line; None takes those of this process.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.golden_check", description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder that holds NAME.safetensors and NAME.json")
+    parser.add_argument("folder", type=Path, help="folder that contains NAME.safetensors and NAME.json")
     folder = parser.parse_args(arguments).folder
     names = sets_in(folder)
     if not names:
-        print(f"{folder}: no known golden set; give a folder that holds one of {', '.join(CHECKS)}", file=sys.stderr)
+        print(f"{folder}: no known golden set; give a folder that contains one of {', '.join(CHECKS)}", file=sys.stderr)
         return 2
     missed = False
     for name in names:

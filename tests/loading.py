@@ -1,4 +1,4 @@
-"""What the tests of `harness.backbone` share: a small backbone of random weights, and how they look at one."""
+"""Helpers of the tests of `harness.backbone`: a small backbone of random weights, and checks of a loaded one."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ SIZES = {
 }
 SMALL = BackboneSpec("small", None, None, SIZES, CLIP_CONFIG, "small")
 RANDOM_META: dict[str, Any] = {"weights": "random", "device": "meta"}
-"""Options of `load_backbone` for shapes without memory."""
+"""Options of `load_backbone` that give tensors with a shape but no storage."""
 
 
 def logits(backbone: Backbone) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Records for tests: the fields of a valid record, and records as tables take them."""
+"""Make records for tests: the fields of a valid record, and complete records for tables."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -17,12 +17,12 @@ _UNUSED = {
     "oracle": ("steps", "epochs", "loss"),
     "speed": ("parse_failures", "truncated", "steps", "epochs", "loss"),
 }
-"""Kind of record -> entries of `WHY` that it must not explain."""
+"""Kind of record -> entries of `WHY` that a record of this kind must leave out."""
 _serial = count()
 
 
 def fields(**changes: Any) -> dict[str, Any]:
-    """The fields of a small completed record, with `changes`."""
+    """Return the fields of a small completed record, with `changes`."""
     base = {
         "spec_hash": spec_hash({"method": "memvp", "seed": 0}),
         "method": "memvp",
@@ -64,10 +64,10 @@ def make(
     data: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Record:
-    """A completed record with one value in all nine columns; each call is newer than the last.
+    """Return a completed record with one value in all nine columns, newer than that of the previous call.
 
     Args:
-        method, seed, model: of the run. Models other than `tiny` have the official set.
+        method, seed, model: what was run. Models other than `tiny` get the official data set.
         value: accuracy in every column.
         backbone, data: changes inside these sections.
         changes: other fields.
@@ -105,7 +105,7 @@ def make(
 
 
 def speed(method: str, train: float, inference: float, loaded: bool = False, **changes: Any) -> Record:
-    """A record of times at `7b`, in seconds per batch."""
+    """Return a record of times at `7b`, in seconds per batch."""
 
     def timing(median: float) -> dict[str, float]:
         return {"median_s": median, "p10_s": median, "p90_s": median, "n": 20}

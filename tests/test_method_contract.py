@@ -1,6 +1,6 @@
-"""What every registered method must satisfy, in every ablation it names: a method added later is tested by being there.
+"""What every registered method must satisfy, in each of its ablations. New methods are tested automatically.
 
-Methods differ in how many columns they hand the language model, so they are compared through the loss, the logits
+Methods differ in how many columns they pass to the language model, so they are compared through the loss, the logits
 after a prompt and the logits of decoded tokens, never column by column.
 """
 
@@ -36,7 +36,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 
 def cut(batch: Batch, columns: int) -> Batch:
-    """The prompt made of a batch's first columns."""
+    """Return the prompt made of the first columns of a batch."""
     return replace(
         batch,
         input_ids_BL=batch.input_ids_BL[:, :columns],
@@ -46,13 +46,13 @@ def cut(batch: Batch, columns: int) -> Batch:
 
 
 def after_prompt(model: TunedModel, batch: Batch, visual: Any = None) -> Tensor:
-    """Logits `B×V` of the token after each prompt."""
+    """Return the logits `B×V` of the token after each prompt."""
     with torch.no_grad():
         return model.prefill(replace(batch, labels_BL=None), visual)[0]
 
 
 def dead(model: TunedModel) -> list[str]:
-    """Adapter parameters without a gradient, or with one that is zero or not finite."""
+    """Return the names of adapter parameters whose gradient is missing, zero or not finite."""
     bad = []
     for name, parameter in model.method.named_parameters():
         gradient = parameter.grad
@@ -70,7 +70,7 @@ def test_method_says_what_it_is(name: str) -> None:
     assert issubclass(method.Config, MethodConfig) and method.Config.__doc__
     undescribed = [field for field, info in method.Config.model_fields.items() if not info.description]
     assert not undescribed
-    method.Config()  # every field has a default: the published run's
+    method.Config()  # every field has a default, the value of the published run
     with pytest.raises(ValueError):
         method.Config(no_such_option=1)
     assert not [
@@ -123,7 +123,7 @@ def test_every_parameter_gets_a_gradient_also_after_decoding(name: str, override
 
 @each_variant
 def test_no_parameter_is_stuck_at_its_initial_value(name: str, overrides: dict[str, Any]) -> None:
-    """A zero-initialised product must come alive within a few steps."""
+    """Where zero initialisation blocks a gradient at first, the parameter must get one within a few steps."""
     model = tuned_model(name, random=False, **overrides)
     optimizer = torch.optim.AdamW(model.method.parameters(), lr=1e-2)
     for step in range(4):
@@ -143,7 +143,7 @@ def test_without_an_image_the_images_are_never_seen(name: str, overrides: dict[s
     assert torch.equal(after_prompt(model, other), expected)
     with torch.no_grad():
         assert torch.equal(model(blank), model(other))
-        # Even where features were computed, the flag alone keeps them out.
+        # Features of an image are passed in, but the has-image flag alone must keep them out.
         for images in (batch.images_BCHW, other.images_BCHW):
             seen = {**model.method.encode_images(model.backbone, images), "has_image_B": blank.has_image_B}
             close(after_prompt(model, blank, seen), expected)
@@ -238,7 +238,7 @@ def test_at_any_size_order_images_decoding_and_gradients_hold(name: str, case: d
 
 @each_variant
 def test_the_loss_is_that_of_the_decoded_logits(name: str, overrides: dict[str, Any]) -> None:
-    """Ties training to decoding: mean cross-entropy of the labelled tokens, each predicted from all before it."""
+    """The training loss is the mean cross-entropy of the labelled tokens, each predicted from all tokens before it."""
     model = tuned_model(name, **overrides)
     batch = random_batch(model.backbone, 2, 9, has_image=(True, False))
     first = int((batch.labels_BL[0] != IGNORE_INDEX).int().argmax())
@@ -285,7 +285,7 @@ def test_other_llamas_work(name: str, overrides: dict[str, Any], sizes: dict[str
 
 @pytest.mark.parametrize(("name", "overrides"), [variant for variant in VARIANTS if variant.values[1]])
 def test_ablations_in_half_precision_under_checkpointing(name: str, overrides: dict[str, Any]) -> None:
-    """What `tests/methods/test_execution.py` asks of the methods themselves."""
+    """The same checks as those of `tests/methods/test_execution.py`, which tests the methods without ablations."""
     model = tuned_model(name, tiny_backbone(num_kv_heads=2, tie=True, dtype=torch.bfloat16), **overrides).train()
     batch = random_batch(model.backbone, 3, 10, padding="left", has_image=MIXED)
     assert model.hidden_states(batch)[0].dtype == torch.bfloat16
@@ -336,7 +336,7 @@ def test_the_frozen_vision_tower_stays_in_evaluation_mode(name: str) -> None:
 
 @each_method
 def test_its_config_suits_the_tiny_backbone(name: str) -> None:
-    """The small values of the tests reach every field they are meant for."""
+    """The values in `tests.backbones.SMALL` are valid for every method's config."""
     backbone = tiny_backbone()
     config = tiny_config(get_method(name), backbone)
     assert type(config) is get_method(name).Config

@@ -58,5 +58,5 @@ def call() -> Run:
 
 @pytest.fixture
 def base(small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> list[str]:
-    """The arguments of a run that takes a moment."""
+    """The arguments of a short run."""
     return command_line.quick_run(small_llm, small_clip, mini_set, tmp_path / "results")

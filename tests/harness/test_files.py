@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and a place that cannot be written is an error of one line."""
+"""Files are written completely or not at all, and a path that cannot be written gives a one-line error."""
 
 import hashlib
 from pathlib import Path
@@ -11,7 +11,7 @@ from harness.files import require_writable, sha256_file, sha256_of_files, write_
 
 @pytest.fixture(params=["file", "file/below"])
 def unusable(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A path that cannot be a folder, because it is a file or lies below one."""
+    """A path that cannot be a folder, because it is a file or below one."""
     (tmp_path / "file").write_text("kept")
     return tmp_path / str(request.param)
 

@@ -39,7 +39,7 @@ def test_the_interval_of_a_median_is_two_of_the_values():
 
 
 def test_mcnemar_by_hand():
-    # Eight problems only A gets, two only B: 2 * P(X <= 2 | 10, 1/2) = 112 / 1024.
+    # Only A answers eight problems correctly, only B two: 2 * P(X <= 2 | 10, 1/2) = 112 / 1024.
     a = {str(i): i < 8 or i >= 10 for i in range(20)}
     b = {str(i): i >= 8 for i in range(20)}
     test = stats.mcnemar(a, b)

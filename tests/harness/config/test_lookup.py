@@ -1,4 +1,4 @@
-"""What is wrong with a name, or with an installed package, is one line that names it."""
+"""An unknown name, or a broken installed package, is reported in one line that names it."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""From options to runs."""
+"""Which runs the options of a command give."""
 
 from dataclasses import replace
 
@@ -85,7 +85,7 @@ def test_epochs_override_every_trained_recipe() -> None:
 
 
 def test_an_ablation_cannot_be_undone_and_keep_its_name() -> None:
-    """The newest configuration takes the row: it would stand where the ablation should."""
+    """Tables show the newest configuration of an ablation, so another method must not get the name of the ablation."""
     with pytest.raises(UserError, match="--set prompts_in: dehvf-keys_only fixes prompts_in=keys; remove this"):
         plan("dehvf", ablations=("keys_only",), settings={"dehvf.prompts_in": "both"})
     (same,) = plan("dehvf", ablations=("keys_only",), settings={"prompts_in": "keys", "memory_scale": 0.5})

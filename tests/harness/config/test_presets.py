@@ -1,4 +1,4 @@
-"""Which backbone a `--model` name and its replaced parts stand for."""
+"""Which backbone a `--model` name gives, with and without replaced parts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Recipes and what `--set` makes of them."""
+"""Recipes, and how `--set` changes them."""
 
 from dataclasses import replace
 from typing import Any

@@ -10,7 +10,7 @@ from tests.command_line import Run
 
 
 def _rows_of(text: str) -> list[dict[str, Any]]:
-    """The JSON objects that a text begins with."""
+    """Return the JSON objects at the beginning of a text."""
     decoder, rows = json.JSONDecoder(), []
     while text.lstrip().startswith("{"):
         row, end = decoder.raw_decode(text.lstrip())
@@ -45,4 +45,4 @@ def test_dry_run_of_the_paper_says_what_is_missing(call: Run, monkeypatch: pytes
     assert len(missing) == 4
     (row,) = _rows_of(done.out)
     assert (row["paper_trainable"], row["learning_rate"]) == ("3.9M", pytest.approx(1.125e-3))
-    assert "steps" not in row  # the data says how many there are
+    assert "steps" not in row  # the number of steps depends on the data

@@ -1,4 +1,4 @@
-"""Answers from saved adapters: what the run itself said, and one-line errors for what cannot be answered."""
+"""Answers from saved adapters equal those of the run; what cannot be answered gives a one-line error."""
 
 import json
 from pathlib import Path

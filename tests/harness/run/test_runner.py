@@ -81,7 +81,7 @@ def test_the_saved_adapter_can_be_loaded(call: Run, base: list[str], small_llm: 
 
 
 def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(call: Run, base: list[str], tmp_path: Path) -> None:
-    base[base.index("--steps") + 1] = "2"  # the first step's rate is 0, so that the second breaks it
+    base[base.index("--steps") + 1] = "2"  # the learning rate is 0 in step 1, so step 2 breaks the model
     done = call(*base, "--methods", "memvp", "--set", "base_lr=1e30")
     assert done.code == 1
     (record,) = read_records(tmp_path / "results")
@@ -155,10 +155,10 @@ def test_reference_rows_on_the_shipped_backbone(call: Run, mini_set: Path, tmp_p
 
 
 def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Path, tmp_path: Path) -> None:
-    base[base.index("--steps") + 1] = "12"  # two epochs: what is seen twice is cut once
+    base[base.index("--steps") + 1] = "12"  # two epochs: an example that is cut twice counts once
     task = load_task("scienceqa", DataOptions(mini_set))
     recipe = TrainRecipe()
-    whole = [len((e.prompt + e.answer).encode()) + 2 for e in task.train_examples(recipe)]  # a byte is a token
+    whole = [len((e.prompt + e.answer).encode()) + 2 for e in task.train_examples(recipe)]  # one token per byte
     limit = sorted(whole)[-3]
     assert call(*base, "--methods", "memvp", "--set", f"max_length={limit}").code == 0
     (record,) = read_records(tmp_path / "results")

@@ -54,9 +54,9 @@ def test_ends() -> None:
     assert rate(0) == 0
     assert rate(2) == 3.0
     assert rate(10) == pytest.approx(0.5)
-    assert rate(11) == pytest.approx(0.5)  # rounding a fraction of an epoch to steps may run past the end
+    assert rate(11) == pytest.approx(0.5)  # rounding to whole steps may go past the last epoch
     assert rate(0, warmup=0) == 3.0
-    assert rate(10, warmup=10) == 3.0  # nothing but warm-up
+    assert rate(10, warmup=10) == 3.0  # all of the training is warm-up
 
 
 # The length of training

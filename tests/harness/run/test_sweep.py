@@ -42,7 +42,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: P
 
 def test_a_sweep_shows_its_progress_and_the_table(swept: Swept) -> None:
     assert "memvp seed 1: training: 3/3 loss" in swept.done.out
-    assert "| MemVP" in swept.done.out and "n/a" in swept.done.out  # the table: what ran, and what has not
+    assert "| MemVP" in swept.done.out and "n/a" in swept.done.out  # the table has rows with and without runs
 
 
 def test_every_run_of_a_sweep_is_recorded(swept: Swept) -> None:
@@ -82,7 +82,7 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str
     assert not [name for name in names if "memvp" in name and not name.endswith(f"{memvp.spec_hash}.json")]
 
     again = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
-    assert again.code == 1  # a failed run is no recorded run: it is tried again
+    assert again.code == 1  # a failed run does not count as recorded, so it is tried again
     assert again.out.count("already recorded") == 1 and "memvp seed 0: training" in again.out
 
 

@@ -155,7 +155,7 @@ def test_every_epoch_sees_every_example_in_a_new_order() -> None:
 
 
 def gradients(recipe: TrainRecipe) -> tuple[list[float], list[torch.Tensor]]:
-    """Losses of a run without dropout, and the gradients at each of its optimiser steps, in one vector."""
+    """Return the losses of a run without dropout, and the gradients at each of its optimiser steps, in one vector."""
     seen: list[torch.Tensor] = []
     original = torch.optim.AdamW.step
 
