@@ -112,7 +112,7 @@ def run(
         str | None, typer.Option(help="Vision tower in place of the preset's: NAME[:WEIGHTS] or local-dir:FOLDER.")
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="pretrained, or random to measure cost. Random weights get no accuracy.")
+        str, typer.Option(help="pretrained, or random to measure cost. No accuracy is reported for random weights.")
     ] = "pretrained",
     limit: Annotated[int | None, typer.Option(min=1, help="Number of samples to keep per split.")] = None,
     epochs: Annotated[

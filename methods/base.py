@@ -350,7 +350,12 @@ def causal_mask(visible_BT: Tensor, *, itself: bool = False) -> Tensor:
 
 
 def freeze(backbone: Backbone, method: nn.Module) -> None:
-    """Freeze the backbone and leave exactly the method's own parameters trainable."""
+    """Freeze the backbone and leave exactly the method's own parameters trainable.
+
+    Args:
+        backbone: the backbone that the method is attached to; its `requires_grad` flags change in place.
+        method: the method; all its parameters become trainable.
+    """
     for module in backbone.modules():
         module.requires_grad_(False)
     method.requires_grad_(True)

@@ -87,7 +87,12 @@ class Costed(Protocol):
         ...
 
     def columns(self, text_tokens: int, *, training: bool) -> int:
-        """Return the number of columns that `build_sequence` makes of an image and `text_tokens` tokens."""
+        """Return the number of columns that `build_sequence` makes of an image and a text.
+
+        Args:
+            text_tokens: tokens of the text.
+            training: whether the sequence carries labels, because some methods cut only such sequences.
+        """
         ...
 
     def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
@@ -102,7 +107,7 @@ class Costed(Protocol):
 
 
 def matmul(module: str, rows: int, inner: int, columns: int, *, gradients: int) -> Product:
-    """Return the product `rows×inner @ inner×columns`; the other arguments are the attributes of `Product`."""
+    """Return the product `rows×inner @ inner×columns`. `module` and `gradients` are the attributes of `Product`."""
     return Product(module, 2 * rows * inner * columns, gradients)
 
 

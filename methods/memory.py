@@ -197,7 +197,7 @@ def layer_memories(
     s_BEJP = visual["s_BEJP"]
     dtype = s_BEJP.dtype
     gate_B11 = image_gate(visual["has_image_B"], visual_scale, dtype)
-    # Make each slot contiguous and unbind once: slicing per slot would allocate a full-size gradient each time.
+    # Make each feature contiguous and unbind once: slicing per feature would allocate a full-size gradient each time.
     features = (s_BEJP * gate_B11[:, None]).transpose(0, 1).contiguous().unbind()
     keys, values = (
         _sides(features, gate_B11, [pair[index] for pair in slots], num_tokens, weights)
@@ -209,12 +209,12 @@ def layer_memories(
 def _sides(
     features: Sequence[Tensor], gate_B11: Tensor, slots: Sequence[int | None], num_tokens: int, weights: SideWeights
 ) -> dict[int | None, MemorySide]:
-    """Return the side of each distinct slot. The arguments are those of `layer_memories`, for one side.
+    """Return the side for each distinct index in `slots`. The arguments are those of `layer_memories`, for one side.
 
     Args:
-        features: `S` of each slot, times λ · ind, `B×J×P` each.
+        features: `S` of each fused feature, times λ · ind, `B×J×P` each.
         gate_B11: λ · ind.
-        slots: one slot per layer.
+        slots: for each layer, the index of its feature; None for the position prompts alone.
         num_tokens: tokens per sample.
         weights: the weights that all layers share.
     """

@@ -24,8 +24,8 @@ from methods.memory import Memory, image_gate
 from methods.memory_forms import BuiltSide
 
 FusedFeatures = Callable[[Any, Backbone, Tensor], list[Tensor]]
-"""Called as `(method, backbone, images_BCHW)`; returns the features that `method.slots` count, `B×J×C` each, before
-the projector."""
+"""Called as `(method, backbone, images_BCHW)`. Returns the fused features before the projector, `B×J×C` each. The
+indices in `method.slots` refer to them."""
 
 
 class PlainReading(nn.Module):

@@ -70,7 +70,14 @@ def count_llm_parameters(config: LlamaConfig) -> int:
 
 
 def random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, seed: int) -> LlamaForCausalLM:
-    """Build a language model with random weights on `device`; on the meta device it has shapes only."""
+    """Build a language model with random weights.
+
+    Args:
+        config: its sizes.
+        device: where the weights are created; on the meta device they have shapes only.
+        dtype: dtype of the weights.
+        seed: seed of the random values.
+    """
     with torch.device("meta"):
         llm = cast(
             LlamaForCausalLM,
@@ -88,6 +95,11 @@ def random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, se
 
 def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> LlamaForCausalLM:
     """Load the spec's language model.
+
+    Args:
+        spec: names the model by hub id or folder.
+        device: where the weights go.
+        dtype: dtype of the weights.
 
     Raises:
         UserError: its weights cannot be loaded, or some of them are missing.

@@ -76,7 +76,12 @@ class VisionTower(nn.Module):
 
 
 def random_vision_tower(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> VisionTower:
-    """Build a vision tower with random weights on `device`; on the meta device it has shapes only.
+    """Build a vision tower with random weights.
+
+    Args:
+        spec: gives its sizes; a spec without a CLIP model and config gets those of `RANDOM_CLIP`.
+        device: where the weights are created; on the meta device they have shapes only.
+        dtype: dtype of the weights.
 
     Raises:
         UserError: open_clip has no model of the spec's name, or the model is not a vision transformer.
@@ -99,6 +104,11 @@ def random_vision_tower(spec: BackboneSpec, device: torch.device, dtype: torch.d
 
 def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> VisionTower:
     """Load the vision tower that the spec names.
+
+    Args:
+        spec: names the open_clip model and its weights.
+        device: where the weights go.
+        dtype: dtype of the weights.
 
     Raises:
         UserError: its weights cannot be loaded, or it is not a vision transformer.

@@ -29,7 +29,7 @@ class BackboneSpec:
         clip_config: open_clip model config for random weights; None takes the config that `clip` names.
         display: name of the language model in tables.
         shipped: whether the weights are part of this package.
-        part_of: the preset of which this is a few decoder layers; None for a whole model.
+        part_of: the preset that this is a copy of with fewer decoder layers; None for a whole model.
         like: the preset whose recipe it uses; None for its own.
     """
 
@@ -45,7 +45,7 @@ class BackboneSpec:
 
     @property
     def recipe(self) -> str:
-        """The preset under which recipes list it."""
+        """The name of the preset whose recipe this backbone uses."""
         return self.like or self.name
 
 

@@ -39,7 +39,12 @@ def attach(plan: RunPlan, backbone: Backbone, remedy: str = CHANGE_SIZES) -> Any
 
 
 def meta_backbone(spec: BackboneSpec, dtype: torch.dtype = torch.float32) -> Backbone:
-    """Return a backbone on the meta device: it has the real shapes, but no values, and takes no memory."""
+    """Return a backbone on the meta device: it has the real shapes, but no values, and takes no memory.
+
+    Args:
+        spec: the backbone; only its sizes are used.
+        dtype: dtype of the weights.
+    """
     return load_backbone(spec, weights="random", device="meta", dtype=dtype)
 
 

@@ -134,7 +134,12 @@ def make_record(
 
 
 def describe_backbone(backbone: Backbone, spec: BackboneSpec) -> BackboneInfo:
-    """Return the `backbone` section of a record. The hash reads every tensor of the backbone."""
+    """Return the `backbone` section of a record. This hashes the weights, which takes a while for a large backbone.
+
+    Args:
+        backbone: the loaded backbone, before a method is attached.
+        spec: what it was loaded from.
+    """
     name = f"{spec.name}-llm" if spec.shipped else spec.llm
     clip = f"{spec.name}-clip" if spec.shipped else spec.clip
     return BackboneInfo(

@@ -51,7 +51,12 @@ class TrainResult:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return AdamW's groups of the trainable parameters. Biases and 1-D parameters get no weight decay."""
+    """Return AdamW's groups of the trainable parameters. Biases and 1-D parameters get no weight decay.
+
+    Args:
+        module: its trainable parameters are grouped.
+        weight_decay: weight decay of all other parameters.
+    """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     plain = [p for name, p in named if p.ndim <= 1 or name.endswith("bias")]
     decayed = [p for name, p in named if not (p.ndim <= 1 or name.endswith("bias"))]
