@@ -204,7 +204,7 @@ class RoutedAdapter(nn.Module):
     def products(
         self, module: str, rows: int, weight_rows: int, *, input_grad: bool, routed: bool = True
     ) -> list[Product]:
-        """Return the products of `forward`, and those of `route` where it runs.
+        """Return the products of `forward`, and if it runs, those of `route`.
 
         Args:
             module: the name under which they are counted.

@@ -87,7 +87,7 @@ class PlainReading(nn.Module):
 
 
 def plain_reading(method: Any) -> PlainReading | None:
-    """Return the plain reading of a method, or None where the method has none.
+    """Return the plain reading of a method, or None if it has none.
 
     Args:
         method: a method attached to its backbone.

@@ -85,7 +85,7 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
 
 
 def missing_llm(spec: BackboneSpec) -> str | None:
-    """Return one line where the language model's weights are neither a local folder nor in the hub's cache."""
+    """Return a message if the language model is neither a local folder nor in the hub's cache; None otherwise."""
     if spec.llm is None or Path(spec.llm).is_dir() or _cached(spec.llm, "config.json"):
         return None
     return f"the weights of {spec.llm} are not on this machine: give a folder with --llm PATH"

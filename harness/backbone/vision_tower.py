@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing open_clip takes a second
     from open_clip.transformer import VisionTransformer
 
 RANDOM_CLIP = "ViT-L-14-quickgelu:openai"
-"""The open_clip model that gives the sizes of a random vision tower where the preset names none."""
+"""The open_clip model that gives the sizes of a random vision tower if the preset names none."""
 
 
 class VisionTower(nn.Module):

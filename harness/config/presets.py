@@ -23,8 +23,8 @@ class BackboneSpec:
 
     Attributes:
         name: the value of `--model`. If `--llm` or `--clip` replaces a part, a name composed of the parts.
-        llm: hub id or folder of a Llama-architecture model; None where there are only random weights.
-        clip: open_clip model as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None where there are only random weights.
+        llm: hub id or folder of a Llama-architecture model; None if there are only random weights.
+        clip: open_clip model as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None if there are only random weights.
         llm_config: fields of the `LlamaConfig` to build; None reads them from `llm`.
         clip_config: open_clip model config for random weights; None takes the config that `clip` names.
         display: name of the language model in tables.

@@ -26,7 +26,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def read_peak(device: torch.device) -> PeakMemory:
-    """Return the peaks since `reset_peak` in bytes; None where the platform does not report a peak."""
+    """Return the peaks since `reset_peak` in bytes; None if the platform does not report a peak."""
     rss = None
     if _STATUS.exists():
         lines = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")]

@@ -61,7 +61,7 @@ class Answer:
 
     Attributes:
         text: the chosen option, or the decoded text where there are no options; empty where no option could be read.
-        choice: index of the chosen option; None where there are no options or none could be read.
+        choice: index of the chosen option; None if there are no options or none could be read.
         raw: the decoded text.
     """
 
