@@ -204,7 +204,7 @@ class RoutedAdapter(nn.Module):
     def products(
         self, module: str, rows: int, weight_rows: int, *, input_grad: bool, routed: bool = True
     ) -> list[Product]:
-        """Return the products of `forward`, and if it runs, those of `route`.
+        """Return the products of `forward` and, if `routed`, those of `route`.
 
         Args:
             module: the name under which they are counted.
