@@ -142,9 +142,13 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Train nothing; print what each run would take and what is missing.")
     ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, help="Minutes between two checkpoints of training.")
+    ] = 10.0,
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
     from harness.commands.run import RunOptions, run_command
+    from harness.run.progress import RunConsole
 
     options = RunOptions(
         methods=_names(methods),
@@ -167,8 +171,9 @@ def run(
         full=full,
         force=force,
         dry_run=dry_run,
+        checkpoint_minutes=checkpoint_minutes,
     )
-    raise typer.Exit(run_command(options, Console()))
+    raise typer.Exit(run_command(options, RunConsole()))
 
 
 @app.command(epilog=_epilog("python -m harness table --table 1 --format latex"))

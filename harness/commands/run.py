@@ -1,6 +1,8 @@
 """The subcommand `run`: check the options, then train and score, or only report what a run would take."""
 
 import json
+import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from harness.run.dryrun import dry_run
 from harness.run.progress import print_line
 from harness.run.runner import Runner
 from harness.run.schedule import with_steps
+from harness.run.stopping import exit_status
 from harness.run.sweep import sweep
 from harness.tasks.contract import DataOptions, Task, load_task
 from harness.tasks.facts import task_facts
@@ -49,6 +52,7 @@ class RunOptions:
     full: bool
     force: bool
     dry_run: bool
+    checkpoint_minutes: float
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -81,8 +85,14 @@ def run_command(options: RunOptions, console: Console) -> int:
     begun = time.perf_counter()
     task = load_task(options.task, data)
     data_s = time.perf_counter() - begun
-    runner = Runner(spec, task, machine, data_s, options.results)
-    result = sweep(runner, _shortened(plans, options.steps, task), console, options.force)
+    runner = Runner(spec, task, machine, data_s, options.results, options.checkpoint_minutes)
+    try:
+        result = sweep(runner, _shortened(plans, options.steps, task), console, options.force)
+    except KeyboardInterrupt as stop:
+        if exit_status(stop) != 128 + signal.SIGPIPE:  # then nobody reads this either
+            name = str(stop) or "SIGINT"
+            print(f"interrupted by {name}; the same command goes on from the last checkpoint", file=sys.stderr)
+        return exit_status(stop)
     table = (facts.ablation_table if options.ablations else None) or facts.table
     console.print()
     print(table_text(options.results, table, spec.name, "markdown"))

@@ -48,6 +48,7 @@ class Outcome:
         train_truncated: number of training examples that were cut to `max_length`.
         evaluation: metrics and predictions.
         peak: peak memory.
+        problems: what could not be written, one line each; the run has then failed, whatever else went well.
     """
 
     data_s: float
@@ -57,6 +58,7 @@ class Outcome:
     train_truncated: int | None = None
     evaluation: Evaluation | None = None
     peak: PeakMemory = field(default_factory=PeakMemory)
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The progress of a run: what a run reports, and how the terminal shows it."""
 
+import os
+import sys
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -41,6 +43,20 @@ class Progress(Protocol):
             note: loss and learning rate, or nothing.
         """
         ...
+
+    def say(self, line: str) -> None:
+        """Print one line that is worth keeping, for instance where a run resumes."""
+        ...
+
+
+class RunConsole(Console):
+    """A console that raises BrokenPipeError when nobody reads its output, where rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Send further output nowhere, so that a record can still be written, and raise."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise BrokenPipeError
 
 
 def print_line(console: Console, line: str) -> None:
@@ -94,3 +110,7 @@ class RunProgress:
         if not self.console.is_terminal and (done % max(1, self._total // LOG_EVERY) == 0 or done == self._total):
             line = f"{self._what}: {done}/{self._total} {note}".rstrip()
             print_line(self.console, line)
+
+    def say(self, line: str) -> None:
+        """Print one line, above the bar where there is one."""
+        print_line(self._bar.console, line)

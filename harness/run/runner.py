@@ -1,9 +1,11 @@
 """One planned run: load, attach, train, evaluate, record. Whatever happens, the record says how the run ended."""
 
 import gc
+import signal
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,15 @@ from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.evaluation.choices import EvaluationFailedError
 from harness.files import require_writable, write_atomic
 from harness.records import (
     BackboneInfo,
     Record,
+    Sample,
+    find_record,
     predictions_path,
-    record_path,
     spec_hash,
     write_predictions,
     write_record,
@@ -36,10 +39,12 @@ from harness.run.outcome import Ending, Identity, Outcome, describe_backbone, ma
 from harness.run.parameters import count_parameters
 from harness.run.progress import Progress
 from harness.run.schedule import training_length
+from harness.run.stopping import Stopped
 from harness.run.train import TrainingFailedError, train
+from harness.run.workspace import Workspace
 from harness.tasks.contract import Task
 from harness.tasks.samples import keep_samples
-from methods.checkpoint import save_adapter
+from methods.checkpoint import load_adapter_state, save_adapter
 from methods.tuned import TunedModel
 
 
@@ -52,11 +57,20 @@ class Runner:
         machine: device, dtype and kind of weights.
         data_s: seconds that it took to read and check the data.
         results_dir: folder of the records.
+        checkpoint_minutes: time between two checkpoints of training.
     """
 
-    def __init__(self, spec: BackboneSpec, task: Task, machine: Machine, data_s: float, results_dir: Path) -> None:
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        task: Task,
+        machine: Machine,
+        data_s: float,
+        results_dir: Path,
+        checkpoint_minutes: float = 10.0,
+    ) -> None:
         self.spec, self.task, self.machine = spec, task, machine
-        self.data_s, self.results_dir = data_s, results_dir
+        self.data_s, self.results_dir, self.checkpoint_minutes = data_s, results_dir, checkpoint_minutes
         self._info: BackboneInfo | None = None
 
     def backbone_info(self) -> BackboneInfo:
@@ -115,30 +129,24 @@ class Runner:
             The record. Its status says whether the run failed. The traceback of an unexpected failure is printed.
 
         Raises:
-            KeyboardInterrupt: after the record of the interrupted run is written.
-            UserError: an option or the data does not allow this run.
+            KeyboardInterrupt: a signal stopped the run, or nobody reads its output any more. The record is written.
+            UserError: the record cannot be written.
         """
         # Hash the weights first: a second backbone next to the trained one might not fit into memory.
         self.backbone_info()
         outcome, ending = Outcome(self.data_s), Ending()
         try:
             self._measure(plan, outcome, progress)
-        except TrainingFailedError as failure:
-            ending = Ending("failed", str(failure), failure.step)
-        except EvaluationFailedError as failure:
-            ending = Ending("failed", str(failure))
-        except torch.cuda.OutOfMemoryError as failure:
-            reason = str(failure).splitlines()[0]
-            ending = Ending("failed", f"out of GPU memory: {reason}; give a smaller batch_size")
-        except KeyboardInterrupt:
-            self._write(plan, outcome, Ending("interrupted", "interrupted by the user"))
-            raise
-        except UserError:
+        except BrokenPipeError as pipe:
+            self._write(plan, outcome, Ending("interrupted", "interrupted: nobody reads the output any more"))
+            raise Stopped(signal.SIGPIPE) from pipe
+        except KeyboardInterrupt as stop:
+            by = f"by {stop}" if isinstance(stop, Stopped) else "by the user"
+            self._write(plan, outcome, Ending("interrupted", f"interrupted {by}"))
             raise
         except Exception as failure:
-            # A bug in one method, or too little memory for it, must not stop the runs of the others.
-            traceback.print_exc()
-            ending = Ending("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")
+            # A failure of one run, or too little memory for it, must not stop the others.
+            ending = _ending_of(failure)
         finally:
             # A wrapped backbone contains reference cycles, and the next run loads a backbone of its own.
             gc.collect()
@@ -163,18 +171,52 @@ class Runner:
         mean, std = STATISTICS[recipe.image_statistics]
         preprocessor = ImagePreprocessor(backbone.vision.image_size, mean, std)
         if not plan.is_oracle:
-            self._train(plan, model, preprocessor, outcome, progress)
+            self._train_or_load(plan, model, preprocessor, outcome, progress)
         progress.start(f"{plan.label} seed {plan.seed}: evaluating", self.task.evaluation_size(recipe))
         evaluate = self.task.evaluate_oracle if plan.is_oracle else self.task.evaluate
         outcome.evaluation = evaluate(model, recipe, preprocessor, progress.advance)
         outcome.peak = read_peak(self.machine.device)
-        if not plan.is_oracle:
-            self._save(plan, method)
 
-    def _train(
+    def workspace(self, plan: RunPlan) -> Workspace:
+        """Return the folder that a run works in until it is complete."""
+        digest = spec_hash(self.spec_of(plan))
+        run = Path(self.task.name, self.spec.name, plan.label, f"seed{plan.seed}-{digest}")
+        return Workspace(self.results_dir, run, digest)
+
+    def _train_or_load(
         self, plan: RunPlan, model: TunedModel, preprocessor: ImagePreprocessor, outcome: Outcome, progress: Progress
     ) -> None:
-        """Train the model in place."""
+        """Train the model in place, or load the adapter where training finished in an earlier session."""
+        work = self.workspace(plan)
+        if finished := work.finished_training():
+            try:
+                load_adapter_state(work.adapter, model.method)
+            except ValueError as error:
+                progress.say(f"{plan.label} seed {plan.seed}: {first_line(error)}; training again")
+            else:
+                progress.say(f"{plan.label} seed {plan.seed}: training is finished; loading {work.adapter}")
+                outcome.training, outcome.train_truncated = finished.result(), finished.truncated
+                return
+        self._train(plan, model, preprocessor, outcome, progress, work)
+        try:
+            assert outcome.train_truncated is not None, "training counts what it cuts"
+            work.keep_training(
+                outcome.training, outcome.train_truncated, lambda folder: self._save(plan, model.method, folder)
+            )
+        except UserError as error:
+            # Evaluation does not need the file, and its results are worth having without it.
+            outcome.problems.append(f"adapter: {error}")
+
+    def _train(
+        self,
+        plan: RunPlan,
+        model: TunedModel,
+        preprocessor: ImagePreprocessor,
+        outcome: Outcome,
+        progress: Progress,
+        work: Workspace,
+    ) -> None:
+        """Train the model in place, from the newest checkpoint if there is one."""
         recipe = plan.recipe
         examples = self.task.train_examples(recipe)
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length)
@@ -192,14 +234,14 @@ class Runner:
                 plan.seed,
                 lambda step, loss, rate: progress.advance(step, f"loss {loss:.3f} lr {rate:.2e}"),
                 outcome.training,
+                work.checkpoints(self.checkpoint_minutes),
+                lambda line: progress.say(f"{plan.label} seed {plan.seed}: {line}"),
             )
         finally:
             outcome.train_truncated = collator.truncated
 
-    def _save(self, plan: RunPlan, method: Any) -> None:
-        """Write the trained adapter."""
-        digest = spec_hash(self.spec_of(plan))
-        place = Path("adapters", self.task.name, self.spec.name, plan.label, f"seed{plan.seed}-{digest}")
+    def _save(self, plan: RunPlan, method: Any, folder: Path) -> None:
+        """Write the trained adapter into a folder."""
         info = self.backbone_info()
         # The path of the shipped backbone is that of the installed package, so it is not recorded.
         parts = {} if self.spec.shipped else {"llm": self.spec.llm, "clip": self.spec.clip}
@@ -208,28 +250,76 @@ class Runner:
             "task": self.task.name,
             "train": plan.recipe.model_dump(mode="json"),
         }
-        save_adapter(self.results_dir / place, method, extra, write_atomic)
+        save_adapter(folder, method, extra, write_atomic)
 
     def _write(self, plan: RunPlan, outcome: Outcome, ending: Ending) -> Record:
-        """Write predictions, samples and, last, the record."""
-        data = self.task.data(plan.recipe)
+        """Write samples, predictions, the adapter and, last, the record; return the record.
+
+        A part that cannot be written is named in the record, and the run has failed. A record that is not complete
+        never replaces a complete one: it is written into the run's workspace.
+
+        Raises:
+            UserError: the record cannot be written.
+        """
+        work = self.workspace(plan)
+        before = find_record(self.results_dir, work.spec_hash)
+        replaces_better = ending.status != "completed" and before is not None and before.status == "completed"
+        samples = [] if replaces_better else self._write_parts(plan, outcome, ending, work)
+        if ending.status == "completed" and outcome.problems:
+            ending = Ending("failed", "; ".join(outcome.problems))
         identity: Identity = {
-            "spec_hash": spec_hash(self.spec_of(plan)),
+            "spec_hash": work.spec_hash,
             "model": self.spec.name,
             "task": self.task.name,
-            "data": data,
+            "data": self.task.data(plan.recipe),
             "backbone": self.backbone_info(),
         }
+        record = make_record(plan, outcome, ending, self.machine.device, identity, samples)
+        if replaces_better:
+            write_atomic(work.folder / "record.json", record.model_dump_json(indent=2) + "\n")
+        else:
+            # The record is written last, so a run with a complete record has all its files.
+            write_record(record, self.results_dir)
+        if record.status == "completed":
+            work.remove()
+        return record
+
+    def _write_parts(self, plan: RunPlan, outcome: Outcome, ending: Ending, work: Workspace) -> list[Sample]:
+        """Write what belongs to the record; note in the outcome what cannot be written."""
         # Answers from random weights mean nothing, so they are not kept.
         answered = None if self.backbone_info().weights == "random" else outcome.evaluation
-        # The record is written last, so a run with a record has all its files.
-        shown = answered.shown if answered else ()
-        samples = keep_samples(shown, self.task.name, data, self.results_dir)
-        record = make_record(plan, outcome, ending, self.machine.device, identity, samples)
-        path = record_path(record, self.results_dir)
+        samples: list[Sample] = []
         if answered is not None:
-            write_predictions(path, answered.rows)
-        else:
-            predictions_path(path).unlink(missing_ok=True)
-        write_record(record, self.results_dir)
-        return record
+            with _part("samples", outcome):
+                samples = keep_samples(answered.shown, self.task.name, self.task.data(plan.recipe), self.results_dir)
+        with _part("predictions", outcome):
+            path = self.results_dir / "records" / work.run.with_suffix(".json")
+            if answered is not None:
+                write_predictions(path, answered.rows)
+            else:
+                predictions_path(path).unlink(missing_ok=True)
+        if ending.status == "completed" and not plan.is_oracle and not outcome.problems:
+            with _part("adapter", outcome):
+                work.publish_adapter()
+        return samples
+
+
+@contextmanager
+def _part(name: str, outcome: Outcome) -> Iterator[None]:
+    """Note in the outcome that a part cannot be written, and go on."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        outcome.problems.append(f"{name}: {first_line(error)}")
+
+
+def _ending_of(failure: Exception) -> Ending:
+    """Return how a run ended that raised `failure`; print the traceback of a failure that nobody foresaw."""
+    if isinstance(failure, TrainingFailedError):
+        return Ending("failed", str(failure), failure.step)
+    if isinstance(failure, EvaluationFailedError | UserError):
+        return Ending("failed", first_line(failure))
+    if isinstance(failure, torch.cuda.OutOfMemoryError):
+        return Ending("failed", f"out of GPU memory: {first_line(failure)}; give a smaller batch_size")
+    traceback.print_exception(failure)
+    return Ending("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")

@@ -9,6 +9,7 @@ from harness.config.plan import RunPlan
 from harness.records import Record, find_record, spec_hash
 from harness.run.progress import RunProgress, print_line
 from harness.run.runner import Runner
+from harness.run.stopping import stop_on_signals
 
 
 @dataclass
@@ -42,11 +43,13 @@ def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: boo
         All records, old and new.
 
     Raises:
-        UserError: one of the runs cannot be made. All plans are checked before the first run starts.
+        UserError: one of the runs cannot be made, which is found before the first run starts; or a record cannot be
+            written.
+        KeyboardInterrupt: a signal stopped the sweep; the record of the run that it stopped is written.
     """
     result = SweepResult()
     runner.check(plans)
-    with RunProgress(console) as progress:
+    with stop_on_signals(), RunProgress(console) as progress:
         for plan in plans:
             found = None if force else find_record(runner.results_dir, spec_hash(runner.spec_of(plan)))
             if found is not None and found.status == "completed":

@@ -7,13 +7,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, skip_first_batches
 from torch import nn
 from torch.utils.data import DataLoader
 
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.errors import UserError
+from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
 from harness.run.schedule import learning_rate, training_length
 from methods.base import Batch
 
@@ -88,6 +89,8 @@ def train(
     seed: int,
     on_step: Callable[[int, float, float], None] = lambda step, loss, rate: None,
     result: TrainResult | None = None,
+    checkpoints: Checkpoints | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> TrainResult:
     """Train the model's trainable parameters in place.
 
@@ -100,6 +103,8 @@ def train(
         seed: seed of the order of the examples.
         on_step: called after each optimiser step with its number (from 1), its loss and its learning rate.
         result: filled in after every step, so that a run that stops early keeps its measurements; None makes a new one.
+        checkpoints: where training resumes from and what it leaves on its way; None keeps nothing.
+        say: called with a line about where training resumes.
 
     Returns:
         `result`.
@@ -109,6 +114,7 @@ def train(
         UserError: `max_length` cuts off every answer of a batch.
     """
     generator = torch.Generator().manual_seed(seed)
+    result = TrainResult() if result is None else result
     loader: DataLoader[Example] = DataLoader(
         examples,  # type: ignore[arg-type]  # a sequence is enough, though torch's annotation asks for a Dataset
         batch_size=recipe.batch_size,
@@ -117,15 +123,16 @@ def train(
         # Build the batch while its tensors are on the CPU, so that computing its facts needs no synchronisation.
         collate_fn=lambda samples: Batch(**collator(samples)),
     )
-    optimizer = adamw(model, recipe)
-    prepared, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    adam = adamw(model, recipe)
+    prepared, optimizer, loader = accelerator.prepare(model, adam, loader)
     prepared.train()
-    result = TrainResult() if result is None else result
+    done = _resume(checkpoints, model, adam, generator, collator, result, say)
     length = training_length(len(examples), recipe, accelerator.num_processes)
     peak = recipe.learning_rate(accelerator.num_processes)
-    started = time.perf_counter()
+    started = time.perf_counter() - result.total_s
     while len(result.losses) < length.steps:
-        for group in _groups_of(loader, recipe.accumulation):
+        epoch_rng = generator.get_state()
+        for group in _groups_of(skip_first_batches(loader, done) if done else loader, recipe.accumulation):
             step = len(result.losses)
             if step >= length.steps:
                 break
@@ -143,8 +150,40 @@ def train(
             result.total_s = time.perf_counter() - started
             result.epochs = length.epochs_after(len(result.losses))
             on_step(step + 1, loss, rate)
+            done += len(group)
+            if checkpoints is not None and checkpoints.is_due:
+                measured = {name: getattr(result, name) for name in ("losses", "step_s", "total_s")}
+                place = {"batches_of_epoch": done, "cut": sorted(collator.cut)}
+                checkpoints.write({**measured, **place}, training_tensors(model, adam, epoch_rng))
+        done = 0
     accelerator.wait_for_everyone()
     return result
+
+
+def _resume(
+    checkpoints: Checkpoints | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    collator: Collator,
+    result: TrainResult,
+    say: Callable[[str], None],
+) -> int:
+    """Put everything back to the newest checkpoint, if there is one.
+
+    Returns:
+        The number of batches of the current epoch that are done.
+    """
+    found = checkpoints.latest(say) if checkpoints is not None else None
+    if found is None:
+        return 0
+    state, tensors = found
+    restore_training(state, tensors, model, optimizer)
+    generator.set_state(tensors["rng.epoch"])
+    collator.cut.update(state.cut)
+    result.losses[:], result.step_s[:], result.total_s = state.losses, state.step_s, state.total_s
+    say(f"resuming after optimiser step {len(state.losses)}")
+    return state.batches_of_epoch
 
 
 def _groups_of(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

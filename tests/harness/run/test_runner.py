@@ -11,6 +11,8 @@ from harness.backbone.loader import load_backbone
 from harness.config.presets import resolve_spec
 from harness.config.recipes import TrainRecipe
 from harness.data.prompts import build_prompt
+from harness.errors import UserError
+from harness.evaluation.choices import EvaluationFailedError
 from harness.evaluation.scienceqa_metrics import COLUMNS
 from harness.records import Record, predictions_path, read_records, record_path
 from harness.tasks.contract import DataOptions, load_task
@@ -89,32 +91,75 @@ def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(call: Run, base: 
     assert record.error.startswith("logits are NaN or infinite")
 
 
-def test_a_failure_leaves_no_answers_of_an_earlier_run(
+def test_a_failure_never_replaces_a_complete_run(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.evaluation.choices import EvaluationFailedError
-
     assert call(*base, "--methods", "memvp").code == 0
+    results = tmp_path / "results"
+    before = {name: (results / name).read_bytes() for name in files(results)}
 
     def fail(*args: Any) -> None:
         raise EvaluationFailedError("no")
 
-    monkeypatch.setattr("harness.tasks.scienceqa.answer_problems", fail)
-    assert call(*base, "--methods", "memvp", "--force").code == 1
-    assert [r.status for r in read_records(tmp_path / "results")] == ["failed"]
-    assert not [name for name in files(tmp_path / "results") if name.endswith(".jsonl")]
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.tasks.scienceqa.answer_problems", fail)
+        assert call(*base, "--methods", "memvp", "--force").code == 1
+    assert [r.status for r in read_records(results)] == ["completed"]
+    assert {name: (results / name).read_bytes() for name in before} == before
+    (beside,) = (results / "unfinished").rglob("record.json")
+    assert json.loads(beside.read_text())["status"] == "failed"
+
+    done = call(*base, "--methods", "memvp", "--force")
+    assert done.code == 0 and "training is finished" in done.out
+    assert not (results / "unfinished").exists()
 
 
-def test_no_record_without_its_predictions(
+def test_a_failure_after_training_does_not_lose_the_adapter(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full_disk(*args: Any) -> None:
-        raise OSError("no space left")
+    def fail(*args: Any) -> None:
+        raise UserError("Java cannot be started")
 
-    monkeypatch.setattr("harness.run.runner.write_predictions", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        call(*base, "--methods", "memvp")
-    assert read_records(tmp_path / "results") == []
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.tasks.scienceqa.score_scienceqa", fail)
+        done = call(*base, "--methods", "memvp,dehvf")
+    assert done.code == 1
+    results = tmp_path / "results"
+    assert {(r.label, r.status, r.error) for r in read_records(results)} == {
+        ("memvp", "failed", "Java cannot be started"),
+        ("dehvf", "failed", "Java cannot be started"),
+    }
+
+    again = call(*base, "--methods", "memvp,dehvf")
+    assert again.code == 0 and again.out.count("training is finished") == 2 and "training: " not in again.out
+    assert {r.status for r in read_records(results)} == {"completed"}
+    assert [r.steps for r in read_records(results)] == [3, 3]
+    assert all(r.loss.first and r.times_s.train for r in read_records(results))
+    assert not (results / "unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "part"),
+    [
+        ("harness.run.runner.write_predictions", "predictions"),
+        ("harness.run.runner.keep_samples", "samples"),
+        ("harness.run.runner.save_adapter", "adapter"),
+    ],
+)
+def test_a_part_that_cannot_be_written_is_named_and_the_others_go_on(
+    target: str, part: str, call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*args: Any) -> None:
+        raise UserError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, full_disk)
+        assert call(*base, "--methods", "memvp").code == 1
+    (record,) = read_records(tmp_path / "results")
+    assert (record.status, record.error) == ("failed", f"{part}: no space left")
+    assert record.metrics["Avg"].value is not None
+    assert call(*base, "--methods", "memvp").code == 0
+    assert [r.status for r in read_records(tmp_path / "results")] == ["completed"]
 
 
 def test_random_weights_have_no_accuracy(call: Run, base: list[str], tmp_path: Path) -> None:

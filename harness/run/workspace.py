@@ -1,0 +1,96 @@
+"""What an unfinished run keeps, so that nothing that was computed is lost: checkpoints, then the trained adapter.
+
+The folder is `RESULTS/unfinished/{task}/{model}/{label}/seed{seed}-{hash}`. It is removed when the run's record is
+complete.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.files import write_atomic
+from harness.run.checkpoint import Checkpoints
+from harness.run.train import TrainResult
+
+
+class FinishedTraining(BaseModel):
+    """What training measured, kept beside the adapter that it made.
+
+    Attributes:
+        losses, step_s, total_s, epochs: as in `harness.run.train.TrainResult`.
+        truncated: training examples that were cut to `max_length`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    losses: list[float]
+    step_s: list[float]
+    total_s: float
+    epochs: float
+    truncated: int
+
+    def result(self) -> TrainResult:
+        """Return the same as training returned it."""
+        return TrainResult(self.losses, self.step_s, self.total_s, self.epochs)
+
+
+class Workspace:
+    """The folder of one unfinished run.
+
+    Args:
+        results_dir: folder of the records.
+        run: path of the run below it, `{task}/{model}/{label}/seed{seed}-{hash}`.
+        spec_hash: the run's hash.
+    """
+
+    def __init__(self, results_dir: Path, run: Path, spec_hash: str) -> None:
+        self.run = run
+        self.folder = results_dir / "unfinished" / run
+        self.final_adapter = results_dir / "adapters" / run
+        self.spec_hash = spec_hash
+        self.adapter = self.folder / "adapter"
+        self._finished = self.folder / "training.json"
+
+    def checkpoints(self, minutes: float) -> Checkpoints:
+        """Return the checkpoints of the run's training, `minutes` apart."""
+        return Checkpoints(self.folder / "checkpoints", self.spec_hash, minutes)
+
+    def keep_training(self, result: TrainResult, truncated: int, save_adapter: Callable[[Path], None]) -> None:
+        """Keep the trained adapter, and then what training measured; where that is, the adapter is whole.
+
+        Args:
+            result: what training measured.
+            truncated: training examples that were cut.
+            save_adapter: writes the adapter into a folder.
+
+        Raises:
+            UserError: something cannot be written.
+        """
+        save_adapter(self.adapter)
+        finished = FinishedTraining(**vars(result), truncated=truncated)
+        write_atomic(self._finished, finished.model_dump_json())
+
+    def finished_training(self) -> FinishedTraining | None:
+        """Return what training measured, if it finished in an earlier session; else None."""
+        try:
+            return FinishedTraining.model_validate_json(self._finished.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def publish_adapter(self) -> None:
+        """Move the adapter to where users find it, in place of an earlier one."""
+        shutil.rmtree(self.final_adapter, ignore_errors=True)
+        self.final_adapter.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.adapter, self.final_adapter)
+
+    def remove(self) -> None:
+        """Remove the folder, and those above it that become empty."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for parent in self.folder.parents[:4]:
+            try:
+                parent.rmdir()
+            except OSError:
+                return

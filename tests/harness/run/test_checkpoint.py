@@ -1,0 +1,155 @@
+"""Training that is interrupted and goes on from a checkpoint ends with the same bits as training in one go."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from harness.config.recipes import TrainRecipe
+from harness.data.collate import Collator, Example
+from harness.data.images import ImagePreprocessor
+from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
+from harness.run.train import TrainResult, train
+from methods.base import Batch
+from tests.folders import byte_tokenizer
+
+RECIPE = TrainRecipe(epochs=3, warmup_epochs=1, batch_size=2, accumulation=2, base_lr=1.0, max_length=16)
+STEPS = 9  # 11 examples are 6 batches and 3 steps per epoch
+HASH = "0" * 16
+
+
+class Stop(Exception):
+    """Ends training where a test wants it to end."""
+
+
+class Model(nn.Module):
+    """A loss over dropped-out embeddings, so that every random number and every sample matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(300, 8)
+        self.head = nn.Linear(8, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, batch: Batch) -> Tensor:
+        loss: Tensor = self.head(self.dropout(self.embedding(batch.input_ids_BL))).square().mean()
+        return loss
+
+
+def run(folder: Path | None, stop_after: int | None = None, said: list[str] | None = None) -> tuple[Model, TrainResult]:
+    """Train from the checkpoints in `folder`, with a checkpoint after every optimiser step."""
+    set_seed(5)
+    model, result = Model(), TrainResult()
+    collator = Collator(byte_tokenizer(), ImagePreprocessor(32), RECIPE.max_length)
+    examples = [Example(str(i), "x" * i, "y") for i in range(11)]
+
+    def on_step(step: int, loss: float, rate: float) -> None:
+        if step == stop_after:
+            raise Stop
+
+    train(
+        model,
+        examples,
+        collator,
+        RECIPE,
+        Accelerator(cpu=True),
+        7,
+        on_step,
+        result,
+        None if folder is None else Checkpoints(folder, HASH, 0.0),
+        (said if said is not None else []).append,
+    )
+    return model, result
+
+
+def same(ours: nn.Module, theirs: nn.Module) -> bool:
+    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("stops", [[1], [2], [3], [4], [8], [2, 3, 5, 6, 7]])
+def test_interrupted_training_ends_with_the_same_bits(stops: list[int], tmp_path: Path) -> None:
+    whole, expected = run(None)
+    for stop in stops:
+        with pytest.raises(Stop):
+            run(tmp_path, stop_after=stop)
+    resumed, result = run(tmp_path)
+    assert same(resumed, whole)
+    assert result.losses == expected.losses and len(result.losses) == STEPS
+    assert result.epochs == expected.epochs == 3.0
+
+
+def test_training_resumes_and_does_not_start_again(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=5)
+    said: list[str] = []
+    run(tmp_path, said=said)
+    # The fifth step was interrupted before its checkpoint.
+    assert said == ["resuming after optimiser step 4"]
+
+
+def test_the_last_two_checkpoints_are_kept_and_no_temporary_folder(tmp_path: Path) -> None:
+    run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000008", "step-00000009"]
+
+
+def damage_tensors(folder: Path) -> None:
+    content = bytearray((folder / TENSORS_FILE).read_bytes())
+    content[-1] ^= 1
+    (folder / TENSORS_FILE).write_bytes(content)
+
+
+def truncate_state(folder: Path) -> None:
+    state = folder / STATE_FILE
+    state.write_bytes(state.read_bytes()[:100])
+
+
+def another_run(folder: Path) -> None:
+    state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
+    (folder / STATE_FILE).write_text(json.dumps({**state, "spec_hash": "1" * 16}))
+
+
+def no_tensors(folder: Path) -> None:
+    (folder / TENSORS_FILE).unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_tensors, truncate_state, another_run, no_tensors])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: Any, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=6)
+    damage(tmp_path / "step-00000005")
+    said: list[str] = []
+    resumed, _ = run(tmp_path, said=said)
+    assert len(said) == 2 and "step-00000005: damaged checkpoint" in said[0] and "\n" not in said[0]
+    assert said[1] == "resuming after optimiser step 4"
+    assert same(resumed, run(None)[0])
+
+
+def test_without_a_usable_checkpoint_training_starts_anew(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=2)
+    damage_tensors(tmp_path / "step-00000001")
+    assert same(run(tmp_path)[0], run(None)[0])
+
+
+def test_a_checkpoint_holds_the_adapter_and_nothing_frozen(tmp_path: Path) -> None:
+    run(tmp_path)
+    names = set(load_file(tmp_path / "step-00000009" / TENSORS_FILE))
+    adapter = {"adapter.embedding.weight", "adapter.head.weight", "adapter.head.bias"}
+    assert {name for name in names if name.startswith("adapter.")} == adapter
+    assert {"rng.torch", "rng.epoch", "optimizer.head.bias.exp_avg"} <= names
+
+
+def test_checkpoints_are_minutes_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("harness.run.checkpoint.time.monotonic", lambda: now[0])
+    checkpoints = Checkpoints(tmp_path, HASH, 10)
+    assert not checkpoints.is_due
+    now[0] = 600.0
+    assert checkpoints.is_due

@@ -1,0 +1,150 @@
+"""Runs of the real command line that are stopped or killed, and then made again."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from harness.records import Record, predictions_path, read_records, record_path
+from tests.command_line import quick_run
+
+ROOT = Path(__file__).parents[3]
+STEPS = 12
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start the command line with a checkpoint after every optimiser step."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments, "--checkpoint-minutes", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    out = process.stdout.read()
+    process.wait(timeout=120)
+    return out
+
+
+def stop_at(process: subprocess.Popen[str], text: str, signum: int) -> None:
+    """Read the output until `text` is in a line, then send the signal."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            process.send_signal(signum)
+            return
+    pytest.fail(f"the run never printed {text!r}")
+
+
+def arguments_of(results: Path, mini_set: Path, small_llm: Path, small_clip: Path) -> list[str]:
+    arguments = quick_run(small_llm, small_clip, mini_set, results)
+    arguments[arguments.index("--steps") + 1] = str(STEPS)
+    return [*arguments, "--methods", "memvp"]
+
+
+def made(results: Path) -> tuple[Record, dict[str, str]]:
+    """The record of the one run, and the hashes of its predictions and its adapter."""
+    (record,) = read_records(results)
+    path = record_path(record, results)
+    kept = [predictions_path(path), *sorted((results / "adapters").rglob("*.*"))]
+    assert len(kept) == 3
+    return record, {file.name: sha256(file.read_bytes()).hexdigest() for file in kept}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Path, small_clip: Path
+) -> tuple[Record, dict[str, str]]:
+    """The run as it is made without any interruption."""
+    results = tmp_path_factory.mktemp("whole") / "results"
+    process = start(arguments_of(results, mini_set, small_llm, small_clip))
+    out = finish(process)
+    assert process.returncode == 0, out
+    return made(results)
+
+
+def check_same(results: Path, whole: tuple[Record, dict[str, str]]) -> None:
+    record, hashes = made(results)
+    assert hashes == whole[1]
+    assert (record.status, record.metrics, record.loss) == ("completed", whole[0].metrics, whole[0].loss)
+    assert (record.steps, record.epochs, record.truncated) == (STEPS, whole[0].epochs, whole[0].truncated)
+    assert not (results / "unfinished").exists()
+
+
+def test_a_stopped_run_is_recorded_and_goes_on_to_the_same_end(
+    whole: tuple[Record, dict[str, str]],
+    mini_set: Path,
+    small_llm: Path,
+    small_clip: Path,
+    tmp_path: Path,
+) -> None:
+    arguments = arguments_of(tmp_path, mini_set, small_llm, small_clip)
+    process = start(arguments)
+    stop_at(process, f"training: 5/{STEPS}", signal.SIGTERM)
+    out = finish(process)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on" in out and "Traceback" not in out
+    (record,) = read_records(tmp_path)
+    assert record.status == "interrupted" and record.steps is not None and record.steps >= 5
+    assert record.error == "interrupted by SIGTERM"
+
+    again = start(arguments)
+    out = finish(again)
+    assert again.returncode == 0 and "resuming after optimiser step" in out
+    check_same(tmp_path, whole)
+
+
+@pytest.mark.parametrize(("signum", "by"), [(signal.SIGHUP, "SIGHUP"), (signal.SIGINT, "the user")])
+def test_every_signal_that_ends_a_run_leaves_a_record(
+    signum: signal.Signals, by: str, mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    process = start(arguments_of(tmp_path, mini_set, small_llm, small_clip))
+    stop_at(process, f"training: 1/{STEPS}", signum)
+    finish(process)
+    assert process.returncode == 128 + signum
+    (record,) = read_records(tmp_path)
+    assert (record.status, record.error) == ("interrupted", f"interrupted by {by}")
+
+
+def test_a_run_whose_output_nobody_reads_is_recorded(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    process = start(arguments_of(tmp_path, mini_set, small_llm, small_clip))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f"training: 2/{STEPS}" in line:
+            process.stdout.close()
+            break
+    assert process.wait(timeout=120) == 128 + signal.SIGPIPE
+    (record,) = read_records(tmp_path)
+    assert record.status == "interrupted" and "nobody reads the output" in str(record.error)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
+    whole: tuple[Record, dict[str, str]], mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    arguments = arguments_of(tmp_path, mini_set, small_llm, small_clip)
+    moments = random.Random(0)
+    for text in (f"training: {moments.randint(1, 4)}/{STEPS}", f"training: {moments.randint(6, STEPS)}/{STEPS}"):
+        process = start(arguments)
+        stop_at(process, text, signal.SIGKILL)
+        finish(process)
+        assert process.returncode == -signal.SIGKILL
+    process = start(arguments)
+    stop_at(process, "evaluating", signal.SIGKILL)
+    finish(process)
+    process = start(arguments)
+    out = finish(process)
+    assert process.returncode == 0 and "training is finished" in out
+    check_same(tmp_path, whole)
