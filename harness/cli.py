@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.errors import UserError
 
-EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 130 interrupted."
+EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 128 + signal interrupted."
 
 PACKAGE = "peft-vl-bench"
 

@@ -35,7 +35,7 @@ def test_every_command_explains_itself(command: list[str], call: Run) -> None:
     done = call(*command, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"python -m harness {' '.join(command)}" in done.out
-    assert "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 130 interrupted." in done.out
+    assert "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 128 + signal interrupted." in done.out
 
 
 def _loaded_by(arguments: Sequence[object], packages: Collection[str]) -> list[str]:
