@@ -120,12 +120,24 @@ def load_backbone(
     if weights == "random":
         llm = random_llm(config, device, dtype, seed)
         vision = random_vision_tower(spec, device, dtype)
-        return _frozen(Backbone(llm, vision, load_tokenizer(TINY / "llm"), spec, "random"))
-    assert spec.llm is not None, "require_weights has checked it"
+        return _frozen(Backbone(llm, vision, tokenizer_of(spec, weights), spec, "random"))
     llm = pretrained_llm(spec, device, dtype)
     vision = pretrained_vision_tower(spec, device, dtype)
     origin: WeightsOrigin = "shipped" if spec.shipped else "pretrained"
-    return _frozen(Backbone(llm, vision, load_tokenizer(spec.llm), spec, origin))
+    return _frozen(Backbone(llm, vision, tokenizer_of(spec, weights), spec, origin))
+
+
+def tokenizer_of(spec: BackboneSpec, weights: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that a backbone reads text with; the shipped one stands in where the weights are random.
+
+    Args:
+        spec: which backbone.
+        weights: "pretrained" or "random".
+
+    Raises:
+        UserError: there is no usable tokenizer.
+    """
+    return load_tokenizer(TINY / "llm" if weights == "random" or spec.llm is None else spec.llm)
 
 
 def _frozen(backbone: Backbone) -> Backbone:

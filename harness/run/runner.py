@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,13 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from harness.backbone.language_model import llm_config
-from harness.backbone.loader import Backbone, load_backbone
+from harness.backbone.loader import Backbone, load_backbone, tokenizer_of
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
+from harness.data.prompts import IGNORED, tokenize_example
 from harness.errors import UserError, first_line
 from harness.evaluation.choices import EvaluationFailedError
 from harness.files import require_writable, write_atomic
@@ -98,9 +100,29 @@ class Runner:
             if plan.is_oracle:
                 self.task.require_oracle(plan.recipe)
                 continue
-            self.task.train_examples(plan.recipe)
+            self._check_answers(plan, context)
             attach_on_meta(plan, self.spec)
         require_writable(self.results_dir)
+
+    def _check_answers(self, plan: RunPlan, context: int) -> None:
+        """Check that `max_length` leaves something to learn of every training example.
+
+        Raises:
+            UserError: it cuts off the whole answer of an example, which is named.
+        """
+        recipe = plan.recipe
+        # transformers' own annotation of `decode` is narrower than what it takes.
+        tokenizer: Any = tokenizer_of(self.spec, self.machine.weights)
+        for example in self.task.train_examples(recipe):
+            tokens = tokenize_example(tokenizer, example.prompt, example.answer or "", sys.maxsize)
+            length = len(tokens.input_ids)
+            if length <= recipe.max_length or any(label != IGNORED for label in tokens.labels[: recipe.max_length]):
+                continue
+            remedy = f"give at least {length}" if length <= context else "remove it from the training split"
+            raise UserError(
+                f"--set max_length={recipe.max_length}: cuts off the whole answer of training example {example.id!r}, "
+                f"which has {length} tokens ({self.spec.display} reads {context}); {remedy}"
+            )
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
         """Return everything that can change the outcome of a run. Its hash identifies the run."""

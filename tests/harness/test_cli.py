@@ -35,7 +35,8 @@ def test_every_command_explains_itself(command: list[str], call: Run) -> None:
     done = call(*command, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"python -m harness {' '.join(command)}" in done.out
-    assert "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 128 + signal interrupted." in done.out
+    status = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 128 + signal interrupted."
+    assert status in done.out
 
 
 def _loaded_by(arguments: Sequence[object], packages: Collection[str]) -> list[str]:
@@ -163,7 +164,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --llm {llm} --clip {clip} --data-root {data} --full", "is declared as the full ScienceQA"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set prompt_format=XX", "unknown prompt format 'XX'"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
-        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off the whole answer"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads at most 1024 tokens"),
         (
             "run --llm {llm} --clip {clip} --data-root {data} --set dehvf.fuser_dim=7",
