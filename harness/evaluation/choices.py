@@ -13,6 +13,8 @@ import torch
 from harness.data.collate import Collator, Example
 from harness.data.problem import Problem
 from harness.data.prompts import Prompt
+from harness.evaluation.answer_log import AnswerLog
+from harness.evaluation.batches import answer_in_batches
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import parse_choice
 from methods.base import Batch
@@ -31,6 +33,7 @@ def answer_problems(
     batch_size: int,
     device: torch.device | str,
     on_batch: Callable[[int], None] = lambda done: None,
+    log: AnswerLog | None = None,
 ) -> list[dict[str, Any]]:
     """Answer every problem with the likeliest next token.
 
@@ -42,6 +45,7 @@ def answer_problems(
         batch_size: samples per forward pass. Samples of similar length share a batch; this changes no answer.
         device: the model's device.
         on_batch: called after each batch with the number of problems done.
+        log: answers of an interrupted evaluation; None keeps nothing.
 
     Returns:
         One row per problem, in the order of `problems`: `qid`, `prompt_sha256`, `raw` (the decoded token), `choice`
@@ -52,22 +56,26 @@ def answer_problems(
     """
     model.eval()
     tokenizer = collator.tokenizer
-    order = sorted(range(len(problems)), key=lambda i: len(prompts[i].scoring))
-    rows: dict[int, dict[str, Any]] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        examples = [Example(problems[i].qid, prompts[i].scoring, None, problems[i].image) for i in chosen]
-        logits_BV, _ = model.prefill(Batch(**collator(examples)).to(device))
+
+    def likeliest(batch: Batch, ids: Sequence[str]) -> list[int]:
+        logits_BV, _ = model.prefill(batch)
         if not bool(torch.isfinite(logits_BV).all()):
-            raise EvaluationFailedError(f"logits are NaN or infinite in the batch of problem {problems[chosen[0]].qid}")
-        for i, token in zip(chosen, logits_BV.argmax(dim=-1).tolist(), strict=True):
-            raw = tokenizer.decode([token])
-            rows[i] = {
-                "qid": problems[i].qid,
-                "prompt_sha256": hashlib.sha256(prompts[i].scoring.encode()).hexdigest(),
+            raise EvaluationFailedError(f"logits are NaN or infinite in the batch of problem {ids[0]}")
+        tokens: list[int] = logits_BV.argmax(dim=-1).tolist()
+        return tokens
+
+    examples = [Example(p.qid, q.scoring, None, p.image) for p, q in zip(problems, prompts, strict=True)]
+    tokens = answer_in_batches(likeliest, examples, collator, batch_size, device, on_batch, log or AnswerLog())
+    rows = []
+    for problem, prompt, token in zip(problems, prompts, tokens, strict=True):
+        raw = tokenizer.decode([token])
+        rows.append(
+            {
+                "qid": problem.qid,
+                "prompt_sha256": hashlib.sha256(prompt.scoring.encode()).hexdigest(),
                 "raw": raw,
-                "choice": parse_choice(raw, len(problems[i].choices)),
-                "gold": problems[i].answer,
+                "choice": parse_choice(raw, len(problem.choices)),
+                "gold": problem.answer,
             }
-        on_batch(len(rows))
-    return [rows[i] for i in range(len(problems))]
+        )
+    return rows

@@ -14,11 +14,14 @@ Shape suffixes: B samples still decoding, W beams, R = B·W rows of the model, V
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.data.collate import Collator, Example
+from harness.evaluation.answer_log import AnswerLog
+from harness.evaluation.batches import answer_in_batches
 from harness.evaluation.choices import EvaluationFailedError
 from harness.evaluation.model import EvaluatedModel
 from methods.base import Batch
@@ -195,6 +198,7 @@ def decode_texts(
     batch_size: int,
     search: Search,
     on_batch: Callable[[int], None] = lambda done: None,
+    log: AnswerLog | None = None,
 ) -> list[tuple[str, Hypothesis]]:
     """Decode a text for every example.
 
@@ -205,6 +209,7 @@ def decode_texts(
         batch_size: samples per forward pass. Samples of similar length share a batch; this changes no text.
         search: how to decode.
         on_batch: called after each batch with the number of examples done.
+        log: answers of an interrupted evaluation; None keeps nothing.
 
     Returns:
         Text and hypothesis of each example, in the order of `examples`.
@@ -213,13 +218,15 @@ def decode_texts(
         EvaluationFailedError: logits are NaN or infinite.
     """
     tokenizer = collator.tokenizer
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt))
-    texts: dict[int, tuple[str, Hypothesis]] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = Batch(**collator([examples[i] for i in chosen])).to(model.backbone.device)
-        for i, hypothesis in zip(chosen, decode(model, batch, int(tokenizer.eos_token_id), search), strict=True):
-            text = tokenizer.decode(list(hypothesis.tokens), skip_special_tokens=True)
-            texts[i] = (text.strip(), hypothesis)
-        on_batch(len(texts))
-    return [texts[i] for i in range(len(examples))]
+
+    def best(batch: Batch, ids: Sequence[str]) -> list[list[Any]]:
+        found = decode(model, batch, int(tokenizer.eos_token_id), search)
+        return [[list(h.tokens), h.log_prob, h.score, h.finished] for h in found]
+
+    device = model.backbone.device
+    answers = answer_in_batches(best, examples, collator, batch_size, device, on_batch, log or AnswerLog())
+    texts = []
+    for tokens, log_prob, score, finished in answers:
+        text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        texts.append((text, Hypothesis(tuple(tokens), log_prob, score, finished)))
+    return texts

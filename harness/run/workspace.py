@@ -52,6 +52,7 @@ class Workspace:
         self.final_adapter = results_dir / "adapters" / run
         self.spec_hash = spec_hash
         self.adapter = self.folder / "adapter"
+        self.answers = self.folder / "answers.jsonl"
         self._finished = self.folder / "training.json"
 
     def checkpoints(self, minutes: float) -> Checkpoints:
@@ -69,6 +70,8 @@ class Workspace:
         Raises:
             UserError: something cannot be written.
         """
+        # Answers of another adapter would be wrong for this one.
+        self.answers.unlink(missing_ok=True)
         save_adapter(self.adapter)
         finished = FinishedTraining(**vars(result), truncated=truncated)
         write_atomic(self._finished, finished.model_dump_json())

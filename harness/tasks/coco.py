@@ -16,6 +16,7 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.mini.captions import ensure_captions
 from harness.errors import UserError
+from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.caption_metrics import require_tokenizer, score_captions
 from harness.evaluation.decode import Search, decode_texts
 from harness.evaluation.model import EvaluatedModel
@@ -64,14 +65,20 @@ class CocoTask:
         return len(self.set.samples(recipe.eval_split))
 
     def evaluate(
-        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self,
+        model: EvaluatedModel,
+        recipe: TrainRecipe,
+        preprocessor: ImagePreprocessor,
+        on_progress: OnProgress,
+        log: AnswerLog | None = None,
     ) -> Evaluation:
         """Caption and score the evaluation split. The first images and their captions are kept for a reader."""
         started = time.perf_counter()
         images = self.set.samples(recipe.eval_split)
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
         examples = [Example(image.qid, CAPTION_PROMPT, None, image.image) for image in images]
-        texts = decode_texts(model, examples, collator, recipe.eval_batch_size, search_of(recipe), on_progress)
+        search = search_of(recipe)
+        texts = decode_texts(model, examples, collator, recipe.eval_batch_size, search, on_progress, log)
         decoded = time.perf_counter()
         captions = {image.qid: text for image, (text, _) in zip(images, texts, strict=True)}
         references = {image.qid: image.captions for image in images}
@@ -104,7 +111,12 @@ class CocoTask:
         )
 
     def evaluate_oracle(
-        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self,
+        model: EvaluatedModel,
+        recipe: TrainRecipe,
+        preprocessor: ImagePreprocessor,
+        on_progress: OnProgress,
+        log: AnswerLog | None = None,
     ) -> NoReturn:
         """Raise UserError: captions have no oracle."""
         self.require_oracle(recipe)

@@ -12,6 +12,7 @@ from harness.data.collate import Example
 from harness.data.dataset import DataSet
 from harness.data.imagefile import HasImage
 from harness.data.images import ImagePreprocessor
+from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.model import EvaluatedModel
 from harness.records import Data, Metric, ParseFailures
 from harness.tasks.facts import task_facts
@@ -92,7 +93,12 @@ class Task(Protocol):
         ...
 
     def evaluate(
-        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self,
+        model: EvaluatedModel,
+        recipe: TrainRecipe,
+        preprocessor: ImagePreprocessor,
+        on_progress: OnProgress,
+        log: AnswerLog | None = None,
     ) -> Evaluation:
         """Decode and score the evaluation split.
 
@@ -101,6 +107,7 @@ class Task(Protocol):
             recipe: the run's recipe: split, batch size, prompt length and how to decode.
             preprocessor: image size and normalisation.
             on_progress: called with the number of samples done.
+            log: answers of an interrupted evaluation, which are not computed again; None keeps nothing.
 
         Raises:
             EvaluationFailedError: the model's logits are NaN or infinite.
@@ -109,12 +116,17 @@ class Task(Protocol):
         ...
 
     def evaluate_oracle(
-        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self,
+        model: EvaluatedModel,
+        recipe: TrainRecipe,
+        preprocessor: ImagePreprocessor,
+        on_progress: OnProgress,
+        log: AnswerLog | None = None,
     ) -> Evaluation:
         """Decode and score the evaluation split like `evaluate`, with each image replaced by its description in words.
 
         Args:
-            model, recipe, preprocessor, on_progress: as in `evaluate`.
+            model, recipe, preprocessor, on_progress, log: as in `evaluate`.
 
         Raises:
             EvaluationFailedError: as `evaluate`.

@@ -14,6 +14,7 @@ from harness.data.problem import Problem
 from harness.data.prompts import Prompt, build_prompt
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
+from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import answer_problems
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import score_scienceqa
@@ -61,13 +62,23 @@ class ScienceQATask:
         return len(self.set.samples(recipe.eval_split))
 
     def evaluate(
-        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self,
+        model: EvaluatedModel,
+        recipe: TrainRecipe,
+        preprocessor: ImagePreprocessor,
+        on_progress: OnProgress,
+        log: AnswerLog | None = None,
     ) -> Evaluation:
         """Answer and score the evaluation split."""
-        return self._evaluate(model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress)
+        return self._evaluate(model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress, log)
 
     def evaluate_oracle(
-        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, on_progress: OnProgress
+        self,
+        model: EvaluatedModel,
+        recipe: TrainRecipe,
+        preprocessor: ImagePreprocessor,
+        on_progress: OnProgress,
+        log: AnswerLog | None = None,
     ) -> Evaluation:
         """Answer and score the evaluation split with each image replaced by its scene in words, after the hint."""
         scenes = self._scenes(recipe)
@@ -75,7 +86,7 @@ class ScienceQATask:
             replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
             for p in self.set.samples(recipe.eval_split)
         ]
-        return self._evaluate(model, described, recipe, preprocessor, on_progress)
+        return self._evaluate(model, described, recipe, preprocessor, on_progress, log)
 
     def require_oracle(self, recipe: TrainRecipe) -> None:
         """Check that every image of the evaluation split has its scene in words."""
@@ -102,12 +113,13 @@ class ScienceQATask:
         recipe: TrainRecipe,
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
+        log: AnswerLog | None,
     ) -> Evaluation:
         started = time.perf_counter()
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
         prompts = self._prompts(asked, recipe)
         rows = answer_problems(
-            model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress
+            model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress, log
         )
         decoded = time.perf_counter()
         # Score the original problems: the oracle's copies have no image, but must still count in IMG.

@@ -1,0 +1,86 @@
+"""Answers that are kept batch by batch, so that an interrupted evaluation does not start again.
+
+The log is a file of JSON lines, one per batch: the ids of its samples, what the model said to each, and which prompts
+were cut. A batch is answered again unless its whole line is there, so batches keep their samples, and the answers are
+those of an evaluation in one go.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+
+class AnswerLog:
+    """The log of one evaluation.
+
+    Args:
+        path: the file; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._lines = _read(path) if path is not None else {}
+
+    def find(self, ids: Sequence[str]) -> tuple[list[Any], list[str]] | None:
+        """Return what is known of a batch: a value per sample, and the ids of the cut prompts; None: it is not there.
+
+        Args:
+            ids: ids of the batch's samples, in their order.
+        """
+        line = self._lines.get(tuple(ids))
+        return None if line is None else (line["values"], line["cut"])
+
+    def add(self, ids: Sequence[str], values: Sequence[Any], cut: Sequence[str]) -> None:
+        """Append a batch.
+
+        Args:
+            ids: ids of the batch's samples.
+            values: one JSON value per sample.
+            cut: ids of the prompts among them that were cut.
+
+        Raises:
+            UserError: the line cannot be written.
+        """
+        if self.path is None:
+            return
+        line = json.dumps({"ids": list(ids), "values": list(values), "cut": list(cut)})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                # A line that a killed process left unfinished must not swallow this one.
+                file.write(f"\n{line}\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); make room, and run again") from error
+
+
+def _read(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the whole lines of a log by the ids of their samples; lines that are not whole are passed over."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if _is_whole(entry):
+            found[tuple(entry["ids"])] = entry
+    return found
+
+
+def _is_whole(entry: Any) -> bool:
+    if not isinstance(entry, dict) or entry.keys() != {"ids", "values", "cut"}:
+        return False
+    ids, values, cut = entry["ids"], entry["values"], entry["cut"]
+    return (
+        isinstance(ids, list)
+        and isinstance(values, list)
+        and isinstance(cut, list)
+        and all(isinstance(name, str) for name in (*ids, *cut))
+        and len(values) == len(ids)
+    )
