@@ -1,4 +1,7 @@
-"""Many runs, one after another. Recorded runs are skipped, and a failed run does not stop the others."""
+"""Many runs, one after another. Recorded runs are skipped, and a failed run does not stop the others.
+
+Several processes may sweep over the same results folder: each run is made by one of them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,10 +9,12 @@ from dataclasses import dataclass, field
 from rich.console import Console
 
 from harness.config.plan import RunPlan
-from harness.records import Record, find_record, spec_hash
+from harness.records import Record, find_record
+from harness.run.lock import owner_of, run_lock
 from harness.run.progress import RunProgress, print_line
 from harness.run.runner import Runner
 from harness.run.stopping import stop_on_signals
+from harness.run.workspace import Workspace
 
 
 @dataclass
@@ -47,21 +52,40 @@ def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: boo
             written.
         KeyboardInterrupt: a signal stopped the sweep; the record of the run that it stopped is written.
     """
-    result = SweepResult()
-    runner.check(plans)
+    made: dict[int, Record] = {}
+    skipped = 0
+    for note in runner.check(plans):
+        print_line(console, note)
     with stop_on_signals(), RunProgress(console) as progress:
-        for plan in plans:
-            found = None if force else find_record(runner.results_dir, spec_hash(runner.spec_of(plan)))
-            if found is not None and found.status == "completed":
-                note = f"already recorded as {found.run_id}; --force repeats the run"
-                print_line(console, f"{plan.label} seed {plan.seed}: {note}")
-                result.records.append(found)
-                result.skipped += 1
-                continue
-            record = runner.run(plan, progress)
-            result.records.append(record)
-            print_line(console, f"{plan.label} seed {plan.seed}: {_outcome(record)}")
-    return result
+        # A run that another process makes comes last: by then that process may have finished it.
+        for wait in (False, True):
+            for index, plan in enumerate(plans):
+                if index in made:
+                    continue
+                name, work = f"{plan.label} seed {plan.seed}", runner.workspace(plan)
+                if not force and (found := _completed(runner, work)):
+                    print_line(console, f"{name}: already recorded as {found.run_id}; --force repeats the run")
+                    made[index], skipped = found, skipped + 1
+                    continue
+                with run_lock(work.folder, wait) as is_ours:
+                    if not is_ours:
+                        print_line(console, f"{name}: being made by {owner_of(work.folder)}; going on with the others")
+                        continue
+                    # Another process may have completed it between the look at the records and the lock.
+                    if not force and (found := _completed(runner, work)):
+                        print_line(console, f"{name}: recorded by another process as {found.run_id}")
+                        work.remove()
+                        made[index], skipped = found, skipped + 1
+                        continue
+                    made[index] = runner.run(plan, progress)
+                print_line(console, f"{name}: {_outcome(made[index])}")
+    return SweepResult([made[index] for index in range(len(plans))], skipped)
+
+
+def _completed(runner: Runner, work: Workspace) -> Record | None:
+    """Return the run's record if it is complete."""
+    found = find_record(runner.results_dir, work.spec_hash)
+    return found if found is not None and found.status == "completed" else None
 
 
 def _outcome(record: Record) -> str:

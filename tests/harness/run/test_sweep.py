@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str
     assert (memvp.status, memvp.failed_step, memvp.steps, memvp.metrics) == ("failed", 3, 2, {})
     assert memvp.error in ("loss is nan at step 3", "loss is inf at step 3")
     assert f"failed: memvp seed 0: {memvp.error}" in done.out
-    names = files(tmp_path / "results")
+    names = {name for name in files(tmp_path / "results") if not name.startswith("unfinished/")}
     assert not [name for name in names if "memvp" in name and not name.endswith(f"{memvp.spec_hash}.json")]
 
     again = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
@@ -153,3 +154,26 @@ def test_steps_are_the_same_for_methods_with_other_batches(call: Run, base: list
     assert (dehvf.steps, dehvf.epochs) == (3, 1.5)
     assert (memvp.steps, memvp.epochs) == (3, 1.0)
     assert dehvf.data.limit == 10 and dehvf.metrics["Avg"].n == 10
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_results_folder_make_each_run_once(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    arguments = [*quick_run(small_llm, small_clip, mini_set, tmp_path), "--methods", "memvp", "--seeds", "0,1,2,3"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "harness", *arguments]
+    processes = [
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        for _ in range(4)
+    ]
+    while any(process.poll() is None for process in processes):
+        read_records(tmp_path)  # fails on a record that is not whole
+        time.sleep(0.2)
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert sum(output.count(": completed: ") for output in outputs) == 4
+    assert [(r.seed, r.status) for r in read_records(tmp_path)] == [(seed, "completed") for seed in range(4)]
+    assert not (tmp_path / "unfinished").exists()

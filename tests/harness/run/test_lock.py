@@ -1,0 +1,49 @@
+"""The lock of a run: one holder at a time, and none after its process has ended."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.run.lock import owner_of, run_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from harness.run.lock import run_lock
+with run_lock(Path(sys.argv[1]), wait=False) as is_ours:
+    print(is_ours, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_free_lock_is_ours_and_says_so(tmp_path: Path) -> None:
+    with run_lock(tmp_path / "run", wait=False) as is_ours:
+        assert is_ours
+        assert owner_of(tmp_path / "run").endswith("process " + str(os.getpid()))
+
+
+def test_a_held_lock_is_not_ours_until_its_holder_is_killed(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "True\n"
+    with run_lock(tmp_path, wait=False) as is_ours:
+        assert not is_ours
+    assert owner_of(tmp_path).endswith(f"process {holder.pid}")
+    holder.kill()
+    holder.wait()
+    with run_lock(tmp_path, wait=True) as is_ours:
+        assert is_ours
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be locked"), run_lock(tmp_path / "file" / "run", wait=False):
+        pass
+
+
+def test_an_owner_that_cannot_be_read_is_just_another_process(tmp_path: Path) -> None:
+    (tmp_path / "owner.json").write_text("[]")
+    assert owner_of(tmp_path) == "another process"
