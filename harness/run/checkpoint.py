@@ -98,7 +98,8 @@ class Checkpoints:
             UserError: the checkpoint cannot be written.
         """
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        name, words, *rest = np.random.get_state(legacy=True)
+        numpy_state: Any = np.random.get_state(legacy=True)  # its annotation is a union of both forms
+        name, words, *rest = numpy_state
         state = TrainingState(
             **progress,
             spec_hash=self.spec_hash,

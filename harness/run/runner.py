@@ -2,7 +2,6 @@
 
 import gc
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.data.prompts import IGNORED, tokenize_example
 from harness.errors import UserError, first_line
+from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import EvaluationFailedError
 from harness.files import require_writable, write_atomic
 from harness.records import (
@@ -81,16 +81,20 @@ class Runner:
             self._info = describe_backbone(self._load(), self.spec)
         return self._info
 
-    def check(self, plans: Sequence[RunPlan]) -> None:
+    def check(self, plans: Sequence[RunPlan]) -> list[str]:
         """Check everything that would make a run fail, before the first one starts.
 
         Args:
             plans: the runs.
 
+        Returns:
+            What a user should know before the first run starts, one line each.
+
         Raises:
             UserError: a method cannot be built at this size, `max_length` exceeds the language model's context, the
                 data does not suit a run, or the results cannot be written.
         """
+        notes: list[str] = []
         context = llm_config(self.spec).max_position_embeddings
         for plan in {plan.label: plan for plan in plans}.values():
             if plan.recipe.max_length > context:
@@ -100,29 +104,45 @@ class Runner:
             if plan.is_oracle:
                 self.task.require_oracle(plan.recipe)
                 continue
-            self._check_answers(plan, context)
+            if note := self._check_answers(plan, context):
+                notes.append(note)
             attach_on_meta(plan, self.spec)
         require_writable(self.results_dir)
+        return notes
 
-    def _check_answers(self, plan: RunPlan, context: int) -> None:
-        """Check that `max_length` leaves something to learn of every training example.
+    def _check_answers(self, plan: RunPlan, context: int) -> str | None:
+        """Check that `max_length` leaves something to learn from the training examples.
+
+        Returns:
+            A line about the examples whose whole answer is cut off, which teach nothing; None if there is none.
 
         Raises:
-            UserError: it cuts off the whole answer of an example, which is named.
+            UserError: every answer is cut off.
         """
         recipe = plan.recipe
         # transformers' own annotation of `decode` is narrower than what it takes.
         tokenizer: Any = tokenizer_of(self.spec, self.machine.weights)
-        for example in self.task.train_examples(recipe):
-            tokens = tokenize_example(tokenizer, example.prompt, example.answer or "", sys.maxsize)
-            length = len(tokens.input_ids)
-            if length <= recipe.max_length or any(label != IGNORED for label in tokens.labels[: recipe.max_length]):
-                continue
-            remedy = f"give at least {length}" if length <= context else "remove it from the training split"
-            raise UserError(
-                f"--set max_length={recipe.max_length}: cuts off the whole answer of training example {example.id!r}, "
-                f"which has {length} tokens ({self.spec.display} reads {context}); {remedy}"
+        examples = self.task.train_examples(recipe)
+        cut = [
+            example.id
+            for example in examples
+            if all(
+                label == IGNORED
+                for label in tokenize_example(tokenizer, example.prompt, example.answer or "", recipe.max_length).labels
             )
+        ]
+        if not cut:
+            return None
+        setting = f"--set max_length={recipe.max_length}"
+        if len(cut) == len(examples):
+            raise UserError(
+                f"{setting}: cuts off every answer, that of training example {cut[0]!r} first; give a larger number "
+                f"({self.spec.display} reads at most {context} tokens)"
+            )
+        return (
+            f"{plan.label}: {setting} cuts off the whole answer of {len(cut)} of {len(examples)} training examples, "
+            f"{cut[0]!r} first; nothing is learned from them"
+        )
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
         """Return everything that can change the outcome of a run. Its hash identifies the run."""
@@ -196,7 +216,8 @@ class Runner:
             self._train_or_load(plan, model, preprocessor, outcome, progress)
         progress.start(f"{plan.label} seed {plan.seed}: evaluating", self.task.evaluation_size(recipe))
         evaluate = self.task.evaluate_oracle if plan.is_oracle else self.task.evaluate
-        outcome.evaluation = evaluate(model, recipe, preprocessor, progress.advance)
+        log = AnswerLog(self.workspace(plan).answers)
+        outcome.evaluation = evaluate(model, recipe, preprocessor, progress.advance, log)
         outcome.peak = read_peak(self.machine.device)
 
     def workspace(self, plan: RunPlan) -> Workspace:

@@ -111,7 +111,7 @@ def train(
 
     Raises:
         TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
-        UserError: `max_length` cuts off every answer of a batch.
+        UserError: `max_length` cuts off every answer of an optimiser step.
     """
     generator = torch.Generator().manual_seed(seed)
     result = TrainResult() if result is None else result
@@ -198,9 +198,12 @@ def _groups_of(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _check_answers(batch: Batch, recipe: TrainRecipe) -> None:
-    if not len(batch.facts.label_rows_Q):
-        raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a batch; give a larger number")
+def _with_labels(group: Sequence[Batch], recipe: TrainRecipe) -> list[Batch]:
+    """Return the batches of an optimiser step that have a label. A batch of texts cut before their answer has none."""
+    labelled = [batch for batch in group if len(batch.facts.label_rows_Q)]
+    if not labelled:
+        raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a step; give a larger number")
+    return labelled
 
 
 def _step(
@@ -216,10 +219,10 @@ def _step(
     for parameters in optimizer.param_groups:
         parameters["lr"] = rate
     losses: list[float] = []
+    group = _with_labels(group, recipe)
     for index, batch in enumerate(group):
         is_last = index == len(group) - 1
         with nullcontext() if is_last else accelerator.no_sync(model):
-            _check_answers(batch, recipe)
             loss = model(batch.to(accelerator.device))
             value = loss.item()
             if not math.isfinite(value):

@@ -164,7 +164,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --llm {llm} --clip {clip} --data-root {data} --full", "is declared as the full ScienceQA"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set prompt_format=XX", "unknown prompt format 'XX'"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
-        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off the whole answer"),
+        ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads at most 1024 tokens"),
         (
             "run --llm {llm} --clip {clip} --data-root {data} --set dehvf.fuser_dim=7",

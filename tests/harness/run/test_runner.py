@@ -214,6 +214,21 @@ def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Pat
     assert {r.truncated.train for r in read_records(tmp_path / "results")} == {record.truncated.train, 0}
 
 
+def test_one_text_without_room_for_its_answer_stops_nothing(
+    call: Run, base: list[str], mini_set: Path, tmp_path: Path
+) -> None:
+    examples = load_task("scienceqa", DataOptions(mini_set)).train_examples(TrainRecipe())
+    prompts = sorted(len(e.prompt.encode()) + 1 for e in examples)  # a byte is a token
+    arguments = [*base, "--methods", "memvp", "--set", f"max_length={prompts[-1]}", "--set", "accumulation=2"]
+    arguments[arguments.index("batch_size=4")] = "batch_size=1"
+    arguments[arguments.index("--steps") + 1] = "12"
+    done = call(*arguments)
+    assert done.code == 0, done
+    assert f"cuts off the whole answer of 1 of {len(examples)} training examples" in done.out
+    (record,) = read_records(tmp_path / "results")
+    assert record.status == "completed" and record.truncated.train > 0
+
+
 def test_real_records_run_through(call: Run, base: list[str], real_data: Path, tmp_path: Path) -> None:
     base[base.index("--data-root") + 1] = str(real_data / "scienceqa150")
     base[base.index("--steps") + 1] = "1"
