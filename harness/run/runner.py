@@ -4,7 +4,7 @@ import gc
 import signal
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from harness.backbone.language_model import llm_config
-from harness.backbone.loader import Backbone, load_backbone, tokenizer_of
+from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
-from harness.data.prompts import IGNORED, tokenize_example
 from harness.errors import UserError, first_line
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import EvaluationFailedError
-from harness.files import require_writable, write_atomic
+from harness.files import write_atomic
 from harness.records import (
     BackboneInfo,
     Record,
@@ -35,7 +33,7 @@ from harness.records import (
     write_predictions,
     write_record,
 )
-from harness.run.attach import attach, attach_on_meta
+from harness.run.attach import attach
 from harness.run.memory import read_peak, reset_peak
 from harness.run.outcome import Ending, Identity, Outcome, describe_backbone, make_record
 from harness.run.parameters import count_parameters
@@ -80,69 +78,6 @@ class Runner:
         if self._info is None:
             self._info = describe_backbone(self._load(), self.spec)
         return self._info
-
-    def check(self, plans: Sequence[RunPlan]) -> list[str]:
-        """Check everything that would make a run fail, before the first one starts.
-
-        Args:
-            plans: the runs.
-
-        Returns:
-            What a user should know before the first run starts, one line each.
-
-        Raises:
-            UserError: a method cannot be built at this size, `max_length` exceeds the language model's context, the
-                data does not suit a run, or the results cannot be written.
-        """
-        notes: list[str] = []
-        context = llm_config(self.spec).max_position_embeddings
-        for plan in {plan.label: plan for plan in plans}.values():
-            if plan.recipe.max_length > context:
-                wanted = f"--set max_length={plan.recipe.max_length}"
-                raise UserError(f"{wanted}: {self.spec.display} reads at most {context} tokens; give a smaller number")
-            self.task.evaluation_size(plan.recipe)
-            if plan.is_oracle:
-                self.task.require_oracle(plan.recipe)
-                continue
-            if note := self._check_answers(plan, context):
-                notes.append(note)
-            attach_on_meta(plan, self.spec)
-        require_writable(self.results_dir)
-        return notes
-
-    def _check_answers(self, plan: RunPlan, context: int) -> str | None:
-        """Check that `max_length` leaves something to learn from the training examples.
-
-        Returns:
-            A line about the examples whose whole answer is cut off, which teach nothing; None if there is none.
-
-        Raises:
-            UserError: every answer is cut off.
-        """
-        recipe = plan.recipe
-        # transformers' own annotation of `decode` is narrower than what it takes.
-        tokenizer: Any = tokenizer_of(self.spec, self.machine.weights)
-        examples = self.task.train_examples(recipe)
-        cut = [
-            example.id
-            for example in examples
-            if all(
-                label == IGNORED
-                for label in tokenize_example(tokenizer, example.prompt, example.answer or "", recipe.max_length).labels
-            )
-        ]
-        if not cut:
-            return None
-        setting = f"--set max_length={recipe.max_length}"
-        if len(cut) == len(examples):
-            raise UserError(
-                f"{setting}: cuts off every answer, that of training example {cut[0]!r} first; give a larger number "
-                f"({self.spec.display} reads at most {context} tokens)"
-            )
-        return (
-            f"{plan.label}: {setting} cuts off the whole answer of {len(cut)} of {len(examples)} training examples, "
-            f"{cut[0]!r} first; nothing is learned from them"
-        )
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
         """Return everything that can change the outcome of a run. Its hash identifies the run."""
@@ -229,7 +164,7 @@ class Runner:
     def _train_or_load(
         self, plan: RunPlan, model: TunedModel, preprocessor: ImagePreprocessor, outcome: Outcome, progress: Progress
     ) -> None:
-        """Train the model in place, or load the adapter where training finished in an earlier session."""
+        """Train the model in place, or load the adapter where training finished in an earlier process."""
         work = self.workspace(plan)
         if finished := work.finished_training():
             try:

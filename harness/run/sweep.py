@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.config.plan import RunPlan
 from harness.records import Record, find_record
+from harness.run.checks import check_runs
 from harness.run.lock import owner_of, run_lock
 from harness.run.progress import RunProgress, print_line
 from harness.run.runner import Runner
@@ -54,7 +55,7 @@ def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: boo
     """
     made: dict[int, Record] = {}
     skipped = 0
-    for note in runner.check(plans):
+    for note in check_runs(plans, runner.spec, runner.task, runner.machine, runner.results_dir):
         print_line(console, note)
     with stop_on_signals(), RunProgress(console) as progress:
         # A run that another process makes comes last: by then that process may have finished it.

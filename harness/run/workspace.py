@@ -77,7 +77,7 @@ class Workspace:
         write_atomic(self._finished, finished.model_dump_json())
 
     def finished_training(self) -> FinishedTraining | None:
-        """Return what training measured, if it finished in an earlier session; else None."""
+        """Return what training measured, if it finished in an earlier process; else None."""
         try:
             return FinishedTraining.model_validate_json(self._finished.read_bytes())
         except (OSError, ValidationError):

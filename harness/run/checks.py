@@ -1,0 +1,80 @@
+"""What is checked before the first run of a sweep starts, so that nothing that can be known stops a run half-way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.backbone.language_model import llm_config
+from harness.backbone.loader import tokenizer_of
+from harness.backbone.machine import Machine
+from harness.config.plan import RunPlan
+from harness.config.presets import BackboneSpec
+from harness.data.prompts import IGNORED, tokenize_example
+from harness.errors import UserError
+from harness.files import require_writable
+from harness.run.attach import attach_on_meta
+from harness.tasks.contract import Task
+
+
+def check_runs(
+    plans: Sequence[RunPlan], spec: BackboneSpec, task: Task, machine: Machine, results_dir: Path
+) -> list[str]:
+    """Check everything that would stop one of the runs.
+
+    Args:
+        plans: the runs.
+        spec: the backbone.
+        task: the task, with its data read.
+        machine: device, dtype and kind of weights.
+        results_dir: folder of the records.
+
+    Returns:
+        What a user should know before the first run starts, one line each.
+
+    Raises:
+        UserError: a method cannot be built at this size, `max_length` exceeds the language model's context or cuts off
+            every answer, the data does not suit a run, or the results cannot be written.
+    """
+    notes: list[str] = []
+    context = llm_config(spec).max_position_embeddings
+    for plan in {plan.label: plan for plan in plans}.values():
+        if plan.recipe.max_length > context:
+            wanted = f"--set max_length={plan.recipe.max_length}"
+            raise UserError(f"{wanted}: {spec.display} reads at most {context} tokens; give a smaller number")
+        task.evaluation_size(plan.recipe)
+        if plan.is_oracle:
+            task.require_oracle(plan.recipe)
+            continue
+        if note := _cut_answers(plan, spec, task, machine, context):
+            notes.append(note)
+        attach_on_meta(plan, spec)
+    require_writable(results_dir)
+    return notes
+
+
+def _cut_answers(plan: RunPlan, spec: BackboneSpec, task: Task, machine: Machine, context: int) -> str | None:
+    """Return a line about the training examples whose whole answer is cut off; None if there is none.
+
+    Raises:
+        UserError: every answer is cut off.
+    """
+    limit = plan.recipe.max_length
+    # transformers' own annotation of `decode` is narrower than what it takes.
+    tokenizer: Any = tokenizer_of(spec, machine.weights)
+    examples = task.train_examples(plan.recipe)
+    cut = []
+    for example in examples:
+        labels = tokenize_example(tokenizer, example.prompt, example.answer or "", limit).labels
+        if all(label == IGNORED for label in labels):
+            cut.append(example.id)
+    if not cut:
+        return None
+    if len(cut) == len(examples):
+        raise UserError(
+            f"--set max_length={limit}: cuts off every answer, that of training example {cut[0]!r} first; give a "
+            f"larger number ({spec.display} reads at most {context} tokens)"
+        )
+    return (
+        f"{plan.label}: --set max_length={limit} cuts off the whole answer of {len(cut)} of {len(examples)} training "
+        f"examples, {cut[0]!r} first; nothing is learned from them"
+    )
