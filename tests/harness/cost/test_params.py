@@ -10,10 +10,7 @@ from hypothesis import strategies as st
 from harness.cost.params import ParameterRow, matches_printed, parameter_table, params_text
 from harness.errors import UserError
 from harness.report.paper import load_paper, method_names
-from harness.run.parameters import count_parameters, module_of
 from methods import registry
-from methods.base import adapter_parameters
-from tests.backbones import tuned_model
 
 PRINTED = [row for row in load_paper().rows if row.method in method_names() and row.model and row.trainable]
 ONLY_REFERENCE = "counted by the reference, unused"
@@ -72,44 +69,11 @@ def test_parts_sum_to_both_conventions(model):
         assert row["trained"] == sum(count for count, status in counts if status != ONLY_REFERENCE)
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
-def test_counts_are_the_methods_own_parameters_and_the_total_counts_each_once(name):
-    model = tuned_model(name)
-    counted = count_parameters(model.backbone, model.method)
-    assert counted.trainable == sum(p.numel() for p in adapter_parameters(model.method).values())
-    assert counted.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert counted.paper_convention == counted.trainable + sum(model.method.reference_only().values())
-    assert counted.total == sum(p.numel() for p in model.parameters())
-
-
 def test_unused_parameters_are_shown_as_such():
     modules = table("7b")["memvp", None]["by_module"]
     assert modules["modality_embedding"] == {"count": 8192, "status": ONLY_REFERENCE}
     assert modules["vision_adapters.last"] == {"count": 24 * 1024, "status": ONLY_REFERENCE}
     assert modules["vision_adapters"] == {"count": 23 * 24 * 1024, "status": "trained"}
-
-
-def test_a_reference_only_name_that_is_trained_is_rejected():
-    model = tuned_model("memvp")
-    model.method.reference_only = lambda: {"memory.prompts": 1}
-    with pytest.raises(UserError, match=r"memvp.*memory\.prompts"):
-        count_parameters(model.backbone, model.method)
-
-
-@pytest.mark.parametrize(
-    ("parameter", "module"),
-    [
-        ("vision_adapters.3.down.weight", "vision_adapters"),
-        ("memory.projector.down.bias", "memory.projector"),
-        ("memory.prompts.keys", "memory.prompts"),
-        ("fuser.blocks.0.attention.in_proj_weight", "fuser.blocks"),
-        ("queries.layer_embedding", "queries"),
-        ("gate", "gate"),
-        ("0.weight", "0.weight"),
-    ],
-)
-def test_module_names(parameter, module):
-    assert module_of(parameter) == module
 
 
 @given(st.integers(0, 10**10))

@@ -11,8 +11,7 @@ import torch
 from harness.cost import speed
 from harness.cost.speed import is_loaded, measure
 from harness.errors import UserError
-from harness.run.memory import peak_of
-from tests.harness.cost.small_speed import CPU, WORK, plan
+from tests.harness.cost.small_speed import WORK, plan
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -104,13 +103,3 @@ def test_a_step_that_cannot_be_captured_is_named(on_a_gpu, monkeypatch):
 )
 def test_a_loaded_machine_is_noticed(load, share, on_gpu, expected):
     assert is_loaded(load, share, threads=2, cores=2, on_gpu=on_gpu) is expected
-
-
-def test_the_peak_of_a_step_is_its_own():
-    def hold(megabytes):
-        torch.ones(megabytes * 2**18).sum()
-
-    small, large, again = (peak_of(lambda size=size: hold(size), CPU).rss for size in (8, 256, 8))
-    if small is not None:
-        assert large - small > 200 * 2**20
-        assert abs(again - small) < 100 * 2**20
