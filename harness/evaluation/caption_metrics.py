@@ -88,7 +88,10 @@ def tokenize_captions(captions: Sequence[str]) -> list[str]:
     text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
     command = [str(java), "-Dfile.encoding=UTF-8", "-cp", str(jar)]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
-    done = subprocess.run(command, input=text.encode(errors="replace"), capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, input=text.encode(errors="replace"), capture_output=True, check=False)
+    except OSError as error:
+        raise UserError(f"{java}: cannot be started ({error.strerror}); repair or reinstall Java") from error
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]
     if done.returncode != 0 or len(lines) != len(captions):
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
@@ -97,6 +100,15 @@ def tokenize_captions(captions: Sequence[str]) -> list[str]:
             f"{' '.join(tail) or 'no message'}"
         )
     return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
+
+
+def check_tokenizer() -> None:
+    """Start the tokenizer on one caption. A Java that is installed may still not run.
+
+    Raises:
+        UserError: Java or the tokenizer is not installed, cannot be started, or fails.
+    """
+    tokenize_captions(["a caption"])
 
 
 def score_captions(

@@ -12,6 +12,7 @@ from harness.config.presets import BackboneSpec
 from harness.data.prompts import IGNORED, tokenize_example
 from harness.errors import UserError
 from harness.files import require_writable
+from harness.records import read_records
 from harness.run.attach import attach_on_meta
 from harness.tasks.contract import Task
 
@@ -33,7 +34,8 @@ def check_runs(
 
     Raises:
         UserError: a method cannot be built at this size, `max_length` exceeds the language model's context or cuts off
-            every answer, the data does not suit a run, or the results cannot be written.
+            every answer, the data does not suit a run, the results cannot be written, or one of the records that are
+            there is bad.
     """
     notes: list[str] = []
     context = llm_config(spec).max_position_embeddings
@@ -48,7 +50,10 @@ def check_runs(
         if note := _cut_answers(plan, spec, task, machine, context):
             notes.append(note)
         attach_on_meta(plan, spec)
-    require_writable(results_dir)
+    for name in ("records", "adapters"):
+        require_writable(results_dir / name)
+    # The table at the end reads all records: a bad one is better known now.
+    read_records(results_dir)
     return notes
 
 

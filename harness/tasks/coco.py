@@ -17,7 +17,7 @@ from harness.data.images import ImagePreprocessor
 from harness.data.mini.captions import ensure_captions
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
-from harness.evaluation.caption_metrics import require_tokenizer, score_captions
+from harness.evaluation.caption_metrics import check_tokenizer, score_captions
 from harness.evaluation.decode import Search, decode_texts
 from harness.evaluation.model import EvaluatedModel
 from harness.records import Data
@@ -35,14 +35,14 @@ class CocoTask:
         options: which data to read.
 
     Raises:
-        UserError: the data has an error (the message names the image and the field), or the tokenizer for scoring is
-            not installed. Both are checked here so that they are reported before training.
+        UserError: the data has an error (the message names the image and the field), or the tokenizer for scoring does
+            not run. Both are checked here so that they are reported before training.
     """
 
     name = "coco"
 
     def __init__(self, options: DataOptions) -> None:
-        require_tokenizer()
+        check_tokenizer()
         self.options = options
         root = ensure_captions() if options.root is None else options.root
         loaded = load_coco(root, limit=options.limit, full=options.full, skip_bad_images=options.skip_bad_images)

@@ -71,6 +71,14 @@ def test_a_recorded_run_can_be_repeated_and_gives_the_same(swept: Swept, call: R
     assert (repeated.metrics, repeated.loss) == (before.metrics, before.loss)
 
 
+def test_a_bad_record_is_found_before_training(call: Run, base: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "results" / "records" / "bad.json"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("{}")
+    done = call(*base, "--methods", "memvp")
+    assert done.code == 2 and "bad.json" in done.err and "training" not in done.out
+
+
 def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str], tmp_path: Path) -> None:
     done = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
     assert done.code == 1

@@ -71,6 +71,20 @@ def test_a_missing_tokenizer_is_known_before_training(captions: Path, monkeypatc
         load_task("coco", DataOptions(captions))
 
 
+def test_a_java_that_does_not_run_is_known_before_training(
+    captions: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    java.chmod(0o755)
+    monkeypatch.setattr("harness.evaluation.caption_metrics.find_java", lambda: java)
+    with pytest.raises(UserError, match=r"the PTB tokenizer failed \(exit 3.*broken"):
+        load_task("coco", DataOptions(captions))
+    java.chmod(0o644)
+    with pytest.raises(UserError, match="java: cannot be started"):
+        load_task("coco", DataOptions(captions))
+
+
 def test_the_recipe_says_how_to_decode() -> None:
     search = search_of(CaptionRecipe(beams=3, length_penalty=0.5, max_new_tokens=7))
     assert (search.beams, search.length_penalty, search.max_new_tokens) == (3, 0.5, 7)
