@@ -4,7 +4,7 @@ For each method, one run is made without interruption. Another one with the same
 killed by SIGKILL after a random time, which may fall into loading, training, writing a checkpoint, evaluating or
 scoring. The last start is left to finish. Both must have the same adapter, the same predictions and the same metrics.
 
-    python -m tests.kill_runs --kills 10
+    python -m tests.kill_runs --kills 10 --methods memvp,dehvf
 """
 
 import argparse
@@ -42,7 +42,7 @@ def start(method: str, folders: Folders, results: Path) -> subprocess.Popen[byte
     arguments = quick_run(folders.llm, folders.clip, folders.data, results)
     arguments[arguments.index("--steps") + 1] = str(STEPS)
     arguments += ["--methods", method, "--checkpoint-minutes", "0", "--set", "eval_batch_size=3"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "harness", *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
 
@@ -72,7 +72,7 @@ def kill_and_compare(method: str, kills: int, folders: Folders, root: Path, mome
     while done < kills:
         process = start(method, folders, killed)
         try:
-            process.wait(timeout=moments.uniform(0.3 * seconds, seconds))
+            process.wait(timeout=moments.uniform(0.6 * seconds, seconds))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             done += 1
@@ -92,6 +92,7 @@ def main() -> int:
     """Kill runs of every registered method; the exit status is 1 where one ends differently."""
     parser = argparse.ArgumentParser(prog="python -m tests.kill_runs", description=__doc__)
     parser.add_argument("--kills", type=int, default=10, help="kills per method")
+    parser.add_argument("--methods", default=",".join(registry()), help="methods, separated by commas; default: all")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     options = parser.parse_args()
     moments = random.Random(options.seed)
@@ -99,7 +100,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         folders = Folders(save_llm(root / "small-llm"), save_clip(root / "small-clip"), save_mini(root / "mini"))
-        for method in registry():
+        for method in options.methods.split(","):
             line = kill_and_compare(method, options.kills, folders, root, moments)
             different |= "DIFFERENT" in line
             print(line, flush=True)
