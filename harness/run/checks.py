@@ -9,6 +9,7 @@ from harness.backbone.loader import tokenizer_of
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
+from harness.data.collate import Example
 from harness.data.prompts import IGNORED, tokenize_example
 from harness.errors import UserError
 from harness.files import require_writable
@@ -38,6 +39,10 @@ def check_runs(
             there is bad.
     """
     notes: list[str] = []
+    # Methods mostly share their texts and `max_length`: these are tokenised once for all of them.
+    cut_ids: dict[tuple[int, tuple[Example, ...]], list[str]] = {}
+    # transformers' own annotation of `decode` is narrower than what it takes.
+    tokenizer: Any = tokenizer_of(spec, machine.weights)
     context = llm_config(spec).max_position_embeddings
     for plan in {plan.label: plan for plan in plans}.values():
         if plan.recipe.max_length > context:
@@ -47,7 +52,10 @@ def check_runs(
         if plan.is_oracle:
             task.require_oracle(plan.recipe)
             continue
-        if note := _cut_answers(plan, spec, task, machine, context):
+        texts = plan.recipe.max_length, tuple(task.train_examples(plan.recipe))
+        if texts not in cut_ids:
+            cut_ids[texts] = _cut_answers(tokenizer, *texts)
+        if note := _cut_note(plan, cut_ids[texts], len(texts[1]), f"{spec.display} reads at most {context} tokens"):
             notes.append(note)
         attach_on_meta(plan, spec)
     for name in ("records", "adapters"):
@@ -57,29 +65,31 @@ def check_runs(
     return notes
 
 
-def _cut_answers(plan: RunPlan, spec: BackboneSpec, task: Task, machine: Machine, context: int) -> str | None:
+def _cut_answers(tokenizer: Any, limit: int, examples: Sequence[Example]) -> list[str]:
+    """Return the ids of the training examples whose whole answer is cut off at `limit` tokens."""
+    cut = []
+    for example in examples:
+        labels = tokenize_example(tokenizer, example.prompt, example.answer or "", limit).labels
+        if all(label == IGNORED for label in labels):
+            cut.append(example.id)
+    return cut
+
+
+def _cut_note(plan: RunPlan, cut: Sequence[str], count: int, context: str) -> str | None:
     """Return a line about the training examples whose whole answer is cut off; None if there is none.
 
     Raises:
         UserError: every answer is cut off.
     """
     limit = plan.recipe.max_length
-    # transformers' own annotation of `decode` is narrower than what it takes.
-    tokenizer: Any = tokenizer_of(spec, machine.weights)
-    examples = task.train_examples(plan.recipe)
-    cut = []
-    for example in examples:
-        labels = tokenize_example(tokenizer, example.prompt, example.answer or "", limit).labels
-        if all(label == IGNORED for label in labels):
-            cut.append(example.id)
     if not cut:
         return None
-    if len(cut) == len(examples):
+    if len(cut) == count:
         raise UserError(
             f"--set max_length={limit}: cuts off every answer, that of training example {cut[0]!r} first; give a "
-            f"larger number ({spec.display} reads at most {context} tokens)"
+            f"larger number ({context})"
         )
     return (
-        f"{plan.label}: --set max_length={limit} cuts off the whole answer of {len(cut)} of {len(examples)} training "
+        f"{plan.label}: --set max_length={limit} cuts off the whole answer of {len(cut)} of {count} training "
         f"examples, {cut[0]!r} first; nothing is learned from them"
     )
