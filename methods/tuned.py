@@ -122,7 +122,15 @@ class TunedModel(nn.Module):
         return hidden_BTD, sequence
 
     def forward(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
-        """Return the mean cross-entropy over the labelled tokens. Logits are computed for these tokens only.
+        """Return the mean cross-entropy over the labelled tokens; the arguments are those of `summed_loss`."""
+        total, tokens = self.summed_loss(batch, visual)
+        return total / tokens
+
+    def summed_loss(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, Tensor]:
+        """Return the summed cross-entropy over the labelled tokens, and their number, both as scalar tensors.
+
+        The sums of several batches can be added up, so that the mean over all their tokens does not depend on how the
+        samples were divided into batches. Logits are computed for the labelled tokens only.
 
         Args:
             batch: a batch with labels.
@@ -146,7 +154,8 @@ class TunedModel(nn.Module):
         targets_Q = batch.labels_BL.flatten()[rows_Q].masked_fill(columns_Q < 0, IGNORE_INDEX)
         with self.autocast():
             logits_QV = self.llm.lm_head(hidden_BTD.flatten(0, 1).index_select(0, predicting_Q))
-        return F.cross_entropy(logits_QV.float(), targets_Q, ignore_index=IGNORE_INDEX)
+        total = F.cross_entropy(logits_QV.float(), targets_Q, ignore_index=IGNORE_INDEX, reduction="sum")
+        return total, (targets_Q != IGNORE_INDEX).sum()
 
     def logits(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
         """Return the logits at every column of the sequence, `B×T×V`; the arguments are those of `hidden_states`."""
