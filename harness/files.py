@@ -1,4 +1,4 @@
-"""Write files atomically, so that a reader never sees half of one, and hash their content."""
+"""Write files atomically, so that a reader never sees half of one; hash their content; find the cache folder."""
 
 import hashlib
 import os
@@ -29,6 +29,19 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another place or free some space"
         ) from error
+
+
+def cache_folder() -> Path:
+    """Return the cache folder of the user: `$XDG_CACHE_HOME/peft-vl-bench`, by default `~/.cache/peft-vl-bench`.
+
+    Raises:
+        UserError: the user has no home folder.
+    """
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise UserError("XDG_CACHE_HOME: not set, and you have no home folder; set it to a folder") from error
+    return base / "peft-vl-bench"
 
 
 def require_writable(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The subcommand `data check`: report whether a data folder is complete and readable."""
 
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -29,7 +30,7 @@ def check_command(task: str, root: Path, full: bool, format: str, console: Conso
     """
     if task not in CHECKS:
         raise UserError(f"data check {task}: no such data set; give {' or '.join(CHECKS)}")
-    report = CHECKS[task](root, full)
+    report = CHECKS[task](root, full, lambda line: print(line, file=sys.stderr))
     if format == "json":
         print(json.dumps(report.as_dict(), indent=2))
     else:

@@ -73,7 +73,13 @@ def run_command(options: RunOptions, console: Console) -> int:
     facts = task_facts(options.task)
     spec = resolve_spec(options.model, options.llm, options.clip)
     machine = resolve_machine(options.device, options.dtype, options.weights)
-    data = DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full)
+    data = DataOptions(
+        options.data_root,
+        options.limit,
+        options.skip_bad_images,
+        options.full,
+        lambda line: print_line(console, line),
+    )
     # Cheap checks come first: options before data, data before weights.
     plans = _plans(options, spec)
     if options.dry_run:

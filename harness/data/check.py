@@ -12,12 +12,12 @@ from harness.data.dataset import DataSet
 from harness.data.imagefile import BadImage, HasImage
 from harness.data.problem import Problem
 from harness.data.scienceqa import load_scienceqa
-from harness.files import sha256_file
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SampleT = TypeVar("SampleT", bound=HasImage)
+Say = Callable[[str], None]
 MAX_LISTED = 20
 """How many lines `print_report` shows of each list."""
 
@@ -54,12 +54,13 @@ class CheckReport:
         return {**asdict(self), "ok": self.ok}
 
 
-def check_scienceqa(root: Path, full: bool = False) -> CheckReport:
+def check_scienceqa(root: Path, full: bool = False, say: Say = lambda line: None) -> CheckReport:
     """Check a ScienceQA folder: read every record and decode every image.
 
     Args:
         root: data folder in the official layout.
         full: require the official size of the full benchmark.
+        say: called with a line if the verdict on the images cannot be kept for later runs.
 
     Returns:
         the report; bad images are listed in it and raise no error.
@@ -74,15 +75,16 @@ def check_scienceqa(root: Path, full: bool = False) -> CheckReport:
         text = "\0".join((problem.question, problem.hint, *problem.choices, image_hash))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    return _report(data, {split: _properties(problems) for split, problems in data.splits.items()}, content)
+    return _report(data, {split: _properties(problems) for split, problems in data.splits.items()}, content, say)
 
 
-def check_coco(root: Path, full: bool = False) -> CheckReport:
+def check_coco(root: Path, full: bool = False, say: Say = lambda line: None) -> CheckReport:
     """Check a COCO Captions folder: read every record and decode every image.
 
     Args:
         root: data folder with `dataset_coco.json`.
         full: require the official size of COCO Captions.
+        say: called with a line if the verdict on the images cannot be kept for later runs.
 
     Returns:
         the report; bad images are listed in it and raise no error.
@@ -94,11 +96,14 @@ def check_coco(root: Path, full: bool = False) -> CheckReport:
     captions = {
         split: {"captions": sum(len(image.captions) for image in images)} for split, images in data.splits.items()
     }
-    return _report(data, captions, lambda image, image_hash: image_hash)
+    return _report(data, captions, lambda image, image_hash: image_hash, say)
 
 
 def _report(
-    data: DataSet[SampleT], more_counts: Mapping[str, Mapping[str, int]], content: Callable[[SampleT, str], str]
+    data: DataSet[SampleT],
+    more_counts: Mapping[str, Mapping[str, int]],
+    content: Callable[[SampleT, str], str],
+    say: Say,
 ) -> CheckReport:
     """Decode the images of a loaded set and build the report.
 
@@ -107,9 +112,11 @@ def _report(
         more_counts: split -> counts that only this kind of data set has.
         content: returns a key from a sample and the hash of its image (`""` without an image). Two samples with the
             same key are duplicates.
+        say: called with a line if the verdict on the images cannot be kept.
     """
-    checked = data.checked(skip_bad=True)
-    hashes = {sample.qid: sha256_file(sample.image) for sample in checked.all_samples() if sample.image}
+    # Who asks for a check wants the files read, not an earlier verdict.
+    checked = data.checked(skip_bad=True, say=say, use_known=False)
+    hashes = {sample.qid: checked.image_sha256[sample.image] for sample in checked.all_samples() if sample.image}
     counts = {}
     for split, samples in data.splits.items():
         present = [sample.qid for sample in samples if sample.image is not None]

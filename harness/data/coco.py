@@ -133,12 +133,13 @@ def load_coco(
     if full:
         require_official_sizes(root, "COCO Captions", sizes, OFFICIAL_SIZES)
     loaded: dict[str, tuple[CaptionImage, ...]] = {}
+    base = root.resolve()
     skipped: list[BadImage] = []
     for split in splits:
         if split not in _PARTS:
             raise UserError(f"{root}: no split {split!r}; give one of {', '.join(_PARTS)}")
         members = [(qid, record) for qid, record in records.items() if record.split in _PARTS[split]]
-        images = [_find_image(root, split, *member, skipped, skip_bad_images) for member in members[:limit]]
+        images = [_find_image(root, base, split, *member, skipped, skip_bad_images) for member in members[:limit]]
         loaded[split] = tuple(image for image in images if image is not None)
     return DataSet(
         name="coco-subset" if dataset == "coco" and sizes != OFFICIAL_SIZES else dataset,
@@ -152,14 +153,14 @@ def load_coco(
 
 
 def _find_image(
-    root: Path, split: str, qid: str, record: _Image, skipped: list[BadImage], skip_bad: bool
+    root: Path, base: Path, split: str, qid: str, record: _Image, skipped: list[BadImage], skip_bad: bool
 ) -> CaptionImage | None:
     """Return a record with its image file, or add it to `skipped` and return None where `skip_bad` allows that."""
     relative = "/".join(part for part in (record.filepath, record.filename) if part)
     try:
         check_relative(relative)
         under_images = (root / "images").is_dir() and not (root / relative).exists()
-        path = contained(root, f"images/{relative}" if under_images else relative)
+        path = contained(base, f"images/{relative}" if under_images else relative)
     except ValueError as error:
         if not skip_bad:
             label = f"{root / ANNOTATIONS}: image {qid}, field 'filename'"

@@ -1,13 +1,14 @@
 """A loaded data set with samples of any type: its splits, its hashes and the samples that were left out."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import Field
 
-from harness.data.imagefile import BadImage, HasImage, check_images, images_digest
+from harness.data.imagecheck import check_images, images_digest
+from harness.data.imagefile import BadImage, HasImage
 from harness.errors import UserError
 from harness.files import sha256_of_files
 
@@ -30,6 +31,7 @@ class DataSet(Generic[SampleT]):
         sha256: file name -> hash of each file that was read. `checked` adds `images`, one hash over all images used.
         split_sizes: split -> number of samples in the file, before any limit.
         skipped: samples that were left out because of their image.
+        image_sha256: image file -> hash of each good image; `checked` fills it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class DataSet(Generic[SampleT]):
     sha256: Mapping[str, str]
     split_sizes: Mapping[str, int]
     skipped: tuple[BadImage, ...] = ()
+    image_sha256: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def data_hash(self) -> str:
@@ -71,21 +74,29 @@ class DataSet(Generic[SampleT]):
         kept = {split: tuple(s for s in samples if s.qid not in names) for split, samples in self.splits.items()}
         return replace(self, splits=kept, skipped=(*self.skipped, *bad))
 
-    def checked(self, skip_bad: bool = False) -> "DataSet[SampleT]":
+    def checked(
+        self, skip_bad: bool = False, say: Callable[[str], None] = lambda line: None, use_known: bool = True
+    ) -> "DataSet[SampleT]":
         """Decode and hash every image, so that a bad image is found before training and not in the middle of it.
 
         Args:
             skip_bad: leave out samples with a bad image instead of raising an error.
+            say: called with a line about earlier checks that cannot be used; see `harness.data.known_images`.
+            use_known: trust earlier checks of files that have not changed; if false, every file is read again.
 
         Returns:
-            the set with the hash of its images, and without bad samples.
+            the set with the hashes of its images, and without bad samples.
 
         Raises:
             UserError: the first bad image, unless `skip_bad` is set; names the sample.
         """
-        good = self.without(check_images(self.all_samples(), skip_bad, self.noun))
+        found = check_images(
+            self.all_samples(), self.root, skip_bad=skip_bad, noun=self.noun, use_known=use_known, say=say
+        )
+        good = self.without(found.bad)
         paths = [sample.image for sample in good.all_samples() if sample.image is not None]
-        return replace(good, sha256={**good.sha256, IMAGES: images_digest(paths, self.root)})
+        digest = images_digest(found.sha256, paths, self.root)
+        return replace(good, sha256={**good.sha256, IMAGES: digest}, image_sha256=found.sha256)
 
 
 def require_folder(root: Path, annotations: str) -> None:

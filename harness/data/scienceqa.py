@@ -152,6 +152,7 @@ def _load_split(
     """
     source = str(root / "problems.json")
     problems: list[Problem] = []
+    base = root.resolve()
     for index, qid in enumerate(qids):
         if qid not in raw or qid not in home:
             where = "problems.json" if qid not in raw else "any of the splits train, val and test"
@@ -160,7 +161,7 @@ def _load_split(
         if limit is not None and index >= limit:
             continue
         try:
-            image = find_image(root, problem, raw[qid].get("image"))
+            image = find_image(base, problem, raw[qid].get("image"))
         except ValueError as error:
             if skipped is None:
                 raise UserError(f"{source}: problem {qid}, field 'image': {error}; {IMAGE_ADVICE}") from error
@@ -170,18 +171,18 @@ def _load_split(
     return tuple(problems)
 
 
-def find_image(root: Path, problem: Problem, name: str | None) -> Path | None:
+def find_image(base: Path, problem: Problem, name: str | None) -> Path | None:
     """Return the image file of a record, `images/{split}/{qid}/{name}`, or None where the record has no image.
 
     Args:
-        root: data folder.
+        base: data folder with all links resolved.
         problem: the problem of the record; gives the split and the id.
         name: the record's `image` field.
 
     Raises:
         ValueError: the image is missing, not a regular file, or outside the data folder.
     """
-    return None if name is None else contained(root, f"images/{problem.split}/{problem.qid}/{name}")
+    return None if name is None else contained(base, f"images/{problem.split}/{problem.qid}/{name}")
 
 
 def _read_captions(path: Path) -> dict[str, str]:

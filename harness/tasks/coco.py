@@ -46,7 +46,7 @@ class CocoTask:
         self.options = options
         root = ensure_captions() if options.root is None else options.root
         loaded = load_coco(root, limit=options.limit, full=options.full, skip_bad_images=options.skip_bad_images)
-        self.set = loaded.checked(options.skip_bad_images)
+        self.set = loaded.checked(options.skip_bad_images, options.say)
 
     def data(self, recipe: TrainRecipe) -> Data:
         """Return the `data` section of the record."""

@@ -31,12 +31,14 @@ class DataOptions:
         limit: number of records to keep per split; None keeps all.
         skip_bad_images: leave out records whose image cannot be read instead of stopping.
         full: require that the folder contains the full benchmark.
+        say: called with a line about earlier checks of the images that cannot be used.
     """
 
     root: Path | None = None
     limit: int | None = None
     skip_bad_images: bool = False
     full: bool = False
+    say: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True)

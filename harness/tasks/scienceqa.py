@@ -45,7 +45,7 @@ class ScienceQATask:
             full=options.full,
             skip_bad_images=options.skip_bad_images,
         )
-        self.set = loaded.checked(options.skip_bad_images)
+        self.set = loaded.checked(options.skip_bad_images, options.say)
 
     def data(self, recipe: TrainRecipe) -> Data:
         """Return the `data` section of the record."""

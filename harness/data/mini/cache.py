@@ -2,23 +2,17 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.files import cache_folder
 
 Sizes = tuple[int, int, int]
 """Number of samples in train, val and test."""
 ADVICE = "set XDG_CACHE_HOME to a folder that can be written"
-
-
-def cache_folder() -> Path:
-    """Return the cache folder of the user: `$XDG_CACHE_HOME/peft-vl-bench`, by default `~/.cache/peft-vl-bench`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "peft-vl-bench"
 
 
 def ensure_built(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness.data.imagefile import check_images
 from harness.data.scienceqa import OFFICIAL_SIZES, load_scienceqa
 from harness.errors import UserError
 
@@ -204,7 +203,7 @@ def test_loading_skips_missing_images_only(with_bad_images):
     data = load_scienceqa(with_bad_images.root, skip_bad_images=True)
     assert [bad.qid for bad in data.skipped] == ["4"]
     with pytest.raises(UserError, match="problem 1, field 'image'"):
-        check_images(data.all_samples())
+        data.checked()
 
 
 def test_checking_skips_damaged_images_too(with_bad_images):
@@ -216,5 +215,5 @@ def test_checking_skips_damaged_images_too(with_bad_images):
 def test_real_records(real_data: Path):
     data = load_scienceqa(real_data / "scienceqa150", captions=True)
     assert data.used_sizes == {"train": 50, "val": 50, "test": 50}
-    assert check_images(data.all_samples()) == []
+    assert data.checked().skipped == ()
     assert sum(problem.image is not None for problem in data.all_samples()) == 67

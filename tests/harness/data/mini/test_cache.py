@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.data.mini.build import ensure_mini
-from harness.data.mini.cache import Sizes, cache_folder, ensure_built
+from harness.data.mini.cache import Sizes, ensure_built
 from harness.errors import UserError
+from harness.files import cache_folder
 
 SIZES = (4, 2, 2)
 
