@@ -145,6 +145,14 @@ def run(
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, help="Minutes between two checkpoints of training.")
     ] = 10.0,
+    micro_batch: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="Samples per forward pass in training. It changes the memory, not the loss. auto takes the whole "
+            "batch, and half of it each time that memory runs out.",
+        ),
+    ] = "auto",
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
     from harness.commands.run import RunOptions, run_command
@@ -172,6 +180,7 @@ def run(
         force=force,
         dry_run=dry_run,
         checkpoint_minutes=checkpoint_minutes,
+        micro_batch=_count_or_auto("--micro-batch", micro_batch),
     )
     raise typer.Exit(run_command(options, RunConsole()))
 
@@ -431,6 +440,15 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
         raise UserError(
             f"{option} {text}: not a list of whole numbers; give numbers separated by commas, e.g. 0,1,2"
         ) from error
+
+
+def _count_or_auto(option: str, text: str) -> int | None:
+    """Return the number that an option gives, or None for `auto`."""
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and text.isascii() and len(text) < 10 and int(text) > 0):
+        raise UserError(f"{option} {text}: neither auto nor a whole number above 0; give one of them")
+    return int(text)
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

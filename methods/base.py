@@ -113,6 +113,25 @@ class Batch:
         """Whether every sample carries an image. Reading this does not synchronise with the device."""
         return len(self.facts.image_rows_I) == len(self.has_image_B)
 
+    def split(self, size: int) -> list["Batch"]:
+        """Return batches of at most `size` of these samples, without the columns that are padding in all of them.
+
+        Call this on the CPU, because it computes the facts of the new batches.
+
+        Args:
+            size: largest number of samples per batch.
+        """
+        if len(self.input_ids_BL) <= size:
+            return [self]
+        parts = []
+        for start in range(0, len(self.input_ids_BL), size):
+            rows = slice(start, start + size)
+            used_L = self.attention_mask_BL[rows].bool().any(dim=0)
+            labels_BL = None if self.labels_BL is None else self.labels_BL[rows, used_L]
+            ids_BL, mask_BL = self.input_ids_BL[rows, used_L], self.attention_mask_BL[rows, used_L]
+            parts.append(Batch(ids_BL, mask_BL, labels_BL, self.images_BCHW[rows], self.has_image_B[rows]))
+        return parts
+
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """Return the same batch on another device. The facts are moved, not computed again.
 

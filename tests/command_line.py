@@ -53,7 +53,7 @@ def quick_run(llm: Path, clip: Path, data: Path, results: Path) -> list[str]:
         results: folder of the records.
     """
     backbone = ["--llm", str(llm), "--clip", f"local-dir:{clip}", "--data-root", str(data)]
-    quick = ["--set", "batch_size=4", "--set", "accumulation=1", "--steps", "3"]
+    quick = ["--set", "batch_size=4", "--steps", "3"]
     return ["run", *backbone, *quick, "--results", str(results)]
 
 

@@ -53,6 +53,7 @@ class RunOptions:
     force: bool
     dry_run: bool
     checkpoint_minutes: float
+    micro_batch: int | None
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -91,7 +92,7 @@ def run_command(options: RunOptions, console: Console) -> int:
     begun = time.perf_counter()
     task = load_task(options.task, data)
     data_s = time.perf_counter() - begun
-    runner = Runner(spec, task, machine, data_s, options.results, options.checkpoint_minutes)
+    runner = Runner(spec, task, machine, data_s, options.results, options.checkpoint_minutes, options.micro_batch)
     try:
         result = sweep(runner, _shortened(plans, options.steps, task), console, options.force)
     except KeyboardInterrupt as stop:
@@ -147,7 +148,7 @@ def _dry_run(
     else:
         task = load_task(options.task, data)
         plans = _shortened(plans, options.steps, task)
-    found = dry_run(spec, machine, plans, options.task, task)
+    found = dry_run(spec, machine, plans, options.task, task, options.micro_batch)
     missing += found.missing
     for row in found.rows:
         console.print_json(json.dumps(row))

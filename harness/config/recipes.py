@@ -23,16 +23,18 @@ ORACLE = "oracle"
 class TrainRecipe(BaseModel):
     """Training settings of one run.
 
-    The peak learning rate is `base_lr · batch_size · accumulation · devices / 256`.
+    The peak learning rate is `base_lr · batch_size / 256`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: float = Field(20, gt=0, description="passes over the training split")
     warmup_epochs: float = Field(2, ge=0, description="epochs of linear warm-up, included in `epochs`")
-    batch_size: int = Field(4, ge=1, description="samples per forward pass and device")
-    accumulation: int = Field(
-        8, ge=1, description="forward passes per optimiser step; the published runs used 8 GPUs instead"
+    batch_size: int = Field(
+        32,
+        ge=1,
+        description="samples per optimiser step, however they are divided into forward passes and among devices; "
+        "the published runs used 4 samples on each of 8 GPUs",
     )
     base_lr: float = Field(9e-3, gt=0, description="learning rate for 256 samples per optimiser step")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the cosine")
@@ -65,13 +67,10 @@ class TrainRecipe(BaseModel):
             )
         return self
 
-    def learning_rate(self, processes: int = 1) -> float:
-        """Return the peak learning rate.
-
-        Args:
-            processes: devices that train together.
-        """
-        return self.base_lr * self.batch_size * self.accumulation * processes / 256
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate."""
+        return self.base_lr * self.batch_size / 256
 
     def with_length(self, epochs: float) -> "TrainRecipe":
         """Return the same recipe with another number of epochs. The warm-up keeps its share.
@@ -110,8 +109,6 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "tiny"): {
         "epochs": 12,
         "warmup_epochs": 1.2,
-        "batch_size": 32,
-        "accumulation": 1,
         "base_lr": 0.04,
         "max_length": 1024,
         "eval_batch_size": 64,
@@ -120,8 +117,6 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("coco", "tiny"): {
         "epochs": 3,
         "warmup_epochs": 0.3,
-        "batch_size": 32,
-        "accumulation": 1,
         "base_lr": 0.04,
         "eval_batch_size": 64,
         "max_new_tokens": 72,

@@ -14,7 +14,6 @@ two are kept: if the newest one is damaged, the one before is used.
 import hashlib
 import json
 import os
-import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError, first_error, first_line
 from harness.files import write_atomic
+from harness.run.random_states import RandomStates
 
 KEPT = 2
 """How many checkpoints of a run are kept."""
@@ -41,7 +41,8 @@ class TrainingState(BaseModel):
 
     Attributes:
         spec_hash: the run that the checkpoint belongs to.
-        batches_of_epoch: batches of the current epoch that are done.
+        steps_of_epoch: optimiser steps of the current epoch that are done.
+        micro_batch: samples per forward pass, which training goes on with.
         losses: loss of each optimiser step so far.
         step_s: seconds of each optimiser step so far.
         total_s: seconds of training so far.
@@ -54,7 +55,8 @@ class TrainingState(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     spec_hash: str
-    batches_of_epoch: int
+    steps_of_epoch: int
+    micro_batch: int
     losses: list[float]
     step_s: list[float]
     total_s: float
@@ -98,12 +100,12 @@ class Checkpoints:
             UserError: the checkpoint cannot be written.
         """
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        numpy_state: Any = np.random.get_state(legacy=True)  # its annotation is a union of both forms
-        name, words, *rest = numpy_state
+        states = RandomStates.now()
+        name, words, *rest = states.numpy
         state = TrainingState(
             **progress,
             spec_hash=self.spec_hash,
-            python_rng=json.loads(json.dumps(random.getstate())),
+            python_rng=json.loads(json.dumps(states.python)),
             numpy_rng=[name, words.tolist(), *rest],
             tensors_sha256=hashlib.sha256(content).hexdigest(),
         )
@@ -170,9 +172,9 @@ def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, epoch_r
         optimizer: the fused AdamW over these parameters.
         epoch_rng: state of the generator of the data order, from before the current epoch.
     """
-    found = {"rng.epoch": epoch_rng, "rng.torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        found |= {f"rng.cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    states = RandomStates.now()
+    found = {"rng.epoch": epoch_rng, "rng.torch": states.torch}
+    found |= {f"rng.cuda.{index}": state for index, state in enumerate(states.cuda)}
     for name, parameter in trained_parameters(model).items():
         found[f"adapter.{name}"] = parameter
         found |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
@@ -205,10 +207,11 @@ def restore_training(
                 for key, value in tensors.items()
                 if key.startswith(prefix)
             }
-    torch.set_rng_state(tensors["rng.torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([tensors[key] for key in sorted(tensors) if key.startswith("rng.cuda.")])
     version, words, cached = state.python_rng
-    random.setstate((version, tuple(words), cached))
-    name, numpy_words, position, has_cached, cached_normal = state.numpy_rng
-    np.random.set_state((name, np.array(numpy_words, dtype=np.uint32), position, has_cached, cached_normal))
+    name, numpy_words, *rest = state.numpy_rng
+    RandomStates(
+        python=(version, tuple(words), cached),
+        numpy=(name, np.array(numpy_words, dtype=np.uint32), *rest),
+        torch=tensors["rng.torch"],
+        cuda=[tensors[f"rng.cuda.{index}"] for index in range(sum(key.startswith("rng.cuda.") for key in tensors))],
+    ).restore()

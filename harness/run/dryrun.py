@@ -17,6 +17,7 @@ from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
 from harness.run.parameters import count_parameters
 from harness.run.schedule import training_length
+from harness.run.step import MicroBatch
 from harness.tasks.contract import Task
 from harness.tasks.facts import task_facts
 
@@ -35,10 +36,12 @@ class Estimate:
     Attributes:
         step_s: seconds per optimiser step.
         memory_bytes: peak memory on the device.
+        micro_batch: samples per forward pass that the memory is for.
     """
 
     step_s: float
     memory_bytes: float
+    micro_batch: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,12 @@ class DryRun:
 
 
 def dry_run(
-    spec: BackboneSpec, machine: Machine, plans: Sequence[RunPlan], task_name: str, task: Task | None
+    spec: BackboneSpec,
+    machine: Machine,
+    plans: Sequence[RunPlan],
+    task_name: str,
+    task: Task | None,
+    micro_batch: int | None = None,
 ) -> DryRun:
     """Estimate what the runs would take and find what is missing. No weights are loaded and no file is written.
 
@@ -67,12 +75,13 @@ def dry_run(
         plans: the runs.
         task_name: name of the task.
         task: the task with its data read; None without data, in which case no row has a number of steps.
+        micro_batch: samples per forward pass in training; None for the largest number that fits into memory.
 
     Raises:
         UserError: the language model's config is unavailable, or a method cannot be built at this size.
     """
     rate = _matmul_rate(spec, machine)
-    rows = [_describe(plan, spec, machine, task_name, task, rate) for plan in plans]
+    rows = [_describe(plan, spec, machine, task_name, task, rate, micro_batch) for plan in plans]
     missing, downloads = _unavailable_weights(spec, machine)
     needed = max((row.get("estimated_memory_gib", 0.0) for row in rows), default=0.0)
     free = free_memory(machine.device) / GIB
@@ -92,7 +101,13 @@ def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str
 
 
 def _describe(
-    plan: RunPlan, spec: BackboneSpec, machine: Machine, task_name: str, task: Task | None, rate: float
+    plan: RunPlan,
+    spec: BackboneSpec,
+    machine: Machine,
+    task_name: str,
+    task: Task | None,
+    rate: float,
+    micro_batch: int | None,
 ) -> dict[str, Any]:
     """Return the row of one run."""
     row: dict[str, Any] = {"run": plan.label, "seed": plan.seed, **plan.resolved()}
@@ -108,9 +123,10 @@ def _describe(
     row[f"paper_{facts.summary.lower()}"] = table and paper_value(
         table, plan.method, plan.variant, spec.name, facts.summary
     )
-    row["learning_rate"] = plan.recipe.learning_rate()
-    found = estimate(plan, spec, machine, counts, rate)
+    row["learning_rate"] = plan.recipe.learning_rate
+    found = _estimate_that_fits(plan, spec, machine, counts, rate, micro_batch)
     row["estimated_step_s"] = round(found.step_s, 3)
+    row["micro_batch"] = found.micro_batch
     row["estimated_memory_gib"] = round(found.memory_bytes / GIB, 2)
     row["free_memory_gib"] = round(free_memory(machine.device) / GIB, 2)
     if task is not None:
@@ -119,7 +135,21 @@ def _describe(
     return row
 
 
-def estimate(plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, rate: float) -> Estimate:
+def _estimate_that_fits(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, rate: float, micro_batch: int | None
+) -> Estimate:
+    """Return the estimate at the given micro-batch, or, without one, at the largest that fits into free memory."""
+    size = MicroBatch.of(micro_batch, plan.recipe.batch_size)
+    while True:
+        found = estimate(plan, spec, machine, counts, rate, size.size)
+        if not size.automatic or size.size == 1 or found.memory_bytes <= free_memory(machine.device):
+            return found
+        size.halve()
+
+
+def estimate(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, rate: float, micro_batch: int
+) -> Estimate:
     """Return the rough time and memory of a run.
 
     The FLOPs of a forward and backward pass are 4 per frozen parameter and token: 2 for the forward pass and 2 for the
@@ -132,14 +162,14 @@ def estimate(plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parame
         machine: the dtype of the frozen weights.
         counts: parameters of the backbone with the method attached.
         rate: FLOP/s of the device.
+        micro_batch: samples per forward pass.
     """
     config, recipe = llm_config(spec), plan.recipe
     frozen = counts.total - counts.trainable
-    tokens = recipe.batch_size * TYPICAL_TOKENS
-    activations = ACTIVATIONS_PER_LAYER * tokens * config.hidden_size * config.num_hidden_layers
+    activations = ACTIVATIONS_PER_LAYER * micro_batch * TYPICAL_TOKENS * config.hidden_size * config.num_hidden_layers
     memory = (frozen + activations) * machine.dtype.itemsize + counts.trainable * ADAM_BYTES
-    step_s = 4 * frozen * tokens * recipe.accumulation / rate
-    return Estimate(step_s, memory)
+    step_s = 4 * frozen * recipe.batch_size * TYPICAL_TOKENS / rate
+    return Estimate(step_s, memory, micro_batch)
 
 
 def _matmul_rate(spec: BackboneSpec, machine: Machine, repeats: int = 3) -> float:

@@ -124,6 +124,7 @@ def make_record(
         times_s=_times(outcome),
         steps=len(training.losses) if trained else None,
         epochs=training.epochs if trained else None,
+        micro_batch=training.micro_batch,
         loss=Loss(first=training.losses[0], last=training.losses[-1]) if training.losses else None,
         peak_memory_bytes=outcome.peak,
         environment=environment,

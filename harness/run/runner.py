@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from harness.backbone.loader import Backbone, load_backbone
@@ -39,8 +38,9 @@ from harness.run.outcome import Ending, Identity, Outcome, describe_backbone, ma
 from harness.run.parameters import count_parameters
 from harness.run.progress import Progress
 from harness.run.schedule import training_length
+from harness.run.step import MicroBatch, TrainingFailedError
 from harness.run.stopping import Stopped
-from harness.run.train import TrainingFailedError, train
+from harness.run.train import train
 from harness.run.workspace import Workspace
 from harness.tasks.contract import Task
 from harness.tasks.samples import keep_samples
@@ -58,6 +58,7 @@ class Runner:
         data_s: seconds that it took to read and check the data.
         results_dir: folder of the records.
         checkpoint_minutes: time between two checkpoints of training.
+        micro_batch: samples per forward pass in training; None finds the largest number that fits into memory.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Runner:
         data_s: float,
         results_dir: Path,
         checkpoint_minutes: float = 10.0,
+        micro_batch: int | None = None,
     ) -> None:
         self.spec, self.task, self.machine = spec, task, machine
         self.data_s, self.results_dir, self.checkpoint_minutes = data_s, results_dir, checkpoint_minutes
+        self.micro_batch = micro_batch
         self._info: BackboneInfo | None = None
 
     def backbone_info(self) -> BackboneInfo:
@@ -201,19 +204,19 @@ class Runner:
         if recipe.gradient_checkpointing:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         progress.start(f"{plan.label} seed {plan.seed}: training", training_length(len(examples), recipe).steps)
-        accelerator = Accelerator(cpu=self.machine.device.type == "cpu")
         try:
             train(
                 model,
                 examples,
                 collator,
                 recipe,
-                accelerator,
+                self.machine.device,
                 plan.seed,
                 lambda step, loss, rate: progress.advance(step, f"loss {loss:.3f} lr {rate:.2e}"),
                 outcome.training,
                 work.checkpoints(self.checkpoint_minutes),
                 lambda line: progress.say(f"{plan.label} seed {plan.seed}: {line}"),
+                MicroBatch.of(self.micro_batch, recipe.batch_size),
             )
         finally:
             outcome.train_truncated = collator.truncated
@@ -298,6 +301,6 @@ def _ending_of(failure: Exception) -> Ending:
     if isinstance(failure, EvaluationFailedError | UserError):
         return Ending("failed", first_line(failure))
     if isinstance(failure, torch.cuda.OutOfMemoryError):
-        return Ending("failed", f"out of GPU memory: {first_line(failure)}; give a smaller batch_size")
+        return Ending("failed", f"out of GPU memory: {first_line(failure)}; give a smaller --micro-batch")
     traceback.print_exception(failure)
     return Ending("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")

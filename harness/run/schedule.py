@@ -28,15 +28,14 @@ class TrainingLength:
         return steps / self.steps_per_epoch
 
 
-def training_length(num_examples: int, recipe: TrainRecipe, processes: int = 1) -> TrainingLength:
+def training_length(num_examples: int, recipe: TrainRecipe) -> TrainingLength:
     """Return how many optimiser steps a recipe takes.
 
     Args:
         num_examples: training examples.
-        recipe: its epochs, batch size and accumulation are used.
-        processes: processes that share the examples, each with its own batches.
+        recipe: its epochs and batch size are used.
     """
-    per_epoch = math.ceil(num_examples / (recipe.batch_size * recipe.accumulation * processes))
+    per_epoch = math.ceil(num_examples / recipe.batch_size)
     return TrainingLength(steps=max(1, round(recipe.epochs * per_epoch)), steps_per_epoch=per_epoch)
 
 

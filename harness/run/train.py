@@ -1,37 +1,23 @@
-"""The training loop that all methods share. It runs on one process or several, through accelerate."""
+"""The training loop that all methods share."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from accelerate import Accelerator, skip_first_batches
+from accelerate import skip_first_batches
 from torch import nn
 from torch.utils.data import DataLoader
 
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
-from harness.errors import UserError
 from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
 from harness.run.schedule import learning_rate, training_length
-from methods.base import Batch
+from harness.run.step import MicroBatch, OptimiserStep, collate_micro_batches
 
 WARMUP_STEPS = 3
 """How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""
-
-
-class TrainingFailedError(RuntimeError):
-    """The loss is NaN or infinite.
-
-    Attributes:
-        step: the optimiser step at which it happened, counted from 1.
-    """
-
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"loss is {loss} at step {step}")
-        self.step = step
 
 
 @dataclass
@@ -39,16 +25,18 @@ class TrainResult:
     """What training has measured.
 
     Attributes:
-        losses: loss of each optimiser step, on this process.
+        losses: loss of each optimiser step.
         step_s: seconds per optimiser step.
         total_s: seconds of the whole loop.
         epochs: passes over the training examples, with fractions.
+        micro_batch: samples per forward pass; None before training has begun.
     """
 
     losses: list[float] = field(default_factory=list)
     step_s: list[float] = field(default_factory=list)
     total_s: float = 0.0
     epochs: float = 0.0
+    micro_batch: int | None = None
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -85,26 +73,28 @@ def train(
     examples: Sequence[Example],
     collator: Collator,
     recipe: TrainRecipe,
-    accelerator: Accelerator,
+    device: torch.device,
     seed: int,
     on_step: Callable[[int, float, float], None] = lambda step, loss, rate: None,
     result: TrainResult | None = None,
     checkpoints: Checkpoints | None = None,
     say: Callable[[str], None] = lambda line: None,
+    micro_batch: MicroBatch | None = None,
 ) -> TrainResult:
     """Train the model's trainable parameters in place.
 
     Args:
-        model: a `TunedModel`; `model(batch)` returns the loss.
+        model: a `TunedModel`; `model.summed_loss(batch)` returns the summed loss and the number of labelled tokens.
         examples: training examples with their answers.
         collator: makes right-padded batches of them.
         recipe: training settings; its epochs may be a fraction.
-        accelerator: moves the model to its device and, with several processes, averages the gradients.
+        device: the model's device.
         seed: seed of the order of the examples.
         on_step: called after each optimiser step with its number (from 1), its loss and its learning rate.
         result: filled in after every step, so that a run that stops early keeps its measurements; None makes a new one.
         checkpoints: where training resumes from and what it leaves on its way; None keeps nothing.
-        say: called with a line about where training resumes.
+        say: called with a line about where training resumes, and when a forward pass does not fit into memory.
+        micro_batch: samples per forward pass; None starts with the whole batch and halves it where memory runs out.
 
     Returns:
         `result`.
@@ -115,48 +105,48 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     result = TrainResult() if result is None else result
+    micro_batch = MicroBatch.of(None, recipe.batch_size) if micro_batch is None else micro_batch
+    adam = adamw(model, recipe)
+    model.train()
+    done = _resume(checkpoints, model, adam, generator, collator, result, micro_batch, say)
     loader: DataLoader[Example] = DataLoader(
         examples,  # type: ignore[arg-type]  # a sequence is enough, though torch's annotation asks for a Dataset
         batch_size=recipe.batch_size,
         shuffle=True,
         generator=generator,
-        # Build the batch while its tensors are on the CPU, so that computing its facts needs no synchronisation.
-        collate_fn=lambda samples: Batch(**collator(samples)),
+        # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
+        collate_fn=partial(collate_micro_batches, collator=collator, size=micro_batch.size),
     )
-    adam = adamw(model, recipe)
-    prepared, optimizer, loader = accelerator.prepare(model, adam, loader)
-    prepared.train()
-    done = _resume(checkpoints, model, adam, generator, collator, result, say)
-    length = training_length(len(examples), recipe, accelerator.num_processes)
-    peak = recipe.learning_rate(accelerator.num_processes)
+    optimise = OptimiserStep(model, adam, micro_batch, recipe.max_grad_norm, device, say)
+    length = training_length(len(examples), recipe)
     started = time.perf_counter() - result.total_s
     while len(result.losses) < length.steps:
         epoch_rng = generator.get_state()
-        for group in _groups_of(skip_first_batches(loader, done) if done else loader, recipe.accumulation):
+        for batches in skip_first_batches(loader, done) if done else loader:
             step = len(result.losses)
             if step >= length.steps:
                 break
             begun = time.perf_counter()
             rate = learning_rate(
                 length.epochs_after(step),
-                peak=peak,
+                peak=recipe.learning_rate,
                 minimum=recipe.min_lr,
                 warmup_epochs=recipe.warmup_epochs,
                 epochs=recipe.epochs,
             )
-            loss = _step(prepared, optimizer, group, rate, recipe, accelerator, step + 1)
+            loss = optimise(batches, rate, step + 1)
+            done += 1
             result.losses.append(loss)
             result.step_s.append(time.perf_counter() - begun)
             result.total_s = time.perf_counter() - started
             result.epochs = length.epochs_after(len(result.losses))
+            result.micro_batch = micro_batch.size
             on_step(step + 1, loss, rate)
-            done += len(group)
             if checkpoints is not None and checkpoints.is_due:
-                measured = {name: getattr(result, name) for name in ("losses", "step_s", "total_s")}
-                place = {"batches_of_epoch": done, "cut": sorted(collator.cut)}
+                measured = {name: getattr(result, name) for name in ("losses", "step_s", "total_s", "micro_batch")}
+                place = {"steps_of_epoch": done, "cut": sorted(collator.cut)}
                 checkpoints.write({**measured, **place}, training_tensors(model, adam, epoch_rng))
         done = 0
-    accelerator.wait_for_everyone()
     return result
 
 
@@ -167,12 +157,13 @@ def _resume(
     generator: torch.Generator,
     collator: Collator,
     result: TrainResult,
+    micro_batch: MicroBatch,
     say: Callable[[str], None],
 ) -> int:
     """Put everything back to the newest checkpoint, if there is one.
 
     Returns:
-        The number of batches of the current epoch that are done.
+        The number of optimiser steps of the current epoch that are done.
     """
     found = checkpoints.latest(say) if checkpoints is not None else None
     if found is None:
@@ -182,55 +173,8 @@ def _resume(
     generator.set_state(tensors["rng.epoch"])
     collator.cut.update(state.cut)
     result.losses[:], result.step_s[:], result.total_s = state.losses, state.step_s, state.total_s
+    result.micro_batch = state.micro_batch
+    if micro_batch.automatic:
+        micro_batch.size = state.micro_batch
     say(f"resuming after optimiser step {len(state.losses)}")
-    return state.batches_of_epoch
-
-
-def _groups_of(loader: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield the batches in lists of `size`, one list per optimiser step. The last list may be shorter."""
-    group: list[Batch] = []
-    for batch in loader:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _with_labels(group: Sequence[Batch], recipe: TrainRecipe) -> list[Batch]:
-    """Return the batches of an optimiser step that have a label. A batch of texts cut before their answer has none."""
-    labelled = [batch for batch in group if len(batch.facts.label_rows_Q)]
-    if not labelled:
-        raise UserError(f"--set max_length={recipe.max_length}: cuts off every answer of a step; give a larger number")
-    return labelled
-
-
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    group: list[Batch],
-    rate: float,
-    recipe: TrainRecipe,
-    accelerator: Accelerator,
-    step: int,
-) -> float:
-    """Make one optimiser step over the batches of `group`; return their mean loss."""
-    for parameters in optimizer.param_groups:
-        parameters["lr"] = rate
-    losses: list[float] = []
-    group = _with_labels(group, recipe)
-    for index, batch in enumerate(group):
-        is_last = index == len(group) - 1
-        with nullcontext() if is_last else accelerator.no_sync(model):
-            loss = model(batch.to(accelerator.device))
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingFailedError(step, value)
-            accelerator.backward(loss / len(group))
-        losses.append(value)
-    if recipe.max_grad_norm is not None:
-        accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return sum(losses) / len(losses)
+    return state.steps_of_epoch

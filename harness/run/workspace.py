@@ -20,7 +20,7 @@ class FinishedTraining(BaseModel):
     """What training measured, kept beside the adapter that it made.
 
     Attributes:
-        losses, step_s, total_s, epochs: as in `harness.run.train.TrainResult`.
+        losses, step_s, total_s, epochs, micro_batch: as in `harness.run.train.TrainResult`.
         truncated: training examples that were cut to `max_length`.
     """
 
@@ -30,11 +30,12 @@ class FinishedTraining(BaseModel):
     step_s: list[float]
     total_s: float
     epochs: float
+    micro_batch: int | None
     truncated: int
 
     def result(self) -> TrainResult:
         """Return the same as training returned it."""
-        return TrainResult(self.losses, self.step_s, self.total_s, self.epochs)
+        return TrainResult(self.losses, self.step_s, self.total_s, self.epochs, self.micro_batch)
 
 
 class Workspace:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -15,12 +14,13 @@ from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
+from harness.run.step import MicroBatch
 from harness.run.train import TrainResult, train
 from methods.base import Batch
 from tests.folders import byte_tokenizer
 
-RECIPE = TrainRecipe(epochs=3, warmup_epochs=1, batch_size=2, accumulation=2, base_lr=1.0, max_length=16)
-STEPS = 9  # 11 examples are 6 batches and 3 steps per epoch
+RECIPE = TrainRecipe(epochs=3, warmup_epochs=1, batch_size=4, base_lr=1.0, max_length=16)
+STEPS = 9  # 11 examples are 3 steps per epoch
 HASH = "0" * 16
 
 
@@ -37,9 +37,9 @@ class Model(nn.Module):
         self.head = nn.Linear(8, 1)
         self.dropout = nn.Dropout(0.5)
 
-    def forward(self, batch: Batch) -> Tensor:
-        loss: Tensor = self.head(self.dropout(self.embedding(batch.input_ids_BL))).square().mean()
-        return loss
+    def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        losses: Tensor = self.head(self.dropout(self.embedding(batch.input_ids_BL))).square()
+        return losses.sum(), torch.tensor(losses.numel())
 
 
 def run(folder: Path | None, stop_after: int | None = None, said: list[str] | None = None) -> tuple[Model, TrainResult]:
@@ -58,12 +58,13 @@ def run(folder: Path | None, stop_after: int | None = None, said: list[str] | No
         examples,
         collator,
         RECIPE,
-        Accelerator(cpu=True),
+        torch.device("cpu"),
         7,
         on_step,
         result,
         None if folder is None else Checkpoints(folder, HASH, 0.0),
         (said if said is not None else []).append,
+        MicroBatch(2, automatic=True),
     )
     return model, result
 

@@ -219,8 +219,8 @@ def test_one_text_without_room_for_its_answer_stops_nothing(
 ) -> None:
     examples = load_task("scienceqa", DataOptions(mini_set)).train_examples(TrainRecipe())
     prompts = sorted(len(e.prompt.encode()) + 1 for e in examples)  # a byte is a token
-    arguments = [*base, "--methods", "memvp", "--set", f"max_length={prompts[-1]}", "--set", "accumulation=2"]
-    arguments[arguments.index("batch_size=4")] = "batch_size=1"
+    arguments = [*base, "--methods", "memvp", "--set", f"max_length={prompts[-1]}", "--micro-batch", "1"]
+    arguments[arguments.index("batch_size=4")] = "batch_size=2"
     arguments[arguments.index("--steps") + 1] = "12"
     done = call(*arguments)
     assert done.code == 0, done

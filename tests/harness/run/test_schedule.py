@@ -62,22 +62,15 @@ def test_ends() -> None:
 # The length of training
 
 
-@given(
-    examples=st.integers(1, 10_000),
-    batch=st.integers(1, 64),
-    accumulation=st.integers(1, 16),
-    processes=st.integers(1, 8),
-)
-def test_an_epoch_is_what_the_loader_yields(examples: int, batch: int, accumulation: int, processes: int) -> None:
-    """Batches are cut first, then shared among the processes, then grouped into optimiser steps."""
-    recipe = TrainRecipe(epochs=1, warmup_epochs=0, batch_size=batch, accumulation=accumulation)
-    batches = math.ceil(math.ceil(examples / batch) / processes)
-    per_epoch = math.ceil(batches / accumulation)
-    assert training_length(examples, recipe, processes) == TrainingLength(per_epoch, per_epoch)
+@given(examples=st.integers(1, 10_000), batch=st.integers(1, 64))
+def test_an_epoch_sees_every_example_once(examples: int, batch: int) -> None:
+    recipe = TrainRecipe(epochs=1, warmup_epochs=0, batch_size=batch)
+    per_epoch = math.ceil(examples / batch)
+    assert training_length(examples, recipe) == TrainingLength(per_epoch, per_epoch)
 
 
 def test_training_takes_at_least_one_step() -> None:
-    recipe = TrainRecipe(epochs=0.01, warmup_epochs=0, batch_size=4, accumulation=1)
+    recipe = TrainRecipe(epochs=0.01, warmup_epochs=0, batch_size=4)
     assert training_length(8, recipe) == TrainingLength(steps=1, steps_per_epoch=2)
 
 

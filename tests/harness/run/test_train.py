@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from harness.config.recipes import TrainRecipe
@@ -13,17 +12,18 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.errors import UserError
 from harness.run.schedule import TrainingLength, training_length
-from harness.run.train import TrainingFailedError, TrainResult, parameter_groups, train
+from harness.run.step import MicroBatch, TrainingFailedError
+from harness.run.train import TrainResult, parameter_groups, train
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
 
-RECIPE = TrainRecipe(epochs=4, warmup_epochs=0, batch_size=4, accumulation=1, base_lr=1.0, max_length=64)
+RECIPE = TrainRecipe(epochs=4, warmup_epochs=0, batch_size=4, base_lr=1.0, max_length=64)
 NO_DROPOUT = {"memory_dropout": 0.0, "adapter_dropout": 0.0}
 
 
 def examples(count: int = 8) -> list[Example]:
-    """Return examples of equal length, so that every token has the same weight however they are batched."""
+    """Return examples of equal length."""
     return [Example(str(i), f"Question {i}: what?", f"The answer is {'AB'[i % 2]}.") for i in range(count)]
 
 
@@ -39,7 +39,7 @@ def run(
     tuned: nn.Module, recipe: TrainRecipe = RECIPE, data: Sequence[Example] | None = None, seed: int = 0, **more: Any
 ) -> TrainResult:
     torch.manual_seed(seed)
-    return train(tuned, data or examples(), collator(), recipe, Accelerator(cpu=True), seed, **more)
+    return train(tuned, data or examples(), collator(), recipe, torch.device("cpu"), seed, **more)
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -71,11 +71,9 @@ def test_groups_hold_every_parameter_of_a_method_and_nothing_else() -> None:
     assert sorted(grouped) == sorted(id(p) for p in tuned.method.parameters())
 
 
-@pytest.mark.parametrize(
-    ("count", "batch", "accumulation", "per_epoch", "total"), [(8, 4, 1, 2, 8), (9, 4, 1, 3, 12), (9, 2, 3, 2, 8)]
-)
-def test_number_of_steps(count: int, batch: int, accumulation: int, per_epoch: int, total: int) -> None:
-    recipe = with_changes(batch_size=batch, accumulation=accumulation, base_lr=1e-9)
+@pytest.mark.parametrize(("count", "batch", "per_epoch", "total"), [(8, 4, 2, 8), (9, 4, 3, 12), (9, 6, 2, 8)])
+def test_number_of_steps(count: int, batch: int, per_epoch: int, total: int) -> None:
+    recipe = with_changes(batch_size=batch, base_lr=1e-9)
     assert training_length(count, recipe) == TrainingLength(steps=total, steps_per_epoch=per_epoch)
     result = run(model(), recipe, examples(count))
     assert (len(result.losses), result.epochs) == (total, 4.0)
@@ -149,7 +147,7 @@ def test_every_epoch_sees_every_example_in_a_new_order() -> None:
 
     torch.manual_seed(0)
     noting = Noting(byte_tokenizer(), ImagePreprocessor(32), 64)
-    train(model(), examples(), noting, with_changes(epochs=3), Accelerator(cpu=True), 0)
+    train(model(), examples(), noting, with_changes(epochs=3), torch.device("cpu"), 0)
     assert [sorted(order) for order in orders] == [[str(i) for i in range(8)]] * 3
     assert len({tuple(order) for order in orders}) == 3
 
@@ -169,15 +167,6 @@ def gradients(recipe: TrainRecipe) -> tuple[list[float], list[torch.Tensor]]:
         return run(model(**NO_DROPOUT), recipe).losses, seen
 
 
-def test_accumulated_small_batches_make_the_step_of_one_large_batch() -> None:
-    losses, whole = gradients(with_changes(batch_size=8, accumulation=1, epochs=2))
-    split_losses, split = gradients(with_changes(batch_size=2, accumulation=4, epochs=2))
-    assert len(split) == len(whole) == 2
-    assert split_losses == pytest.approx(losses, rel=1e-5)
-    for ours, theirs in zip(split, whole, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
-
-
 def test_gradient_clipping_scales_the_step() -> None:
     _, (free, *_) = gradients(with_changes(epochs=1))
     _, (clipped, *_) = gradients(with_changes(epochs=1, max_grad_norm=0.01))
@@ -186,26 +175,25 @@ def test_gradient_clipping_scales_the_step() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_loss_that_is_no_number_stops_before_it_does_harm(value: float, accumulation: int) -> None:
+@pytest.mark.parametrize("forwards", [1, 2])
+def test_a_loss_that_is_no_number_stops_before_it_does_harm(value: float, forwards: int) -> None:
     tuned = model(**NO_DROPOUT)
     calls = 0
     kept: dict[str, torch.Tensor] = {}
-    forward = tuned.forward
+    summed_loss = tuned.summed_loss
 
-    def failing(batch: Any) -> torch.Tensor:
+    def failing(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal calls
         calls += 1
-        if calls == 2 * accumulation + 1:  # the first forward of the third step
+        if calls == 2 * forwards + 1:  # the first forward of the third step
             kept.update(state(tuned))
-        loss = forward(batch)
-        return loss * value if calls == 3 * accumulation else loss
+        loss, tokens = summed_loss(batch)
+        return (loss * value if calls == 3 * forwards else loss), tokens
 
-    tuned.forward = failing
+    tuned.summed_loss = failing
     result = TrainResult()
-    recipe = with_changes(batch_size=4 // accumulation, accumulation=accumulation)
     with pytest.raises(TrainingFailedError, match=r"^loss is -?(nan|inf) at step 3$") as failure:
-        run(tuned, recipe, result=result)
+        run(tuned, result=result, micro_batch=MicroBatch(4 // forwards, automatic=False))
     assert failure.value.step == 3
     assert len(result.losses) == len(result.step_s) == 2
     assert result.epochs == 1.0 and result.total_s > 0
@@ -214,5 +202,5 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(value: float, accumu
 
 def test_answers_that_are_all_cut_off() -> None:
     short = Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=8)
-    with pytest.raises(UserError, match=r"max_length=8: cuts off every answer"):
-        train(model(), examples(), short, with_changes(max_length=8), Accelerator(cpu=True), 0)
+    with pytest.raises(UserError, match=r"^--set max_length: cuts off every answer of an optimiser step; give"):
+        train(model(), examples(), short, with_changes(max_length=8), torch.device("cpu"), 0)
