@@ -12,7 +12,8 @@ The factors λ and s are set in the config. Sources: MemVP (Jie et al. 2024, arX
 cheapest for each side (a side is the keys or the values).
 
 Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width,
-R = N + P + 1 concatenated rows, E fused features; 1 stands for a broadcast dimension.
+R = P + 1 the rank of the visual rows (on a GPU a little more, see `GPU_ROWS`), M = N + R, E fused features; 1 stands
+for a broadcast dimension.
 """
 
 from collections import Counter
@@ -29,11 +30,13 @@ from methods.base import Backbone, MethodConfig, VisualFeatures
 from methods.cost import Entry, TokenCost, matmul
 from methods.decoder import AdaptedDecoderLayer
 from methods.memory_forms import (
+    GPU_ROWS,
+    KEPT_BYTES,
     BuiltSide,
     FactoredSide,
+    LayerSide,
     MemorySide,
     PromptSide,
-    RebuiltSide,
     SideWeights,
     cheapest_form,
 )
@@ -128,7 +131,8 @@ class VisualMemory(nn.Module):
             What is added to the output of the FFN, `B×T×D`.
         """
         a_BTN = self.dropout(F.silu(memory.keys.scores(x_BTD)))
-        return memory.values.read(a_BTN) * self.scale
+        # The activations are narrower than the output, so the factor costs less here.
+        return memory.values.read(a_BTN * self.scale)
 
     def side_weights(self, dtype: torch.dtype) -> tuple[SideWeights, SideWeights]:
         """Return the shared weights of the keys and those of the values, converted to `dtype`.
@@ -136,9 +140,13 @@ class VisualMemory(nn.Module):
         The memory must have a projector.
         """
         assert self.projector is not None, "visual entries need a projector"
-        weight_DP, bias_D = (p.to(dtype) for p in (self.projector.up.weight, self.projector.up.bias))
         keys_ND, values_ND = (p.to(dtype) for p in (self.prompts.keys, self.prompts.values))
-        return SideWeights(keys_ND, weight_DP, bias_D), SideWeights(values_ND, weight_DP, bias_D)
+        up = self.projector.up
+        up_RD = torch.cat([up.weight.T, up.bias[None]]).to(dtype)
+        filling = -(len(keys_ND) + len(up_RD)) % GPU_ROWS
+        if filling and up_RD.is_cuda:
+            up_RD = F.pad(up_RD, (0, 0, 0, filling))
+        return SideWeights(keys_ND, up_RD), SideWeights(values_ND, up_RD)
 
 
 class MemoryRead(nn.Module):
@@ -197,49 +205,55 @@ def layer_memories(
     s_BEJP = visual["s_BEJP"]
     dtype = s_BEJP.dtype
     gate_B11 = image_gate(visual["has_image_B"], visual_scale, dtype)
-    # Make each feature contiguous and unbind once: slicing per feature would allocate a full-size gradient each time.
-    features = (s_BEJP * gate_B11[:, None]).transpose(0, 1).contiguous().unbind()
+    weights = memory.side_weights(dtype)
+    # Further columns of S⁺ would meet rows of zeros in W⁺. Make each feature contiguous and unbind once: slicing per
+    # feature would allocate a full-size gradient each time.
+    columns = len(weights[0].up_RD) - s_BEJP.shape[-1]
+    features = (F.pad(s_BEJP.transpose(0, 1), (0, columns), value=1.0) * gate_B11).unbind()
     keys, values = (
-        _sides(features, gate_B11, [pair[index] for pair in slots], num_tokens, weights)
-        for index, weights in enumerate(memory.side_weights(dtype))
+        _sides(features, [pair[index] for pair in slots], num_tokens, side) for index, side in enumerate(weights)
     )
     return [Memory(keys[key], values[value]) for key, value in slots]
 
 
 def _sides(
-    features: Sequence[Tensor], gate_B11: Tensor, slots: Sequence[int | None], num_tokens: int, weights: SideWeights
+    features: Sequence[Tensor], slots: Sequence[int | None], num_tokens: int, weights: SideWeights
 ) -> dict[int | None, MemorySide]:
     """Return the side for each distinct index in `slots`. The arguments are those of `layer_memories`, for one side.
 
     Args:
-        features: `S` of each fused feature, times λ · ind, `B×J×P` each.
-        gate_B11: λ · ind.
+        features: `S⁺` of each fused feature, `B×J×R` each.
         slots: for each layer, the index of its feature; None for the position prompts alone.
         num_tokens: tokens per sample.
         weights: the weights that all layers share.
     """
     sides: dict[int | None, MemorySide] = {}
+    length, hidden_size = weights.prompts_ND.shape
+    samples, patches, _ = features[0].shape
+    matrix_bytes = samples * weights.prompts_ND.nbytes
     for slot, sharing in Counter(slots).items():
         if slot is None:
             sides[slot] = PromptSide(weights.prompts_ND)
             continue
-        s_BJP = features[slot]
-        patches, hidden_size = s_BJP.shape[1], weights.prompts_ND.shape[1]
+        s_BJR = features[slot]
         form = cheapest_form(
             num_tokens,
             sharing,
             patches,
+            length,
             hidden_size,
             with_backward=torch.is_grad_enabled(),
-            on_gpu=s_BJP.is_cuda,
+            # Keys and values of every layer.
+            may_keep=2 * len(slots) * matrix_bytes <= KEPT_BYTES,
+            on_gpu=s_BJR.is_cuda,
         )
         match form:
             case "built":
-                sides[slot] = BuiltSide(weights.matrix(s_BJP, gate_B11))
-            case "rebuilt":
-                sides[slot] = RebuiltSide(s_BJP, gate_B11, weights)
+                sides[slot] = BuiltSide(weights.matrix(s_BJR))
+            case "kept" | "rebuilt":
+                sides[slot] = LayerSide(s_BJR, weights, kept=form == "kept")
             case "factored":
-                sides[slot] = FactoredSide(s_BJP, gate_B11, weights.rows_RD, len(weights.prompts_ND))
+                sides[slot] = FactoredSide(F.pad(s_BJR, (0, 0, 0, length - patches)), weights.rows_MD)
     return sides
 
 
@@ -266,11 +280,12 @@ def memory_cost(
     # Only shapes matter here, so λ can have any value.
     memories = layer_memories(memory, visual, 1.0, slots, tokens)
     width = memory.prompts.keys.shape[1]
+    # A matrix that layers share is built before all of them; its bias is one more rank.
     shared = {id(side) for given in memories for side in (given.keys, given.values) if isinstance(side, BuiltSide)}
     return TokenCost(
         # The output of the first layer's FFN is the first trained value in the language model.
         entry=Entry(0, "ffn"),
-        prepared=[matmul("memory.build", len(shared) * samples * patches, rank, width, gradients=2)],
+        prepared=[matmul("memory.build", len(shared) * samples * patches, rank + 1, width, gradients=2)],
         products=[
             product
             for layer, given in enumerate(memories)

@@ -13,7 +13,7 @@ from methods.base import Batch, VisualFeatures
 from methods.memory_forms import Form
 from methods.tuned import TunedModel
 
-FORMS: tuple[Form | None, ...] = (None, "built", "rebuilt", "factored")
+FORMS: tuple[Form | None, ...] = (None, "built", "kept", "rebuilt", "factored")
 """The forms of a side of a memory; None stands for the form that the code chooses."""
 
 

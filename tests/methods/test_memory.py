@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+from methods import memory as memory_module
 from methods.adapters import Projector
 from methods.memory import (
     Memory,
@@ -24,15 +25,15 @@ from methods.memory_forms import (
     BuiltSide,
     FactoredSide,
     Form,
+    LayerSide,
     MemorySide,
     PromptSide,
-    RebuiltSide,
     cheapest_form,
 )
 from tests.backbones import randomise
 
 quick = settings(max_examples=12, deadline=None)
-FORMS: tuple[Form, ...] = ("built", "rebuilt", "factored")
+FORMS: tuple[Form, ...] = ("built", "kept", "rebuilt", "factored")
 SCALE, LAMBDA = 0.7, 0.6
 FIXED: dict[str, Any] = {
     "tokens": 3,
@@ -84,15 +85,15 @@ def made(case: dict[str, Any], memory: VisualMemory, s_BEJP: Tensor, form: Form)
     gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
     found: list[MemorySide] = []
     for index, weights in enumerate(memory.side_weights(torch.float32)):
-        s_BJP = s_BEJP[:, index] * gate
+        s_BJR = F.pad(s_BEJP[:, index], (0, 1), value=1.0) * gate
         if not case["sides"][index]:
             found.append(PromptSide(weights.prompts_ND))
         elif form == "built":
-            found.append(BuiltSide(weights.matrix(s_BJP, gate)))
-        elif form == "rebuilt":
-            found.append(RebuiltSide(s_BJP, gate, weights))
+            found.append(BuiltSide(weights.matrix(s_BJR)))
+        elif form == "factored":
+            found.append(FactoredSide(F.pad(s_BJR, (0, 0, 0, case["spare_rows"])), weights.rows_MD))
         else:
-            found.append(FactoredSide(s_BJP, gate, weights.rows_RD, len(weights.prompts_ND)))
+            found.append(LayerSide(s_BJR, weights, kept=form == "kept"))
     return Memory(*found)
 
 
@@ -118,14 +119,15 @@ def plain(case: dict[str, Any], memory: VisualMemory, x: Tensor, fused: Tensor) 
 
 
 @quick
-@given(cases())
-def test_rows_of_zeros_change_nothing(case: dict[str, Any]) -> None:
-    """On a GPU, rows of zeros fill the factored form up to a multiple of `GPU_ROWS`."""
+@given(cases(), st.integers(1, 3))
+def test_rows_of_zeros_change_nothing(case: dict[str, Any], filling: int) -> None:
+    """On a GPU, rows of zeros fill the rows `[P; W⁺]` up to a multiple of `GPU_ROWS`."""
     memory, x, _, s_BEJP = build(case)
     gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
     weights, _ = memory.side_weights(torch.float32)
-    rows, prompts = weights.rows_RD, len(weights.prompts_ND)
-    side, filled = (FactoredSide(s_BEJP[:, 0] * gate, gate, r, prompts) for r in (rows, F.pad(rows, (0, 0, 0, 3))))
+    s_BNR = F.pad(F.pad(s_BEJP[:, 0], (0, 1), value=1.0) * gate, (0, 0, 0, case["spare_rows"]))
+    side = FactoredSide(s_BNR, weights.rows_MD)
+    filled = FactoredSide(F.pad(s_BNR, (0, filling), value=1.0), F.pad(weights.rows_MD, (0, 0, 0, filling)))
     scores = side.scores(x)
     torch.testing.assert_close(filled.scores(x), scores)
     torch.testing.assert_close(filled.read(scores), side.read(scores))
@@ -213,21 +215,46 @@ def test_layers_with_equal_slots_share_one_memory(case: dict[str, Any], layers: 
 SIZE = st.integers(1, 60)
 
 
-@given(SIZE, st.integers(1, 40), SIZE, SIZE, st.integers(1, 20), st.booleans())
+@given(SIZE, st.integers(1, 40), SIZE, st.integers(0, 20), SIZE, st.integers(1, 20), st.booleans(), st.booleans())
 def test_the_form_of_fewest_multiply_adds_is_chosen(
-    tokens: int, layers: int, patches: int, width: int, rank: int, with_backward: bool
+    tokens: int, layers: int, patches: int, spare: int, width: int, rank: int, with_backward: bool, may_keep: bool
 ) -> None:
-    """The matrix of a single layer is never kept, so with a backward pass it is built twice."""
-    passes = 3 if with_backward else 1
+    """A matrix of a single layer that may not be kept is built twice where there is a backward pass."""
+    passes, length = 3 if with_backward else 1, patches + spare
     build = patches * rank * width
-    factored = passes * layers * (tokens * rank * width + tokens * rank * patches)
-    built = passes * build + (build if layers == 1 and with_backward else 0)
+    factored = passes * layers * (tokens * rank * width + tokens * rank * length)
+    alone = "kept" if may_keep else "rebuilt"
+    built = passes * build + (build if layers == 1 and with_backward and not may_keep else 0)
     for on_gpu, factor in ((False, 1), (True, GPU_BUILD)):
-        chosen = cheapest_form(tokens, layers, patches, width, with_backward=with_backward, on_gpu=on_gpu)
-        assert chosen == ("factored" if factored <= factor * built else "rebuilt" if layers == 1 else "built")
+        chosen = cheapest_form(
+            tokens, layers, patches, length, width, with_backward=with_backward, may_keep=may_keep, on_gpu=on_gpu
+        )
+        assert chosen == ("factored" if factored <= factor * built else alone if layers == 1 else "built")
 
 
-@pytest.mark.parametrize(("device", "form", "rows"), [("cpu", RebuiltSide, 0), ("cuda", FactoredSide, 16)])
+@pytest.mark.parametrize(("limit", "matrices"), [(None, 2), (0, 0)])
+def test_matrices_are_kept_for_the_backward_pass_where_memory_allows(
+    limit: int | None, matrices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = {**FIXED, "tokens": 40, "sides": (True, True)}
+    memory, x, _, s = build(case)
+    if limit is not None:
+        monkeypatch.setattr(memory_module, "KEPT_BYTES", limit)
+    (chosen,) = layer_memories(memory, visual(case, s), LAMBDA, [(0, 1)], case["tokens"])
+    saved: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        kept = memory(x.requires_grad_(), chosen)
+    assert kept.requires_grad
+    size = len(x) * memory.prompts.keys.numel()
+    assert len({tensor.data_ptr() for tensor in saved if tensor.numel() == size}) == matrices
+
+
+@pytest.mark.parametrize(("device", "form", "rows"), [("cpu", LayerSide, 0), ("cuda", FactoredSide, 16)])
 def test_on_a_gpu_the_form_is_its_own_and_its_rows_are_filled(device: str, form: type, rows: int) -> None:
     """Only shapes are computed, so no GPU is needed. With 5 tokens and 4 patches, the factored form is cheaper on a GPU
     and building is cheaper on a CPU."""
@@ -237,7 +264,7 @@ def test_on_a_gpu_the_form_is_its_own_and_its_rows_are_filled(device: str, form:
         (chosen,) = layer_memories(memory, encoded, LAMBDA, [(0, 1)], num_tokens=5)
         for side in (chosen.keys, chosen.values):
             # 6 prompts, 3 rows of the projector and its bias are 10 rows; the next multiple of 8 is 16.
-            assert isinstance(side, form) and len(getattr(side, "rows_RD", ())) == rows
+            assert isinstance(side, form) and len(getattr(side, "rows_MD", ())) == rows
         x_BTD = torch.randn(2, 5, 7)
         assert memory(x_BTD, chosen).shape == x_BTD.shape
 
