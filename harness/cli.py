@@ -280,7 +280,22 @@ def speed(
     eval_batch: EvalBatch = 32,
     text_length: TextLength = 256,
     new_tokens: NewTokens = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Batches to time per method and phase.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="Rounds to time: batches per method and phase.")] = 20,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Divide the rounds among this number of processes, one after another.")
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compute threads on a CPU; torch chooses by default. With 1, ratios are of CPU time."),
+    ] = None,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PHASE:METHOD/METHOD=LIMIT",
+            help="Say whether a ratio of times keeps a limit. METHOD-plain is a plain version, `frozen` the bare "
+            "backbone. Repeatable.",
+        ),
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     compile_: Annotated[
@@ -304,6 +319,9 @@ def speed(
         weights=weights,
         work=Workload(text_length=text_length, new_tokens=new_tokens, train_batch=train_batch, eval_batch=eval_batch),
         steps=steps,
+        processes=processes,
+        threads=threads,
+        goals=tuple(goal or ()),
         device=device,
         dtype=dtype,
         compiled=compile_,
@@ -311,7 +329,7 @@ def speed(
         format=format.value,
         results=results,
     )
-    print(speed_text(options, Console(stderr=True)), end="")
+    print(speed_text(options), end="")
 
 
 @app.command(epilog=_epilog("python -m harness readme --results results"))

@@ -1,20 +1,19 @@
 """What the subcommands `speed` and `flops --figure2` do once their options are read."""
 
 import json
+import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-from rich.console import Console
 
 from harness.backbone.machine import resolve_machine
 from harness.backbone.requirements import require_weights
 from harness.config.presets import resolve_spec
 from harness.cost.figure2 import figure2, figure2_text
-from harness.cost.flops import Phase, Workload
+from harness.cost.flops import Workload
 from harness.cost.plan import plan_speed
-from harness.cost.profile import ROUNDS, profile_json
-from harness.cost.speed import WARMUP_ROUNDS, measure, profile_measured
+from harness.cost.profile import profile_json
+from harness.cost.session import profile_session
+from harness.cost.speed import measure
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
 from harness.files import require_writable, write_atomic
 
@@ -29,6 +28,9 @@ class SpeedOptions:
     weights: str
     work: Workload
     steps: int
+    processes: int
+    threads: int | None
+    goals: tuple[str, ...]
     device: str
     dtype: str
     compiled: bool
@@ -37,12 +39,11 @@ class SpeedOptions:
     results: Path
 
 
-def speed_text(options: SpeedOptions, console: Console) -> str:
-    """Measure, write the records and, if wanted, the profile, and return the report.
+def speed_text(options: SpeedOptions) -> str:
+    """Measure, write the records and, if wanted, the profile, and return the report. Progress is printed to stderr.
 
     Args:
         options: the options of `speed`.
-        console: where the progress is printed.
 
     Raises:
         UserError: an option is wrong, weights are missing, a folder cannot be written, or the measurement fails.
@@ -52,25 +53,43 @@ def speed_text(options: SpeedOptions, console: Console) -> str:
     if options.weights == "pretrained":
         require_weights(spec)
     methods = options.methods or ("all",)
-    plan = plan_speed(methods, spec, options.layers, options.work, options.steps, machine, options.compiled)
-
-    def print_progress(what: str, rounds: int, phase: Phase, done: int) -> None:
-        console.print(f"{phase}: {what} {done} of {rounds}", highlight=False)
-
+    plan = plan_speed(
+        methods,
+        spec,
+        options.layers,
+        options.work,
+        options.steps,
+        machine,
+        options.compiled,
+        threads=options.threads,
+        processes=options.processes,
+        goals=options.goals,
+    )
     require_writable(options.results)
     if options.profile is not None:
         require_writable(options.profile.parent)
-    found = measure(plan, partial(print_progress, "round", WARMUP_ROUNDS + plan.steps))
+    found = measure(plan, print_round)
     records = make_records(plan, found)
     if refused := write_records(records, options.results):
         message = f"{options.results}: {len(refused)} records not replaced, because this machine is busy"
-        console.print(message, highlight=False)
+        print(message, file=sys.stderr)
     if options.profile is not None:
-        profiles = profile_measured(plan, found, partial(print_progress, "profile", ROUNDS))
+        profiles = profile_session(plan, found.contestants, print_round)
         operators = {phase: profile_json(rows) for phase, rows in profiles.items()}
-        about = {key: value for key, value in report_json(records).items() if key != "rows"}
+        about = {key: value for key, value in report_json(records, found.verdicts).items() if key != "rows"}
         write_atomic(options.profile, json.dumps({**about, "phases": operators}, indent=1) + "\n")
-    return report_text(records, options.format)
+    return report_text(records, options.format, found.verdicts)
+
+
+def print_round(what: str, done: int, rounds: int) -> None:
+    """Print the progress of a measurement to stderr.
+
+    Args:
+        what: what is timed, such as `train`.
+        done: rounds done so far.
+        rounds: how many there will be.
+    """
+    print(f"{what}: round {done} of {rounds}", file=sys.stderr, flush=True)
 
 
 def figure_command_text(format: str, plot: Path | None) -> str:

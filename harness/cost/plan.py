@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.backbone.machine import Machine
 from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec
 from harness.cost.depth import with_layers
 from harness.cost.flops import Workload
+from harness.cost.goals import Goal, parse_goal
 from harness.errors import UserError
 from harness.report.paper import Table, layout
 
@@ -26,6 +28,9 @@ class SpeedPlan:
         steps: number of rounds to time.
         machine: device, dtype and kind of weights (random or pretrained).
         compiled: whether to use `torch.compile`.
+        threads: compute threads of torch; None leaves the choice to torch.
+        processes: number of processes, one after another, among which the rounds are divided.
+        goals: limits for ratios of times.
     """
 
     spec: BackboneSpec
@@ -34,6 +39,15 @@ class SpeedPlan:
     steps: int
     machine: Machine
     compiled: bool
+    threads: int | None = None
+    processes: int = 1
+    goals: Sequence[Goal] = ()
+
+    @property
+    def parts(self) -> list[range]:
+        """The numbers of the rounds of each process."""
+        ends = [self.steps * done // self.processes for done in range(self.processes + 1)]
+        return [range(first, last) for first, last in pairwise(ends)]
 
 
 def plan_speed(
@@ -44,6 +58,9 @@ def plan_speed(
     steps: int,
     machine: Machine,
     compiled: bool,
+    threads: int | None = None,
+    processes: int = 1,
+    goals: Sequence[str] = (),
 ) -> SpeedPlan:
     """Resolve the options of `speed`.
 
@@ -55,10 +72,16 @@ def plan_speed(
         steps: number of rounds to time.
         machine: device, dtype and kind of weights (random or pretrained).
         compiled: whether to use `torch.compile`.
+        threads: compute threads of torch; None leaves the choice to torch.
+        processes: number of processes among which the rounds are divided.
+        goals: the texts of `--goal`.
 
     Raises:
-        UserError: a method is unknown, is not trained or is an ablation, or `layers` is given for pretrained weights.
+        UserError: a method is unknown, is not trained or is an ablation, `layers` is given for pretrained weights,
+            there are more processes than rounds, or a goal is not of the form that `parse_goal` reads.
     """
+    if processes > steps:
+        raise UserError(f"--processes {processes}: more than the {steps} rounds of --steps; give fewer processes")
     plans = plan_runs(methods, (), (0,), spec, layout(TABLE).task, Overrides())
     for plan in plans:
         if plan.is_oracle:
@@ -69,4 +92,4 @@ def plan_speed(
         if machine.weights != "random":
             raise UserError(f"--layers {layers}: needs --weights random, because pretrained weights have a fixed depth")
         spec = with_layers(spec, layers)
-    return SpeedPlan(spec, plans, work, steps, machine, compiled)
+    return SpeedPlan(spec, plans, work, steps, machine, compiled, threads, processes, [parse_goal(g) for g in goals])

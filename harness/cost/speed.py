@@ -1,43 +1,32 @@
-"""Time all methods in one process: seconds per batch in training and in inference.
+"""Time all methods: seconds per batch in training and in inference, from the rounds of one process or of several.
 
-Training is timed first, then inference. Within a phase the contestants take turns (`harness.cost.stopwatch`).
+Where memory is placed differs from process to process, and with it the time of a step. Pooling the rounds of several
+processes averages over that.
 """
 
-import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from multiprocessing import get_context
 
 import torch
 
-from harness.backbone.loader import Backbone, load_backbone
-from harness.cost.capture import capture
-from harness.cost.compiled import compile_regions
-from harness.cost.contestants import Contestant, build_contestants
-from harness.cost.depth import whole_layers
+from harness.backbone.loader import Backbone
+from harness.cost.contestants import Contestant
 from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase, count_flops, total_flops
+from harness.cost.goals import Verdict
 from harness.cost.plan import SpeedPlan
-from harness.cost.profile import OperatorTime, profile_steps
-from harness.cost.share import share_backbone
-from harness.cost.stopwatch import interleave, matmul_peak
-from harness.cost.timing import Key, PhaseResult, PhaseResults
+from harness.cost.session import PHASES, OnRound, run_session
+from harness.cost.stopwatch import Sample, matmul_peak
+from harness.cost.timing import Key, PhaseResults, pool
 from harness.errors import UserError
-from harness.records import Timing
+from harness.records import Clock, Timing
 from harness.run.attach import attach_on_meta, meta_backbone
-from harness.run.memory import peak_of
 from methods.cost import Costed
 
-WARMUP_ROUNDS = 3
-"""Rounds that run before the timed ones."""
-PHASES: tuple[Phase, ...] = ("train", "inference")
-GRAPHS_PER_CONTESTANT = 16
-"""Compiled graphs allowed per contestant. Training, prefill and decoding with a growing mask together need fewer."""
-_HOST_ALLOCATION_FAILURES = ("DefaultCPUAllocator", "Storage size calculation overflowed")
-"""Parts of the messages with which torch reports that the host has too little memory."""
 LEAST_CPU_SHARE = 0.7
 """If a process gets less than this share of the CPU time that its threads could use, other processes slowed it down."""
 
@@ -48,9 +37,11 @@ class Measurement:
 
     Attributes:
         backbone: the backbone with no method attached.
-        contestants: the contestants in the order in which they ran.
+        contestants: the contestants in the order of the first round.
         timings: timings by contestant, then by phase.
-        load_average: load average of the machine before the backbone was loaded; None where it is not reported.
+        verdicts: the goals of the plan, and whether they are met.
+        clock: which times the ratios divide.
+        load_average: load average of the machine before the measurement; None where it is not reported.
         cpu_s_per_s: CPU seconds that the process got per second of the timed steps.
         loaded: whether the machine was busy with other work.
         gpu_mhz: clock of the GPU after the timed steps; None where it is not reported.
@@ -60,6 +51,8 @@ class Measurement:
     backbone: Backbone
     contestants: Sequence[Contestant]
     timings: Mapping[Key, Mapping[Phase, Timing]]
+    verdicts: Sequence[Verdict]
+    clock: Clock
     load_average: float | None
     cpu_s_per_s: float
     loaded: bool
@@ -67,74 +60,89 @@ class Measurement:
     matmul_flops_per_s: float | None
 
 
-def measure(plan: SpeedPlan, on_round: Callable[[Phase, int], None] = lambda phase, done: None) -> Measurement:
-    """Load the backbone once, attach all methods to it, and time them.
+def _say_nothing(what: str, done: int, rounds: int) -> None:
+    """Ignore a round."""
+
+
+def measure(plan: SpeedPlan, on_round: OnRound = _say_nothing) -> Measurement:
+    """Time all methods and pool the rounds of all processes. The last process is this one.
 
     Args:
         plan: what to time.
-        on_round: called after every round with the phase and the number of rounds done so far, warm-up included.
+        on_round: called after every round, warm-up included; in the process that timed it, so it must be a function
+            that can be pickled if there are several.
 
     Raises:
-        UserError: a method cannot be built at this size, a text is too short or too long, or memory runs out.
+        UserError: a method cannot be built at this size, a goal names none, a text is too short or too long, memory
+            runs out, or a process is killed.
     """
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    torch.manual_seed(0)
-    machine = plan.machine
-    with _too_little_memory():
-        backbone = load_backbone(plan.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
-        contestants = build_contestants(backbone, plan.plans)
-        doubled = None
-        if whole_layers(plan.spec) is not None:
-            doubled = build_contestants(share_backbone(backbone, repeat=2), plan.plans)
-    models = [contestant.model for contestant in (*contestants, *(doubled or ()))]
-    if plan.compiled:
-        for model in models:
-            compile_regions(model)
-    meter = EnergyMeter(machine.device)
-    try:
-        with _too_little_memory(), _graphs_for(len(models)):
-            phases = [_time_phase(phase, plan, contestants, doubled, meter, on_round) for phase in PHASES]
-    except ValueError as error:
-        raise UserError(f"{plan.spec.display}, text of {plan.work.text_length} tokens: {error}") from error
-    on_gpu = machine.device.type == "cuda"
-    peak = matmul_peak(machine.device) if on_gpu else None
+    last = plan.processes - 1
+    earlier = [_in_a_process(plan, part, on_round) for part in range(last)]
+    session = run_session(plan, last, on_round)
+    phases = [pool(parts) for parts in zip(*earlier, session.phases, strict=True)]
+    on_gpu = plan.machine.device.type == "cuda"
+    gpu_mhz = EnergyMeter(plan.machine.device).clock_mhz()
+    peak = matmul_peak(plan.machine.device) if on_gpu else None
     seconds_at_peak = {key: flops / peak for key, flops in _flops(plan).items()} if peak else {}
     timed = [sample for results in phases for sample in results.samples]
     share = sum(sample.cpu_s for sample in timed) / sum(sample.seconds for sample in timed)
-    timings = {
-        key: {results.phase: results.timing(key, plan, seconds_at_peak.get((key, results.phase))) for results in phases}
-        for key in (contestant.key for contestant in contestants)
-    }
-    loaded = is_loaded(load_average, share, torch.get_num_threads(), _cores(), on_gpu=on_gpu)
-    return Measurement(backbone, contestants, timings, load_average, share, loaded, meter.clock_mhz(), peak)
+    threads = torch.get_num_threads()
+    clock = clock_of(timed, threads, on_gpu=on_gpu)
+    keys = {contestant.key.label: contestant.key for contestant in session.contestants}
+    return Measurement(
+        backbone=session.backbone,
+        contestants=session.contestants,
+        timings={
+            key: {
+                results.phase: results.timing(key, plan, clock, seconds_at_peak.get((key, results.phase)))
+                for results in phases
+            }
+            for key in keys.values()
+        },
+        verdicts=[
+            Verdict(goal, results.ratio(keys[goal.over], keys[goal.under], clock))
+            for goal in plan.goals
+            for results in phases
+            if results.phase == goal.phase
+        ],
+        clock=clock,
+        load_average=load_average,
+        cpu_s_per_s=share,
+        loaded=is_loaded(load_average, share, threads, _cores(), on_gpu=on_gpu),
+        gpu_mhz=gpu_mhz,
+        matmul_flops_per_s=peak,
+    )
 
 
-@contextmanager
-def _graphs_for(contestants: int) -> Iterator[None]:
-    """Raise torch's limit of compiled graphs, so that every contestant can be compiled.
+def _in_a_process(plan: SpeedPlan, part: int, on_round: OnRound) -> Sequence[PhaseResults]:
+    """Run a session in a new process and return its results."""
+    # A forked process would have the memory of this one. A spawned process arranges its own.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        try:
+            return executor.submit(_phases, plan, part, on_round).result()
+        except BrokenProcessPool as error:
+            message = f"--processes {plan.processes}: process {part + 1} was killed, probably for its use of memory"
+            raise UserError(f"{message}; give a smaller --train-batch, --eval-batch or --layers") from error
 
-    torch limits the number of graphs per piece of code, and all contestants run the same code. Beyond the limit torch
-    would only warn and run uncompiled. In this context the limit is high enough, and exceeding it is an error.
+
+def _phases(plan: SpeedPlan, part: int, on_round: OnRound) -> Sequence[PhaseResults]:
+    return run_session(plan, part, on_round).phases
+
+
+def clock_of(samples: Sequence[Sample], threads: int, *, on_gpu: bool) -> Clock:
+    """Return which times the ratios divide.
+
+    Other processes do not add to the CPU time of this one, so it is the better measure where it counts work alone. With
+    several threads it includes their waiting for each other, on a GPU it leaves out the work, and a coarse CPU clock
+    does not see a short step at all.
+
+    Args:
+        samples: all timed steps.
+        threads: number of compute threads.
+        on_gpu: whether a GPU did the work.
     """
-    limit = GRAPHS_PER_CONTESTANT * contestants
-    with torch._dynamo.config.patch(
-        recompile_limit=limit, accumulated_recompile_limit=2 * limit, fail_on_recompile_limit_hit=True
-    ):
-        yield
-
-
-@contextmanager
-def _too_little_memory() -> Iterator[None]:
-    """Turn an allocation failure of the GPU or of the host into a UserError."""
-    try:
-        yield
-    except RuntimeError as error:
-        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
-        # For the host, torch raises a plain RuntimeError. Only its message says that memory is the reason.
-        if not on_gpu and not any(text in str(error) for text in _HOST_ALLOCATION_FAILURES):
-            raise
-        reason = str(error).splitlines()[0]
-        raise UserError(f"out of memory: {reason}; give a smaller --train-batch, --eval-batch or --layers") from error
+    return "cpu" if not on_gpu and threads == 1 and all(sample.cpu_s > 0 for sample in samples) else "wall"
 
 
 def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores: int, *, on_gpu: bool) -> bool:
@@ -155,90 +163,6 @@ def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores:
 def _cores() -> int:
     """Return the number of cores that the process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _captured(contestant: Contestant, step: Callable[[], None], pool: Any) -> Callable[[], None]:
-    """Capture a contestant's step as a CUDA graph; a step that cannot be captured is a UserError."""
-    try:
-        return capture(step, pool)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise UserError(
-            f"--compile: the training step of {contestant.method} cannot be captured as a CUDA graph "
-            f"({str(error).splitlines()[0]}); remove --compile, or remove {contestant.method} from --methods"
-        ) from error
-
-
-def _is_captured(plan: SpeedPlan, phase: Phase) -> bool:
-    """Return whether the steps of a phase are captured as CUDA graphs."""
-    return plan.compiled and phase == "train" and plan.machine.device.type == "cuda"
-
-
-def _time_phase(
-    phase: Phase,
-    plan: SpeedPlan,
-    contestants: Sequence[Contestant],
-    doubled: Sequence[Contestant] | None,
-    meter: EnergyMeter,
-    on_round: Callable[[Phase, int], None],
-) -> PhaseResults:
-    """Time one phase of all contestants in turns, then measure the peak memory of each.
-
-    Args:
-        phase: training or inference.
-        plan: what to time.
-        contestants: all contestants.
-        doubled: the same contestants with every decoder layer running twice; None where the backbone is whole.
-        meter: reads the GPU's energy.
-        on_round: called after every round with the phase and the number of rounds done so far, warm-up included.
-    """
-    device, captured = plan.machine.device, _is_captured(plan, phase)
-    pool = torch.cuda.graph_pool_handle() if captured else None
-    eager: dict[Key, Callable[[], None]] = {}
-    timed: dict[tuple[Key, bool], Callable[[], None]] = {}
-    for is_doubled, group in ((False, contestants), (True, doubled or ())):
-        for contestant in group:
-            contestant.model.train(phase == "train")
-            step = contestant.step(phase, plan.work, capturable=captured)
-            timed[contestant.key, is_doubled] = _captured(contestant, step, pool) if captured else step
-            if not is_doubled:
-                eager[contestant.key] = step
-    gc.collect()
-    samples = interleave(timed, plan.steps, WARMUP_ROUNDS, device, meter, partial(on_round, phase))
-    return PhaseResults(
-        phase,
-        {
-            key: PhaseResult(samples[key, False], samples.get((key, True)), peak_of(step, device))
-            for key, step in eager.items()
-        },
-    )
-
-
-def profile_measured(
-    plan: SpeedPlan, found: Measurement, on_round: Callable[[Phase, int], None] = lambda phase, done: None
-) -> dict[Phase, Mapping[str, Sequence[OperatorTime]]]:
-    """Run the steps of a measurement once more, under torch's profiler.
-
-    Args:
-        plan: the options of the measurement.
-        found: the result of `measure(plan)`.
-        on_round: called after every round with the phase and the number of rounds done so far.
-
-    Returns:
-        The operators of each step by phase, then by method and implementation (`memvp shipped`).
-    """
-    profiles: dict[Phase, Mapping[str, Sequence[OperatorTime]]] = {}
-    with _graphs_for(len(found.contestants)):
-        for phase in PHASES:
-            steps = {}
-            for contestant in found.contestants:
-                contestant.model.train(phase == "train")
-                step = contestant.step(phase, plan.work, capturable=_is_captured(plan, phase))
-                steps[" ".join(contestant.key)] = step
-                step()
-            profiles[phase] = profile_steps(steps, plan.machine.device, partial(on_round, phase))
-    return profiles
 
 
 def _flops(plan: SpeedPlan) -> dict[tuple[Key, Phase], int]:

@@ -10,11 +10,13 @@ import psutil
 import torch
 
 from harness.cost.contestants import Contestant
+from harness.cost.goals import Verdict
 from harness.cost.output import is_json, markdown_table
 from harness.cost.plan import TABLE, SpeedPlan
 from harness.cost.speed import Measurement
 from harness.records import (
     BackboneInfo,
+    Clock,
     Data,
     PeakMemory,
     Record,
@@ -36,9 +38,12 @@ ESTIMATES = ("layer_s", "whole_s")
 NOT_PARTS = "a speed measurement times batches alone"
 """Why a record of a speed measurement has no times of a run's parts."""
 LEGEND = """
-A ratio divides two times of the same round; the table gives the median over the rounds. The 95 % confidence interval of
-the median follows in parentheses if there are at least six rounds. The 10th and 90th percentiles follow in brackets.
+A ratio divides two {clock} times of the same round; the table gives the median over the rounds. The 95 % confidence
+interval of the median follows in parentheses if there are at least six rounds. The 10th and 90th percentiles follow in
+brackets.
 """
+CLOCKS: dict[Clock, str] = {"cpu": "CPU", "wall": "wall-clock"}
+"""Names of the clocks in a report."""
 
 
 def make_records(plan: SpeedPlan, found: Measurement) -> list[Record]:
@@ -113,6 +118,8 @@ def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: B
             loaded=found.loaded,
             implementation=contestant.implementation,
             setting=setting,
+            clock=found.clock,
+            processes=plan.processes,
             cpu_s_per_s=found.cpu_s_per_s,
             load_average=found.load_average,
             cpu_mhz=_cpu_mhz(),
@@ -137,8 +144,16 @@ def _cpu_mhz() -> float | None:
     return frequency.current if frequency else None
 
 
-def report_json(records: Sequence[Record]) -> dict[str, Any]:
-    """Return one measurement as `{device, dtype, preset, …, rows: [{method, phase, implementation, median_s, …}]}`."""
+def report_json(records: Sequence[Record], verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
+    """Return one measurement as an object.
+
+    Its form is `{device, dtype, preset, …, goals: [{goal, ratio, …}], rows: [{method, phase, implementation, median_s,
+    …}]}`.
+
+    Args:
+        records: all records of the measurement, from `make_records`.
+        verdicts: the goals and their ratios.
+    """
     first = records[0]
     assert first.speed is not None and first.speed.setting is not None
     about = first.speed.model_dump(mode="json", exclude={"phases", "implementation", "setting"})
@@ -150,6 +165,10 @@ def report_json(records: Sequence[Record]) -> dict[str, Any]:
         **first.speed.setting.model_dump(mode="json"),
         **about,
         "estimates": list(ESTIMATES),
+        "goals": [
+            {"goal": str(one.goal), "result": one.result, "limit": one.goal.limit, **_flat(one.ratio, "ratio", "ratio")}
+            for one in verdicts
+        ],
         "rows": [
             _row(record, phase, timing)
             for record in records
@@ -189,18 +208,19 @@ def _with_spread(row: Mapping[str, Any], name: str, prefix: str) -> str:
     return f"{row[name]:.3f}{interval} [{p10:.3f}, {p90:.3f}]"
 
 
-def report_text(records: Sequence[Record], format: str) -> str:
+def report_text(records: Sequence[Record], format: str, verdicts: Sequence[Verdict] = ()) -> str:
     """Return one measurement as text, ending in a newline.
 
     Args:
         records: all records of the measurement, from `make_records`.
+        verdicts: the goals and their ratios.
         format: `markdown` or `json`.
 
     Raises:
         UserError: the format is unknown.
     """
     as_json = is_json(format)
-    report = report_json(records)
+    report = report_json(records, verdicts)
     if as_json:
         return json.dumps(report, indent=2) + "\n"
     names = method_names()
@@ -211,6 +231,7 @@ def report_text(records: Sequence[Record], format: str) -> str:
             row["implementation"],
             row["phase"],
             *(f"{row[key]:.4f}" for key in ("median_s", "p10_s", "p90_s")),
+            "n/a" if row["cpu_s"] is None else f"{row['cpu_s']:.4f}",
             _with_spread(row, "ratio_to_baseline", "ratio"),
             _with_spread(row, "ratio_to_yardstick", "ratio_to_yardstick"),
             f"{row['tokens_per_s']:,.0f}",
@@ -227,6 +248,7 @@ def report_text(records: Sequence[Record], format: str) -> str:
         "s/batch",
         "p10",
         "p90",
+        "CPU s/batch",
         f"/ {baseline}",
         "/ bare towers",
         "tokens/s",
@@ -234,17 +256,32 @@ def report_text(records: Sequence[Record], format: str) -> str:
         "peak GiB",
         "utilisation",
     )
-    table = markdown_table(heads, body, "lllrrrrrrrrr")
-    return f"**{_title(report)}**\n\n{table}\n{LEGEND}{_estimates(report)}{_warning(report)}"
+    table = markdown_table(heads, body, "lllrrrrrrrrrr")
+    legend = LEGEND.format(clock=CLOCKS[report["clock"]])
+    return f"**{_title(report)}**\n\n{table}\n{legend}{_goals(report)}{_estimates(report)}{_warning(report)}"
 
 
 def _title(report: dict[str, Any]) -> str:
+    processes = f" of {report['processes']} processes" if report["processes"] > 1 else ""
     return (
         f"Seconds per batch of {report['preset']} on {report['device']}, {report['dtype']}, "
         f"{report['threads']} threads; "
         f"{report['text_length']} text tokens, {report['new_tokens']} new tokens, batch {report['train_batch']} in "
-        f"training and {report['eval_batch']} in inference{', compiled' if report['compiled'] else ''}"
+        f"training and {report['eval_batch']} in inference{', compiled' if report['compiled'] else ''}; "
+        f"{report['rows'][0]['n']} rounds{processes}"
     )
+
+
+def _goals(report: dict[str, Any]) -> str:
+    """Return the table of goals; empty if there are none."""
+    if not report["goals"]:
+        return ""
+    body = []
+    for row in report["goals"]:
+        ratio, _, limit = row["goal"].partition("=")
+        body.append((ratio, _with_spread(row, "ratio", "ratio"), limit, row["result"]))
+    table = markdown_table(("goal", "measured", "at most", "result"), body, "lrrl")
+    return f"\n**Goals** (undecided: the confidence interval contains the limit, or there is none)\n\n{table}\n"
 
 
 def _estimates(report: dict[str, Any]) -> str:

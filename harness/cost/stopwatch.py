@@ -1,4 +1,8 @@
-"""Interleaved timing in the order A B C A B C, so that a slow moment of the machine affects all contestants alike."""
+"""Interleaved timing, so that a slow moment of the machine affects all contestants alike.
+
+The order rotates from round to round: A B C, then B C A, then C A B. So each contestant comes first equally often, and
+none gains from a fixed place in the round.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +13,7 @@ import numpy as np
 import torch
 
 from harness.cost.energy import EnergyMeter
-from harness.records import Spread
+from harness.records import Clock, Spread
 from harness.stats import median_interval
 
 K = TypeVar("K")
@@ -29,33 +33,39 @@ class Sample:
     cpu_s: float
     joules: float | None
 
+    def time(self, clock: Clock) -> float:
+        """Return the seconds that a clock measured."""
+        return self.cpu_s if clock == "cpu" else self.seconds
+
 
 def interleave(
     steps: Mapping[K, Callable[[], None]],
-    rounds: int,
+    rounds: range,
     warmup: int,
     device: torch.device,
     meter: EnergyMeter,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[K, list[Sample]]:
-    """Run and time every step once per round, always in the same order.
+    """Run and time every step once per round, each time beginning with another step.
 
     Args:
         steps: the steps to time, by key.
-        rounds: number of rounds whose times are kept.
+        rounds: numbers of the rounds whose times are kept. Round n begins with step n modulo the number of steps.
         warmup: number of rounds before them whose times are dropped.
         device: where the steps compute.
         meter: reads the GPU's energy.
         on_round: called after every round with the number of rounds done so far, warm-up included.
 
     Returns:
-        `rounds` samples per step. The n-th samples of all steps come from the same round.
+        One sample per step and round. The n-th samples of all steps come from the same round.
     """
     samples: dict[K, list[Sample]] = {key: [] for key in steps}
-    for done in range(1, warmup + rounds + 1):
-        for key, step in steps.items():
-            sample = time_step(step, device, meter)
-            if done > warmup:
+    keys = list(steps)
+    for done, number in enumerate(range(rounds.start - warmup, rounds.stop), start=1):
+        first = number % len(keys)
+        for key in keys[first:] + keys[:first]:
+            sample = time_step(steps[key], device, meter)
+            if number >= rounds.start:
                 samples[key].append(sample)
         on_round(done)
     return samples
@@ -85,9 +95,9 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median=float(median), p10=float(p10), p90=float(p90), ci_low=low, ci_high=high)
 
 
-def paired_ratio(samples: Sequence[Sample], baseline: Sequence[Sample]) -> Spread:
+def paired_ratio(samples: Sequence[Sample], baseline: Sequence[Sample], clock: Clock) -> Spread:
     """Return the spread of `samples / baseline`, where each quotient divides two times of the same round."""
-    return spread([ours.seconds / base.seconds for ours, base in zip(samples, baseline, strict=True)])
+    return spread([ours.time(clock) / base.time(clock) for ours, base in zip(samples, baseline, strict=True)])
 
 
 def matmul_peak(device: torch.device, size: int = 8192, products: int = 20, rounds: int = 5) -> float:

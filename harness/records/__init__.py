@@ -4,6 +4,7 @@ from harness.records.provenance import collect_environment, collect_git
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
 from harness.records.sections import (
     BackboneInfo,
+    Clock,
     Data,
     Environment,
     Git,
@@ -36,6 +37,7 @@ from harness.records.store import (
 __all__ = [
     "SCHEMA_VERSION",
     "BackboneInfo",
+    "Clock",
     "Data",
     "Environment",
     "Git",

@@ -171,6 +171,7 @@ class PeakMemory(Section):
 
 
 Implementation = Literal["shipped", "plain", "yardstick"]
+Clock = Literal["wall", "cpu"]
 
 
 class Spread(Section):
@@ -195,10 +196,14 @@ class Timing(Section):
     """90th percentile of the seconds per batch."""
     n: Count
     """Number of timed batches, warm-up excluded."""
+    cpu_s: Seconds | None = None
+    """Median CPU seconds of the process per batch, summed over its threads; null on a GPU, or where not reported."""
     ratio: Spread | None = None
-    """Time divided by the time of Table 2's baseline in the same round; null where the baseline was not timed."""
+    """Time divided by the time of Table 2's baseline in the same round, both by `speed.clock`; null where the baseline
+    was not timed."""
     ratio_to_yardstick: Spread | None = None
-    """Time divided by the time of the frozen backbone without a method in the same round; null where not reported."""
+    """Time divided by the time of the frozen backbone without a method in the same round, both by `speed.clock`; null
+    where not reported."""
     tokens_per_s: Seconds | None = None
     """Text tokens per second at the median, decoded tokens included; null where not reported."""
     images_per_s: Seconds | None = None
@@ -250,6 +255,11 @@ class Speed(Section):
     rearrangements that save work; `yardstick` is the frozen backbone without a method."""
     setting: SpeedSetting | None = None
     """Sizes of what was timed; null where not reported."""
+    clock: Clock = "wall"
+    """Which times the ratios divide: `cpu` is the CPU time of the process, on a CPU with one thread; `wall` is
+    wall-clock time."""
+    processes: Count = 1
+    """Number of processes, one after another, whose rounds are pooled."""
     cpu_s_per_s: Seconds | None = None
     """CPU seconds that the process got per second timed; well below `environment.threads` on a busy machine. Null where
     not reported."""

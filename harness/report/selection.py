@@ -179,8 +179,9 @@ def where_measured(record: Record) -> str:
     setting = record.speed.setting if record.speed else None
     if setting is None:
         return f"{device}, {record.backbone.dtype} ({record.model})"
+    clock = ", ratios of CPU time" if record.speed and record.speed.clock == "cpu" else ""
     return (
-        f"{device}, {record.backbone.dtype}{', compiled' if setting.compiled else ''} ({record.model}: "
+        f"{device}, {record.backbone.dtype}{', compiled' if setting.compiled else ''}{clock} ({record.model}: "
         f"{setting.text_length} text tokens, batch {setting.train_batch} in training and {setting.eval_batch} in "
         f"inference, {setting.new_tokens} new tokens)"
     )

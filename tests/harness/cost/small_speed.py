@@ -1,6 +1,7 @@
 """The small speed measurement that the tests of this folder run, and its parts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -18,12 +19,16 @@ METHODS = sorted(registry())
 
 
 def plan(
-    methods: Sequence[str] = ("all",), layers: int | None = None, work: Workload = WORK, machine: Machine = MACHINE
+    methods: Sequence[str] = ("all",),
+    layers: int | None = None,
+    work: Workload = WORK,
+    machine: Machine = MACHINE,
+    **more: Any,
 ) -> SpeedPlan:
     """Return a measurement of two rounds on the tiny backbone."""
-    return plan_speed(methods, resolve_spec("tiny"), layers, work, 2, machine, False)
+    return plan_speed(methods, resolve_spec("tiny"), layers, work, 2, machine, False, **more)
 
 
-def sample(seconds: float) -> Sample:
-    """Return a timed step of which only the wall-clock time matters."""
-    return Sample(seconds, cpu_s=0.0, joules=None)
+def sample(seconds: float, cpu_s: float = 0.0) -> Sample:
+    """Return a timed step of a CPU."""
+    return Sample(seconds, cpu_s, joules=None)

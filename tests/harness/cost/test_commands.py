@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.cost.speed import profile_measured
+from harness.cost.session import profile_session
 from harness.cost.speed_report import report_text
 from harness.records import read_records
 from tests.command_line import call
 
 CONTESTANTS = {("frozen", "yardstick"), ("memvp", "shipped"), ("memvp", "plain"), ("lavin", "shipped")}
+KEY = ("shipped", "memvp", "train")
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +23,13 @@ def done(tmp_path_factory, quick_collections):
 
     def profiled(*given):
         before_profile.extend(read_records(results))
-        return profile_measured(*given)
+        return profile_session(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.cost.commands.profile_measured", profiled)
+        patch.setattr("harness.cost.commands.profile_session", profiled)
         patch.setattr("harness.cost.profile.ROUNDS", 2)
         options = "--methods memvp,lavin --layers 4 --steps 1 --train-batch 1 --eval-batch 1 --text-length 12"
+        options += " --goal train:memvp/frozen=0.5 --goal inference:memvp-plain/lavin=1.05"
         ended = call("speed", *options.split(), "--format", "json", "--results", results, "--profile", profile)
     assert ended.code == 0, ended.err
     return SimpleNamespace(
@@ -46,6 +48,13 @@ def test_the_report_has_the_ratios_and_estimates_of_every_contestant(done):
     assert {(row["method"], row["implementation"]) for row in done.report["rows"]} == CONTESTANTS
     assert all(row["ratio_to_yardstick"] > 0 for row in done.report["rows"])
     assert all(isinstance(row["whole_s"], float) for row in done.report["rows"])
+
+
+def test_the_report_has_every_goal_with_its_ratio(done):
+    goals = {goal["goal"]: goal for goal in done.report["goals"]}
+    assert goals.keys() == {"train:memvp/frozen=0.5", "inference:memvp-plain/lavin=1.05"}
+    (train,) = (row for row in done.report["rows"] if (row["implementation"], row["method"], row["phase"]) == KEY)
+    assert goals["train:memvp/frozen=0.5"]["ratio"] == train["ratio_to_yardstick"]
 
 
 def test_every_contestant_is_recorded(done):

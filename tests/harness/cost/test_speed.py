@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.cost import speed
-from harness.cost.speed import is_loaded, measure
+from harness.cost import session
+from harness.cost.commands import print_round
+from harness.cost.speed import clock_of, is_loaded, measure
 from harness.errors import UserError
-from tests.harness.cost.small_speed import WORK, plan
+from tests.harness.cost.small_speed import WORK, plan, sample
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -51,7 +52,7 @@ def test_all_is_compiled_in_the_first_round_and_twice_the_depth_needs_no_more_gr
         torch._dynamo.reset()
         made = replace(plan(("memvp", "lavin"), layers, work=replace(WORK, new_tokens=1)), compiled=True, steps=1)
         with torch._dynamo.config.patch(recompile_limit=2):
-            measure(made, lambda phase, done: before.setdefault((phase, done), len(graphs)))
+            measure(made, lambda phase, done, _: before.setdefault((phase, done), len(graphs)))
         last = max(done for _, done in before)
         assert before["train", 1] == before["train", last] < before["inference", 1] == before["inference", last]
         return len(graphs) - first
@@ -62,7 +63,7 @@ def test_all_is_compiled_in_the_first_round_and_twice_the_depth_needs_no_more_gr
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     """Capture the training step as on a GPU."""
-    monkeypatch.setattr(speed, "_is_captured", lambda plan, phase: phase == "train")
+    monkeypatch.setattr(session, "_is_captured", lambda plan, phase: phase == "train")
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
 
 
@@ -74,7 +75,7 @@ def test_on_a_gpu_every_training_step_is_captured_in_one_pool(on_a_gpu, monkeypa
         captured.append(pool)
         return step
 
-    monkeypatch.setattr(speed, "capture", capture)
+    monkeypatch.setattr(session, "capture", capture)
     made = plan(("memvp",))
     assert captured == ["pool"] * len(measure(made).contestants)
 
@@ -83,11 +84,46 @@ def test_a_step_that_cannot_be_captured_is_named(on_a_gpu, monkeypatch):
     def refuse(step, pool):
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be")
 
-    monkeypatch.setattr(speed, "capture", refuse)
+    monkeypatch.setattr(session, "capture", refuse)
     with pytest.raises(
         UserError, match=r"^--compile: .* of frozen .* \(operation [a-z ]* capturing\); remove --compile"
     ):
         measure(plan(("memvp",)))
+
+
+@pytest.fixture
+def threads():
+    """Lets a test change the number of compute threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "threads", "on_gpu", "clock"),
+    [(0.5, 1, False, "cpu"), (0.5, 2, False, "wall"), (0.5, 1, True, "wall"), (0.0, 1, False, "wall")],
+)
+def test_ratios_are_of_cpu_time_where_it_counts_the_work_alone(cpu_s, threads, on_gpu, clock):
+    assert clock_of([sample(1.0, 0.5), sample(1.0, cpu_s)], threads, on_gpu=on_gpu) == clock
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("threads")
+def test_processes_share_the_rounds(capfd):
+    found = measure(plan(("memvp",), processes=2, threads=1, goals=["train:memvp-plain/frozen=1000"]), print_round)
+    assert {timing.n for phases in found.timings.values() for timing in phases.values()} == {2}
+    assert found.clock == "cpu" and [one.result for one in found.verdicts] == ["undecided"]
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if line.endswith("round 4 of 4")] == [
+        f"process {part} of 2, {phase}: round 4 of 4" for part in (1, 2) for phase in ("train", "inference")
+    ]
+
+
+def test_a_goal_about_a_method_that_is_not_timed_is_rejected_before_timing():
+    reported = []
+    with pytest.raises(UserError, match=r"^--goal train:lavin/frozen=1: lavin is not timed; give names among frozen, "):
+        measure(plan(("memvp",), goals=["train:lavin/frozen=1"]), lambda *round_: reported.append(round_))
+    assert not reported
 
 
 @pytest.mark.parametrize(

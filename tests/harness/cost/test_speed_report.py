@@ -1,12 +1,14 @@
 """The records of a speed measurement, their text, and where they appear in the results."""
 
 import json
+import re
 
 import pytest
 
+from harness.cost.goals import Verdict, parse_goal
 from harness.cost.speed_report import report_text, write_records
 from harness.errors import UserError
-from harness.records import read_records
+from harness.records import Record, Spread, read_records
 from harness.report.readme import results_readme
 from harness.report.tables import leaderboard
 from tests.harness.cost.small_speed import METHODS
@@ -47,6 +49,13 @@ def test_records_hold_the_timings(measured, records):
 def test_written_records_are_read_back_equal(records, tmp_path):
     write_records(records, tmp_path)
     assert sorted(read_records(tmp_path), key=str) == sorted(records, key=str)
+
+
+def test_a_record_without_clock_and_processes_is_of_the_wall_clock_of_one(records):
+    values = records[0].model_dump(mode="json")
+    del values["speed"]["clock"], values["speed"]["processes"], values["speed"]["phases"]["train"]["cpu_s"]
+    speed = Record.model_validate(values).speed
+    assert (speed.clock, speed.processes, speed.phases["train"].cpu_s) == ("wall", 1, None)
 
 
 def test_a_loaded_machine_replaces_no_record_of_a_quiet_one(records, quiet, tmp_path):
@@ -90,6 +99,19 @@ def test_an_unknown_format_is_rejected(records):
 def test_text_warns_of_a_loaded_machine(records, quiet):
     assert "enter no table" in report_text(with_load(records, True), "markdown")
     assert "enter no table" not in report_text(quiet, "markdown")
+
+
+def test_text_says_which_times_are_divided_and_how_many_processes_there_were(quiet):
+    speed = quiet[0].speed.model_copy(update={"clock": "cpu", "processes": 3})
+    text = report_text([quiet[0].model_copy(update={"speed": speed})], "markdown")
+    assert "divides two CPU times" in text and "2 rounds of 3 processes" in text
+
+
+def test_text_has_the_goals_and_whether_they_are_met(quiet):
+    ratio = Spread(median=1.02, p10=1.0, p90=1.2, ci_low=1.01, ci_high=1.04)
+    text = report_text(quiet, "markdown", [Verdict(parse_goal("train:a/b=1.05"), ratio)])
+    assert re.search(r"\| train:a/b +\| +1.020 \(1.010 to 1.040\) \[1.000, 1.200\] +\| +1.05 +\| met +\|", text)
+    assert "Goals" not in report_text(quiet, "markdown")
 
 
 def test_text_has_a_row_per_method(quiet):

@@ -1,34 +1,67 @@
 """The stopwatch: the order of the steps, ratios within a round, medians and their intervals, the peak of the device."""
 
+import time
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.cost.energy import EnergyMeter
-from harness.cost.stopwatch import interleave, matmul_peak, paired_ratio, spread
+from harness.cost.stopwatch import interleave, matmul_peak, paired_ratio, spread, time_step
 from tests.harness.cost.small_speed import CPU, sample
 
 
-def test_steps_take_turns_and_warm_up_is_left_out():
-    order = []
+def run_rounds(rounds, warmup):
+    """Return the order in which three steps run, their samples, and the reported rounds."""
+    order, reported = [], []
     steps = {name: lambda name=name: order.append(name) for name in "abc"}
-    rounds = []
-    found = interleave(steps, 3, 2, CPU, EnergyMeter(CPU), rounds.append)
-    assert "".join(order) == "abc" * 5
-    assert {name: len(samples) for name, samples in found.items()} == {"a": 3, "b": 3, "c": 3}
-    assert rounds == [1, 2, 3, 4, 5]
-    assert all(one.seconds >= 0 and one.joules is None for samples in found.values() for one in samples)
+    samples = interleave(steps, rounds, warmup, CPU, EnergyMeter(CPU), reported.append)
+    order = "".join(order)
+    return [order[i : i + 3] for i in range(0, len(order), 3)], samples, reported
+
+
+def test_steps_take_turns_and_warm_up_is_left_out():
+    order, samples, reported = run_rounds(range(3), 2)
+    assert all(sorted(one) == ["a", "b", "c"] for one in order)
+    assert {name: len(found) for name, found in samples.items()} == {"a": 3, "b": 3, "c": 3}
+    assert reported == [1, 2, 3, 4, 5]
+    assert all(one.seconds >= 0 and one.joules is None for found in samples.values() for one in found)
+
+
+@given(first=st.integers(0, 20), rounds=st.integers(1, 7), warmup=st.integers(0, 4))
+def test_every_step_has_every_place_of_a_round_equally_often(first, rounds, warmup):
+    order, _, _ = run_rounds(range(first, first + 3 * rounds), warmup)
+    for place in range(3):
+        assert Counter(one[place] for one in order[warmup:]) == dict.fromkeys("abc", rounds)
+
+
+def test_another_process_goes_on_with_the_rotation():
+    whole, _, _ = run_rounds(range(5), 0)
+    assert whole == run_rounds(range(2), 0)[0] + run_rounds(range(2, 5), 0)[0]
+
+
+def test_a_step_that_sleeps_takes_wall_clock_time_alone():
+    found = time_step(lambda: time.sleep(0.05), CPU, EnergyMeter(CPU))
+    assert found.time("wall") >= 0.05 > found.time("cpu")
 
 
 def test_a_drifting_machine_does_not_change_ratios():
     # Every step takes twice as long as its partner while the machine becomes ten times slower. Dividing the medians
     # would also give 2, but dividing the percentiles would not.
     base = [sample(seconds) for seconds in (1.0, 3.0, 10.0)]
-    ratio = paired_ratio([sample(2 * one.seconds) for one in base], base)
+    ratio = paired_ratio([sample(2 * one.seconds) for one in base], base, "wall")
     assert (ratio.p10, ratio.median, ratio.p90) == (2, 2, 2)
 
 
 def test_ratios_are_taken_pair_by_pair():
-    uneven = paired_ratio([sample(3.0), sample(3.0)], [sample(1.0), sample(3.0)])
+    uneven = paired_ratio([sample(3.0), sample(3.0)], [sample(1.0), sample(3.0)], "wall")
     assert uneven.median == pytest.approx(2) and uneven.p10 == pytest.approx(1.2) and uneven.p90 == pytest.approx(2.8)
+
+
+def test_a_ratio_of_cpu_times_ignores_the_wall_clock():
+    ratio = paired_ratio([sample(100.0, cpu_s=3.0)], [sample(1.0, cpu_s=2.0)], "cpu")
+    assert ratio.median == 1.5
 
 
 def test_the_peak_counts_every_product(monkeypatch):

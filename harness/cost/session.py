@@ -1,0 +1,226 @@
+"""One process's part of a speed measurement: load the backbone once, attach all methods to it, and time them.
+
+Training is timed first, then inference. Within a phase the contestants take turns (`harness.cost.stopwatch`).
+"""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from harness.backbone.loader import Backbone, load_backbone
+from harness.cost.capture import capture
+from harness.cost.compiled import compile_regions
+from harness.cost.contestants import Contestant, build_contestants
+from harness.cost.depth import whole_layers
+from harness.cost.energy import EnergyMeter
+from harness.cost.flops import Phase
+from harness.cost.plan import SpeedPlan
+from harness.cost.profile import ROUNDS, OperatorTime, profile_steps
+from harness.cost.share import share_backbone
+from harness.cost.stopwatch import interleave
+from harness.cost.timing import Key, PhaseResult, PhaseResults
+from harness.errors import UserError
+from harness.run.memory import peak_of
+
+WARMUP_ROUNDS = 3
+"""Rounds of every process that run before the timed ones."""
+PHASES: tuple[Phase, ...] = ("train", "inference")
+GRAPHS_PER_CONTESTANT = 16
+"""Compiled graphs allowed per contestant. Training, prefill and decoding with a growing mask together need fewer."""
+_HOST_ALLOCATION_FAILURES = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+"""Parts of the messages with which torch reports that the host has too little memory."""
+
+OnRound = Callable[[str, int, int], None]
+"""Called after every round with what is timed, the number of rounds done so far, and how many there will be."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """The contestants of one process and their times.
+
+    Attributes:
+        backbone: the backbone with no method attached.
+        contestants: the contestants in the order of the first round.
+        phases: the results of each phase.
+    """
+
+    backbone: Backbone
+    contestants: Sequence[Contestant]
+    phases: Sequence[PhaseResults]
+
+
+def run_session(plan: SpeedPlan, part: int, on_round: OnRound) -> Session:
+    """Time all contestants in this process.
+
+    Args:
+        plan: what to time.
+        part: which of `plan.parts` to time.
+        on_round: called after every round, warm-up included.
+
+    Raises:
+        UserError: a method cannot be built at this size, a goal names none, a text is too short or too long, or memory
+            runs out.
+    """
+    torch.manual_seed(0)
+    machine = plan.machine
+    if plan.threads is not None:
+        torch.set_num_threads(plan.threads)
+    if machine.device.type == "cuda":
+        torch.cuda.set_device(machine.device)
+    with _too_little_memory():
+        backbone = load_backbone(plan.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
+        contestants = build_contestants(backbone, plan.plans)
+        doubled = None
+        if whole_layers(plan.spec) is not None:
+            doubled = build_contestants(share_backbone(backbone, repeat=2), plan.plans)
+    _require_contestants(plan, contestants)
+    models = [contestant.model for contestant in (*contestants, *(doubled or ()))]
+    if plan.compiled:
+        for model in models:
+            compile_regions(model)
+    meter = EnergyMeter(machine.device)
+    try:
+        with _too_little_memory(), _graphs_for(len(models)):
+            phases = [_time_phase(phase, plan, part, contestants, doubled, meter, on_round) for phase in PHASES]
+    except ValueError as error:
+        raise UserError(f"{plan.spec.display}, text of {plan.work.text_length} tokens: {error}") from error
+    return Session(backbone, contestants, phases)
+
+
+def _require_contestants(plan: SpeedPlan, contestants: Sequence[Contestant]) -> None:
+    """Check that every goal names contestants that are timed."""
+    labels = [contestant.key.label for contestant in contestants]
+    for goal in plan.goals:
+        for label in (goal.over, goal.under):
+            if label not in labels:
+                raise UserError(f"--goal {goal}: {label} is not timed; give names among {', '.join(labels)}")
+
+
+@contextmanager
+def _graphs_for(contestants: int) -> Iterator[None]:
+    """Raise torch's limit of compiled graphs, so that every contestant can be compiled.
+
+    torch limits the number of graphs per piece of code, and all contestants run the same code. Beyond the limit torch
+    would only warn and run uncompiled. In this context the limit is high enough, and exceeding it is an error.
+    """
+    limit = GRAPHS_PER_CONTESTANT * contestants
+    with torch._dynamo.config.patch(
+        recompile_limit=limit, accumulated_recompile_limit=2 * limit, fail_on_recompile_limit_hit=True
+    ):
+        yield
+
+
+@contextmanager
+def _too_little_memory() -> Iterator[None]:
+    """Turn an allocation failure of the GPU or of the host into a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
+        # For the host, torch raises a plain RuntimeError. Only its message says that memory is the reason.
+        if not on_gpu and not any(text in str(error) for text in _HOST_ALLOCATION_FAILURES):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"out of memory: {reason}; give a smaller --train-batch, --eval-batch or --layers") from error
+
+
+def _captured(contestant: Contestant, step: Callable[[], None], pool: Any) -> Callable[[], None]:
+    """Capture a contestant's step as a CUDA graph; a step that cannot be captured is a UserError."""
+    try:
+        return capture(step, pool)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UserError(
+            f"--compile: the training step of {contestant.method} cannot be captured as a CUDA graph "
+            f"({str(error).splitlines()[0]}); remove --compile, or remove {contestant.method} from --methods"
+        ) from error
+
+
+def _is_captured(plan: SpeedPlan, phase: Phase) -> bool:
+    """Return whether the steps of a phase are captured as CUDA graphs."""
+    return plan.compiled and phase == "train" and plan.machine.device.type == "cuda"
+
+
+def _time_phase(
+    phase: Phase,
+    plan: SpeedPlan,
+    part: int,
+    contestants: Sequence[Contestant],
+    doubled: Sequence[Contestant] | None,
+    meter: EnergyMeter,
+    on_round: OnRound,
+) -> PhaseResults:
+    """Time one phase of all contestants in turns, then measure the peak memory of each.
+
+    Args:
+        phase: training or inference.
+        plan: what to time.
+        part: which of `plan.parts` to time.
+        contestants: all contestants.
+        doubled: the same contestants with every decoder layer running twice; None where the backbone is whole.
+        meter: reads the GPU's energy.
+        on_round: called after every round, warm-up included.
+    """
+    device, captured = plan.machine.device, _is_captured(plan, phase)
+    pool = torch.cuda.graph_pool_handle() if captured else None
+    eager: dict[Key, Callable[[], None]] = {}
+    timed: dict[tuple[Key, bool], Callable[[], None]] = {}
+    for is_doubled, group in ((False, contestants), (True, doubled or ())):
+        for contestant in group:
+            contestant.model.train(phase == "train")
+            step = contestant.step(phase, plan.work, capturable=captured)
+            timed[contestant.key, is_doubled] = _captured(contestant, step, pool) if captured else step
+            if not is_doubled:
+                eager[contestant.key] = step
+    gc.collect()
+    rounds = plan.parts[part]
+    what = phase if plan.processes == 1 else f"process {part + 1} of {plan.processes}, {phase}"
+
+    def report(done: int) -> None:
+        on_round(what, done, WARMUP_ROUNDS + len(rounds))
+
+    samples = interleave(timed, rounds, WARMUP_ROUNDS, device, meter, report)
+    return PhaseResults(
+        phase,
+        {
+            key: PhaseResult(samples[key, False], samples.get((key, True)), peak_of(step, device))
+            for key, step in eager.items()
+        },
+    )
+
+
+def profile_session(
+    plan: SpeedPlan, contestants: Sequence[Contestant], on_round: OnRound
+) -> dict[Phase, Mapping[str, Sequence[OperatorTime]]]:
+    """Run the steps of a measurement once more, under torch's profiler.
+
+    Args:
+        plan: the options of the measurement.
+        contestants: the contestants of a session with this plan, in this process.
+        on_round: called after every round.
+
+    Returns:
+        The operators of each step by phase, then by method and implementation (`memvp shipped`).
+    """
+    profiles: dict[Phase, Mapping[str, Sequence[OperatorTime]]] = {}
+    with _graphs_for(len(contestants)):
+        for phase in PHASES:
+            steps = {}
+            for contestant in contestants:
+                contestant.model.train(phase == "train")
+                step = contestant.step(phase, plan.work, capturable=_is_captured(plan, phase))
+                steps[" ".join(contestant.key)] = step
+                step()
+            report = partial(_report_profile, on_round, phase)
+            profiles[phase] = profile_steps(steps, plan.machine.device, report)
+    return profiles
+
+
+def _report_profile(on_round: OnRound, phase: Phase, done: int) -> None:
+    on_round(f"profile, {phase}", done, ROUNDS)
