@@ -153,6 +153,13 @@ def run(
             "batch, and half of it each time that memory runs out.",
         ),
     ] = "auto",
+    log_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Longest time between two lines of progress where the output is no terminal; 0 prints every step.",
+        ),
+    ] = 30.0,
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
     from harness.commands.run import RunOptions, run_command
@@ -181,6 +188,7 @@ def run(
         dry_run=dry_run,
         checkpoint_minutes=checkpoint_minutes,
         micro_batch=_count_or_auto("--micro-batch", micro_batch),
+        log_seconds=log_seconds,
     )
     raise typer.Exit(run_command(options, RunConsole()))
 

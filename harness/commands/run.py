@@ -54,6 +54,7 @@ class RunOptions:
     dry_run: bool
     checkpoint_minutes: float
     micro_batch: int | None
+    log_seconds: float
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -94,7 +95,7 @@ def run_command(options: RunOptions, console: Console) -> int:
     data_s = time.perf_counter() - begun
     runner = Runner(spec, task, machine, data_s, options.results, options.checkpoint_minutes, options.micro_batch)
     try:
-        result = sweep(runner, _shortened(plans, options.steps, task), console, options.force)
+        result = sweep(runner, _shortened(plans, options.steps, task), console, options.force, options.log_seconds)
     except KeyboardInterrupt as stop:
         if exit_status(stop) != 128 + signal.SIGPIPE:  # then nobody reads this either
             name = str(stop) or "SIGINT"

@@ -45,6 +45,11 @@ class RunPlan:
         return default_label(self.method, self.variant)
 
     @property
+    def name(self) -> str:
+        """What the run is called in messages: its label and its seed."""
+        return f"{self.label} seed {self.seed}"
+
+    @property
     def is_oracle(self) -> bool:
         """Whether this is the reference run that trains nothing and gets images as descriptions in words."""
         return self.method == ORACLE

@@ -1,36 +1,42 @@
-"""The progress of a run: what a run reports, and how the terminal shows it."""
+"""The progress of a run: what a run reports, and how the terminal or a log file shows it."""
 
 import os
 import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as ProgressBar,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 
-LOG_EVERY = 10
-"""Number of lines per phase where the output is not a terminal."""
+from harness.run.pace import Clock, RunPace, SweepPace
+
+LOG_SECONDS = 30.0
+"""Longest time between two lines of a log file, as long as steps are finished."""
+TENTHS = 10
+"""A log file gets a line at each of this many equal parts of a phase, if there was none shortly before."""
 
 
 class Progress(Protocol):
-    """The interface through which a run reports its progress."""
+    """The interface through which a run reports its progress. All arguments can be sent to another process."""
 
-    def start(self, what: str, total: int) -> None:
+    def plan(self, phases: Mapping[str, int]) -> None:
+        """Say which phases the run has, before the first one.
+
+        Args:
+            phases: number of samples of each phase, in their order.
+        """
+        ...
+
+    def start(self, phase: str, total: int) -> None:
         """Begin a phase.
 
         Args:
-            what: name of the phase.
+            phase: its name, as in `plan`.
             total: number of its steps.
         """
         ...
@@ -45,7 +51,7 @@ class Progress(Protocol):
         ...
 
     def say(self, line: str) -> None:
-        """Print one line that is worth keeping, for instance where a run resumes."""
+        """Print one line that is worth keeping, for instance where a run resumes. The name of the run is put before."""
         ...
 
 
@@ -64,53 +70,141 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-class RunProgress:
-    """Progress on the terminal: a bar with loss, learning rate and time left, or a few plain lines per phase elsewhere.
+class SweepProgress:
+    """The progress of a sweep: a bar per run on a terminal, lines with the time of day elsewhere.
 
     Args:
         console: where to print.
+        runs: number of runs of the sweep.
+        log_seconds: longest time between two lines where the output is no terminal; 0 prints a line for every step.
+        side_by_side: how many runs are made at the same time.
+        clock: returns a time in seconds; another one for tests.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._bar = ProgressBar(
+    def __init__(
+        self,
+        console: Console,
+        runs: int,
+        log_seconds: float = LOG_SECONDS,
+        side_by_side: int = 1,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.console, self.log_seconds, self.clock = console, log_seconds, clock
+        self.bar = ProgressBar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TaskProgressColumn(show_speed=True),
+            TaskProgressColumn(),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._what, self._total = "", 0
-        self._task: TaskID | None = None
+        self._runs, self._side_by_side = runs, side_by_side
+        self._pace = SweepPace(pending=runs)
+        self._running: list[RunPace] = []
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self.bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self.bar.stop()
 
-    def start(self, what: str, total: int) -> None:
+    def skip(self) -> None:
+        """Note that a run need not be made."""
+        self._pace.skip()
+
+    @contextmanager
+    def run(self, name: str) -> Iterator["RunProgress"]:
+        """Yield the progress of a run that begins now and ends with the context.
+
+        Args:
+            name: what the run is called in each line.
+        """
+        pace = self._pace.begin(self.clock)
+        self._running.append(pace)
+        progress = RunProgress(name, self, pace)
+        try:
+            yield progress
+        finally:
+            progress.close()
+            self._running.remove(pace)
+            self._pace.end(pace)
+
+    def times_left(self, run: RunPace) -> list[str]:
+        """Return how long a run and the sweep still take, in words, as far as they are known."""
+        run_s, sweep_s = run.left_s, self._pace.left_s(self._running, self._side_by_side)
+        found = [] if run_s is None else [f"run {_duration(run_s)} left"]
+        return found + ([f"sweep {_duration(sweep_s)} left"] if sweep_s is not None and self._runs > 1 else [])
+
+    def say(self, line: str) -> None:
+        """Print one line, above the bars where there are any."""
+        print_line(self.bar.console, line)
+
+
+class RunProgress:
+    """The progress of one run of a sweep; see `Progress`.
+
+    Args:
+        name: what the run is called in each line.
+        sweep: shows it.
+        pace: of the run.
+    """
+
+    def __init__(self, name: str, sweep: SweepProgress, pace: RunPace) -> None:
+        self._name, self._sweep, self._pace = name, sweep, pace
+        self._phase, self._total = "", 0
+        self._task = sweep.bar.add_task(name, total=None, note="")
+        self._logged_at, self._logged_part = 0.0, 0
+
+    def plan(self, phases: Mapping[str, int]) -> None:
+        """See `Progress.plan`."""
+        self._pace.plan(phases)
+
+    def start(self, phase: str, total: int) -> None:
         """See `Progress.start`."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._what, self._total = what, total
-        self._task = self._bar.add_task(what, total=total, note="")
+        self._phase, self._total = phase, total
+        self._pace.start(phase, total)
+        self._sweep.bar.reset(self._task, description=f"{self._name}: {phase}", total=total, note="")
+        self._log(0, "")
 
     def advance(self, done: int, note: str = "") -> None:
         """See `Progress.advance`."""
-        if self._task is not None:
-            self._bar.update(self._task, completed=done, note=note)
-        if not self.console.is_terminal and (done % max(1, self._total // LOG_EVERY) == 0 or done == self._total):
-            line = f"{self._what}: {done}/{self._total} {note}".rstrip()
-            print_line(self.console, line)
+        self._pace.advance(done)
+        rate = self._pace.samples_per_s
+        speed = [] if rate is None else [f"{rate:.3g} samples/s" if rate < 100 else f"{rate:,.0f} samples/s"]
+        text = ", ".join([*([note] if note else []), *speed, *self._sweep.times_left(self._pace)])
+        self._sweep.bar.update(self._task, completed=done, note=text)
+        if self._is_worth_a_line(done):
+            self._log(done, text)
 
     def say(self, line: str) -> None:
-        """Print one line, above the bar where there is one."""
-        print_line(self._bar.console, line)
+        """See `Progress.say`."""
+        self._sweep.say(f"{self._name}: {line}")
+
+    def close(self) -> None:
+        """Remove the run's bar."""
+        self._sweep.bar.remove_task(self._task)
+
+    def _is_worth_a_line(self, done: int) -> bool:
+        """Return whether a log file gets a line: at the end, after `log_seconds`, and at each tenth unless just now."""
+        since, longest = self._sweep.clock() - self._logged_at, self._sweep.log_seconds
+        is_tenth = TENTHS * done // max(1, self._total) > self._logged_part
+        return done == self._total or since >= longest or (is_tenth and since >= longest / TENTHS)
+
+    def _log(self, done: int, text: str) -> None:
+        if self._sweep.console.is_terminal:
+            return
+        self._logged_at, self._logged_part = self._sweep.clock(), TENTHS * done // max(1, self._total)
+        share = f"({100 * done // max(1, self._total)} %)"
+        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        line = f"{now} {self._name}: {self._phase}: {done}/{self._total} {share}"
+        self._sweep.say(f"{line} {text}".rstrip())
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration such as `2:05:09` for hours, minutes and seconds, or `1 day, 2:05:09`."""
+    return str(timedelta(seconds=round(seconds)))

@@ -139,6 +139,7 @@ class Runner:
 
     def _measure(self, plan: RunPlan, outcome: Outcome, progress: Progress) -> None:
         """Load, train and evaluate; fill `outcome` on the way."""
+        progress.plan(self._phases(plan))
         reset_peak(self.machine.device)
         set_seed(plan.seed)
         begun = time.perf_counter()
@@ -152,11 +153,18 @@ class Runner:
         preprocessor = ImagePreprocessor(backbone.vision.image_size, mean, std)
         if not plan.is_oracle:
             self._train_or_load(plan, model, preprocessor, outcome, progress)
-        progress.start(f"{plan.label} seed {plan.seed}: evaluating", self.task.evaluation_size(recipe))
+        progress.start("evaluating", self.task.evaluation_size(recipe))
         evaluate = self.task.evaluate_oracle if plan.is_oracle else self.task.evaluate
         log = AnswerLog(self.workspace(plan).answers)
         outcome.evaluation = evaluate(model, recipe, preprocessor, progress.advance, log)
         outcome.peak = read_peak(self.machine.device)
+
+    def _phases(self, plan: RunPlan) -> dict[str, int]:
+        """Return the phases of a run that show progress, with their numbers of samples."""
+        evaluated = {"evaluating": self.task.evaluation_size(plan.recipe)}
+        if plan.is_oracle:
+            return evaluated
+        return {"training": round(plan.recipe.epochs * len(self.task.train_examples(plan.recipe))), **evaluated}
 
     def workspace(self, plan: RunPlan) -> Workspace:
         """Return the folder that a run works in until it is complete."""
@@ -173,9 +181,9 @@ class Runner:
             try:
                 load_adapter_state(work.adapter, model.method)
             except ValueError as error:
-                progress.say(f"{plan.label} seed {plan.seed}: {first_line(error)}; training again")
+                progress.say(f"{first_line(error)}; training again")
             else:
-                progress.say(f"{plan.label} seed {plan.seed}: training is finished; loading {work.adapter}")
+                progress.say(f"training is finished; loading {work.adapter}")
                 outcome.training, outcome.train_truncated = finished.result(), finished.truncated
                 return
         self._train(plan, model, preprocessor, outcome, progress, work)
@@ -203,7 +211,7 @@ class Runner:
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length)
         if recipe.gradient_checkpointing:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        progress.start(f"{plan.label} seed {plan.seed}: training", training_length(len(examples), recipe).steps)
+        progress.start("training", training_length(len(examples), recipe).steps)
         try:
             train(
                 model,
@@ -212,10 +220,10 @@ class Runner:
                 recipe,
                 self.machine.device,
                 plan.seed,
-                lambda step, loss, rate: progress.advance(step, f"loss {loss:.3f} lr {rate:.2e}"),
+                lambda step, loss, rate: progress.advance(step, f"loss {loss:.3f}, lr {rate:.2e}"),
                 outcome.training,
                 work.checkpoints(self.checkpoint_minutes),
-                lambda line: progress.say(f"{plan.label} seed {plan.seed}: {line}"),
+                progress.say,
                 MicroBatch.of(self.micro_batch, recipe.batch_size),
             )
         finally:

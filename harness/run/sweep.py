@@ -12,7 +12,7 @@ from harness.config.plan import RunPlan
 from harness.records import Record, find_record
 from harness.run.checks import check_runs
 from harness.run.lock import owner_of, run_lock
-from harness.run.progress import RunProgress, print_line
+from harness.run.progress import LOG_SECONDS, SweepProgress, print_line
 from harness.run.runner import Runner
 from harness.run.stopping import stop_on_signals
 from harness.run.workspace import Workspace
@@ -36,7 +36,9 @@ class SweepResult:
         return [record for record in self.records if record.status != "completed"]
 
 
-def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: bool) -> SweepResult:
+def sweep(
+    runner: Runner, plans: Sequence[RunPlan], console: Console, force: bool, log_seconds: float = LOG_SECONDS
+) -> SweepResult:
     """Make every run that is not recorded as completed.
 
     Args:
@@ -44,6 +46,7 @@ def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: boo
         plans: the runs.
         console: where progress and the outcome of each run are printed.
         force: repeat runs that are recorded.
+        log_seconds: longest time between two lines of progress where the output is no terminal.
 
     Returns:
         All records, old and new.
@@ -57,29 +60,32 @@ def sweep(runner: Runner, plans: Sequence[RunPlan], console: Console, force: boo
     skipped = 0
     for note in check_runs(plans, runner.spec, runner.task, runner.machine, runner.results_dir):
         print_line(console, note)
-    with stop_on_signals(), RunProgress(console) as progress:
+    for index, plan in enumerate(plans):
+        if not force and (found := _completed(runner, runner.workspace(plan))):
+            print_line(console, f"{plan.name}: already recorded as {found.run_id}; --force repeats the run")
+            made[index], skipped = found, skipped + 1
+    with stop_on_signals(), SweepProgress(console, len(plans) - skipped, log_seconds) as shown:
         # A run that another process makes comes last: by then that process may have finished it.
         for wait in (False, True):
             for index, plan in enumerate(plans):
                 if index in made:
                     continue
-                name, work = f"{plan.label} seed {plan.seed}", runner.workspace(plan)
-                if not force and (found := _completed(runner, work)):
-                    print_line(console, f"{name}: already recorded as {found.run_id}; --force repeats the run")
-                    made[index], skipped = found, skipped + 1
-                    continue
+                work = runner.workspace(plan)
                 with run_lock(work.folder, wait) as is_ours:
                     if not is_ours:
-                        print_line(console, f"{name}: being made by {owner_of(work.folder)}; going on with the others")
+                        owner = owner_of(work.folder)
+                        print_line(console, f"{plan.name}: being made by {owner}; going on with the others")
                         continue
                     # Another process may have completed it between the look at the records and the lock.
                     if not force and (found := _completed(runner, work)):
-                        print_line(console, f"{name}: recorded by another process as {found.run_id}")
+                        print_line(console, f"{plan.name}: recorded by another process as {found.run_id}")
                         work.remove()
                         made[index], skipped = found, skipped + 1
+                        shown.skip()
                         continue
-                    made[index] = runner.run(plan, progress)
-                print_line(console, f"{name}: {_outcome(made[index])}")
+                    with shown.run(plan.name) as progress:
+                        made[index] = runner.run(plan, progress)
+                print_line(console, f"{plan.name}: {_outcome(made[index])}")
     return SweepResult([made[index] for index in range(len(plans))], skipped)
 
 

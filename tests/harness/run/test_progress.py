@@ -1,33 +1,109 @@
 """What the terminal shows of a run, and what a log file gets instead."""
 
 import io
+import pickle
+import re
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
-from harness.run.progress import LOG_EVERY, RunProgress, print_line
+from harness.run.progress import Progress, SweepProgress, print_line
 
 
-def logged(total: int) -> list[str]:
-    """The lines of one phase where the output is not a terminal."""
-    out = io.StringIO()
-    with RunProgress(Console(file=out, width=40)) as progress:
-        progress.start("memvp seed 0: training", total)
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def logged(total: int, seconds_per_step: float, log_seconds: float = 30.0, runs: int = 1) -> list[tuple[float, str]]:
+    """The lines of one phase where the output is no terminal, each with the time at which it was printed."""
+    out, clock = io.StringIO(), Clock()
+    lines: list[tuple[float, str]] = []
+    with (
+        SweepProgress(Console(file=out, width=40), runs, log_seconds, clock=clock) as sweep,
+        sweep.run("memvp seed 0") as progress,
+    ):
+        progress.plan({"training": 4 * total})
+        progress.start("training", total)
         for done in range(1, total + 1):
+            clock.now += seconds_per_step
             progress.advance(done, f"loss {done}")
-    return out.getvalue().splitlines()
+            lines += [(clock.now, line) for line in out.getvalue().splitlines()[len(lines) :]]
+    return lines
 
 
-@pytest.mark.parametrize("total", [1, 3, 10])
-def test_a_short_phase_logs_every_step(total: int) -> None:
-    assert logged(total) == [f"memvp seed 0: training: {n}/{total} loss {n}" for n in range(1, total + 1)]
+def test_a_line_says_when_where_how_well_and_how_long() -> None:
+    _, line = logged(100, 1.0, runs=3)[-6]
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d memvp seed 0: training: 50/100 \(50 %\) "
+        r"loss 50, 4 samples/s, run 0:00:50 left, sweep 0:04:10 left",
+        line,
+    )
 
 
-@pytest.mark.parametrize("total", [100, 105])
-def test_a_long_phase_logs_a_few_steps_and_the_last(total: int) -> None:
-    lines = logged(total)
-    assert LOG_EVERY <= len(lines) <= LOG_EVERY + 1
-    assert lines[-1] == f"memvp seed 0: training: {total}/{total} loss {total}"
+def test_a_short_phase_has_two_lines() -> None:
+    lines = [line for _, line in logged(200, 0.01)]
+    assert len(lines) == 2 and "training: 0/200 (0 %)" in lines[0] and "200/200 (100 %) loss 200" in lines[1]
+
+
+@pytest.mark.parametrize(("total", "seconds"), [(1000, 0.1), (1000, 5.0), (50, 40.0), (37, 9.0)])
+def test_a_log_never_falls_silent_and_is_never_flooded(total: int, seconds: float) -> None:
+    lines = logged(total, seconds)
+    times = [when for when, _ in lines]
+    gaps = [after - before for before, after in pairwise(times)]
+    assert max(gaps) < 30 + seconds + 1e-6
+    assert all(gap >= 3 - 1e-6 for gap in gaps[1:-1])
+    assert f"{total}/{total} (100 %)" in lines[-1][1]
+
+
+def test_a_phase_of_some_minutes_has_a_line_per_tenth() -> None:
+    shares = [int(re.findall(r"\((\d+) %\)", line)[0]) for _, line in logged(1000, 0.2)]
+    assert shares == list(range(0, 101, 10))
+
+
+def test_a_line_per_step_can_be_asked_for() -> None:
+    assert len(logged(50, 0.001, log_seconds=0)) == 51
+
+
+def test_one_run_has_no_time_of_a_sweep() -> None:
+    assert not [line for _, line in logged(10, 1.0) if "sweep" in line]
+
+
+def test_a_terminal_gets_bars_and_no_lines() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=150)
+    with SweepProgress(console, 1) as sweep, sweep.run("memvp seed 0") as progress:
+        progress.plan({"training": 12})
+        progress.start("training", 3)
+        progress.advance(2, "loss 1.25")
+        sweep.bar.refresh()
+        shown = out.getvalue()
+    assert "memvp seed 0: training" in shown and "2/3" in shown and "loss 1.25" in shown
+    assert "(66 %)" not in shown
+
+
+def test_what_a_run_reports_can_be_sent_to_another_process() -> None:
+    calls: list[bytes] = []
+
+    class Sent:
+        def __getattr__(self, name: str) -> object:
+            return lambda *arguments: calls.append(pickle.dumps((name, arguments)))
+
+    remote: Progress = Sent()  # type: ignore[assignment]
+    remote.plan({"training": 8, "evaluating": 4})
+    remote.start("training", 2)
+    remote.say("resuming")
+    remote.advance(2, "loss 1.25")
+    out = io.StringIO()
+    with SweepProgress(Console(file=out), 1) as sweep, sweep.run("memvp seed 0") as progress:
+        for name, arguments in map(pickle.loads, calls):
+            getattr(progress, name)(*arguments)
+    assert "memvp seed 0: resuming\n" in out.getvalue() and "2/2 (100 %) loss 1.25" in out.getvalue()
 
 
 def test_a_line_is_printed_as_it_is() -> None:

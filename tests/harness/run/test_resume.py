@@ -18,9 +18,9 @@ STEPS = 12
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    """Start the command line with a checkpoint after every optimiser step."""
+    """Start the command line with a checkpoint and a line of output after every optimiser step."""
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments, "--checkpoint-minutes", "0"],
+        [sys.executable, "-m", "harness", *arguments, "--checkpoint-minutes", "0", "--log-seconds", "0"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

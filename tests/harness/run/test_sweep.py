@@ -42,7 +42,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: P
 
 
 def test_a_sweep_shows_its_progress_and_the_table(swept: Swept) -> None:
-    assert "memvp seed 1: training: 3/3 loss" in swept.done.out
+    assert "memvp seed 1: training: 3/3 (100 %) loss" in swept.done.out
     assert "| MemVP" in swept.done.out and "n/a" in swept.done.out  # the table has rows with and without runs
 
 
