@@ -14,7 +14,7 @@ from methods import registry
 ROOT = Path(__file__).parents[1]
 LEVELS = (
     ("errors",),
-    ("files", "stats"),
+    ("files", "processes", "stats"),
     ("records",),
     ("config", "data"),
     ("backbone", "evaluation"),

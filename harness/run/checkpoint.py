@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +164,21 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, epoch_rng: Tensor) -> dict[str, Tensor]:
+def training_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, epoch_rng: Tensor, states: Sequence[RandomStates]
+) -> dict[str, Tensor]:
     """Return the tensors that training goes on from.
 
     Args:
         model: the model; its trained parameters are the adapter.
         optimizer: the fused AdamW over these parameters.
         epoch_rng: state of the generator of the data order, from before the current epoch.
+        states: states of the random number generators in each process.
     """
-    states = RandomStates.now()
-    found = {"rng.epoch": epoch_rng, "rng.torch": states.torch}
-    found |= {f"rng.cuda.{index}": state for index, state in enumerate(states.cuda)}
+    found = {"rng.epoch": epoch_rng}
+    for rank, own in enumerate(states):
+        found[f"rng.{rank}.torch"] = own.torch
+        found |= {f"rng.{rank}.cuda.{index}": state for index, state in enumerate(own.cuda)}
     for name, parameter in trained_parameters(model).items():
         found[f"adapter.{name}"] = parameter
         found |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
@@ -182,7 +186,11 @@ def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, epoch_r
 
 
 def restore_training(
-    state: TrainingState, tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+    state: TrainingState,
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int = 0,
 ) -> None:
     """Put training back to where a checkpoint was written.
 
@@ -190,6 +198,8 @@ def restore_training(
         state, tensors: the checkpoint.
         model: the model, as it was built.
         optimizer: the fused AdamW over its trained parameters, before its first step.
+        rank: number of this process. A process that was not there when the checkpoint was written keeps its own random
+            states, so training with more processes than before goes on with other random numbers.
 
     Raises:
         UserError: the checkpoint does not fit the model.
@@ -207,11 +217,14 @@ def restore_training(
                 for key, value in tensors.items()
                 if key.startswith(prefix)
             }
+    if f"rng.{rank}.torch" not in tensors:
+        return
     version, words, cached = state.python_rng
     name, numpy_words, *rest = state.numpy_rng
+    cuda = [key for key in tensors if key.startswith(f"rng.{rank}.cuda.")]
     RandomStates(
         python=(version, tuple(words), cached),
         numpy=(name, np.array(numpy_words, dtype=np.uint32), *rest),
-        torch=tensors["rng.torch"],
-        cuda=[tensors[f"rng.cuda.{index}"] for index in range(sum(key.startswith("rng.cuda.") for key in tensors))],
+        torch=tensors[f"rng.{rank}.torch"],
+        cuda=[tensors[f"rng.{rank}.cuda.{index}"] for index in range(len(cuda))],
     ).restore()

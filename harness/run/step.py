@@ -1,7 +1,8 @@
-"""One optimiser step: its samples are divided into forward passes, and the division changes nothing but the memory.
+"""One optimiser step: how its samples are divided into forward passes and among processes does not change its loss.
 
 The loss of a step is the mean over its labelled tokens. Every forward pass gives the sum over its own tokens; gradients
-and token counts are added up over the forward passes, and the gradients are divided by the count before the update.
+and token counts are added up over the forward passes and over the processes, and the gradients are divided by the count
+before the update. Every process then makes the same update.
 """
 
 import math
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from harness.data.collate import Collator, Example
 from harness.errors import UserError
+from harness.processes import ALONE, Processes
 from harness.run.random_states import RandomStates
 from methods.base import Batch
 
@@ -29,6 +31,10 @@ class TrainingFailedError(RuntimeError):
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(f"loss is {loss} at step {step}")
         self.step = step
+
+
+class OtherProcessFailedError(RuntimeError):
+    """Another process of the same run failed; that process knows why."""
 
 
 @dataclass
@@ -58,16 +64,20 @@ class MicroBatch:
         self.size = math.ceil(self.size / 2)
 
 
-def collate_micro_batches(examples: Sequence[Example], collator: Collator, size: int) -> list[Batch]:
-    """Return the samples of one optimiser step as batches of at most `size` samples.
+def collate_micro_batches(
+    examples: Sequence[Example], collator: Collator, size: int, processes: Processes = ALONE
+) -> list[Batch]:
+    """Return this process's samples of one optimiser step as batches of at most `size` samples.
 
     Samples of similar length share a batch where there are several, so that little of a batch is padding.
 
     Args:
-        examples: the samples.
+        examples: the samples of the step.
         collator: makes right-padded batches.
         size: largest number of samples per batch.
+        processes: those that share the samples.
     """
+    examples = examples[processes.rank :: processes.count]
     if len(examples) > size:
         examples = sorted(examples, key=lambda example: len(example.prompt) + len(example.answer or ""))
     return [Batch(**collator(examples[start : start + size])) for start in range(0, len(examples), size)]
@@ -83,6 +93,7 @@ class OptimiserStep:
         max_grad_norm: gradients are scaled down to this norm; None leaves them as they are.
         device: the model's device.
         say: called with one line when the micro-batch is halved.
+        processes: those that make the step together.
     """
 
     def __init__(
@@ -93,48 +104,64 @@ class OptimiserStep:
         max_grad_norm: float | None,
         device: torch.device,
         say: Callable[[str], None],
+        processes: Processes = ALONE,
     ) -> None:
         self.model: Any = model
+        self.processes = processes
         self.optimizer = optimizer
         self.micro_batch, self.max_grad_norm, self.device, self.say = micro_batch, max_grad_norm, device, say
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def __call__(self, batches: Sequence[Batch], rate: float, step: int) -> float:
+    def __call__(self, batches: Sequence[Batch] | Exception, rate: float, step: int) -> float:
         """Make one optimiser step and return its loss, the mean over its labelled tokens.
 
         Args:
-            batches: the samples, on the CPU. A batch of texts that were cut before their answer has no loss.
+            batches: the samples of this process, on the CPU; or why they cannot be had, which ends the step in every
+                process. A batch of texts that were cut before their answer has no loss.
             rate: learning rate.
             step: number of the step, from 1, for the error message.
 
         Raises:
             TrainingFailedError: the loss is NaN or infinite. The parameters keep their values.
+            OtherProcessFailedError: the step failed in another process.
             UserError: no sample has a labelled token.
         """
-        loss, tokens = self._gradients(batches)
-        if not math.isfinite(loss):
-            raise TrainingFailedError(step, loss)
-        for parameter in self._parameters:
-            if parameter.grad is not None:
-                parameter.grad.div_(tokens)
+        total, tokens = self._sums(batches)
+        if not tokens:
+            raise UserError("--set max_length: cuts off every answer of an optimiser step; give a larger number")
+        if not math.isfinite(total):
+            raise TrainingFailedError(step, total)
+        self._average_gradients(tokens)
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return loss
+        return total / tokens
 
-    def _gradients(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """Leave the gradients of the summed loss in the parameters; return the mean loss and the number of tokens."""
+    def _sums(self, batches: Sequence[Batch] | Exception) -> tuple[float, float]:
+        """Leave the gradients of this process's summed loss in the parameters.
+
+        Returns:
+            The summed loss and the number of labelled tokens of all processes.
+        """
         while True:
             states = RandomStates.now()
-            try:
-                return self._attempt([part for batch in batches for part in batch.split(self.micro_batch.size)])
-            except RuntimeError as error:
-                if not self.micro_batch.automatic or self.micro_batch.size == 1 or not should_reduce_batch_size(error):
-                    raise
-            # Outside the handler, so that the traceback does not keep the tensors of the failed forward pass.
+            own = self._attempt(batches)
+            exhausted = isinstance(own, RuntimeError) and should_reduce_batch_size(own)
+            failed = isinstance(own, Exception) and not exhausted
+            sums = (0.0, 0.0) if isinstance(own, Exception) else own
+            # What one process meets, all must know at the same point, or they would wait for each other for ever.
+            shared = torch.tensor([*sums, exhausted, failed], dtype=torch.float64, device=self.device)
+            total, tokens, any_exhausted, any_failed = self.processes.sum(shared).tolist()
+            can_halve = self.micro_batch.automatic and self.micro_batch.size > 1
+            if any_failed or (any_exhausted and not can_halve):
+                raise own if isinstance(own, Exception) else OtherProcessFailedError("another process failed")
+            if not any_exhausted:
+                return total, tokens
+            # Drop the error, whose traceback keeps the tensors of the failed forward pass.
+            del own
             self.optimizer.zero_grad(set_to_none=True)
             clear_device_cache(garbage_collection=True)
             states.restore()
@@ -142,15 +169,32 @@ class OptimiserStep:
             self.micro_batch.halve()
             self.say(f"out of memory with {before} samples per forward pass; going on with {self.micro_batch.size}")
 
-    def _attempt(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        sums: list[Tensor] = []
-        labelled = [batch for batch in batches if len(batch.facts.label_rows_Q)]
-        if not labelled:
-            raise UserError("--set max_length: cuts off every answer of an optimiser step; give a larger number")
-        for batch in labelled:
-            loss, tokens = self.model.summed_loss(batch.to(self.device))
-            loss.backward()
-            sums.append(torch.stack([loss.detach().double(), tokens.double()]))
-        # Reading the sums is the only synchronisation with the device in a step.
-        total, count = torch.stack(sums).sum(dim=0).tolist()
-        return total / count, count
+    def _attempt(self, batches: Sequence[Batch] | Exception) -> tuple[float, float] | Exception:
+        """Run forward and backward passes; return the summed loss and the number of tokens, or what went wrong."""
+        if isinstance(batches, Exception):
+            return batches
+        try:
+            parts = [part for batch in batches for part in batch.split(self.micro_batch.size)]
+            sums: list[Tensor] = []
+            for batch in parts:
+                if len(batch.facts.label_rows_Q):
+                    loss, tokens = self.model.summed_loss(batch.to(self.device))
+                    loss.backward()
+                    sums.append(torch.stack([loss.detach().double(), tokens.double()]))
+            # Apart from the exchange between processes, this is the only synchronisation with the device in a step.
+            total, count = torch.stack(sums).sum(dim=0).tolist() if sums else (0.0, 0.0)
+            return total, count
+        except Exception as error:
+            return error
+
+    def _average_gradients(self, tokens: float) -> None:
+        """Divide the gradients, summed over all processes, by the number of labelled tokens."""
+        if self.processes.count > 1:
+            own = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+            summed = self.processes.sum(torch.cat([gradient.flatten() for gradient in own]))
+            parts = summed.split([p.numel() for p in self._parameters])
+            for parameter, part in zip(self._parameters, parts, strict=True):
+                parameter.grad = part.view_as(parameter)
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(tokens)

@@ -1,7 +1,7 @@
-"""The training loop that all methods share."""
+"""The training loop that all methods share. It runs in one process, or in several that share every optimiser step."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,9 +12,12 @@ from torch.utils.data import DataLoader
 
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
+from harness.processes import ALONE, Processes
 from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
+from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
 from harness.run.step import MicroBatch, OptimiserStep, collate_micro_batches
+from methods.base import Batch
 
 WARMUP_STEPS = 3
 """How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""
@@ -80,6 +83,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     say: Callable[[str], None] = lambda line: None,
     micro_batch: MicroBatch | None = None,
+    processes: Processes = ALONE,
 ) -> TrainResult:
     """Train the model's trainable parameters in place.
 
@@ -95,34 +99,36 @@ def train(
         checkpoints: where training resumes from and what it leaves on its way; None keeps nothing.
         say: called with a line about where training resumes, and when a forward pass does not fit into memory.
         micro_batch: samples per forward pass; None starts with the whole batch and halves it where memory runs out.
+        processes: those that make every optimiser step together. The first one alone uses `checkpoints`.
 
     Returns:
         `result`.
 
     Raises:
         TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
-        UserError: `max_length` cuts off every answer of an optimiser step.
+        OtherProcessFailedError: training failed in another process.
+        UserError: `max_length` cuts off every answer of an optimiser step, or an image cannot be used.
     """
     generator = torch.Generator().manual_seed(seed)
     result = TrainResult() if result is None else result
     micro_batch = MicroBatch.of(None, recipe.batch_size) if micro_batch is None else micro_batch
     adam = adamw(model, recipe)
     model.train()
-    done = _resume(checkpoints, model, adam, generator, collator, result, micro_batch, say)
+    done = _resume(checkpoints, model, adam, generator, collator, result, micro_batch, say, processes)
     loader: DataLoader[Example] = DataLoader(
         examples,  # type: ignore[arg-type]  # a sequence is enough, though torch's annotation asks for a Dataset
         batch_size=recipe.batch_size,
         shuffle=True,
         generator=generator,
         # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
-        collate_fn=partial(collate_micro_batches, collator=collator, size=micro_batch.size),
+        collate_fn=partial(collate_micro_batches, collator=collator, size=micro_batch.size, processes=processes),
     )
-    optimise = OptimiserStep(model, adam, micro_batch, recipe.max_grad_norm, device, say)
+    optimise = OptimiserStep(model, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
     length = training_length(len(examples), recipe)
     started = time.perf_counter() - result.total_s
     while len(result.losses) < length.steps:
         epoch_rng = generator.get_state()
-        for batches in skip_first_batches(loader, done) if done else loader:
+        for batches in _with_failure(skip_first_batches(loader, done) if done else loader):
             step = len(result.losses)
             if step >= length.steps:
                 break
@@ -142,12 +148,23 @@ def train(
             result.epochs = length.epochs_after(len(result.losses))
             result.micro_batch = micro_batch.size
             on_step(step + 1, loss, rate)
-            if checkpoints is not None and checkpoints.is_due:
-                measured = {name: getattr(result, name) for name in ("losses", "step_s", "total_s", "micro_batch")}
-                place = {"steps_of_epoch": done, "cut": sorted(collator.cut)}
-                checkpoints.write({**measured, **place}, training_tensors(model, adam, epoch_rng))
+            if processes.broadcast(checkpoints is not None and checkpoints.is_due):
+                states, cut = processes.gather(RandomStates.now()), processes.gather(collator.cut)
+                if checkpoints is not None:
+                    measured = {name: getattr(result, name) for name in ("losses", "step_s", "total_s", "micro_batch")}
+                    place = {"steps_of_epoch": done, "cut": sorted(set().union(*cut))}
+                    checkpoints.write({**measured, **place}, training_tensors(model, adam, epoch_rng, states))
         done = 0
+    collator.cut.update(*processes.gather(collator.cut))
     return result
+
+
+def _with_failure(loader: Iterable[list[Batch]]) -> Iterator[list[Batch] | Exception]:
+    """Yield the batches of each optimiser step, and last, if the loader fails, the reason."""
+    try:
+        yield from loader
+    except Exception as error:
+        yield error
 
 
 def _resume(
@@ -159,17 +176,18 @@ def _resume(
     result: TrainResult,
     micro_batch: MicroBatch,
     say: Callable[[str], None],
+    processes: Processes,
 ) -> int:
-    """Put everything back to the newest checkpoint, if there is one.
+    """Put everything back to the newest checkpoint of the first process, if there is one.
 
     Returns:
         The number of optimiser steps of the current epoch that are done.
     """
-    found = checkpoints.latest(say) if checkpoints is not None else None
+    found = processes.broadcast(checkpoints.latest(say) if checkpoints is not None else None)
     if found is None:
         return 0
     state, tensors = found
-    restore_training(state, tensors, model, optimizer)
+    restore_training(state, tensors, model, optimizer, processes.rank)
     generator.set_state(tensors["rng.epoch"])
     collator.cut.update(state.cut)
     result.losses[:], result.step_s[:], result.total_s = state.losses, state.step_s, state.total_s

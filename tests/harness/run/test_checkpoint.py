@@ -144,7 +144,7 @@ def test_a_checkpoint_holds_the_adapter_and_nothing_frozen(tmp_path: Path) -> No
     names = set(load_file(tmp_path / "step-00000009" / TENSORS_FILE))
     adapter = {"adapter.embedding.weight", "adapter.head.weight", "adapter.head.bias"}
     assert {name for name in names if name.startswith("adapter.")} == adapter
-    assert {"rng.torch", "rng.epoch", "optimizer.head.bias.exp_avg"} <= names
+    assert {"rng.0.torch", "rng.epoch", "optimizer.head.bias.exp_avg"} <= names
 
 
 def test_checkpoints_are_minutes_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
