@@ -263,6 +263,9 @@ class Method(Protocol):
     and returns what later tokens need from it, as tensors with the batch dimension first. They are added to the visual
     features that `layer_inputs` gets in decoding.
 
+    A method may have `compiled_regions`, the names of its functions that can each be compiled into one graph. They
+    must not run the blocks of the vision tower or the decoder layers, which are compiled block by block.
+
     Attributes:
         name: the registered name.
         title: the name that tables print.

@@ -99,6 +99,7 @@ class DEHVF(nn.Module):
         "values_only": {"prompts_in": "values"},
         "learnable_tokens": {"query": "learnable"},
     }
+    compiled_regions: ClassVar[tuple[str, ...]] = ("visual_entries", "layer_inputs")
     index_GK: Tensor
     members_GKX: Tensor
 
@@ -182,28 +183,38 @@ class DEHVF(nn.Module):
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """Encode the images.
 
-        Features are fused (Eq. 6) after W1, which is linear, and since Σ α_k = 1:
-        `W1 Σ α_k F_k + b1 = Σ α_k (W1 F_k + b1)`.
-
         Args:
             backbone: the backbone that this method is attached to.
             images_BCHW: normalised images.
 
         Returns:
-            `s_BEJP`, which is `SiLU(W1 V + b1)` of each fused feature V, unless `fusion` is "none"; and
-            `weights_BYSK`, the fusion weights α, if `fusion` is "adaptive".
+            What `visual_entries` returns, or nothing if `fusion` is "none".
+        """
+        if not self.blocks:
+            return {}
+        return self.visual_entries(backbone.vision.stacked_features(images_BCHW, self.blocks, normalize=True))
+
+    def visual_entries(self, features_BXJC: Tensor) -> dict[str, Tensor]:
+        """Fuse features.
+
+        Features are fused (Eq. 6) after W1, which is linear, and since Σ α_k = 1:
+        `W1 Σ α_k F_k + b1 = Σ α_k (W1 F_k + b1)`.
+
+        Args:
+            features_BXJC: what the vision tower returns for the blocks whose features are used, with the CLS tokens.
+
+        Returns:
+            `s_BEJP`, which is `SiLU(W1 V + b1)` of each fused feature V; and `weights_BYSK`, the fusion weights α, if
+            `fusion` is "adaptive".
         """
         projector = self.memory.projector
-        if projector is None:
-            return {}
+        assert projector is not None, "features are only computed for a memory with a projector"
         if self.config.fusion == "penultimate":
-            (penultimate_BJC,) = backbone.vision.features(images_BCHW, self.blocks, normalize=True)
-            return {"s_BEJP": F.silu(projector.down(penultimate_BJC[:, 1:]))[:, None]}
-        features_BXJC = backbone.vision.stacked_features(images_BCHW, self.blocks, normalize=True)
+            return {"s_BEJP": F.silu(projector.down(features_BXJC[:, :, 1:]))}
         hidden_BXJP = projector.down(features_BXJC)[:, :, 1:]
         if self.config.fusion == "mean":
             groups, size = self.members_GKX.shape[:2]
-            mean_BYSK = hidden_BXJP.new_full((1, groups, 1, size), 1 / size).expand(len(images_BCHW), -1, -1, -1)
+            mean_BYSK = hidden_BXJP.new_full((1, groups, 1, size), 1 / size).expand(len(features_BXJC), -1, -1, -1)
             return {"s_BEJP": F.silu(fuse(mean_BYSK, self.members_GKX, hidden_BXJP))}
         cls_BGKC = features_BXJC[:, :, 0].index_select(1, self.index_GK.flatten()).unflatten(1, self.index_GK.shape)
         weights_BYSK = self.fuser(self.queries(), cls_BGKC)

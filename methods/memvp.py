@@ -55,6 +55,7 @@ class MemVP(nn.Module):
         summary="projected patch features as extra key-value entries of every FFN, shared by all layers",
     )
     Config: ClassVar[type[MethodConfig]] = MemVPConfig
+    compiled_regions: ClassVar[tuple[str, ...]] = ("visual_entries", "layer_inputs")
 
     def __init__(self, backbone: Backbone, config: MemVPConfig) -> None:
         super().__init__()
@@ -87,9 +88,13 @@ class MemVP(nn.Module):
             backbone: the backbone that this method is attached to.
             images_BCHW: normalised images.
         """
-        assert self.memory.projector is not None
         penultimate = backbone.vision.num_layers - 1
         (features_BJC,) = backbone.vision.features(images_BCHW, [penultimate], normalize=True)
+        return self.visual_entries(features_BJC)
+
+    def visual_entries(self, features_BJC: Tensor) -> dict[str, Tensor]:
+        """Return what `encode_images` returns, from the features with the CLS token."""
+        assert self.memory.projector is not None
         return {"s_BEJP": F.silu(self.memory.projector.down(features_BJC[:, 1:]))[:, None]}
 
     def build_sequence(self, backbone: Backbone, batch: Batch, visual: VisualFeatures) -> InputSequence:

@@ -1,4 +1,4 @@
-"""Compile a model by regions: each decoder layer, each CLIP block and each module of the method separately.
+"""Compile a model by regions: each decoder layer, each CLIP block, and each module and declared function of the method.
 
 All layers of one kind share one graph, so a model of 32 layers compiles as fast as a model of two. A graph of the whole
 model would take minutes per method.
@@ -10,6 +10,7 @@ Outside the compiled code, each layer is therefore given only its own item and i
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from methods.cache_keyword import CACHE_KEYWORD
@@ -29,6 +30,8 @@ def compile_regions(model: TunedModel) -> None:
     # This includes modules without a forward, such as lists. They are never called, so nothing is compiled for them.
     for module in model.method.children():
         module.compile()
+    for name in getattr(model.method, "compiled_regions", ()):
+        setattr(model.method, name, torch.compile(getattr(model.method, name)))
 
 
 class LayerCache:

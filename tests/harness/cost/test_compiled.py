@@ -12,9 +12,14 @@ from tests.backbones import random_batch, tiny_backbone, tuned_model
 
 @pytest.fixture
 def eager_graphs(monkeypatch):
-    """Compile without generating code."""
-    compile_ = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_(module, backend="eager"))
+    """Compile without generating code, and without interrupting a function that a method declares."""
+    compile_ = torch.compile
+
+    def compile_eagerly(function):
+        declared = function.__name__ in getattr(getattr(function, "__self__", None), "compiled_regions", ())
+        return compile_(function, backend="eager", fullgraph=declared)
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
     torch._dynamo.reset()
 
 
