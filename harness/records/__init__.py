@@ -1,5 +1,15 @@
 """The typed record of one run: its sections, and how records are read and written. Import all of them from here."""
 
+from harness.records.history import (
+    History,
+    Point,
+    StepMeasured,
+    Validation,
+    history_path,
+    make_history,
+    read_history,
+    write_history,
+)
 from harness.records.provenance import collect_environment, collect_git
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
 from harness.records.sections import (
@@ -41,6 +51,7 @@ __all__ = [
     "Data",
     "Environment",
     "Git",
+    "History",
     "Implementation",
     "Kind",
     "Loss",
@@ -49,25 +60,32 @@ __all__ = [
     "Parameters",
     "ParseFailures",
     "PeakMemory",
+    "Point",
     "Record",
     "Sample",
     "Speed",
     "SpeedSetting",
     "Spread",
+    "StepMeasured",
     "Times",
     "Timing",
     "Truncated",
+    "Validation",
     "collect_environment",
     "collect_git",
     "default_label",
     "export_schema",
     "find_record",
+    "history_path",
+    "make_history",
     "make_run_id",
     "predictions_path",
+    "read_history",
     "read_record",
     "read_records",
     "record_path",
     "spec_hash",
+    "write_history",
     "write_predictions",
     "write_record",
 ]

@@ -1,8 +1,8 @@
 """The typed record of one run. All tables are built from records alone.
 
-A record is one JSON file; the predictions of the run are stored next to it. A number that is not available is null. The
-reason is in `missing` (field path -> reason) or in the section's own `reason`; for a run that did not complete, it is
-in `error`.
+A record is one JSON file; the predictions and the history of the run are stored next to it. A number that is not
+available is null. The reason is in `missing` (field path -> reason) or in the section's own `reason`; for a run that
+did not complete, it is in `error`.
 
 The docstring of a field is its description in results/schema.json and in the field guide of results/README.md.
 """
@@ -33,6 +33,7 @@ from harness.records.sections import (
     Sample,
     Seconds,
     Section,
+    SpecHash,
     Speed,
     Times,
     Truncated,
@@ -59,7 +60,7 @@ class Record(Section):
     """Version of this format; it is raised when a field changes its meaning."""
     kind: Kind = "train"
     """What was run: training and evaluation, evaluation of the oracle, or timing. Decides which sections are filled."""
-    spec_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    spec_hash: SpecHash
     """Hash of everything that can change the outcome of the run, seed included."""
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     """Time at which the record was made, in UTC."""

@@ -15,6 +15,7 @@ class NeedsReason:
 
 REASON = NeedsReason()
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SpecHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError, first_error
 from harness.files import write_atomic
+from harness.records.history import SUFFIX as HISTORY_SUFFIX
 from harness.records.record import Record, slug
 
 
@@ -57,12 +58,16 @@ def read_record(path: Path) -> Record:
 def read_records(results_dir: Path) -> list[Record]:
     """Read all records under `results_dir/records`, sorted by path; empty where there is no such folder.
 
+    Histories, which are stored beside the records, are not looked at.
+
     Raises:
         UserError: a file is not a valid record, or two files contain the same run.
     """
     seen: dict[str, Path] = {}
     records = []
     for path in sorted((Path(results_dir) / "records").rglob("*.json")):
+        if path.name.endswith(HISTORY_SUFFIX):
+            continue
         record = read_record(path)
         if (other := seen.setdefault(record.run_id, path)) is not path:
             raise UserError(f"{path}: run_id: {other} records the same run; remove one of the two files")

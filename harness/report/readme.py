@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from tabulate import tabulate
 
 from harness.files import write_atomic
-from harness.records import Record, read_records
+from harness.records import History, Record, read_records
 from harness.report.breakdown import breakdown_text
 from harness.report.paper import disagreements, load_paper
 from harness.report.render import render
@@ -20,9 +20,10 @@ _HEAD = """\
 # Results
 
 Each run has one JSON file, its record: `records/{task}/{model}/{label}/seed{seed}-{hash}.json`. The predictions of the
-run are stored next to it (`….predictions.jsonl`). Small copies of captioned images are in `samples/`; copies of COCO's
-photographs are under the licences of their photographers. The tables below are built from the records alone. Numbers
-are in percent unless the table says otherwise.
+run are stored next to it (`….predictions.jsonl`), and so is its training from step to step (`….history.json`, see
+[below](#fields-of-a-history)). Small copies of captioned images are in `samples/`; copies of COCO's photographs are
+under the licences of their photographers. The tables below are built from the records alone. Numbers are in percent
+unless the table says otherwise.
 
 The harness generates this page; do not edit it. To update it:
 
@@ -53,7 +54,8 @@ def results_readme(records: Sequence[Record], searched: str = "", by_category: s
     parts += boards or ["No completed run is recorded yet.\n"]
     parts += ["## Picture questions of the small world\n", by_category] if by_category else []
     parts += ["## What was searched\n", _SEARCHED, searched] if searched else []
-    parts += ["## Fields of a record\n", _guide(), "## Where the paper disagrees\n", _disagreements()]
+    parts += ["## Fields of a record\n", _guide(), "## Fields of a history\n", _history_guide()]
+    parts += ["## Where the paper disagrees\n", _disagreements()]
     return "\n".join(parts)
 
 
@@ -88,6 +90,14 @@ def _guide() -> str:
         "`schema.json`.\n\n"
     )
     return head + _table(list(_fields(Record)), "Field", "Meaning")
+
+
+def _history_guide() -> str:
+    head = (
+        "A history is kept for people to look at; no table is made from it. Runs that were recorded before histories "
+        "were kept have none. `harness.records.read_history` reads it.\n\n"
+    )
+    return head + _table(list(_fields(History)), "Field", "Meaning")
 
 
 def _fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,0 +1,166 @@
+"""What training looked like from its first step to its last. Kept beside the record, for people to look at.
+
+No table is made from it. Runs that were recorded before histories were kept have none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from harness.errors import UserError, first_error
+from harness.files import write_atomic
+from harness.records.sections import Count, Seconds, Section, SpecHash
+
+MOST_POINTS = 500
+"""Largest number of points of a history."""
+SUFFIX = ".history.json"
+"""What the name of a history ends in, where that of its record ends in `.json`."""
+
+
+@dataclass(frozen=True)
+class StepMeasured:
+    """What one optimiser step measured.
+
+    Attributes:
+        step: its number, from 1.
+        loss: training loss.
+        learning_rate: learning rate.
+        samples: number of samples.
+        seconds: how long it took.
+        memory_bytes: peak memory so far; None where the platform does not report it.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    samples: int
+    seconds: float
+    memory_bytes: int | None = None
+
+
+class Point(Section):
+    step: Count
+    """Last optimiser step of the point, from 1. A point covers the steps since the point before it."""
+    loss: float
+    """Mean training loss of these steps."""
+    learning_rate: float
+    """Mean learning rate of these steps."""
+    samples_per_s: Seconds | None = None
+    """Samples per second in these steps; null where no time was measured."""
+    memory_bytes: Count | None = None
+    """Peak memory of the process up to this step: what torch allocated on the GPU, else the resident memory; null where
+    the platform does not report it."""
+
+
+class Validation(Section):
+    step: Count
+    """Number of optimiser steps made before."""
+    accuracy: Seconds
+    """Accuracy in percent on a fixed sample of the validation split."""
+    n: Count
+    """Number of problems in the sample."""
+
+
+class History(Section):
+    """The history of one run. The description of each field is in results/README.md."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format; it is raised when a field changes its meaning."""
+    spec_hash: SpecHash
+    """The run's hash, as in its record."""
+    steps: Count
+    """Number of optimiser steps."""
+    points: list[Point]
+    """The steps in order: the first and the last one alone, those between them in equal parts, 500 points at most."""
+    validations: list[Validation] = Field(default_factory=list)
+    """Validation during training, where it was asked for with --eval-every."""
+
+    @model_validator(mode="after")
+    def _covers_the_steps(self) -> Self:
+        found = [point.step for point in self.points]
+        if found != sorted(set(found)) or (found[-1] if found else 0) != self.steps:
+            raise ValueError("points: their steps must grow, and the last one must be `steps`")
+        return self
+
+
+def make_history(spec_hash: str, steps: Sequence[StepMeasured], validations: Sequence[Validation] = ()) -> History:
+    """Return the history of a run, with at most `MOST_POINTS` points.
+
+    Args:
+        spec_hash: the run's hash.
+        steps: every optimiser step, in order.
+        validations: validation during training.
+    """
+    return History(
+        spec_hash=spec_hash,
+        steps=len(steps),
+        points=[_point(steps[first:last]) for first, last in bins(len(steps), MOST_POINTS)],
+        validations=list(validations),
+    )
+
+
+def bins(count: int, most: int) -> list[tuple[int, int]]:
+    """Divide `count` things in order into at most `most` parts; the first and the last thing are parts of their own.
+
+    Args:
+        count: number of things.
+        most: largest number of parts, at least 3.
+
+    Returns:
+        The first index of each part, and the one after its last.
+    """
+    if count <= most:
+        return [(index, index + 1) for index in range(count)]
+    inner, parts = count - 2, most - 2
+    edges = [1 + inner * part // parts for part in range(parts + 1)]
+    return [(0, 1), *pairwise(edges), (count - 1, count)]
+
+
+def _point(steps: Sequence[StepMeasured]) -> Point:
+    seconds = sum(step.seconds for step in steps)
+    memory = [step.memory_bytes for step in steps if step.memory_bytes is not None]
+    return Point(
+        step=steps[-1].step,
+        loss=sum(step.loss for step in steps) / len(steps),
+        learning_rate=sum(step.learning_rate for step in steps) / len(steps),
+        samples_per_s=sum(step.samples for step in steps) / seconds if seconds > 0 else None,
+        memory_bytes=max(memory) if memory else None,
+    )
+
+
+def history_path(record_path: Path) -> Path:
+    """Return the path of a run's history: next to its record, with the ending `.history.json`."""
+    return record_path.with_suffix(SUFFIX)
+
+
+def write_history(record_path: Path, history: History) -> Path:
+    """Write a run's history next to its record, atomically, and return its path."""
+    path = history_path(record_path)
+    write_atomic(path, history.model_dump_json() + "\n")
+    return path
+
+
+def read_history(record_path: Path) -> History | None:
+    """Return the history of a record's run; None if there is none.
+
+    Raises:
+        UserError: the file cannot be read, is not a history, or is that of another run.
+    """
+    path = history_path(record_path)
+    advice = "remove it; no table needs it"
+    try:
+        found = History.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+    except ValidationError as error:
+        first = first_error(error)
+        raise UserError(f"{path}: {first.field or 'history'}: {first.message}; {advice}") from error
+    if not record_path.stem.endswith(f"-{found.spec_hash}"):
+        raise UserError(f"{path}: spec_hash: it is the history of the run {found.spec_hash}; {advice}")
+    return found
