@@ -160,6 +160,17 @@ def run(
             help="Longest time between two lines of progress where the output is no terminal; 0 prints every step.",
         ),
     ] = 30.0,
+    eval_every: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Optimiser steps between two validations during training, on 256 problems of the validation split; "
+            "0 never validates. The result of the run is the same.",
+        ),
+    ] = 0,
+    tracker: Annotated[
+        str, typer.Option(help="Also send every step to tensorboard, wandb or trackio. Each is an extra.")
+    ] = "",
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
     from harness.commands.run import RunOptions, run_command
@@ -189,6 +200,8 @@ def run(
         checkpoint_minutes=checkpoint_minutes,
         micro_batch=_count_or_auto("--micro-batch", micro_batch),
         log_seconds=log_seconds,
+        eval_every=eval_every,
+        tracker=tracker,
     )
     raise typer.Exit(run_command(options, RunConsole()))
 

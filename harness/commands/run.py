@@ -24,8 +24,9 @@ from harness.run.runner import Runner
 from harness.run.schedule import with_steps
 from harness.run.stopping import exit_status
 from harness.run.sweep import sweep
+from harness.run.tracker import require_tracker
 from harness.tasks.contract import DataOptions, Task, load_task
-from harness.tasks.facts import task_facts
+from harness.tasks.facts import TaskFacts, task_facts
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class RunOptions:
     checkpoint_minutes: float
     micro_batch: int | None
     log_seconds: float
+    eval_every: int
+    tracker: str
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -73,6 +76,8 @@ def run_command(options: RunOptions, console: Console) -> int:
     if options.steps is not None and options.epochs is not None:
         raise UserError("--steps and --epochs: give one of them, not both")
     facts = task_facts(options.task)
+    require_tracker(options.tracker)
+    _require_accuracy(options, facts)
     spec = resolve_spec(options.model, options.llm, options.clip)
     machine = resolve_machine(options.device, options.dtype, options.weights)
     data = DataOptions(
@@ -93,7 +98,17 @@ def run_command(options: RunOptions, console: Console) -> int:
     begun = time.perf_counter()
     task = load_task(options.task, data)
     data_s = time.perf_counter() - begun
-    runner = Runner(spec, task, machine, data_s, options.results, options.checkpoint_minutes, options.micro_batch)
+    runner = Runner(
+        spec,
+        task,
+        machine,
+        data_s,
+        options.results,
+        options.checkpoint_minutes,
+        options.micro_batch,
+        options.eval_every,
+        options.tracker,
+    )
     try:
         result = sweep(runner, _shortened(plans, options.steps, task), console, options.force, options.log_seconds)
     except KeyboardInterrupt as stop:
@@ -107,6 +122,14 @@ def run_command(options: RunOptions, console: Console) -> int:
     for record in result.failed:
         print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
     return 1 if result.failed else 0
+
+
+def _require_accuracy(options: RunOptions, facts: TaskFacts) -> None:
+    """Check that validation during training gives an accuracy, if it is asked for."""
+    if options.eval_every and facts.answers is None:
+        raise UserError(f"--eval-every: {options.task} has no right answers; leave it out")
+    if options.eval_every and options.weights == "random":
+        raise UserError("--eval-every: random weights have no accuracy; leave it out")
 
 
 def _plans(options: RunOptions, spec: BackboneSpec) -> list[RunPlan]:

@@ -17,7 +17,6 @@ from harness.cost.capture import capture
 from harness.cost.compiled import compile_regions
 from harness.cost.contestants import Contestant, build_contestants
 from harness.cost.depth import whole_layers
-from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase
 from harness.cost.plan import SpeedPlan
 from harness.cost.profile import ROUNDS, OperatorTime, profile_steps
@@ -25,6 +24,7 @@ from harness.cost.share import share_backbone
 from harness.cost.stopwatch import interleave
 from harness.cost.timing import Key, PhaseResult, PhaseResults
 from harness.errors import UserError
+from harness.run.energy import EnergyMeter
 from harness.run.memory import peak_of
 
 WARMUP_ROUNDS = 3

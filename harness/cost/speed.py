@@ -15,7 +15,6 @@ import torch
 
 from harness.backbone.loader import Backbone
 from harness.cost.contestants import Contestant
-from harness.cost.energy import EnergyMeter
 from harness.cost.flops import Phase, count_flops, total_flops
 from harness.cost.goals import Verdict
 from harness.cost.plan import SpeedPlan
@@ -25,6 +24,7 @@ from harness.cost.timing import Key, PhaseResults, pool
 from harness.errors import UserError
 from harness.records import Clock, Timing
 from harness.run.attach import attach_on_meta, meta_backbone
+from harness.run.energy import EnergyMeter
 from methods.cost import Costed
 
 LEAST_CPU_SHARE = 0.7

@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from harness.cost.energy import EnergyMeter
 from harness.records import Clock, Spread
+from harness.run.energy import EnergyMeter
 from harness.stats import median_interval
 
 K = TypeVar("K")

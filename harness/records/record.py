@@ -21,6 +21,7 @@ from harness.records.sections import (
     BackboneInfo,
     Count,
     Data,
+    Energy,
     Environment,
     Git,
     Loss,
@@ -101,6 +102,8 @@ class Record(Section):
     """Number of trainable and of all parameters."""
     times_s: Times = Times()
     """Seconds spent in each part of the run."""
+    energy_joules: Energy = Energy()
+    """Energy of the GPU in each part of the run."""
     steps: MaybeCount = None
     """Number of optimiser steps."""
     epochs: Annotated[Seconds | None, REASON] = None

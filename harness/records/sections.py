@@ -153,6 +153,20 @@ class Times(Section):
     """Seconds to decode the evaluation split."""
     scoring: MaybeSeconds = None
     """Seconds to score the decoded answers."""
+    validation: Seconds | None = None
+    """Seconds to validate during training, which `train` leaves out; null where --eval-every did not ask for it."""
+    write: Seconds | None = None
+    """Seconds to write the adapter, the samples, the predictions and the history; null in records made before this was
+    measured."""
+
+
+class Energy(Section):
+    train: Seconds | None = None
+    """Energy of the GPU in training, in joules, that of other processes on it included. Null without a GPU, where its
+    management library does not report energy, and in records made before this was measured."""
+    eval: Seconds | None = None
+    """Energy of the GPU while the evaluation split was decoded and scored; of an interrupted evaluation, the last part.
+    Null as for `train`."""
 
 
 class Loss(Section):

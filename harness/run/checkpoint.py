@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError, first_error, first_line
 from harness.files import write_atomic
+from harness.run.measured import TrainResult
 from harness.run.random_states import RandomStates
 
 KEPT = 2
@@ -42,10 +43,7 @@ class TrainingState(BaseModel):
     Attributes:
         spec_hash: the run that the checkpoint belongs to.
         steps_of_epoch: optimiser steps of the current epoch that are done.
-        micro_batch: samples per forward pass, which training goes on with.
-        losses: loss of each optimiser step so far.
-        step_s: seconds of each optimiser step so far.
-        total_s: seconds of training so far.
+        measured: what training has measured so far; it goes on with the same samples per forward pass.
         cut: ids of the training examples that were cut to `max_length`.
         python_rng: state of Python's generator, as `random.getstate` returns it.
         numpy_rng: state of NumPy's generator: name, words, position, and the cached normal sample.
@@ -56,10 +54,7 @@ class TrainingState(BaseModel):
 
     spec_hash: str
     steps_of_epoch: int
-    micro_batch: int
-    losses: list[float]
-    step_s: list[float]
-    total_s: float
+    measured: TrainResult
     cut: list[str]
     python_rng: list[Any]
     numpy_rng: list[Any]
@@ -109,7 +104,7 @@ class Checkpoints:
             numpy_rng=[name, words.tolist(), *rest],
             tensors_sha256=hashlib.sha256(content).hexdigest(),
         )
-        final = self.folder / f"step-{len(state.losses):08d}"
+        final = self.folder / f"step-{len(state.measured.steps):08d}"
         temporary = self.folder / f".{final.name}"
         shutil.rmtree(temporary, ignore_errors=True)
         write_atomic(temporary / TENSORS_FILE, content)

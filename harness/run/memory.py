@@ -25,6 +25,12 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the one peak that says most: what torch allocated on a GPU, else the process's resident memory."""
+    peak = read_peak(device)
+    return peak.rss if device.type != "cuda" else peak.cuda_allocated
+
+
 def read_peak(device: torch.device) -> PeakMemory:
     """Return the peaks since `reset_peak` in bytes; None if the platform does not report a peak."""
     rss = None

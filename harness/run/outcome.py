@@ -15,6 +15,7 @@ from harness.config.presets import BackboneSpec
 from harness.records import (
     BackboneInfo,
     Data,
+    Energy,
     Environment,
     Loss,
     Metric,
@@ -27,7 +28,8 @@ from harness.records import (
     collect_environment,
     collect_git,
 )
-from harness.run.train import WARMUP_STEPS, TrainResult
+from harness.run.measured import TrainResult
+from harness.run.train import WARMUP_STEPS
 from harness.tasks.contract import Evaluation
 
 NOT_TRAINED = "nothing is trained"
@@ -48,6 +50,8 @@ class Outcome:
         train_truncated: number of training examples that were cut to `max_length`.
         evaluation: metrics and predictions.
         peak: peak memory.
+        eval_joules: energy of the GPU in evaluation; None if it is not reported.
+        write_s: seconds spent on writing adapter, samples, predictions and history.
         problems: what could not be written, one line each; the run has then failed, whatever else went well.
     """
 
@@ -58,6 +62,8 @@ class Outcome:
     train_truncated: int | None = None
     evaluation: Evaluation | None = None
     peak: PeakMemory = field(default_factory=PeakMemory)
+    eval_joules: float | None = None
+    write_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
 
@@ -122,10 +128,11 @@ def make_record(
         samples=list(samples),
         parameters=outcome.parameters,
         times_s=_times(outcome),
-        steps=len(training.losses) if trained else None,
+        steps=len(training.steps) if trained else None,
         epochs=training.epochs if trained else None,
         micro_batch=training.micro_batch,
-        loss=Loss(first=training.losses[0], last=training.losses[-1]) if training.losses else None,
+        loss=Loss(first=training.losses[0], last=training.losses[-1]) if training.steps else None,
+        energy_joules=Energy(train=training.joules, eval=outcome.eval_joules),
         peak_memory_bytes=outcome.peak,
         environment=environment,
         git=collect_git(),
@@ -193,6 +200,8 @@ def _times(outcome: Outcome) -> Times:
         train=training.total_s if settled else None,
         eval=evaluation.eval_s if evaluation else None,
         scoring=evaluation.scoring_s if evaluation else None,
+        validation=training.validation_s if training.validations else None,
+        write=outcome.write_s,
     )
 
 

@@ -27,12 +27,16 @@ from harness.records import (
     Record,
     Sample,
     find_record,
+    history_path,
+    make_history,
     predictions_path,
     spec_hash,
+    write_history,
     write_predictions,
     write_record,
 )
 from harness.run.attach import attach
+from harness.run.energy import EnergyMeter
 from harness.run.memory import read_peak, reset_peak
 from harness.run.outcome import Ending, Identity, Outcome, describe_backbone, make_record
 from harness.run.parameters import count_parameters
@@ -40,7 +44,9 @@ from harness.run.progress import Progress
 from harness.run.schedule import training_length
 from harness.run.step import MicroBatch, TrainingFailedError
 from harness.run.stopping import Stopped
+from harness.run.tracker import Tracker
 from harness.run.train import train
+from harness.run.watch import VALIDATED, Watch
 from harness.run.workspace import Workspace
 from harness.tasks.contract import Task
 from harness.tasks.samples import keep_samples
@@ -59,6 +65,8 @@ class Runner:
         results_dir: folder of the records.
         checkpoint_minutes: time between two checkpoints of training.
         micro_batch: samples per forward pass in training; None finds the largest number that fits into memory.
+        eval_every: optimiser steps between two validations during training; 0 never validates.
+        tracker: name of the experiment tracker, see `harness.run.tracker`; empty for none.
     """
 
     def __init__(
@@ -70,10 +78,12 @@ class Runner:
         results_dir: Path,
         checkpoint_minutes: float = 10.0,
         micro_batch: int | None = None,
+        eval_every: int = 0,
+        tracker: str = "",
     ) -> None:
         self.spec, self.task, self.machine = spec, task, machine
         self.data_s, self.results_dir, self.checkpoint_minutes = data_s, results_dir, checkpoint_minutes
-        self.micro_batch = micro_batch
+        self.micro_batch, self.eval_every, self.tracker = micro_batch, eval_every, tracker
         self._info: BackboneInfo | None = None
 
     def backbone_info(self) -> BackboneInfo:
@@ -151,12 +161,16 @@ class Runner:
         recipe = plan.recipe
         mean, std = STATISTICS[recipe.image_statistics]
         preprocessor = ImagePreprocessor(backbone.vision.image_size, mean, std)
+        meter = EnergyMeter(self.machine.device)
         if not plan.is_oracle:
-            self._train_or_load(plan, model, preprocessor, outcome, progress)
+            self._train_or_load(plan, model, preprocessor, outcome, progress, meter)
         progress.start("evaluating", self.task.evaluation_size(recipe))
         evaluate = self.task.evaluate_oracle if plan.is_oracle else self.task.evaluate
         log = AnswerLog(self.workspace(plan).answers)
+        before = meter.joules()
         outcome.evaluation = evaluate(model, recipe, preprocessor, progress.advance, log)
+        after = meter.joules()
+        outcome.eval_joules = None if before is None or after is None else after - before
         outcome.peak = read_peak(self.machine.device)
 
     def _phases(self, plan: RunPlan) -> dict[str, int]:
@@ -173,7 +187,13 @@ class Runner:
         return Workspace(self.results_dir, run, digest)
 
     def _train_or_load(
-        self, plan: RunPlan, model: TunedModel, preprocessor: ImagePreprocessor, outcome: Outcome, progress: Progress
+        self,
+        plan: RunPlan,
+        model: TunedModel,
+        preprocessor: ImagePreprocessor,
+        outcome: Outcome,
+        progress: Progress,
+        meter: EnergyMeter,
     ) -> None:
         """Train the model in place, or load the adapter where training finished in an earlier process."""
         work = self.workspace(plan)
@@ -184,9 +204,10 @@ class Runner:
                 progress.say(f"{first_line(error)}; training again")
             else:
                 progress.say(f"training is finished; loading {work.adapter}")
-                outcome.training, outcome.train_truncated = finished.result(), finished.truncated
+                outcome.training, outcome.train_truncated = finished.measured, finished.truncated
                 return
-        self._train(plan, model, preprocessor, outcome, progress, work)
+        self._train(plan, model, preprocessor, outcome, progress, meter, work)
+        begun = time.perf_counter()
         try:
             assert outcome.train_truncated is not None, "training counts what it cuts"
             work.keep_training(
@@ -195,6 +216,7 @@ class Runner:
         except UserError as error:
             # Evaluation does not need the file, and its results are worth having without it.
             outcome.problems.append(f"adapter: {error}")
+        outcome.write_s += time.perf_counter() - begun
 
     def _train(
         self,
@@ -203,6 +225,7 @@ class Runner:
         preprocessor: ImagePreprocessor,
         outcome: Outcome,
         progress: Progress,
+        meter: EnergyMeter,
         work: Workspace,
     ) -> None:
         """Train the model in place, from the newest checkpoint if there is one."""
@@ -212,6 +235,17 @@ class Runner:
         if recipe.gradient_checkpointing:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         progress.start("training", training_length(len(examples), recipe).steps)
+        name = f"{self.task.name}/{self.spec.name}/{plan.name}"
+        tracker = Tracker(self.tracker, work.tracker, name, {"seed": plan.seed, **plan.resolved()}, progress.say)
+        watch = Watch(
+            progress,
+            outcome.training,
+            meter,
+            tracker,
+            self.eval_every,
+            lambda: self.task.validate(model, recipe, preprocessor, VALIDATED),
+            model,
+        )
         try:
             train(
                 model,
@@ -220,13 +254,15 @@ class Runner:
                 recipe,
                 self.machine.device,
                 plan.seed,
-                lambda step, loss, rate: progress.advance(step, f"loss {loss:.3f}, lr {rate:.2e}"),
+                watch,
                 outcome.training,
                 work.checkpoints(self.checkpoint_minutes),
                 progress.say,
                 MicroBatch.of(self.micro_batch, recipe.batch_size),
             )
         finally:
+            watch.read_energy()
+            tracker.close()
             outcome.train_truncated = collator.truncated
 
     def _save(self, plan: RunPlan, method: Any, folder: Path) -> None:
@@ -253,7 +289,9 @@ class Runner:
         work = self.workspace(plan)
         before = find_record(self.results_dir, work.spec_hash)
         replaces_better = ending.status != "completed" and before is not None and before.status == "completed"
+        begun = time.perf_counter()
         samples = [] if replaces_better else self._write_parts(plan, outcome, ending, work)
+        outcome.write_s += time.perf_counter() - begun
         if ending.status == "completed" and outcome.problems:
             ending = Ending("failed", "; ".join(outcome.problems))
         identity: Identity = {
@@ -281,8 +319,14 @@ class Runner:
         if answered is not None:
             with _part("samples", outcome):
                 samples = keep_samples(answered.shown, self.task.name, self.task.data(plan.recipe), self.results_dir)
+        path = self.results_dir / "records" / work.run.with_suffix(".json")
+        with _part("history", outcome):
+            if outcome.training.steps:
+                training = outcome.training
+                write_history(path, make_history(work.spec_hash, training.steps, training.validations))
+            else:
+                history_path(path).unlink(missing_ok=True)
         with _part("predictions", outcome):
-            path = self.results_dir / "records" / work.run.with_suffix(".json")
             if answered is not None:
                 write_predictions(path, answered.rows)
             else:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -13,7 +12,10 @@ from torch.utils.data import DataLoader
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.processes import ALONE, Processes
+from harness.records import StepMeasured
 from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
+from harness.run.measured import TrainResult
+from harness.run.memory import peak_bytes
 from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
 from harness.run.step import MicroBatch, OptimiserStep, collate_micro_batches
@@ -21,25 +23,6 @@ from methods.base import Batch
 
 WARMUP_STEPS = 3
 """How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""
-
-
-@dataclass
-class TrainResult:
-    """What training has measured.
-
-    Attributes:
-        losses: loss of each optimiser step.
-        step_s: seconds per optimiser step.
-        total_s: seconds of the whole loop.
-        epochs: passes over the training examples, with fractions.
-        micro_batch: samples per forward pass; None before training has begun.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    step_s: list[float] = field(default_factory=list)
-    total_s: float = 0.0
-    epochs: float = 0.0
-    micro_batch: int | None = None
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -78,7 +61,7 @@ def train(
     recipe: TrainRecipe,
     device: torch.device,
     seed: int,
-    on_step: Callable[[int, float, float], None] = lambda step, loss, rate: None,
+    on_step: Callable[[StepMeasured], None] = lambda step: None,
     result: TrainResult | None = None,
     checkpoints: Checkpoints | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -94,7 +77,7 @@ def train(
         recipe: training settings; its epochs may be a fraction.
         device: the model's device.
         seed: seed of the order of the examples.
-        on_step: called after each optimiser step with its number (from 1), its loss and its learning rate.
+        on_step: called after each optimiser step with what it measured. Its own time does not count as training.
         result: filled in after every step, so that a run that stops early keeps its measurements; None makes a new one.
         checkpoints: where training resumes from and what it leaves on its way; None keeps nothing.
         say: called with a line about where training resumes, and when a forward pass does not fit into memory.
@@ -126,10 +109,10 @@ def train(
     optimise = OptimiserStep(model, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
     length = training_length(len(examples), recipe)
     started = time.perf_counter() - result.total_s
-    while len(result.losses) < length.steps:
+    while len(result.steps) < length.steps:
         epoch_rng = generator.get_state()
         for batches in _with_failure(skip_first_batches(loader, done) if done else loader):
-            step = len(result.losses)
+            step = len(result.steps)
             if step >= length.steps:
                 break
             begun = time.perf_counter()
@@ -141,19 +124,20 @@ def train(
                 epochs=recipe.epochs,
             )
             loss = optimise(batches, rate, step + 1)
-            done += 1
-            result.losses.append(loss)
-            result.step_s.append(time.perf_counter() - begun)
-            result.total_s = time.perf_counter() - started
-            result.epochs = length.epochs_after(len(result.losses))
+            ended = time.perf_counter()
+            samples = min(recipe.batch_size, len(examples) - done * recipe.batch_size)  # in all processes together
+            result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device)))
+            result.total_s = ended - started
+            result.epochs = length.epochs_after(step + 1)
             result.micro_batch = micro_batch.size
-            on_step(step + 1, loss, rate)
+            done += 1
+            on_step(result.steps[-1])
+            started += time.perf_counter() - ended
             if processes.broadcast(checkpoints is not None and checkpoints.is_due):
                 states, cut = processes.gather(RandomStates.now()), processes.gather(collator.cut)
                 if checkpoints is not None:
-                    measured = {name: getattr(result, name) for name in ("losses", "step_s", "total_s", "micro_batch")}
                     place = {"steps_of_epoch": done, "cut": sorted(set().union(*cut))}
-                    checkpoints.write({**measured, **place}, training_tensors(model, adam, epoch_rng, states))
+                    checkpoints.write({"measured": result, **place}, training_tensors(model, adam, epoch_rng, states))
         done = 0
     collator.cut.update(*processes.gather(collator.cut))
     return result
@@ -190,9 +174,8 @@ def _resume(
     restore_training(state, tensors, model, optimizer, processes.rank)
     generator.set_state(tensors["rng.epoch"])
     collator.cut.update(state.cut)
-    result.losses[:], result.step_s[:], result.total_s = state.losses, state.step_s, state.total_s
-    result.micro_batch = state.micro_batch
-    if micro_batch.automatic:
-        micro_batch.size = state.micro_batch
-    say(f"resuming after optimiser step {len(state.losses)}")
+    vars(result).update(vars(state.measured))
+    if micro_batch.automatic and result.micro_batch is not None:
+        micro_batch.size = result.micro_batch
+    say(f"resuming after optimiser step {len(result.steps)}")
     return state.steps_of_epoch

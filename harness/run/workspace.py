@@ -13,29 +13,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.files import write_atomic
 from harness.run.checkpoint import Checkpoints
-from harness.run.train import TrainResult
+from harness.run.measured import TrainResult
 
 
 class FinishedTraining(BaseModel):
     """What training measured, kept beside the adapter that it made.
 
     Attributes:
-        losses, step_s, total_s, epochs, micro_batch: as in `harness.run.train.TrainResult`.
+        measured: what training measured.
         truncated: training examples that were cut to `max_length`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    losses: list[float]
-    step_s: list[float]
-    total_s: float
-    epochs: float
-    micro_batch: int | None
+    measured: TrainResult
     truncated: int
-
-    def result(self) -> TrainResult:
-        """Return the same as training returned it."""
-        return TrainResult(self.losses, self.step_s, self.total_s, self.epochs, self.micro_batch)
 
 
 class Workspace:
@@ -51,6 +43,7 @@ class Workspace:
         self.run = run
         self.folder = results_dir / "unfinished" / run
         self.final_adapter = results_dir / "adapters" / run
+        self.tracker = results_dir / "trackers" / run
         self.spec_hash = spec_hash
         self.adapter = self.folder / "adapter"
         self.answers = self.folder / "answers.jsonl"
@@ -74,7 +67,7 @@ class Workspace:
         # Answers of another adapter would be wrong for this one.
         self.answers.unlink(missing_ok=True)
         save_adapter(self.adapter)
-        finished = FinishedTraining(**vars(result), truncated=truncated)
+        finished = FinishedTraining(measured=result, truncated=truncated)
         write_atomic(self._finished, finished.model_dump_json())
 
     def finished_training(self) -> FinishedTraining | None:

@@ -104,6 +104,12 @@ class CocoTask:
             scoring_s=time.perf_counter() - decoded,
         )
 
+    def validate(
+        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int
+    ) -> NoReturn:
+        """Raise UserError: captions are neither right nor wrong."""
+        raise UserError("--eval-every: captions are neither right nor wrong; leave it out")
+
     def require_oracle(self, recipe: TrainRecipe) -> NoReturn:
         """Raise UserError: captions have no oracle."""
         raise UserError(

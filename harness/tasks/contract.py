@@ -117,6 +117,24 @@ class Task(Protocol):
         """
         ...
 
+    def validate(
+        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int
+    ) -> tuple[float, int]:
+        """Answer a sample of the validation split, which is the same in every run.
+
+        Args:
+            model, recipe, preprocessor: as in `evaluate`.
+            most: largest size of the sample.
+
+        Returns:
+            The accuracy in percent, and the size of the sample.
+
+        Raises:
+            EvaluationFailedError: the model's logits are NaN or infinite.
+            UserError: an image cannot be read, the validation split is empty, or the task has no right answers.
+        """
+        ...
+
     def evaluate_oracle(
         self,
         model: EvaluatedModel,

@@ -1,5 +1,6 @@
 """ScienceQA: train on the training split, answer the problems of the test split, and score them in nine columns."""
 
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,6 +72,19 @@ class ScienceQATask:
     ) -> Evaluation:
         """Answer and score the evaluation split."""
         return self._evaluate(model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress, log)
+
+    def validate(
+        self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int
+    ) -> tuple[float, int]:
+        """Return the accuracy on a sample of the validation split, and the size of the sample."""
+        split = self.set.samples("val")
+        if not split:
+            raise UserError(f"--eval-every: {self.set.root} has no validation split; leave it out")
+        asked = random.Random(0).sample(split, min(most, len(split)))
+        collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
+        prompts = self._prompts(asked, recipe)
+        rows = answer_problems(model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device)
+        return 100 * sum(row["choice"] == row["gold"] for row in rows) / len(rows), len(rows)
 
     def evaluate_oracle(
         self,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cost.energy import EnergyMeter
 from harness.cost.stopwatch import interleave, matmul_peak, paired_ratio, spread, time_step
+from harness.run.energy import EnergyMeter
 from tests.harness.cost.small_speed import CPU, sample
 
 

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
+from harness.records import StepMeasured
 from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
+from harness.run.measured import TrainResult
 from harness.run.step import MicroBatch
-from harness.run.train import TrainResult, train
+from harness.run.train import train
 from methods.base import Batch
 from tests.folders import byte_tokenizer
 
@@ -49,8 +51,8 @@ def run(folder: Path | None, stop_after: int | None = None, said: list[str] | No
     collator = Collator(byte_tokenizer(), ImagePreprocessor(32), RECIPE.max_length)
     examples = [Example(str(i), "x" * i, "y") for i in range(11)]
 
-    def on_step(step: int, loss: float, rate: float) -> None:
-        if step == stop_after:
+    def on_step(step: StepMeasured) -> None:
+        if step.step == stop_after:
             raise Stop
 
     train(

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import Record, predictions_path, read_records, record_path
+from harness.records import History, Record, predictions_path, read_history, read_records, record_path
 from tests.command_line import quick_run
 
 ROOT = Path(__file__).parents[3]
 STEPS = 12
+Whole = tuple[Record, dict[str, str], History]
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -49,23 +50,23 @@ def stop_at(process: subprocess.Popen[str], text: str, signum: int) -> None:
 def arguments_of(results: Path, mini_set: Path, small_llm: Path, small_clip: Path) -> list[str]:
     arguments = quick_run(small_llm, small_clip, mini_set, results)
     arguments[arguments.index("--steps") + 1] = str(STEPS)
-    arguments += ["--set", "eval_batch_size=3"]
+    arguments += ["--set", "eval_batch_size=3", "--eval-every", "4"]
     return [*arguments, "--methods", "memvp"]
 
 
-def made(results: Path) -> tuple[Record, dict[str, str]]:
-    """The record of the one run, and the hashes of its predictions and its adapter."""
+def made(results: Path) -> Whole:
+    """The record of the one run, the hashes of its predictions and its adapter, and its history."""
     (record,) = read_records(results)
     path = record_path(record, results)
     kept = [predictions_path(path), *sorted((results / "adapters").rglob("*.*"))]
     assert len(kept) == 3
-    return record, {file.name: sha256(file.read_bytes()).hexdigest() for file in kept}
+    history = read_history(path)
+    assert history is not None and len(history.validations) == STEPS // 4
+    return record, {file.name: sha256(file.read_bytes()).hexdigest() for file in kept}, history
 
 
 @pytest.fixture(scope="module")
-def whole(
-    tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Path, small_clip: Path
-) -> tuple[Record, dict[str, str]]:
+def whole(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Path, small_clip: Path) -> Whole:
     """The run as it is made without any interruption."""
     results = tmp_path_factory.mktemp("whole") / "results"
     process = start(arguments_of(results, mini_set, small_llm, small_clip))
@@ -74,16 +75,21 @@ def whole(
     return made(results)
 
 
-def check_same(results: Path, whole: tuple[Record, dict[str, str]]) -> None:
-    record, hashes = made(results)
+def check_same(results: Path, whole: Whole) -> None:
+    record, hashes, history = made(results)
     assert hashes == whole[1]
     assert (record.status, record.metrics, record.loss) == ("completed", whole[0].metrics, whole[0].loss)
+    expected = whole[2]
+    assert (history.steps, history.validations) == (STEPS, expected.validations)
+    assert [(p.step, p.loss, p.learning_rate) for p in history.points] == [
+        (p.step, p.loss, p.learning_rate) for p in expected.points
+    ]
     assert (record.steps, record.epochs, record.truncated) == (STEPS, whole[0].epochs, whole[0].truncated)
     assert not (results / "unfinished").exists()
 
 
 def test_a_stopped_run_is_recorded_and_goes_on_to_the_same_end(
-    whole: tuple[Record, dict[str, str]],
+    whole: Whole,
     mini_set: Path,
     small_llm: Path,
     small_clip: Path,
@@ -133,7 +139,7 @@ def test_a_run_whose_output_nobody_reads_is_recorded(
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
-    whole: tuple[Record, dict[str, str]], mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+    whole: Whole, mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
     arguments = arguments_of(tmp_path, mini_set, small_llm, small_clip)
     moments = random.Random(0)

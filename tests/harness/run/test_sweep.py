@@ -53,7 +53,7 @@ def test_every_run_of_a_sweep_is_recorded(swept: Swept) -> None:
         ("memvp", 1, "completed", 3, "train"),
     ]
     assert records[0].loss != records[1].loss
-    assert len(files(swept.results)) == 2 * 4  # a record, its predictions and the adapter's two files
+    assert len(files(swept.results)) == 2 * 5  # a record, its predictions, its history and the adapter's two files
 
 
 def test_recorded_runs_are_skipped(swept: Swept, call: Run, tmp_path: Path) -> None:
@@ -87,8 +87,9 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str
     assert (memvp.status, memvp.failed_step, memvp.steps, memvp.metrics) == ("failed", 3, 2, {})
     assert memvp.error in ("loss is nan at step 3", "loss is inf at step 3")
     assert f"failed: memvp seed 0: {memvp.error}" in done.out
-    names = {name for name in files(tmp_path / "results") if not name.startswith("unfinished/")}
-    assert not [name for name in names if "memvp" in name and not name.endswith(f"{memvp.spec_hash}.json")]
+    names = {name for name in files(tmp_path / "results") if not name.startswith("unfinished/") and "memvp" in name}
+    kept = (f"{memvp.spec_hash}.json", f"{memvp.spec_hash}.history.json")  # of the steps before it failed
+    assert len(names) == 2 and all(name.endswith(kept) for name in names)
 
     again = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
     assert again.code == 1  # a failed run does not count as recorded, so it is tried again

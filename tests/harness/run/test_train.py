@@ -11,9 +11,11 @@ from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.errors import UserError
+from harness.records import StepMeasured
+from harness.run.measured import TrainResult
 from harness.run.schedule import TrainingLength, training_length
 from harness.run.step import MicroBatch, TrainingFailedError
-from harness.run.train import TrainResult, parameter_groups, train
+from harness.run.train import parameter_groups, train
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
@@ -91,15 +93,15 @@ class Learnt(NamedTuple):
     own_before: dict[str, torch.Tensor]
     tuned: TunedModel
     result: TrainResult
-    steps: list[tuple[int, float, float]]
+    steps: list[StepMeasured]
 
 
 @pytest.fixture(scope="module")
 def learnt() -> Learnt:
     tuned = model(**NO_DROPOUT)
     before, own_before = state(tuned), state(tuned.method)
-    steps: list[tuple[int, float, float]] = []
-    result = run(tuned, with_changes(epochs=10), on_step=lambda *step: steps.append(step))
+    steps: list[StepMeasured] = []
+    result = run(tuned, with_changes(epochs=10), on_step=steps.append)
     return Learnt(before, own_before, tuned, result, steps)
 
 
@@ -119,9 +121,10 @@ def test_the_methods_own_parameters_change(learnt: Learnt) -> None:
 
 
 def test_every_step_is_reported(learnt: Learnt) -> None:
-    assert [step for step, _, _ in learnt.steps] == list(range(1, len(learnt.result.losses) + 1))
-    assert [loss for _, loss, _ in learnt.steps] == learnt.result.losses
-    assert learnt.steps[0][2] > learnt.steps[-1][2] > 0
+    assert [step.step for step in learnt.steps] == list(range(1, len(learnt.result.losses) + 1))
+    assert learnt.steps == learnt.result.steps
+    assert learnt.steps[0].learning_rate > learnt.steps[-1].learning_rate > 0
+    assert {step.samples for step in learnt.steps} == {4} and all(step.memory_bytes for step in learnt.steps)
 
 
 def test_every_step_is_timed(learnt: Learnt) -> None:

@@ -1,7 +1,8 @@
 """Energy and clock of a GPU whose management library refuses some or all calls."""
 
-from harness.cost.energy import EnergyMeter
-from tests.harness.cost.small_speed import CPU
+import torch
+
+from harness.run.energy import EnergyMeter
 
 
 class FakeNVML:
@@ -25,7 +26,7 @@ class NVMLWithEnergy(FakeNVML):
 
 
 def meter_with(library):
-    meter = EnergyMeter(CPU)
+    meter = EnergyMeter(torch.device("cpu"))
     meter._nvml, meter._handle = library, object()
     return meter
 
