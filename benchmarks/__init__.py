@@ -1,0 +1,1 @@
+"""Prepared measurements that take a machine of their own."""

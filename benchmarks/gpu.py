@@ -1,0 +1,175 @@
+"""The measurements of `benchmarks/gpu.sh`: the commands, and the summary of what they measured."""
+
+import argparse
+import inspect
+import os
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.steps import FILE, Outcome, Step, run_steps
+from harness import cli
+from harness.config.recipes import TrainRecipe
+from harness.cost.output import markdown_table
+from harness.data.mini.build import build_mini
+from harness.files import write_atomic
+from harness.records import Record
+
+OUT = Path(__file__).parent / "out"
+SUMMARY = "summary.md"
+SMALL_WORLD = (64, 4, 64)
+"""Problems for training, validation and test, where no data is given."""
+REHEARSAL = 0.2
+"""Share of a step's estimate that it takes in a rehearsal."""
+
+
+def steps_for(device: str, data: Path) -> list[Step]:
+    """Return all measurements, most valuable first.
+
+    Args:
+        device: `cuda` for the size of 7B, `cpu` for a rehearsal with the tiny model.
+        data: folder with problems in the layout of ScienceQA.
+    """
+    real = device != "cpu"
+    common = [sys.executable, "-m", "harness"]
+    run = [*common, "run", "--weights", "random", "--data-root", str(data), "--device", device]
+    run += ["--results", "{results}", "--limit", "64" if real else "4", "--steps", "30" if real else "2"]
+    run += ["--model", "7b" if real else "tiny", *([] if real else ["--set", "batch_size=4"])]
+    speed = [*common, "speed", "--device", device, "--results", "{results}"]
+    # Compiling on a CPU takes minutes and shows nothing about a GPU.
+    speed += ["--model", "7b", "--compile"] if real else ["--model", "tiny", "--steps", "1", "--eval-batch", "1"]
+    lengths = (128, 256) if real else (12, 16)
+    whole_step = ["--train-batch", "32" if real else "2", "--text-length", str(lengths[0])]
+    pair = "memvp,dehvf" if real else "memvp"
+    captured = None if "captured" in TrainRecipe.model_fields else "recipes have no field `captured`"
+    quantised = None if "quantize" in inspect.signature(cli.run).parameters else "`run` has no option --quantize"
+    steps = [
+        Step("run-eager-4", 110, [*run, "--methods", "memvp", "--micro-batch", "4" if real else "1"]),
+        Step("run-eager-auto", 90, [*run, "--methods", pair, "--micro-batch", "auto"]),
+        Step("run-captured", 120, [*run, "--methods", pair, "--set", "captured=true"], captured),
+        *(
+            Step(f"speed-{length}", 130, [*speed, "--methods", "all", "--text-length", str(length)])
+            for length in lengths
+        ),
+        Step("speed-profile", 100, [*speed, "--methods", pair, *whole_step, "--profile", "{profile}"]),
+        Step("run-quantised", 80, [*run, "--methods", "memvp", "--quantize", "4bit"], quantised),
+    ]
+    return steps if real else [replace(step, estimate_s=REHEARSAL * step.estimate_s) for step in steps]
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """Return tables of what the steps measured, in markdown."""
+    steps = markdown_table(
+        ("step", "status", "seconds", "reason"),
+        [(one.name, one.status, f"{one.seconds:.0f}", one.reason) for one in outcomes],
+        "llrl",
+    )
+    runs = [_run_row(one.name, record) for one in outcomes for record in one.records if record.speed is None]
+    batches = [row for one in outcomes for record in one.records for row in _speed_rows(one.name, record)]
+    heads_of_runs = ("step", "method", "status", "s/step", "p90", "peak GiB", "micro-batch", "first loss", "last loss")
+    heads = ("step", "method", "phase", "s/batch", "/ baseline", "/ bare towers", "peak GiB", "utilisation")
+    parts = [
+        f"## Steps\n\n{steps}",
+        f"## Optimiser steps of `run`\n\n{markdown_table(heads_of_runs, runs, 'lllrrrrrr')}" if runs else "",
+        f"## Batches of `speed`\n\n{markdown_table(heads, batches, 'lllrrrrr')}" if batches else "",
+        *_equal_losses(outcomes),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def _gib(*counts: int | None) -> str:
+    """Return the first known number of bytes in GiB."""
+    return next((f"{count / 2**30:.1f}" for count in counts if count is not None), "n/a")
+
+
+def _run_row(step: str, record: Record) -> tuple[str, ...]:
+    return (
+        step,
+        record.label,
+        record.status,
+        _number(record.times_s.train_step_median, 4),
+        _number(record.times_s.train_step_p90, 4),
+        _gib(record.peak_memory_bytes.cuda_allocated, record.peak_memory_bytes.rss),
+        str(record.micro_batch),
+        _number(record.loss.first if record.loss else None, 4),
+        _number(record.loss.last if record.loss else None, 4),
+    )
+
+
+def _speed_rows(step: str, record: Record) -> Iterable[tuple[str, ...]]:
+    if record.speed is None:
+        return
+    for phase, timing in record.speed.phases.items():
+        ratios = (timing.ratio, timing.ratio_to_yardstick)
+        yield (
+            step,
+            record.label,
+            phase,
+            f"{timing.median_s:.4f}",
+            *("n/a" if ratio is None else f"{ratio.median:.3f} [{ratio.p10:.3f}, {ratio.p90:.3f}]" for ratio in ratios),
+            _gib(timing.peak_memory_bytes),
+            _number(timing.utilisation, 3),
+        )
+
+
+def _equal_losses(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say how far the losses of runs of one method lie apart that should differ in speed alone."""
+    losses: dict[str, list[tuple[float, float]]] = {}
+    for record in (record for one in outcomes for record in one.records):
+        if record.status == "completed" and record.loss and record.loss.first and record.loss.last:
+            losses.setdefault(record.label, []).append((record.loss.first, record.loss.last))
+    found = []
+    for label, pairs in losses.items():
+        apart = [max(abs(a / b - 1) for a, b in zip(one, two, strict=True)) for one, two in pairwise(pairs)]
+        if apart:
+            found.append(f"The losses of {label} differ by at most {max(apart):.2%} from one of its runs to the next.")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write the results and print the summary; return 1 if a step failed."""
+    parser = argparse.ArgumentParser(prog="benchmarks/gpu.sh", description=__doc__)
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal with the tiny model")
+    parser.add_argument("--budget", type=float, default=540, help="seconds for everything together")
+    parser.add_argument("--data-root", type=Path, help="problems in ScienceQA's layout; by default the small world")
+    parser.add_argument("--only", default="", help="names of steps, separated by commas; by default all")
+    parser.add_argument("--list", action="store_true", help="print the steps and their commands, and measure nothing")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as small_world:
+        data = options.data_root or Path(small_world)
+        steps = steps_for(options.device, data)
+        wanted = set(filter(None, options.only.split(",")))
+        if unknown := wanted - {step.name for step in steps}:
+            parser.error(f"--only {','.join(sorted(unknown))}: the steps are {', '.join(step.name for step in steps)}")
+        steps = [step for step in steps if not wanted or step.name in wanted]
+        if options.list:
+            for step in steps:
+                print(f"{step.name} ({step.estimate_s:.0f} s): {step.missing or shlex.join(step.command)}")
+            return 0
+        if options.data_root is None:
+            build_mini(data, sizes=SMALL_WORLD)
+        return measure(steps, options.budget)
+
+
+def measure(steps: Sequence[Step], budget_s: float) -> int:
+    """Run the steps, write what they measured and print the summary; return 1 if a step failed."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    out = Path(os.environ.get("OUT") or OUT)
+    outcomes = run_steps(steps, budget_s, out, lambda line: print(line, flush=True))
+    text = summary(outcomes)
+    write_atomic(out / SUMMARY, text)
+    print(f"\n{text}\n{out / FILE} has all records.")
+    return 1 if any(one.status == "failed" for one in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
