@@ -5,7 +5,8 @@ replaces submodules of the backbone. Its own parameters are exactly `method.para
 counting all use these and no others.
 
 Shape suffixes: B batch, L text tokens, T sequence columns (text and inserted visual tokens), D hidden_size,
-V vocabulary, J patches, C vision width, H W image height and width, I samples with an image, Q labelled tokens.
+V vocabulary, J patches, C vision width, H W image height and width, I samples with an image, Q labelled tokens,
+R columns that are read of each sample.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,11 +60,16 @@ class BatchFacts:
         image_rows_I: indices of the samples that carry an image, ascending.
         label_rows_Q: indices of the labelled tokens in the flattened `labels_BL`, ascending. The first token of a
             sample is left out, because no token precedes it that could predict it.
+        label_ranks_Q: the number of labelled tokens before each of them in its sample.
+        label_columns_BR: indices of each sample's labelled tokens in `labels_BL`, ascending; -1 behind its last one.
+            R is the largest number of a sample, or larger.
         padding: the side that samples are padded on; "none" if every column of every sample is a real token.
     """
 
     image_rows_I: Tensor
     label_rows_Q: Tensor
+    label_ranks_Q: Tensor
+    label_columns_BR: Tensor
     padding: Padding
 
     @classmethod
@@ -77,11 +83,20 @@ class BatchFacts:
             labels_BL: as in `Batch`; None for prompts without answers.
             has_image_B: true where the sample carries an image.
         """
-        label_rows_Q = has_image_B.new_zeros(0, dtype=torch.long)
+        predicted_BL = torch.zeros_like(mask_BL)
         if labels_BL is not None:
             predicted_BL = (labels_BL != IGNORE_INDEX) & ~first_token(mask_BL)
-            label_rows_Q = predicted_BL.flatten().nonzero().squeeze(1)
-        return cls(has_image_B.nonzero().squeeze(1), label_rows_Q, _padding(mask_BL))
+        samples_Q, columns_Q = predicted_BL.nonzero(as_tuple=True)
+        ranks_Q = (predicted_BL.cumsum(dim=1) - 1)[samples_Q, columns_Q]
+        label_columns_BR = columns_Q.new_full((len(mask_BL), int(predicted_BL.sum(dim=1).amax())), -1)
+        label_columns_BR[samples_Q, ranks_Q] = columns_Q
+        return cls(
+            image_rows_I=has_image_B.nonzero().squeeze(1),
+            label_rows_Q=samples_Q * mask_BL.shape[1] + columns_Q,
+            label_ranks_Q=ranks_Q,
+            label_columns_BR=label_columns_BR,
+            padding=_padding(mask_BL),
+        )
 
 
 @dataclass(frozen=True)
@@ -158,9 +173,10 @@ class InputSequence:
 
     Attributes:
         inputs_embeds_BTD: input embeddings.
-        attention_mask: which columns may be attended to. None means that every column is in use and attention is
-            causal. `B×T` is true where a column is in use, and attention is causal. `B×1×T×T` is for a method that
-            needs another pattern; it is true where the row may attend to the column.
+        attention_mask: which columns may be attended to. None means that attention is causal and that unused columns,
+            if there are any, come after those in use, which therefore never see them. `B×T` is true where a column is
+            in use, and attention is causal. `B×1×T×T` is for a method that needs another pattern; it is true where the
+            row may attend to the column.
         key_mask_BT: true for the columns that later tokens may attend to.
         position_ids_BT: rotary positions.
         columns_BL: the column of each text token; -1 for padding and for a token that was cut off. The column before
@@ -331,7 +347,7 @@ def plain_sequence(embed_tokens: nn.Module, batch: Batch) -> InputSequence:
     columns_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
     return InputSequence(
         inputs_embeds_BTD=embed_tokens(batch.input_ids_BL),
-        attention_mask=None if batch.facts.padding == "none" else mask_BL,
+        attention_mask=None if batch.facts.padding in ("none", "right") else mask_BL,
         key_mask_BT=mask_BL,
         position_ids_BT=positions_from_mask(mask_BL),
         columns_BL=columns_L.where(mask_BL, -1),

@@ -10,7 +10,8 @@ its two operands that needs a gradient. A frozen linear layer whose input needs 
 forward pass in training. A trained one after a trained module costs three times its forward pass. A frozen one
 before every trained module costs its forward pass alone.
 
-Sizes in the signatures: samples B; tokens T of one forward pass; images, one for each sample.
+Sizes in the signatures: samples B; tokens T of one forward pass; read, the columns of a sample that are read after the
+last decoder layer, which computes its queries, output and FFN for these alone; images, one for each sample.
 """
 
 from collections.abc import Sequence
@@ -95,12 +96,13 @@ class Costed(Protocol):
         """
         ...
 
-    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+    def token_cost(self, samples: int, tokens: int, read: int, *, decoding: bool) -> TokenCost:
         """Return the products of one forward pass.
 
         Args:
             samples: B.
             tokens: columns of each sample (T).
+            read: how many of these columns the last decoder layer computes; T if it computes all.
             decoding: whether the columns follow a cached prompt.
         """
         ...

@@ -6,15 +6,16 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.decoder import select_in_last_layer
 
 
 class Frozen(nn.Module):
-    """Satisfies `methods.base.Method` without attaching anything and without parameters.
+    """Satisfies `methods.base.Method` without parameters and without changing what the language model computes.
 
     It is not registered, because it is not a method to compare.
 
     Args:
-        backbone: the frozen backbone, which stays as it is.
+        backbone: the frozen backbone; its last decoder layer is wrapped in place.
         config: a config without fields.
     """
 
@@ -26,6 +27,7 @@ class Frozen(nn.Module):
     def __init__(self, backbone: Backbone, config: MethodConfig | None = None) -> None:
         super().__init__()
         self.config = config or MethodConfig()
+        select_in_last_layer(backbone.llm)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """Return an empty dictionary: the images are not used."""

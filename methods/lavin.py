@@ -214,7 +214,7 @@ class LaVIN(nn.Module):
         columns = 1 + self.prefix_ids_2S.shape[1] + text_tokens
         return columns if self.config.max_length is None or not training else min(columns, self.config.max_length)
 
-    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+    def token_cost(self, samples: int, tokens: int, read: int, *, decoding: bool) -> TokenCost:
         """Return the products of the adapters of every layer. Samples are routed once, while the prompt runs."""
         products = []
         for adapter in self.adapters:

@@ -24,7 +24,7 @@ Shape suffixes as in `methods.base`, and K prompts, Y adapted layers, N heads of
 values, X width of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,19 +32,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import (
-    LlamaAttention,
-    apply_rotary_pos_emb,
-    eager_attention_forward,
-    repeat_kv,
-)
+from transformers.models.llama.modeling_llama import LlamaAttention, repeat_kv
 
 from methods.adapters import Projector
+from methods.attention import SelectiveAttention
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
-from methods.cache_keyword import CACHE_KEYWORD
 from methods.checks import check_divisible
 from methods.cost import Entry, ImageCost, TokenCost, linear, matmul
+from methods.decoder import AdaptedDecoderLayer
 
 
 class LLaMAAdapterConfig(MethodConfig):
@@ -74,35 +69,11 @@ class PromptMemory:
     gate_N: Tensor
 
 
-class ZeroInitAttention(nn.Module):
+class ZeroInitAttention(SelectiveAttention):
     """A `LlamaAttention` with gated prompts: `o_proj(attention(text) + tanh(g) · attention(prompts))`.
 
-    Text and prompts have separate softmaxes. Submodules keep their names, so the state dict of the language model has
-    the same keys before and after.
-
-    Args:
-        attention: the frozen attention; its submodules are reused, not copied.
+    Text and prompts have separate softmaxes.
     """
-
-    is_causal = True
-
-    def __init__(self, attention: LlamaAttention) -> None:
-        super().__init__()
-        self.config = attention.config
-        self.layer_idx = attention.layer_idx
-        self.head_dim = attention.head_dim
-        self.num_key_value_groups = attention.num_key_value_groups
-        self.scaling = attention.scaling
-        self.attention_dropout = attention.attention_dropout
-        self.q_proj = attention.q_proj
-        self.k_proj = attention.k_proj
-        self.v_proj = attention.v_proj
-        self.o_proj = attention.o_proj
-        self.train(attention.training)
-
-    def heads(self, x: Tensor) -> Tensor:
-        """Split `B×T×(heads·X)` into heads, `B×heads×T×X`."""
-        return x.view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
     def prompt_memory(self, prompts_KD: Tensor, image_BKD: Tensor, gate_N: Tensor) -> PromptMemory:
         """Return the keys and values of `P + I`.
@@ -117,54 +88,22 @@ class ZeroInitAttention(nn.Module):
         )
         return PromptMemory(keys, values, gate_N)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        prompts: Sequence[Any],
-        attention_mask: Tensor | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run the attention over the text and over the prompts.
+    def add_to_heads(self, attended_BRNX: Tensor, query_BNRX: Tensor, layer_inputs: Mapping[str, Any]) -> Tensor:
+        """Return the attention over the text plus `tanh(g) · softmax(q Kᵀ / √X) V` over the prompts, `B×R×N×X`.
 
         Args:
-            hidden_states: `B×T×D`.
-            position_embeddings, attention_mask, kwargs: as in `LlamaAttention`.
-            prompts: one item per decoder layer; that of this layer is a `PromptMemory`.
-
-        Returns:
-            The output, `B×T×D`, and the attention weights over the text, or None where the implementation gives none.
+            attended_BRNX: the attention over the text.
+            query_BNRX: the rotated queries.
+            layer_inputs: `prompts` has one item per decoder layer; that of this layer is a `PromptMemory`.
         """
-        cache = kwargs.pop(CACHE_KEYWORD, None)
-        query_BNTX, key_BMTX = apply_rotary_pos_emb(
-            self.heads(self.q_proj(hidden_states)), self.heads(self.k_proj(hidden_states)), *position_embeddings
-        )
-        value_BMTX = self.heads(self.v_proj(hidden_states))
-        if cache is not None:
-            key_BMTX, value_BMTX = cache.update(key_BMTX, value_BMTX, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        attended_BTNX, weights = attend(
-            self,
-            query_BNTX,
-            key_BMTX,
-            value_BMTX,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        attended_BTNX = attended_BTNX + self._attend_to_prompts(query_BNTX, prompts[self.layer_idx])
-        return self.o_proj(attended_BTNX.flatten(2)), weights
-
-    def _attend_to_prompts(self, query_BNTX: Tensor, memory: PromptMemory) -> Tensor:
-        """Return `tanh(g) · softmax(q Kᵀ / √X) V` over the prompts alone, `B×T×N×X`."""
-        prompted_BNTX = F.scaled_dot_product_attention(
-            query_BNTX,
-            repeat_kv(memory.keys_BMKX, self.num_key_value_groups).to(query_BNTX.dtype),
-            repeat_kv(memory.values_BMKX, self.num_key_value_groups).to(query_BNTX.dtype),
+        memory = layer_inputs["prompts"][self.layer_idx]
+        prompted_BNRX = F.scaled_dot_product_attention(
+            query_BNRX,
+            repeat_kv(memory.keys_BMKX, self.num_key_value_groups).to(query_BNRX.dtype),
+            repeat_kv(memory.values_BMKX, self.num_key_value_groups).to(query_BNRX.dtype),
             scale=self.scaling,
         )
-        return prompted_BNTX.transpose(1, 2) * memory.gate_N.tanh().to(query_BNTX.dtype)[:, None]
+        return attended_BRNX + prompted_BNRX.transpose(1, 2) * memory.gate_N.tanh().to(query_BNRX.dtype)[:, None]
 
 
 class LLaMAAdapter(nn.Module):
@@ -241,7 +180,7 @@ class LLaMAAdapter(nn.Module):
         """Return `text_tokens`: nothing is inserted into the text."""
         return text_tokens
 
-    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+    def token_cost(self, samples: int, tokens: int, read: int, *, decoding: bool) -> TokenCost:
         """Return the products of the prompts and the image feature.
 
         They are their keys and values, the scores of the prompts, and the weighted sum of the values.
@@ -252,10 +191,11 @@ class LLaMAAdapter(nn.Module):
             for layer in (attention.k_proj, attention.v_proj):
                 prepared.append(linear("prompts", layer, prompts + samples, input_grad=True, trained=False))
             width = attention.o_proj.in_features
+            rows = samples * (read if index == len(self.attentions) - 1 else tokens)
             # The heads are counted together, because each one reads its own part of the width.
             products += [
-                matmul("prompts", samples * tokens, width, prompts, gradients=2 if index else 1),
-                matmul("prompts", samples * tokens, prompts, width, gradients=2),
+                matmul("prompts", rows, width, prompts, gradients=2 if index else 1),
+                matmul("prompts", rows, prompts, width, gradients=2),
             ]
         return TokenCost(Entry(self.num_layers - len(self.attentions), "attention"), prepared, products)
 
@@ -278,11 +218,14 @@ def attach_zero_init_attention(backbone: Backbone, count: int) -> tuple[ZeroInit
         ValueError: a layer's attention is not Llama's.
     """
     attentions = []
-    for layer in backbone.llm.model.layers[-count:]:
+    layers = backbone.llm.model.layers
+    for index in range(len(layers) - count, len(layers)):
+        layer = layers[index]
         if not isinstance(layer.self_attn, LlamaAttention):
             raise ValueError(
                 f"LLaMA-Adapter needs Llama's attention, not {type(layer.self_attn).__name__}; give a Llama model"
             )
         layer.self_attn = ZeroInitAttention(layer.self_attn)
+        layers[index] = AdaptedDecoderLayer(layer)
         attentions.append(layer.self_attn)
     return tuple(attentions)

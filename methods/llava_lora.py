@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from methods.adapters import Projector, attach_parallel_adapters, parallel_adapter_products
 from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures
 from methods.cost import Entry, ImageCost, TokenCost, linear
+from methods.decoder import select_in_last_layer
 from methods.sequence import insert_after_bos
 
 _ADAPTER = "default"
@@ -88,6 +89,7 @@ class LLaVALoRA(nn.Module):
             config.adapter_dropout,
         )
         self.lora = attach_lora(backbone.llm, config)
+        select_in_last_layer(backbone.llm)
 
     def encode_images(self, backbone: Backbone, images_BCHW: Tensor) -> dict[str, Tensor]:
         """Return `tokens_BJD`, the projected patches of the penultimate block.
@@ -126,13 +128,20 @@ class LLaVALoRA(nn.Module):
         columns = text_tokens + self.num_patches
         return columns if self.config.max_length is None or not training else min(columns, self.config.max_length)
 
-    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+    def token_cost(self, samples: int, tokens: int, read: int, *, decoding: bool) -> TokenCost:
         """Return the products of the low-rank updates of every layer.
 
         The visual tokens, which are trained values, are part of the input from the first layer on.
         """
-        matrices = [layer for layer in self.lora.modules() if isinstance(layer, nn.Linear)]
-        products = [linear("lora", layer, samples * tokens, input_grad=True) for layer in matrices]
+        products = []
+        for index, targets in enumerate(self.lora):
+            assert isinstance(targets, nn.ModuleDict)
+            for name, pair in targets.items():
+                # The last layer needs the keys and values of every column, but nothing else of a column not read.
+                everywhere = index < len(self.lora) - 1 or name in ("k_proj", "v_proj")
+                rows = samples * (tokens if everywhere else read)
+                matrices = [layer for layer in pair.children() if isinstance(layer, nn.Linear)]
+                products += [linear("lora", layer, rows, input_grad=True) for layer in matrices]
         return TokenCost(Entry(0, "input"), [], products)
 
     def reference_only(self) -> dict[str, int]:

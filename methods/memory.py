@@ -19,6 +19,7 @@ for a broadcast dimension.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -157,6 +158,8 @@ class MemoryRead(nn.Module):
         layer_idx: index of this layer.
     """
 
+    token_wise: ClassVar[bool] = True
+
     def __init__(self, memory: VisualMemory, layer_idx: int) -> None:
         super().__init__()
         self.memory = memory
@@ -258,7 +261,12 @@ def _sides(
 
 
 def memory_cost(
-    memory: VisualMemory, slots: Sequence[tuple[int | None, int | None]], samples: int, tokens: int, patches: int
+    memory: VisualMemory,
+    slots: Sequence[tuple[int | None, int | None]],
+    samples: int,
+    tokens: int,
+    read: int,
+    patches: int,
 ) -> TokenCost:
     """Return the products of building and reading every layer's memory.
 
@@ -269,6 +277,7 @@ def memory_cost(
         slots: as given to `layer_memories`.
         samples: batch size.
         tokens: columns of this forward pass.
+        read: columns of each sample that the last layer computes.
         patches: visual rows of each sample.
     """
     used = {slot for pair in slots for slot in pair if slot is not None}
@@ -280,6 +289,7 @@ def memory_cost(
     # Only shapes matter here, so λ can have any value.
     memories = layer_memories(memory, visual, 1.0, slots, tokens)
     width = memory.prompts.keys.shape[1]
+    rows = [samples * tokens] * (len(memories) - 1) + [samples * read]
     # A matrix that layers share is built before all of them; its bias is one more rank.
     shared = {id(side) for given in memories for side in (given.keys, given.values) if isinstance(side, BuiltSide)}
     return TokenCost(
@@ -292,7 +302,7 @@ def memory_cost(
             # The keys are multiplied by the FFN's input, which needs no gradient in the first layer. The values are
             # multiplied by the activations, which always need one.
             for side, left_grad in ((given.keys, layer > 0), (given.values, True))
-            for product in side.products(samples * tokens, left_grad=left_grad)
+            for product in side.products(rows[layer], left_grad=left_grad)
         ],
     )
 

@@ -117,9 +117,9 @@ class MemVP(nn.Module):
         """Return `text_tokens`: nothing is inserted into the text."""
         return text_tokens
 
-    def token_cost(self, samples: int, tokens: int, *, decoding: bool) -> TokenCost:
+    def token_cost(self, samples: int, tokens: int, read: int, *, decoding: bool) -> TokenCost:
         """Return the products of building and reading the memory."""
-        return memory_cost(self.memory, self.slots, samples, tokens, self.num_patches)
+        return memory_cost(self.memory, self.slots, samples, tokens, read, self.num_patches)
 
     def reference_only(self) -> dict[str, int]:
         """Return the sizes of the unused modality embedding and of the CLIP adapter that never runs."""

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from methods.base import IGNORE_INDEX, Backbone, Batch, InputSequence, VisualFeatures, causal_mask, freeze
 from methods.cache_keyword import CACHE_KEYWORD
+from methods.selection import Selection, last_column, predicting_columns, take
 
 
 @dataclass
@@ -110,16 +111,13 @@ class TunedModel(nn.Module):
         """
         visual = self.encode(batch) if visual is None else visual
         with self.autocast():
-            sequence = self.method.build_sequence(self.backbone, batch, visual)
-            layer_inputs = self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1])
-            hidden_BTD = run_decoder(
-                self.llm,
-                sequence.inputs_embeds_BTD,
-                sequence.attention_mask,
-                sequence.position_ids_BT,
-                layer_inputs,
-            )
-        return hidden_BTD, sequence
+            sequence, layer_inputs = self._inputs(batch, visual)
+            return run_decoder(self.llm, *_columns(sequence), layer_inputs), sequence
+
+    def _inputs(self, batch: Batch, visual: VisualFeatures) -> tuple[InputSequence, dict[str, Any]]:
+        """Return the sequence that the language model reads, and the method's keyword arguments for its layers."""
+        sequence = self.method.build_sequence(self.backbone, batch, visual)
+        return sequence, self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1])
 
     def forward(self, batch: Batch, visual: VisualFeatures | None = None) -> Tensor:
         """Return the mean cross-entropy over the labelled tokens; the arguments are those of `summed_loss`."""
@@ -130,7 +128,8 @@ class TunedModel(nn.Module):
         """Return the summed cross-entropy over the labelled tokens, and their number, both as scalar tensors.
 
         The sums of several batches can be added up, so that the mean over all their tokens does not depend on how the
-        samples were divided into batches. Logits are computed for the labelled tokens only.
+        samples were divided into batches. The output of the last decoder layer and the logits are computed for the
+        labelled tokens only.
 
         Args:
             batch: a batch with labels.
@@ -141,19 +140,23 @@ class TunedModel(nn.Module):
         """
         if batch.labels_BL is None:
             raise ValueError("a batch without labels has no loss: give labels_BL")
-        rows_Q = batch.facts.label_rows_Q
-        if not len(rows_Q):
+        facts = batch.facts
+        if not len(facts.label_rows_Q):
             raise ValueError(
                 "a batch without a labelled token has no loss; if its answers were cut off, raise max_length"
             )
-        hidden_BTD, sequence = self.hidden_states(batch, visual)
-        columns_Q = sequence.columns_BL.flatten()[rows_Q]
-        samples_Q = rows_Q // batch.labels_BL.shape[1]
-        # The column before a token predicts it. A token that a method cut off has no column and no target.
-        predicting_Q = (samples_Q * hidden_BTD.shape[1] + columns_Q - 1).clamp(min=0)
-        targets_Q = batch.labels_BL.flatten()[rows_Q].masked_fill(columns_Q < 0, IGNORE_INDEX)
+        visual = self.encode(batch) if visual is None else visual
         with self.autocast():
-            logits_QV = self.llm.lm_head(hidden_BTD.flatten(0, 1).index_select(0, predicting_Q))
+            sequence, layer_inputs = self._inputs(batch, visual)
+            read = predicting_columns(sequence, facts.label_columns_BR)
+            hidden_BRD = run_decoder(self.llm, *_columns(sequence), layer_inputs, read=read)
+            # A sample may have fewer labelled tokens than R. Leave out the others, because the output layer is wide.
+            samples_Q = facts.label_rows_Q // batch.labels_BL.shape[1]
+            read_Q = samples_Q * hidden_BRD.shape[1] + facts.label_ranks_Q
+            logits_QV = self.llm.lm_head(hidden_BRD.flatten(0, 1).index_select(0, read_Q))
+        # A token that the method cut off has no column, and no column predicts it.
+        cut_Q = sequence.columns_BL.flatten()[facts.label_rows_Q] < 0
+        targets_Q = batch.labels_BL.flatten()[facts.label_rows_Q].masked_fill(cut_Q, IGNORE_INDEX)
         total = F.cross_entropy(logits_QV.float(), targets_Q, ignore_index=IGNORE_INDEX, reduction="sum")
         return total, (targets_Q != IGNORE_INDEX).sum()
 
@@ -181,17 +184,9 @@ class TunedModel(nn.Module):
         visual = self.encode(batch) if visual is None else visual
         cache = DynamicCache(config=self.llm.config)
         with self.autocast():
-            sequence = self.method.build_sequence(self.backbone, batch, visual)
-            layer_inputs = self.method.layer_inputs(visual, sequence.inputs_embeds_BTD.shape[1])
-            hidden_BTD = run_decoder(
-                self.llm,
-                sequence.inputs_embeds_BTD,
-                sequence.attention_mask,
-                sequence.position_ids_BT,
-                layer_inputs,
-                cache,
-            )
-            logits_BV = self.llm.lm_head(hidden_BTD[:, -1])
+            sequence, layer_inputs = self._inputs(batch, visual)
+            hidden_B1D = run_decoder(self.llm, *_columns(sequence), layer_inputs, cache, last_column(sequence))
+            logits_BV = self.llm.lm_head(hidden_B1D[:, -1])
         if hasattr(self.method, "decoding_features"):
             visual = {**visual, **self.method.decoding_features(layer_inputs)}
         key_mask_BT = None if sequence.attention_mask is None else sequence.key_mask_BT
@@ -219,6 +214,11 @@ class TunedModel(nn.Module):
         return logits_BV
 
 
+def _columns(sequence: InputSequence) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the arguments of `run_decoder` that a sequence gives."""
+    return sequence.inputs_embeds_BTD, sequence.attention_mask, sequence.position_ids_BT
+
+
 def run_decoder(
     llm: Any,
     embeds_BTD: Tensor,
@@ -226,8 +226,9 @@ def run_decoder(
     positions_BT: Tensor,
     layer_inputs: Mapping[str, Any],
     cache: DynamicCache | None = None,
+    read: Selection | None = None,
 ) -> Tensor:
-    """Return the final hidden states of the language model, `B×T×D`.
+    """Return the final hidden states of the language model at the selected columns, `B×R×D`, or at all, `B×T×D`.
 
     This is the forward pass of `transformers`' `LlamaModel` without its preparation of masks. That preparation reads
     the values of masks and positions to find padding and packed sequences, and each read synchronises with the device.
@@ -240,20 +241,29 @@ def run_decoder(
         positions_BT: rotary positions.
         layer_inputs: the method's keyword arguments for every decoder layer.
         cache: keys and values of earlier columns, extended in place; None in training.
+        read: the columns that are read; None if all are. The last layer computes no others, if its attribute
+            `selects_columns` is true and the attention implementation takes a mask.
     """
-    mask = attention_mask(llm, mask, embeds_BTD.shape[1])
     rotary = llm.model.rotary_emb(embeds_BTD, position_ids=positions_BT)
+    inputs = {
+        "attention_mask": attention_mask(llm, mask, embeds_BTD.shape[1]),
+        "position_ids": positions_BT,
+        "position_embeddings": rotary,
+        "use_cache": cache is not None,
+        CACHE_KEYWORD: cache,
+        **layer_inputs,
+    }
+    *lower, last = llm.model.layers
     hidden_BTD = embeds_BTD
-    for layer in llm.model.layers:
-        hidden_BTD = layer(
-            hidden_BTD,
-            attention_mask=mask,
-            position_ids=positions_BT,
-            position_embeddings=rotary,
-            use_cache=cache is not None,
-            **{CACHE_KEYWORD: cache},
-            **layer_inputs,
-        )
+    for layer in lower:
+        hidden_BTD = layer(hidden_BTD, **inputs)
+    if read is None:
+        hidden_BTD = last(hidden_BTD, **inputs)
+    elif takes_masks(llm) and getattr(last, "selects_columns", False):
+        mask = None if read.mask is None else _in_form(llm, read.mask)
+        hidden_BTD = last(hidden_BTD, **{**inputs, "attention_mask": mask, "read_BR": read.columns_BR})
+    else:
+        hidden_BTD = take(last(hidden_BTD, **inputs), read.columns_BR)
     return llm.model.norm(hidden_BTD)
 
 
@@ -274,7 +284,7 @@ def attention_mask(llm: Any, mask: Tensor | None, columns: int) -> Tensor | None
         ValueError: `mask` has four dimensions, but the implementation is neither SDPA nor eager.
     """
     implementation = llm.config._attn_implementation
-    if implementation not in ("sdpa", "eager"):
+    if not takes_masks(llm):
         if mask is None or mask.ndim == 2:
             return mask
         raise ValueError(f"{implementation} attention cannot use this method's mask; load the model with sdpa or eager")
@@ -282,7 +292,16 @@ def attention_mask(llm: Any, mask: Tensor | None, columns: int) -> Tensor | None
         mask = torch.ones(1, columns, dtype=torch.bool, device=llm.device)
     if mask is None:
         return None
-    mask = causal_mask(mask) if mask.ndim == 2 else mask
-    if implementation == "sdpa":
+    return _in_form(llm, causal_mask(mask) if mask.ndim == 2 else mask)
+
+
+def takes_masks(llm: Any) -> bool:
+    """Return whether the language model's attention implementation takes a mask `B×1×T×T`."""
+    return llm.config._attn_implementation in ("sdpa", "eager")
+
+
+def _in_form(llm: Any, mask: Tensor) -> Tensor:
+    """Return a boolean mask in the form that SDPA or eager attention takes."""
+    if llm.config._attn_implementation == "sdpa":
         return mask
     return torch.zeros_like(mask, dtype=llm.dtype).masked_fill(~mask, torch.finfo(llm.dtype).min)

@@ -68,8 +68,13 @@ class CompiledLayer(nn.Module):
                 module.layer_idx = 0
         layer.compile()
 
+    @property
+    def selects_columns(self) -> bool:
+        """Whether the layer can compute selected columns alone (`methods.decoder`)."""
+        return bool(getattr(self.layer, "selects_columns", False))
+
     def forward(self, hidden_states: Tensor, **layer_inputs: Any) -> Tensor:
-        """Apply the layer, `B×T×D` to `B×T×D`; what the layer writes into its item of a list is kept in the list."""
+        """Apply the layer to `B×T×D`; what the layer writes into its item of a list is kept in the list."""
         lists = {name: value for name, value in layer_inputs.items() if isinstance(value, list)}
         own: dict[str, Any] = {name: [value[self.index]] for name, value in lists.items()}
         cache = layer_inputs.get(CACHE_KEYWORD)

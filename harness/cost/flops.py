@@ -106,7 +106,7 @@ def _train(backbone: Backbone, method: Costed, work: Workload) -> list[Product]:
     tokens = method.columns(work.text_length, training=True)
     return [
         *_images(backbone, method, work.train_batch),
-        *_forward(backbone, method, work.train_batch, tokens, tokens, decoding=False, prepare=True),
+        *_forward(backbone, method, work.train_batch, tokens, tokens, work.labels, decoding=False, prepare=True),
         _head(backbone, work.train_batch * work.labels),
     ]
 
@@ -117,12 +117,12 @@ def _inference(backbone: Backbone, method: Costed, work: Workload) -> list[Produ
     prompt = method.columns(work.text_length, training=False)
     products = [
         *_images(backbone, method, samples),
-        *_forward(backbone, method, samples, prompt, prompt, decoding=False, prepare=True),
+        *_forward(backbone, method, samples, prompt, prompt, 1, decoding=False, prepare=True),
         _head(backbone, samples),
     ]
     for step in range(1, work.new_tokens):
         # `layer_inputs` is computed once more for forward passes of one token. All decoded tokens share the result.
-        products += _forward(backbone, method, samples, 1, prompt + step, decoding=True, prepare=step == 1)
+        products += _forward(backbone, method, samples, 1, prompt + step, 1, decoding=True, prepare=step == 1)
         products.append(_head(backbone, samples))
     return products
 
@@ -134,11 +134,21 @@ def _images(backbone: Backbone, method: Costed, images: int) -> list[Product]:
 
 
 def _forward(
-    backbone: Backbone, method: Costed, samples: int, tokens: int, keys: int, *, decoding: bool, prepare: bool
+    backbone: Backbone,
+    method: Costed,
+    samples: int,
+    tokens: int,
+    keys: int,
+    read: int,
+    *,
+    decoding: bool,
+    prepare: bool,
 ) -> list[Product]:
     """Return the products of one forward pass of the language model; `prepare` includes those of `layer_inputs`."""
-    cost = method.token_cost(samples, tokens, decoding=decoding)
-    frozen = _llm_products(backbone.llm.config, samples, tokens, keys, cost.entry)
+    if not getattr(backbone.llm.model.layers[-1], "selects_columns", False):
+        read = tokens
+    cost = method.token_cost(samples, tokens, read, decoding=decoding)
+    frozen = _llm_products(backbone.llm.config, samples, tokens, keys, read, cost.entry)
     return [*(cost.prepared if prepare else ()), *frozen, *cost.products]
 
 
@@ -170,16 +180,21 @@ def _vision_products(vision: Any, images: int, blocks: int, entry: Entry | None)
     return products
 
 
-def _llm_products(config: Any, samples: int, tokens: int, keys: int, entry: Entry) -> list[Product]:
-    """Return the products of the frozen decoder layers, where `tokens` columns per sample attend to `keys` columns."""
-    width, rows = config.hidden_size, samples * tokens
+def _llm_products(config: Any, samples: int, tokens: int, keys: int, read: int, entry: Entry) -> list[Product]:
+    """Return the products of the frozen decoder layers, where `tokens` columns per sample attend to `keys` columns.
+
+    The last layer has keys and values of all these columns, but queries, output and FFN of `read` columns alone.
+    """
+    width = config.hidden_size
     head_dim = getattr(config, "head_dim", None) or width // config.num_attention_heads
     queries, shared = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     products = [Product("llm.embedding", 0, 0)]
     for layer in range(config.num_hidden_layers):
         at_input, at_attention = _needs_gradient(entry, layer, "input"), _needs_gradient(entry, layer, "attention")
+        rows = samples * (read if layer == config.num_hidden_layers - 1 else tokens)
         products += [
-            matmul("llm.attention", rows, width, queries + 2 * shared, gradients=at_input),
+            matmul("llm.attention", samples * tokens, width, 2 * shared, gradients=at_input),
+            matmul("llm.attention", rows, width, queries, gradients=at_input),
             matmul("llm.attention_scores", 2 * rows, queries, keys, gradients=2 * at_input),
             matmul("llm.attention", rows, queries, width, gradients=at_attention),
             matmul("llm.ffn", 3 * rows, width, config.intermediate_size, gradients=at_attention),

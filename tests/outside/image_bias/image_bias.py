@@ -29,6 +29,8 @@ class ImageBiasConfig(MethodConfig):
 class GatedBias(nn.Module):
     """Runs in parallel with the FFN of one layer and multiplies the image's vector by this layer's gate."""
 
+    token_wise: ClassVar[bool] = True
+
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(1))
