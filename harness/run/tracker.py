@@ -4,7 +4,6 @@ A tracker is for looking at a run. If it fails, the run goes on without it.
 """
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,7 @@ class Tracker:
 
     Args:
         name: one of `TRACKERS`, or empty.
-        folder: where the tracker keeps its files.
+        folder: where the tracker keeps its files; trackio has one place for all runs, which `TRACKIO_DIR` sets.
         run: what the run is called there.
         config: all settings of the run.
         say: called with one line if the tracker fails.
@@ -85,10 +84,9 @@ def _start(name: str, folder: Path, run: str, config: Mapping[str, Any]) -> list
     """Start a tracker through accelerate, and return what it is logged to."""
     from accelerate import Accelerator
 
-    folder.mkdir(parents=True, exist_ok=True)
+    if name == "wandb":
+        folder.mkdir(parents=True, exist_ok=True)  # it would take another place than a folder that is not there
     options = {"tensorboard": {}, "wandb": {"dir": str(folder), "name": run}, "trackio": {"name": run}}
-    # trackio reads the place of its files when it is imported.
-    os.environ.setdefault("TRACKIO_DIR", str(folder.resolve()))
     states = RandomStates.now()  # a tracker may draw its run's id
     accelerator = Accelerator(log_with=name, project_dir=str(folder))
     accelerator.init_trackers(PROJECT, config=_flat(config), init_kwargs={name: options[name]})

@@ -53,6 +53,18 @@ def test_wandb_runs_offline(call: Run, base: list[str], tmp_path: Path, monkeypa
     assert list((tmp_path / "results" / "trackers").rglob("*.wandb"))
 
 
+@pytest.mark.slow
+def test_trackio_writes_where_it_is_told(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec("trackio") is None:  # it reads its environment when it is imported
+        pytest.skip("the extra `trackio` is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    done = call(*base, "--methods", "memvp", "--tracker", "trackio")
+    assert done.code == 0 and "going on without" not in done.out, done.out
+    assert list((tmp_path / "trackio").rglob("*.db"))
+
+
 @pytest.mark.parametrize("broken", ["start", "log", "finish"])
 def test_a_tracker_that_fails_does_not_stop_the_run(
     broken: str, call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
