@@ -171,6 +171,16 @@ def run(
     tracker: Annotated[
         str, typer.Option(help="Also send every step to tensorboard, wandb or trackio. Each is an extra.")
     ] = "",
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Runs side by side on a CPU. By default one for each core, or for each --threads cores."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Compute threads per run. By default 1 for the tiny model, else all cores."),
+    ] = None,
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
     from harness.commands.run import RunOptions, run_command
@@ -202,6 +212,8 @@ def run(
         log_seconds=log_seconds,
         eval_every=eval_every,
         tracker=tracker,
+        jobs=jobs,
+        threads=threads,
     )
     raise typer.Exit(run_command(options, RunConsole()))
 

@@ -4,8 +4,9 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipes import DEFAULT_METHODS
 from harness.errors import UserError
 from harness.report.tables import table_text
+from harness.run.cores import compute_threads, divide_cores
 from harness.run.dryrun import dry_run
 from harness.run.progress import print_line
 from harness.run.runner import Runner
@@ -27,6 +29,9 @@ from harness.run.sweep import sweep
 from harness.run.tracker import require_tracker
 from harness.tasks.contract import DataOptions, Task, load_task
 from harness.tasks.facts import TaskFacts, task_facts
+
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class RunOptions:
     log_seconds: float
     eval_every: int
     tracker: str
+    jobs: int | None
+    threads: int | None
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -78,39 +85,23 @@ def run_command(options: RunOptions, console: Console) -> int:
     facts = task_facts(options.task)
     require_tracker(options.tracker)
     _require_accuracy(options, facts)
-    spec = resolve_spec(options.model, options.llm, options.clip)
-    machine = resolve_machine(options.device, options.dtype, options.weights)
-    data = DataOptions(
-        options.data_root,
-        options.limit,
-        options.skip_bad_images,
-        options.full,
-        lambda line: print_line(console, line),
-    )
+    spec, machine = _backbone(options)
+    cores = divide_cores(options.jobs, options.threads, spec, machine)
     # Cheap checks come first: options before data, data before weights.
     plans = _plans(options, spec)
     if options.dry_run:
-        return _dry_run(options, spec, machine, plans, data, console)
+        return _dry_run(options, spec, machine, plans, console)
     if problem := _missing_data(options, spec):
         raise UserError(problem)
     if options.weights == "pretrained":
         require_weights(spec)
-    begun = time.perf_counter()
-    task = load_task(options.task, data)
-    data_s = time.perf_counter() - begun
-    runner = Runner(
-        spec,
-        task,
-        machine,
-        data_s,
-        options.results,
-        options.checkpoint_minutes,
-        options.micro_batch,
-        options.eval_every,
-        options.tracker,
-    )
     try:
-        result = sweep(runner, _shortened(plans, options.steps, task), console, options.force, options.log_seconds)
+        with compute_threads(cores.threads):
+            runner = _make_runner(options, lambda line: print_line(console, line))
+            plans = _shortened(plans, options.steps, runner.task)
+            result = sweep(
+                partial(_make_runner, options), runner, plans, console, options.force, cores, options.log_seconds
+            )
     except KeyboardInterrupt as stop:
         if exit_status(stop) != 128 + signal.SIGPIPE:  # then nobody reads this either
             name = str(stop) or "SIGINT"
@@ -130,6 +121,34 @@ def _require_accuracy(options: RunOptions, facts: TaskFacts) -> None:
         raise UserError(f"--eval-every: {options.task} has no right answers; leave it out")
     if options.eval_every and options.weights == "random":
         raise UserError("--eval-every: random weights have no accuracy; leave it out")
+
+
+def _backbone(options: RunOptions) -> tuple[BackboneSpec, Machine]:
+    spec = resolve_spec(options.model, options.llm, options.clip)
+    return spec, resolve_machine(options.device, options.dtype, options.weights)
+
+
+def _data(options: RunOptions, say: Say) -> DataOptions:
+    return DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full, say)
+
+
+def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
+    """Read the data and return what makes the runs; called in each process that makes runs."""
+    spec, machine = _backbone(options)
+    begun = time.perf_counter()
+    task = load_task(options.task, _data(options, say))
+    data_s = time.perf_counter() - begun
+    return Runner(
+        spec,
+        task,
+        machine,
+        data_s,
+        options.results,
+        options.checkpoint_minutes,
+        options.micro_batch,
+        options.eval_every,
+        options.tracker,
+    )
 
 
 def _plans(options: RunOptions, spec: BackboneSpec) -> list[RunPlan]:
@@ -161,7 +180,6 @@ def _dry_run(
     spec: BackboneSpec,
     machine: Machine,
     plans: Sequence[RunPlan],
-    data: DataOptions,
     console: Console,
 ) -> int:
     """Print what the runs would take and what is missing for them; return the exit status."""
@@ -170,7 +188,7 @@ def _dry_run(
     if problem := _missing_data(options, spec):
         missing.append(problem)
     else:
-        task = load_task(options.task, data)
+        task = load_task(options.task, _data(options, lambda line: print_line(console, line)))
         plans = _shortened(plans, options.steps, task)
     found = dry_run(spec, machine, plans, options.task, task, options.micro_batch)
     missing += found.missing

@@ -305,7 +305,7 @@ class Environment(Section):
     gpu: str | None = None
     """Model of the GPU; null where none was used."""
     threads: MaybeCount = None
-    """Number of compute threads of torch."""
+    """Number of compute threads of torch. On a CPU the last bits of a result can depend on it."""
 
 
 class Git(Section):

@@ -143,6 +143,18 @@ class Runner:
             torch.cuda.empty_cache()
         return self._write(plan, outcome, ending)
 
+    def record_failure(self, plan: RunPlan, error: str) -> Record:
+        """Record that a run failed in another process, which could not write the record itself.
+
+        Args:
+            plan: the run.
+            error: one line on why it failed.
+
+        Raises:
+            UserError: the record cannot be written.
+        """
+        return self._write(plan, Outcome(self.data_s), Ending("failed", error))
+
     def _load(self) -> Backbone:
         machine = self.machine
         return load_backbone(self.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)

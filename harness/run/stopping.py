@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_NAMES = ("SIGTERM", "SIGHUP")
-"""Signals that end a process at once by default. SIGINT raises KeyboardInterrupt already; Windows has no SIGHUP."""
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that end a process by default and that a run can answer. Windows has no SIGHUP."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,30 +22,56 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
+def signal_of(stop: KeyboardInterrupt) -> int:
+    """Return the number of the signal that stopped a process."""
+    return stop.signum if isinstance(stop, Stopped) else signal.SIGINT
+
+
 def exit_status(stop: KeyboardInterrupt) -> int:
     """Return 128 + the signal's number, as shells report it."""
-    return 128 + (stop.signum if isinstance(stop, Stopped) else signal.SIGINT)
+    return 128 + signal_of(stop)
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Raise `Stopped` on the first signal; a second one ends the process at once.
+def stop_on_signals(*, once: bool = False) -> Iterator[None]:
+    """Raise `Stopped`, or for SIGINT KeyboardInterrupt, on the first signal.
 
     Outside the main thread, where Python sets no handlers, signals keep their meaning.
+
+    Args:
+        once: whether further signals are ignored; otherwise a second one ends the process at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
-        raise Stopped(signum)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN if once else signal.SIG_DFL)
+        raise KeyboardInterrupt if signum == signal.SIGINT else Stopped(signum)
 
-    handled = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    before = [signal.signal(number, stop) for number in handled]
+    before = [signal.signal(number, stop) for number in SIGNALS]
     try:
         yield
     finally:
-        for number, handler in zip(handled, before, strict=True):
+        for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Keep signals back; a process that is started meanwhile gets them when it calls `unblock_signals`."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock_signals() -> None:
+    """Let signals through that the process which started this one kept back."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,21 +1,23 @@
-"""Many runs, one after another. Recorded runs are skipped, and a failed run does not stop the others.
+"""Many runs, one after another or side by side. Recorded runs are skipped, and a failed run does not stop the others.
 
 Several processes may sweep over the same results folder: each run is made by one of them.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from harness.config.plan import RunPlan
-from harness.records import Record, find_record
+from harness.records import Record
+from harness.run.attempt import Attempt, attempt, completed
 from harness.run.checks import check_runs
-from harness.run.lock import owner_of, run_lock
+from harness.run.cores import Cores
+from harness.run.jobs import run_side_by_side
 from harness.run.progress import LOG_SECONDS, SweepProgress, print_line
 from harness.run.runner import Runner
 from harness.run.stopping import stop_on_signals
-from harness.run.workspace import Workspace
 
 
 @dataclass
@@ -37,15 +39,23 @@ class SweepResult:
 
 
 def sweep(
-    runner: Runner, plans: Sequence[RunPlan], console: Console, force: bool, log_seconds: float = LOG_SECONDS
+    make_runner: Callable[[], Runner],
+    runner: Runner,
+    plans: Sequence[RunPlan],
+    console: Console,
+    force: bool,
+    cores: Cores,
+    log_seconds: float = LOG_SECONDS,
 ) -> SweepResult:
     """Make every run that is not recorded as completed.
 
     Args:
+        make_runner: makes a runner like `runner` in another process.
         runner: makes one run.
         plans: the runs.
         console: where progress and the outcome of each run are printed.
         force: repeat runs that are recorded.
+        cores: how many runs are made side by side, and their threads.
         log_seconds: longest time between two lines of progress where the output is no terminal.
 
     Returns:
@@ -54,50 +64,49 @@ def sweep(
     Raises:
         UserError: one of the runs cannot be made, which is found before the first run starts; or a record cannot be
             written.
-        KeyboardInterrupt: a signal stopped the sweep; the record of the run that it stopped is written.
+        KeyboardInterrupt: a signal stopped the sweep; the records of the runs that it stopped are written.
     """
-    made: dict[int, Record] = {}
+    made: dict[str, Record] = {}
     skipped = 0
     for note in check_runs(plans, runner.spec, runner.task, runner.machine, runner.results_dir):
         print_line(console, note)
-    for index, plan in enumerate(plans):
-        if not force and (found := _completed(runner, runner.workspace(plan))):
+    for plan in plans:
+        if not force and (found := completed(runner, runner.workspace(plan))):
             print_line(console, f"{plan.name}: already recorded as {found.run_id}; --force repeats the run")
-            made[index], skipped = found, skipped + 1
-    with stop_on_signals(), SweepProgress(console, len(plans) - skipped, log_seconds) as shown:
-        # A run that another process makes comes last: by then that process may have finished it.
-        for wait in (False, True):
-            for index, plan in enumerate(plans):
-                if index in made:
-                    continue
-                work = runner.workspace(plan)
-                with run_lock(work.folder, wait) as is_ours:
-                    if not is_ours:
-                        owner = owner_of(work.folder)
-                        print_line(console, f"{plan.name}: being made by {owner}; going on with the others")
-                        continue
-                    # Another process may have completed it between the look at the records and the lock.
-                    if not force and (found := _completed(runner, work)):
-                        print_line(console, f"{plan.name}: recorded by another process as {found.run_id}")
-                        work.remove()
-                        made[index], skipped = found, skipped + 1
-                        shown.skip()
-                        continue
-                    with shown.run(plan.name) as progress:
-                        made[index] = runner.run(plan, progress)
-                print_line(console, f"{plan.name}: {_outcome(made[index])}")
-    return SweepResult([made[index] for index in range(len(plans))], skipped)
+            made[plan.name], skipped = found, skipped + 1
+    pending = [plan for plan in plans if plan.name not in made]
+    jobs = min(cores.jobs, len(pending))
+
+    def report(plan: RunPlan, result: Attempt) -> None:
+        nonlocal skipped
+        print_line(console, f"{plan.name}: {result.line}")
+        if result.record is not None:
+            made[plan.name] = result.record
+        if result.skipped:
+            skipped += 1
+            shown.skip()
+
+    with stop_on_signals(), SweepProgress(console, len(pending), log_seconds, max(1, jobs)) as shown:
+        if jobs > 1:
+            run_side_by_side(jobs, pending, make_runner, runner, cores.threads, force, shown, report)
+        else:
+            _run_in_turn(pending, runner, force, shown, report)
+    return SweepResult([made[plan.name] for plan in plans], skipped)
 
 
-def _completed(runner: Runner, work: Workspace) -> Record | None:
-    """Return the run's record if it is complete."""
-    found = find_record(runner.results_dir, work.spec_hash)
-    return found if found is not None and found.status == "completed" else None
-
-
-def _outcome(record: Record) -> str:
-    """Return how a run ended, in a few words."""
-    if record.status != "completed":
-        return f"{record.status}: {record.error}"
-    values = [f"{name} {metric.value:.2f}" for name, metric in record.metrics.items() if metric.value is not None]
-    return f"completed: {', '.join(values) or 'no accuracy'}"
+def _run_in_turn(
+    plans: Sequence[RunPlan],
+    runner: Runner,
+    force: bool,
+    shown: SweepProgress,
+    report: Callable[[RunPlan, Attempt], None],
+) -> None:
+    """Make runs in this process; `report` is called with what became of each."""
+    waiting = deque((plan, False) for plan in plans)
+    while waiting:
+        plan, may_wait = waiting.popleft()
+        result = attempt(runner, plan, force, may_wait, lambda name=plan.name: shown.run(name))  # type: ignore[misc]
+        report(plan, result)
+        if result.record is None:
+            # It comes after the others: by then the other process may have finished it.
+            waiting.append((plan, True))

@@ -1,0 +1,199 @@
+"""Runs side by side on one machine: worker processes that each make one run after another."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from harness.config.plan import RunPlan
+from harness.errors import UserError
+from harness.run.attempt import Attempt, outcome
+from harness.run.lock import run_lock
+from harness.run.progress import Progress, SweepProgress
+from harness.run.runner import Runner
+from harness.run.stopping import Stopped, signal_of, signals_blocked
+from harness.run.worker import BEGIN, GRACE_S, work
+
+Report = Callable[[RunPlan, Attempt], None]
+"""Called with what became of a run."""
+
+
+class _Worker:
+    """A worker process, and the run that it makes.
+
+    Args:
+        make_runner: loads what the runs need.
+        threads: compute threads of a run.
+        force: repeat runs that are recorded.
+    """
+
+    def __init__(self, make_runner: Callable[[], Runner], threads: int, force: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection: Connection[Any, Any]
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=work, args=(theirs, make_runner, threads, force))
+        # A signal would end a process that cannot answer it yet with a traceback.
+        resource_tracker.ensure_running()  # which `start` would start itself, and let signals through again
+        with signals_blocked():
+            self.process.start()
+        # Now it alone holds its end, so the connection breaks when it ends.
+        theirs.close()
+        self.plan: RunPlan | None = None
+        self._progress: Progress | None = None
+        self._shown = ExitStack()
+
+    def give(self, plan: RunPlan, may_wait: bool) -> None:
+        """Hand it the run that it makes next. It may have died already; then there is nothing to receive from it."""
+        self.plan = plan
+        try:
+            self.connection.send((plan, may_wait))
+        except OSError:
+            return
+
+    def receive(self, shown: SweepProgress) -> Attempt | None:
+        """Receive one message and show it, if it is about progress.
+
+        Returns:
+            What became of its run; None while it is being made.
+
+        Raises:
+            EOFError: the process has ended.
+            UserError: something that must end the sweep.
+        """
+        assert self.plan is not None, "a worker without a run sends nothing"
+        try:
+            message = self.connection.recv()
+        except OSError as error:
+            raise EOFError from error
+        if isinstance(message, UserError):
+            raise message
+        if isinstance(message, Attempt):
+            self.end_run()
+            return message
+        name, *arguments = message
+        if name == BEGIN:
+            self._progress = self._shown.enter_context(shown.run(self.plan.name))
+        else:
+            getattr(self._progress, name)(*arguments)
+        return None
+
+    def end_run(self) -> None:
+        """Show its run no longer."""
+        self._shown.close()
+        self.plan = self._progress = None
+
+    def stop(self, signum: int) -> None:
+        """Begin to end the process: with a signal if it makes a run, whose record it then writes."""
+        if self._progress is None:
+            self.process.kill()
+        elif self.process.is_alive():
+            os.kill(self.process.pid or 0, signum)
+        self.connection.close()
+
+    def death(self) -> str:
+        """Return how the process ended, in a line for the record of its run."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code >= 0:
+            return f"its process ended with status {code}"
+        name = signal.Signals(-code).name
+        hint = "; if the machine ran out of memory, give a smaller --jobs" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+
+
+def run_side_by_side(
+    jobs: int,
+    plans: Sequence[RunPlan],
+    make_runner: Callable[[], Runner],
+    runner: Runner,
+    threads: int,
+    force: bool,
+    shown: SweepProgress,
+    report: Report,
+) -> None:
+    """Make runs in worker processes. One whose process dies has failed, and the others go on.
+
+    Args:
+        jobs: number of processes.
+        plans: the runs.
+        make_runner: makes a runner in a worker; it is sent there.
+        runner: writes the records of runs whose process died.
+        threads: compute threads of a run.
+        force: repeat runs that are recorded.
+        shown: shows the progress.
+        report: called with what became of each run, in the order in which they end.
+
+    Raises:
+        UserError: something that must end the sweep; the runs that were being made are recorded as interrupted.
+        KeyboardInterrupt: a signal stopped the sweep, or nobody reads its output any more; likewise.
+    """
+    waiting = deque((plan, False) for plan in plans)
+    workers: list[_Worker] = []
+    signum = int(signal.SIGTERM)
+    try:
+        while waiting or any(worker.plan for worker in workers):
+            while waiting and (idle := _idle(workers, jobs, lambda: _Worker(make_runner, threads, force))):
+                idle.give(*waiting.popleft())
+            busy = {worker.connection: worker for worker in workers if worker.plan}
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]  # wait() returns the connections that it was given
+                plan = worker.plan
+                assert plan is not None
+                try:
+                    ended = worker.receive(shown)
+                except EOFError:
+                    workers.remove(worker)
+                    worker.end_run()
+                    ended = _record_death(runner, plan, worker.death())
+                if ended is None:
+                    continue
+                report(plan, ended)
+                if ended.record is None:
+                    # It comes after the others: by then the other process may have finished it.
+                    waiting.append((plan, True))
+    except BrokenPipeError as pipe:
+        signum = signal.SIGHUP if hasattr(signal, "SIGHUP") else signum
+        raise Stopped(signal.SIGPIPE) from pipe
+    except KeyboardInterrupt as stop:
+        signum = signal_of(stop)
+        raise
+    finally:
+        _stop(workers, signum)
+
+
+def _idle(workers: list[_Worker], jobs: int, start: Callable[[], _Worker]) -> _Worker | None:
+    """Return a worker that makes no run, a new one where there may be more; None if all are busy."""
+    for worker in workers:
+        if worker.plan is None:
+            return worker
+    if len(workers) == jobs:
+        return None
+    workers.append(start())
+    return workers[-1]
+
+
+def _record_death(runner: Runner, plan: RunPlan, error: str) -> Attempt:
+    """Record that a run failed because its process died."""
+    with run_lock(runner.workspace(plan).folder, wait=False) as is_ours:
+        if not is_ours:
+            return Attempt(None, f"{error}; another process goes on with the run")
+        record = runner.record_failure(plan, error)
+    return Attempt(record, outcome(record))
+
+
+def _stop(workers: Sequence[_Worker], signum: int) -> None:
+    """End all workers. One that makes a run first writes its record."""
+    for worker in workers:
+        worker.stop(signum)
+    deadline = time.monotonic() + GRACE_S
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        worker.process.kill()
+        worker.process.join()
+        worker.end_run()
