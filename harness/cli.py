@@ -153,6 +153,14 @@ def run(
             "batch, and half of it each time that memory runs out.",
         ),
     ] = "auto",
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|N",
+            help="Processes that prepare batches ahead of the model. They change no result. auto starts none on a CPU, "
+            "and up to 8 for a GPU.",
+        ),
+    ] = "auto",
     log_seconds: Annotated[
         float,
         typer.Option(
@@ -209,6 +217,7 @@ def run(
         dry_run=dry_run,
         checkpoint_minutes=checkpoint_minutes,
         micro_batch=_count_or_auto("--micro-batch", micro_batch),
+        workers=_count_or_auto("--workers", workers, least=0),
         log_seconds=log_seconds,
         eval_every=eval_every,
         tracker=tracker,
@@ -493,12 +502,12 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
         ) from error
 
 
-def _count_or_auto(option: str, text: str) -> int | None:
+def _count_or_auto(option: str, text: str, least: int = 1) -> int | None:
     """Return the number that an option gives, or None for `auto`."""
     if text == "auto":
         return None
-    if not (text.isdecimal() and text.isascii() and len(text) < 10 and int(text) > 0):
-        raise UserError(f"{option} {text}: neither auto nor a whole number above 0; give one of them")
+    if not (text.isdecimal() and text.isascii() and len(text) < 10 and int(text) >= least):
+        raise UserError(f"{option} {text}: neither auto nor a whole number from {least} upwards; give one of them")
     return int(text)
 
 

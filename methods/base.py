@@ -9,7 +9,7 @@ V vocabulary, J patches, C vision width, H W image height and width, I samples w
 R columns that are read of each sample.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -155,15 +155,22 @@ class Batch:
             non_blocking: whether the copies may run while the host continues.
         """
 
-        def move(part: Any) -> Any:
-            moved = copy(part)
+        return self._with_each_tensor(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """Return the same batch in page-locked memory, from which copies to a GPU may run while the host continues."""
+        return self._with_each_tensor(Tensor.pin_memory)
+
+    def _with_each_tensor(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        def changed(part: Any) -> Any:
+            result = copy(part)
             for name, value in vars(part).items():
                 if isinstance(value, Tensor):
-                    object.__setattr__(moved, name, value.to(device, non_blocking=non_blocking))
-            return moved
+                    object.__setattr__(result, name, change(value))
+            return result
 
-        batch: Batch = move(self)
-        object.__setattr__(batch, "facts", move(self.facts))
+        batch: Batch = changed(self)
+        object.__setattr__(batch, "facts", changed(self.facts))
         return batch
 
 

@@ -60,6 +60,7 @@ class RunOptions:
     dry_run: bool
     checkpoint_minutes: float
     micro_batch: int | None
+    workers: int | None
     log_seconds: float
     eval_every: int
     tracker: str
@@ -148,6 +149,7 @@ def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
         options.micro_batch,
         options.eval_every,
         options.tracker,
+        options.workers,
     )
 
 

@@ -55,6 +55,7 @@ class Collator:
 
     Attributes:
         cut: ids of the examples that were longer than `max_length`; an example that is seen again counts once.
+            `harness.data.loading` adds those that worker processes found.
     """
 
     def __init__(

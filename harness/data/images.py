@@ -3,15 +3,19 @@
 Shapes: C = 3 channels, H = W = `size` in pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
+from harness.data.cores import usable_cores
 from harness.data.imagefile import load_image
+from harness.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -77,7 +81,29 @@ class ImageStore:
         """
         found = self._pixels.get(path)
         if found is None:
-            found = self.preprocessor.to_bytes(load_image(path))
-            if len(self._pixels) < self._capacity:
+            found = self._decode(path)
+            # A worker process ends with its epoch, and what it kept with it.
+            if len(self._pixels) < self._capacity and get_worker_info() is None:
                 self._pixels[path] = found
         return found
+
+    def fill(self, paths: Iterable[Path]) -> None:
+        """Decode these files now, on all cores, if all of them fit. Workers that are forked later share them.
+
+        A file that is not a usable image is left out: `pixels` raises the error when the image is needed.
+        """
+
+        def decode(path: Path) -> Tensor | None:
+            try:
+                return self._decode(path)
+            except UserError:
+                return None
+
+        missing = [path for path in dict.fromkeys(paths) if path not in self._pixels]
+        if len(self._pixels) + len(missing) <= self._capacity:
+            with ThreadPoolExecutor(usable_cores()) as pool:
+                found = zip(missing, pool.map(decode, missing), strict=True)
+                self._pixels.update((path, pixels) for path, pixels in found if pixels is not None)
+
+    def _decode(self, path: Path) -> Tensor:
+        return self.preprocessor.to_bytes(load_image(path))

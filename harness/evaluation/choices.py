@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from harness.data.collate import Collator, Example
+from harness.data.loading import Loading
 from harness.data.problem import Problem
 from harness.data.prompts import Prompt
 from harness.evaluation.answer_log import AnswerLog
@@ -34,6 +35,7 @@ def answer_problems(
     device: torch.device | str,
     on_batch: Callable[[int], None] = lambda done: None,
     log: AnswerLog | None = None,
+    loading: Loading | None = None,
 ) -> list[dict[str, Any]]:
     """Answer every problem with the likeliest next token.
 
@@ -46,6 +48,7 @@ def answer_problems(
         device: the model's device.
         on_batch: called after each batch with the number of problems done.
         log: answers of an interrupted evaluation; None keeps nothing.
+        loading: how batches are prepared; None uses no workers.
 
     Returns:
         One row per problem, in the order of `problems`: `qid`, `prompt_sha256`, `raw` (the decoded token), `choice`
@@ -65,7 +68,9 @@ def answer_problems(
         return tokens
 
     examples = [Example(p.qid, q.scoring, None, p.image) for p, q in zip(problems, prompts, strict=True)]
-    tokens = answer_in_batches(likeliest, examples, collator, batch_size, device, on_batch, log or AnswerLog())
+    tokens = answer_in_batches(
+        likeliest, examples, collator, batch_size, device, on_batch, log or AnswerLog(), loading or Loading()
+    )
     rows = []
     for problem, prompt, token in zip(problems, prompts, tokens, strict=True):
         raw = tokenizer.decode([token])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from harness.data.collate import Collator, Example
+from harness.data.loading import Loading
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
 from harness.evaluation.choices import EvaluationFailedError
@@ -199,6 +200,7 @@ def decode_texts(
     search: Search,
     on_batch: Callable[[int], None] = lambda done: None,
     log: AnswerLog | None = None,
+    loading: Loading | None = None,
 ) -> list[tuple[str, Hypothesis]]:
     """Decode a text for every example.
 
@@ -210,6 +212,7 @@ def decode_texts(
         search: how to decode.
         on_batch: called after each batch with the number of examples done.
         log: answers of an interrupted evaluation; None keeps nothing.
+        loading: how batches are prepared; None uses no workers.
 
     Returns:
         Text and hypothesis of each example, in the order of `examples`.
@@ -224,7 +227,9 @@ def decode_texts(
         return [[list(h.tokens), h.log_prob, h.score, h.finished] for h in found]
 
     device = model.backbone.device
-    answers = answer_in_batches(best, examples, collator, batch_size, device, on_batch, log or AnswerLog())
+    answers = answer_in_batches(
+        best, examples, collator, batch_size, device, on_batch, log or AnswerLog(), loading or Loading()
+    )
     texts = []
     for tokens, log_prob, score, finished in answers:
         text = tokenizer.decode(tokens, skip_special_tokens=True).strip()

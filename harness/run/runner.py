@@ -18,6 +18,7 @@ from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
+from harness.data.loading import Loading
 from harness.errors import UserError, first_line
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import EvaluationFailedError
@@ -67,6 +68,10 @@ class Runner:
         micro_batch: samples per forward pass in training; None finds the largest number that fits into memory.
         eval_every: optimiser steps between two validations during training; 0 never validates.
         tracker: name of the experiment tracker, see `harness.run.tracker`; empty for none.
+        workers: processes that prepare batches; None chooses by the device.
+
+    Raises:
+        UserError: `workers` cannot be started on this system.
     """
 
     def __init__(
@@ -80,10 +85,12 @@ class Runner:
         micro_batch: int | None = None,
         eval_every: int = 0,
         tracker: str = "",
+        workers: int | None = None,
     ) -> None:
         self.spec, self.task, self.machine = spec, task, machine
         self.data_s, self.results_dir, self.checkpoint_minutes = data_s, results_dir, checkpoint_minutes
         self.micro_batch, self.eval_every, self.tracker = micro_batch, eval_every, tracker
+        self.loading = Loading.of(workers, machine.device)
         self._info: BackboneInfo | None = None
 
     def backbone_info(self) -> BackboneInfo:
@@ -180,7 +187,7 @@ class Runner:
         evaluate = self.task.evaluate_oracle if plan.is_oracle else self.task.evaluate
         log = AnswerLog(self.workspace(plan).answers)
         before = meter.joules()
-        outcome.evaluation = evaluate(model, recipe, preprocessor, progress.advance, log)
+        outcome.evaluation = evaluate(model, recipe, preprocessor, progress.advance, log, self.loading)
         after = meter.joules()
         outcome.eval_joules = None if before is None or after is None else after - before
         outcome.peak = read_peak(self.machine.device)
@@ -271,6 +278,7 @@ class Runner:
                 work.checkpoints(self.checkpoint_minutes),
                 progress.say,
                 MicroBatch.of(self.micro_batch, recipe.batch_size),
+                loading=self.loading,
             )
         finally:
             watch.read_energy()

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import torch
-from accelerate import skip_first_batches
+from accelerate.data_loader import SkipBatchSampler
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, RandomSampler
 
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
+from harness.data.loading import Loading, prepared_batches
 from harness.processes import ALONE, Processes
 from harness.records import StepMeasured
 from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
@@ -67,6 +68,7 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     micro_batch: MicroBatch | None = None,
     processes: Processes = ALONE,
+    loading: Loading | None = None,
 ) -> TrainResult:
     """Train the model's trainable parameters in place.
 
@@ -83,6 +85,7 @@ def train(
         say: called with a line about where training resumes, and when a forward pass does not fit into memory.
         micro_batch: samples per forward pass; None starts with the whole batch and halves it where memory runs out.
         processes: those that make every optimiser step together. The first one alone uses `checkpoints`.
+        loading: how batches are prepared, which changes no result; None uses no workers.
 
     Returns:
         `result`.
@@ -92,52 +95,54 @@ def train(
         OtherProcessFailedError: training failed in another process.
         UserError: `max_length` cuts off every answer of an optimiser step, or an image cannot be used.
     """
+    loading = Loading() if loading is None else loading
     generator = torch.Generator().manual_seed(seed)
     result = TrainResult() if result is None else result
     micro_batch = MicroBatch.of(None, recipe.batch_size) if micro_batch is None else micro_batch
     adam = adamw(model, recipe)
     model.train()
     done = _resume(checkpoints, model, adam, generator, collator, result, micro_batch, say, processes)
-    loader: DataLoader[Example] = DataLoader(
-        examples,  # type: ignore[arg-type]  # a sequence is enough, though torch's annotation asks for a Dataset
-        batch_size=recipe.batch_size,
-        shuffle=True,
-        generator=generator,
-        # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
-        collate_fn=partial(collate_micro_batches, collator=collator, size=micro_batch.size, processes=processes),
-    )
+    if loading.workers:
+        collator.store.fill(example.image for example in examples if example.image is not None)
+    order = BatchSampler(RandomSampler(examples, generator=generator), recipe.batch_size, drop_last=False)
+    # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
+    build = partial(collate_micro_batches, collator=collator, size=micro_batch.size, processes=processes)
     optimise = OptimiserStep(model, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
     length = training_length(len(examples), recipe)
     started = time.perf_counter() - result.total_s
     while len(result.steps) < length.steps:
         epoch_rng = generator.get_state()
-        for batches in _with_failure(skip_first_batches(loader, done) if done else loader):
-            step = len(result.steps)
-            if step >= length.steps:
-                break
-            begun = time.perf_counter()
-            rate = learning_rate(
-                length.epochs_after(step),
-                peak=recipe.learning_rate,
-                minimum=recipe.min_lr,
-                warmup_epochs=recipe.warmup_epochs,
-                epochs=recipe.epochs,
-            )
-            loss = optimise(batches, rate, step + 1)
-            ended = time.perf_counter()
-            samples = min(recipe.batch_size, len(examples) - done * recipe.batch_size)  # in all processes together
-            result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device)))
-            result.total_s = ended - started
-            result.epochs = length.epochs_after(step + 1)
-            result.micro_batch = micro_batch.size
-            done += 1
-            on_step(result.steps[-1])
-            started += time.perf_counter() - ended
-            if processes.broadcast(checkpoints is not None and checkpoints.is_due):
-                states, cut = processes.gather(RandomStates.now()), processes.gather(collator.cut)
-                if checkpoints is not None:
-                    place = {"steps_of_epoch": done, "cut": sorted(set().union(*cut))}
-                    checkpoints.write({"measured": result, **place}, training_tensors(model, adam, epoch_rng, states))
+        left = SkipBatchSampler(order, skip_batches=done)
+        with prepared_batches(examples, left, build, collator, loading, generator) as epoch:
+            for batches in _with_failure(epoch):
+                step = len(result.steps)
+                if step >= length.steps:
+                    break
+                begun = time.perf_counter()
+                rate = learning_rate(
+                    length.epochs_after(step),
+                    peak=recipe.learning_rate,
+                    minimum=recipe.min_lr,
+                    warmup_epochs=recipe.warmup_epochs,
+                    epochs=recipe.epochs,
+                )
+                loss = optimise(batches, rate, step + 1)
+                ended = time.perf_counter()
+                samples = min(recipe.batch_size, len(examples) - done * recipe.batch_size)  # in all processes together
+                result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device)))
+                result.total_s = ended - started
+                result.epochs = length.epochs_after(step + 1)
+                result.micro_batch = micro_batch.size
+                done += 1
+                on_step(result.steps[-1])
+                started += time.perf_counter() - ended
+                if processes.broadcast(checkpoints is not None and checkpoints.is_due):
+                    states, cut = processes.gather(RandomStates.now()), processes.gather(collator.cut)
+                    if checkpoints is not None:
+                        place = {"steps_of_epoch": done, "cut": sorted(set().union(*cut))}
+                        checkpoints.write(
+                            {"measured": result, **place}, training_tensors(model, adam, epoch_rng, states)
+                        )
         done = 0
     collator.cut.update(*processes.gather(collator.cut))
     return result

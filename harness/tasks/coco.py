@@ -14,6 +14,7 @@ from harness.config.recipes import CaptionRecipe, TrainRecipe
 from harness.data.coco import load_coco
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
+from harness.data.loading import Loading
 from harness.data.mini.captions import ensure_captions
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
@@ -71,6 +72,7 @@ class CocoTask:
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
         log: AnswerLog | None = None,
+        loading: Loading | None = None,
     ) -> Evaluation:
         """Caption and score the evaluation split. The first images and their captions are kept for a reader."""
         started = time.perf_counter()
@@ -78,7 +80,7 @@ class CocoTask:
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
         examples = [Example(image.qid, CAPTION_PROMPT, None, image.image) for image in images]
         search = search_of(recipe)
-        texts = decode_texts(model, examples, collator, recipe.eval_batch_size, search, on_progress, log)
+        texts = decode_texts(model, examples, collator, recipe.eval_batch_size, search, on_progress, log, loading)
         decoded = time.perf_counter()
         captions = {image.qid: text for image, (text, _) in zip(images, texts, strict=True)}
         references = {image.qid: image.captions for image in images}
@@ -123,6 +125,7 @@ class CocoTask:
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
         log: AnswerLog | None = None,
+        loading: Loading | None = None,
     ) -> NoReturn:
         """Raise UserError: captions have no oracle."""
         self.require_oracle(recipe)

@@ -12,6 +12,7 @@ from harness.data.collate import Example
 from harness.data.dataset import DataSet
 from harness.data.imagefile import HasImage
 from harness.data.images import ImagePreprocessor
+from harness.data.loading import Loading
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.model import EvaluatedModel
 from harness.records import Data, Metric, ParseFailures
@@ -101,6 +102,7 @@ class Task(Protocol):
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
         log: AnswerLog | None = None,
+        loading: Loading | None = None,
     ) -> Evaluation:
         """Decode and score the evaluation split.
 
@@ -110,6 +112,7 @@ class Task(Protocol):
             preprocessor: image size and normalisation.
             on_progress: called with the number of samples done.
             log: answers of an interrupted evaluation, which are not computed again; None keeps nothing.
+            loading: how batches are prepared, which changes no answer; None uses no workers.
 
         Raises:
             EvaluationFailedError: the model's logits are NaN or infinite.
@@ -142,11 +145,12 @@ class Task(Protocol):
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
         log: AnswerLog | None = None,
+        loading: Loading | None = None,
     ) -> Evaluation:
         """Decode and score the evaluation split like `evaluate`, with each image replaced by its description in words.
 
         Args:
-            model, recipe, preprocessor, on_progress, log: as in `evaluate`.
+            model, recipe, preprocessor, on_progress, log, loading: as in `evaluate`.
 
         Raises:
             EvaluationFailedError: as `evaluate`.

@@ -10,6 +10,7 @@ from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.jsonio import read_json
+from harness.data.loading import Loading
 from harness.data.mini.build import ensure_mini
 from harness.data.problem import Problem
 from harness.data.prompts import Prompt, build_prompt
@@ -69,9 +70,12 @@ class ScienceQATask:
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
         log: AnswerLog | None = None,
+        loading: Loading | None = None,
     ) -> Evaluation:
         """Answer and score the evaluation split."""
-        return self._evaluate(model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress, log)
+        return self._evaluate(
+            model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress, log, loading
+        )
 
     def validate(
         self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int
@@ -93,6 +97,7 @@ class ScienceQATask:
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
         log: AnswerLog | None = None,
+        loading: Loading | None = None,
     ) -> Evaluation:
         """Answer and score the evaluation split with each image replaced by its scene in words, after the hint."""
         scenes = self._scenes(recipe)
@@ -100,7 +105,7 @@ class ScienceQATask:
             replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
             for p in self.set.samples(recipe.eval_split)
         ]
-        return self._evaluate(model, described, recipe, preprocessor, on_progress, log)
+        return self._evaluate(model, described, recipe, preprocessor, on_progress, log, loading)
 
     def require_oracle(self, recipe: TrainRecipe) -> None:
         """Check that every image of the evaluation split has its scene in words."""
@@ -128,12 +133,13 @@ class ScienceQATask:
         preprocessor: ImagePreprocessor,
         on_progress: OnProgress,
         log: AnswerLog | None,
+        loading: Loading | None,
     ) -> Evaluation:
         started = time.perf_counter()
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
         prompts = self._prompts(asked, recipe)
         rows = answer_problems(
-            model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress, log
+            model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress, log, loading
         )
         decoded = time.perf_counter()
         # Score the original problems: the oracle's copies have no image, but must still count in IMG.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
+from harness.data.loading import Loading
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
@@ -54,8 +55,11 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         AnswerLog(tmp_path / "file" / "answers.jsonl").add(["a"], [1], [])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop_after", [0, 1, 2, 3])
-def test_an_interrupted_evaluation_goes_on_and_asks_nothing_twice(stop_after: int, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_goes_on_and_asks_nothing_twice(
+    stop_after: int, workers: int, tmp_path: Path
+) -> None:
     examples = [Example(str(i), "x" * (1 + i * 7 % 10), None) for i in range(7)]
     asked: list[str] = []
 
@@ -65,18 +69,18 @@ def test_an_interrupted_evaluation_goes_on_and_asks_nothing_twice(stop_after: in
         asked.extend(ids)
         return [int(row.sum()) for row in batch.input_ids_BL]
 
-    def evaluate() -> tuple[list[int], set[str]]:
+    def evaluate(workers: int) -> tuple[list[int], set[str]]:
         collator = Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=8, padding_side="left")
         log = AnswerLog(tmp_path / "answers.jsonl")
-        found = answer_in_batches(answer, examples, collator, 2, "cpu", lambda done: None, log)
+        found = answer_in_batches(answer, examples, collator, 2, "cpu", lambda done: None, log, Loading(workers))
         return found, collator.cut
 
     finishing = False
     with pytest.raises(KeyboardInterrupt):
-        evaluate()
+        evaluate(workers)
     finishing = True
-    resumed = evaluate()
+    resumed = evaluate(workers)
     assert sorted(asked) == [example.id for example in examples]
     (tmp_path / "answers.jsonl").unlink()
-    assert evaluate() == resumed
+    assert evaluate(0) == resumed
     assert resumed[1]  # some prompts are longer than eight tokens

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ STEPS = 12
 Whole = tuple[Record, dict[str, str], History]
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
+def start(arguments: list[str], start_new_session: bool = False) -> subprocess.Popen[str]:
     """Start the command line with a checkpoint and a line of output after every optimiser step."""
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *arguments, "--checkpoint-minutes", "0", "--log-seconds", "0"],
@@ -26,6 +27,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=start_new_session,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
     )
 
@@ -135,6 +137,58 @@ def test_a_run_whose_output_nobody_reads_is_recorded(
     assert process.wait(timeout=120) == 128 + signal.SIGPIPE
     (record,) = read_records(tmp_path)
     assert record.status == "interrupted" and "nobody reads the output" in str(record.error)
+
+
+def test_workers_change_no_byte_and_do_not_survive_a_killed_run(
+    whole: tuple[Record, dict[str, str]], mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    arguments = [*arguments_of(tmp_path, mini_set, small_llm, small_clip), "--workers", "2"]
+    process = start(arguments)
+    stop_at(process, f"training: 4/{STEPS}", signal.SIGKILL)
+    # Workers have inherited the output, so it ends with the last of them.
+    finish(process)
+    assert process.returncode == -signal.SIGKILL
+
+    again = start(arguments)
+    out = finish(again)
+    assert again.returncode == 0 and "resuming after optimiser step" in out and "Traceback" not in out
+    check_same(tmp_path, whole)
+
+
+@pytest.mark.parametrize("phase", [f"training: 3/{STEPS}", "evaluating: 3/12"])
+def test_a_signal_to_a_run_and_its_workers_is_an_interruption(
+    phase: str, mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    arguments = [*arguments_of(tmp_path, mini_set, small_llm, small_clip), "--workers", "2"]
+    process = start(arguments, start_new_session=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if phase in line:
+            os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does it
+            break
+    out = finish(process)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert "the same command goes on" in out and "Traceback" not in out and "DataLoader" not in out
+    (record,) = read_records(tmp_path)
+    assert (record.status, record.error) == ("interrupted", "interrupted by SIGTERM")
+
+
+def test_an_image_that_breaks_in_mid_run_fails_the_run_in_one_line(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(mini_set, data)
+    process = start([*arguments_of(tmp_path / "results", data, small_llm, small_clip), "--workers", "2"])
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f"training: 1/{STEPS}" in line:
+            for image in (data / "images" / "test").rglob("*.png"):
+                image.write_bytes(b"no image")
+            break
+    out = finish(process)
+    assert process.returncode == 1 and "Traceback" not in out
+    (record,) = read_records(tmp_path / "results")
+    assert record.status == "failed" and "cannot identify it as PNG or JPEG" in str(record.error)
 
 
 @pytest.mark.slow

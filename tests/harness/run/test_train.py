@@ -1,15 +1,19 @@
 """The training loop, on a random backbone and a toy data set."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
+from harness.data.loading import Loading
 from harness.errors import UserError
 from harness.records import StepMeasured
 from harness.run.measured import TrainResult
@@ -207,3 +211,21 @@ def test_answers_that_are_all_cut_off() -> None:
     short = Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=8)
     with pytest.raises(UserError, match=r"^--set max_length: cuts off every answer of an optimiser step; give"):
         train(model(), examples(), short, with_changes(max_length=8), torch.device("cpu"), 0)
+
+
+def test_workers_change_neither_losses_nor_parameters(tmp_path: Path) -> None:
+    """With dropout, images, batches of unequal length and several epochs."""
+    data = examples(10)
+    for number in (1, 4, 7):
+        image = tmp_path / f"{number}.png"
+        Image.new("RGB", (40, 30), (25 * number, 0, 90)).save(image)
+        data[number] = replace(data[number], prompt="Look. " * number, image=image)
+    trained = []
+    for workers in (0, 1, 2):
+        tuned = model()
+        losses = run(tuned, data=data, micro_batch=MicroBatch.of(2, 4), loading=Loading(workers)).losses
+        trained.append((losses, state(tuned)))
+    (plain, parameters), *others = trained
+    for losses, others_parameters in others:
+        assert losses == plain and len(plain) == 12
+        assert all(torch.equal(tensor, others_parameters[name]) for name, tensor in parameters.items())
