@@ -11,12 +11,13 @@ R columns that are read of each sample.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 IGNORE_INDEX = -100
 
@@ -57,7 +58,9 @@ class BatchFacts:
     tokens and the padding.
 
     Attributes:
-        image_rows_I: indices of the samples that carry an image, ascending.
+        image_rows_I: indices of the samples whose images are encoded, ascending: those that carry an image. A batch of
+            fixed shape has all samples here.
+        all_have_images: whether every sample carries an image.
         label_rows_Q: indices of the labelled tokens in the flattened `labels_BL`, ascending. The first token of a
             sample is left out, because no token precedes it that could predict it.
         label_ranks_Q: the number of labelled tokens before each of them in its sample.
@@ -67,6 +70,7 @@ class BatchFacts:
     """
 
     image_rows_I: Tensor
+    all_have_images: bool
     label_rows_Q: Tensor
     label_ranks_Q: Tensor
     label_columns_BR: Tensor
@@ -92,6 +96,7 @@ class BatchFacts:
         label_columns_BR[samples_Q, ranks_Q] = columns_Q
         return cls(
             image_rows_I=has_image_B.nonzero().squeeze(1),
+            all_have_images=bool(has_image_B.all()),
             label_rows_Q=samples_Q * mask_BL.shape[1] + columns_Q,
             label_ranks_Q=ranks_Q,
             label_columns_BR=label_columns_BR,
@@ -126,7 +131,7 @@ class Batch:
     @property
     def all_have_images(self) -> bool:
         """Whether every sample carries an image. Reading this does not synchronise with the device."""
-        return len(self.facts.image_rows_I) == len(self.has_image_B)
+        return self.facts.all_have_images
 
     def split(self, size: int) -> list["Batch"]:
         """Return batches of at most `size` of these samples, without the columns that are padding in all of them.
@@ -147,6 +152,49 @@ class Batch:
             parts.append(Batch(ids_BL, mask_BL, labels_BL, self.images_BCHW[rows], self.has_image_B[rows]))
         return parts
 
+    def in_fixed_shape(self, samples: int, columns: int, labels: int) -> "Batch":
+        """Return a batch with the same loss whose shapes, and those of its facts, depend on the arguments alone.
+
+        The batch is padded on the right. Samples that are added repeat the first text without labels and carry no
+        image. The images of all samples are encoded, also of those that carry none.
+
+        Call this on the CPU, because it computes the facts of the new batch.
+
+        Args:
+            samples: number of samples, at least those of this batch.
+            columns: number of text tokens per sample, at least those of this batch.
+            labels: number of labelled tokens per sample that there is room for, at least those of this batch.
+        """
+        assert self.labels_BL is not None, "only a batch with labels has a loss"
+        assert self.facts.padding in ("none", "right"), "a batch of fixed shape is padded on the right"
+        more, wider = samples - len(self.has_image_B), columns - self.input_ids_BL.shape[1]
+
+        def rows(tensor: Tensor, fill: float | None = None) -> Tensor:
+            added = tensor[:1].expand(more, *tensor.shape[1:])
+            return torch.cat([tensor, added if fill is None else torch.full_like(added, fill)])
+
+        batch = Batch(
+            F.pad(rows(self.input_ids_BL), (0, wider)),
+            F.pad(rows(self.attention_mask_BL), (0, wider)),
+            F.pad(rows(self.labels_BL, IGNORE_INDEX), (0, wider), value=IGNORE_INDEX),
+            rows(self.images_BCHW, 0),
+            rows(self.has_image_B, False),
+        )
+        facts = batch.facts
+        # The first token of a sample is never labelled, so rows that point at token 0 have no target.
+        room = samples * labels - len(facts.label_rows_Q)
+        fixed = replace(
+            facts,
+            image_rows_I=torch.arange(samples),
+            all_have_images=False,
+            label_rows_Q=F.pad(facts.label_rows_Q, (0, room)),
+            label_ranks_Q=F.pad(facts.label_ranks_Q, (0, room)),
+            label_columns_BR=F.pad(facts.label_columns_BR, (0, labels - facts.label_columns_BR.shape[1]), value=-1),
+            padding="right",
+        )
+        object.__setattr__(batch, "facts", fixed)
+        return batch
+
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """Return the same batch on another device. The facts are moved, not computed again.
 
@@ -155,22 +203,35 @@ class Batch:
             non_blocking: whether the copies may run while the host continues.
         """
 
-        return self._with_each_tensor(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """Return the same batch in page-locked memory, from which copies to a GPU may run while the host continues."""
-        return self._with_each_tensor(Tensor.pin_memory)
+        return self._map(Tensor.pin_memory)
 
-    def _with_each_tensor(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        def changed(part: Any) -> Any:
+    def clone(self) -> "Batch":
+        """Return the same batch in memory of its own."""
+        return self._map(Tensor.clone)
+
+    def copy_(self, other: "Batch") -> None:
+        """Copy the tensors of a batch of the same shape into those of this one, also from another device."""
+        for own, theirs in ((self, other), (self.facts, other.facts)):
+            for name, value in vars(own).items():
+                if isinstance(value, Tensor):
+                    value.copy_(getattr(theirs, name), non_blocking=True)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch, facts included, with the function applied to each tensor."""
+
+        def mapped(part: Any) -> Any:
             result = copy(part)
             for name, value in vars(part).items():
                 if isinstance(value, Tensor):
-                    object.__setattr__(result, name, change(value))
+                    object.__setattr__(result, name, function(value))
             return result
 
-        batch: Batch = changed(self)
-        object.__setattr__(batch, "facts", changed(self.facts))
+        batch: Batch = mapped(self)
+        object.__setattr__(batch, "facts", mapped(self.facts))
         return batch
 
 

@@ -90,8 +90,10 @@ class TunedModel(nn.Module):
         """
         images_BCHW, rows_I = batch.images_BCHW, batch.facts.image_rows_I
         with self.autocast():
-            if batch.all_have_images:
+            if len(rows_I) == len(images_BCHW):
                 features = self.method.encode_images(self.backbone, images_BCHW)
+                if not batch.all_have_images:
+                    features = {name: _only(batch.has_image_B, value) for name, value in features.items()}
             else:
                 # The vision tower rejects an empty batch. If no sample has an image, one blank image gives the shapes.
                 count = len(rows_I)
@@ -212,6 +214,11 @@ class TunedModel(nn.Module):
             logits_BV = self.llm.lm_head(hidden_B1D[:, -1])
         state.next_position_B = state.next_position_B + 1
         return logits_BV
+
+
+def _only(has_image_B: Tensor, features: Tensor) -> Tensor:
+    """Return features of samples, with zeros for samples without an image."""
+    return features.where(has_image_B.bool().view(-1, *[1] * (features.ndim - 1)), 0.0)
 
 
 def _columns(sequence: InputSequence) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -89,7 +89,7 @@ def run_command(options: RunOptions, console: Console) -> int:
     spec, machine = _backbone(options)
     cores = divide_cores(options.jobs, options.threads, spec, machine)
     # Cheap checks come first: options before data, data before weights.
-    plans = _plans(options, spec)
+    plans = _plans(options, spec, machine)
     if options.dry_run:
         return _dry_run(options, spec, machine, plans, console)
     if problem := _missing_data(options, spec):
@@ -153,9 +153,12 @@ def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
     )
 
 
-def _plans(options: RunOptions, spec: BackboneSpec) -> list[RunPlan]:
+def _plans(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[RunPlan]:
     names = options.methods or DEFAULT_METHODS
-    overrides = Overrides(options.epochs, options.settings)
+    settings = dict(options.settings)
+    if machine.device.type == "cuda" and not settings.get("gradient_checkpointing"):
+        settings = {"captured": True, **settings}
+    overrides = Overrides(options.epochs, settings)
     return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)
 
 

@@ -54,10 +54,20 @@ class TrainRecipe(BaseModel):
     )
     eval_batch_size: int = Field(32, ge=1, description="samples per batch in evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute decoder layers in the backward pass")
+    captured: bool = Field(
+        False,
+        description="compile each layer and replay training steps as CUDA graphs; needs a GPU, where it is the default",
+    )
     tuning: str = Field(
         "the recipe of the published runs; nothing was searched",
         description="where the values come from, and what was searched",
     )
+
+    @model_validator(mode="after")
+    def _captured_recomputes_nothing(self) -> Self:
+        if self.captured and self.gradient_checkpointing:
+            raise ValueError("captured excludes gradient_checkpointing; set one of them to false")
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 
 from harness.backbone.loader import Backbone, load_backbone
-from harness.cost.capture import capture
-from harness.cost.compiled import compile_regions
 from harness.cost.contestants import Contestant, build_contestants
 from harness.cost.depth import whole_layers
 from harness.cost.flops import Phase
@@ -24,14 +22,14 @@ from harness.cost.share import share_backbone
 from harness.cost.stopwatch import interleave
 from harness.cost.timing import Key, PhaseResult, PhaseResults
 from harness.errors import UserError
+from harness.run.captured import capture_graph
+from harness.run.compiled import compile_limits, compile_regions
 from harness.run.energy import EnergyMeter
 from harness.run.memory import peak_of
 
 WARMUP_ROUNDS = 3
 """Rounds of every process that run before the timed ones."""
 PHASES: tuple[Phase, ...] = ("train", "inference")
-GRAPHS_PER_CONTESTANT = 16
-"""Compiled graphs allowed per contestant. Training, prefill and decoding with a growing mask together need fewer."""
 _HOST_ALLOCATION_FAILURES = ("DefaultCPUAllocator", "Storage size calculation overflowed")
 """Parts of the messages with which torch reports that the host has too little memory."""
 
@@ -85,7 +83,7 @@ def run_session(plan: SpeedPlan, part: int, on_round: OnRound) -> Session:
             compile_regions(model)
     meter = EnergyMeter(machine.device)
     try:
-        with _too_little_memory(), _graphs_for(len(models)):
+        with _too_little_memory(), compile_limits(len(models)):
             phases = [_time_phase(phase, plan, part, contestants, doubled, meter, on_round) for phase in PHASES]
     except ValueError as error:
         raise UserError(f"{plan.spec.display}, text of {plan.work.text_length} tokens: {error}") from error
@@ -99,20 +97,6 @@ def _require_contestants(plan: SpeedPlan, contestants: Sequence[Contestant]) -> 
         for label in (goal.over, goal.under):
             if label not in labels:
                 raise UserError(f"--goal {goal}: {label} is not timed; give names among {', '.join(labels)}")
-
-
-@contextmanager
-def _graphs_for(contestants: int) -> Iterator[None]:
-    """Raise torch's limit of compiled graphs, so that every contestant can be compiled.
-
-    torch limits the number of graphs per piece of code, and all contestants run the same code. Beyond the limit torch
-    would only warn and run uncompiled. In this context the limit is high enough, and exceeding it is an error.
-    """
-    limit = GRAPHS_PER_CONTESTANT * contestants
-    with torch._dynamo.config.patch(
-        recompile_limit=limit, accumulated_recompile_limit=2 * limit, fail_on_recompile_limit_hit=True
-    ):
-        yield
 
 
 @contextmanager
@@ -132,7 +116,7 @@ def _too_little_memory() -> Iterator[None]:
 def _captured(contestant: Contestant, step: Callable[[], None], pool: Any) -> Callable[[], None]:
     """Capture a contestant's step as a CUDA graph; a step that cannot be captured is a UserError."""
     try:
-        return capture(step, pool)
+        return capture_graph(step, pool)
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -209,7 +193,7 @@ def profile_session(
         The operators of each step by phase, then by method and implementation (`memvp shipped`).
     """
     profiles: dict[Phase, Mapping[str, Sequence[OperatorTime]]] = {}
-    with _graphs_for(len(contestants)):
+    with compile_limits(len(contestants)):
         for phase in PHASES:
             steps = {}
             for contestant in contestants:

@@ -49,6 +49,8 @@ def check_runs(
             wanted = f"--set max_length={plan.recipe.max_length}"
             raise UserError(f"{wanted}: {spec.display} reads at most {context} tokens; give a smaller number")
         task.evaluation_size(plan.recipe)
+        if plan.recipe.captured and machine.device.type != "cuda":
+            raise UserError("--set captured=true: CUDA graphs need a GPU; leave it out, or give --device cuda")
         if plan.is_oracle:
             task.require_oracle(plan.recipe)
             continue

@@ -15,9 +15,9 @@ from harness.config.presets import BackboneSpec
 from harness.records import Parameters
 from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
+from harness.run.execution import MicroBatch
 from harness.run.parameters import count_parameters
 from harness.run.schedule import training_length
-from harness.run.step import MicroBatch
 from harness.tasks.contract import Task
 from harness.tasks.facts import task_facts
 

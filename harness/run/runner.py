@@ -16,6 +16,7 @@ from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
+from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.data.loading import Loading
@@ -37,13 +38,16 @@ from harness.records import (
     write_record,
 )
 from harness.run.attach import attach
+from harness.run.captured import Captured
+from harness.run.compiled import compiled_regions
 from harness.run.energy import EnergyMeter
+from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.memory import read_peak, reset_peak
 from harness.run.outcome import Ending, Identity, Outcome, describe_backbone, make_record
 from harness.run.parameters import count_parameters
 from harness.run.progress import Progress
 from harness.run.schedule import training_length
-from harness.run.step import MicroBatch, TrainingFailedError
+from harness.run.step import TrainingFailedError
 from harness.run.stopping import Stopped
 from harness.run.tracker import Tracker
 from harness.run.train import train
@@ -262,28 +266,46 @@ class Runner:
             meter,
             tracker,
             self.eval_every,
-            lambda: self.task.validate(model, recipe, preprocessor, VALIDATED),
+            lambda: self._validate(model, recipe, preprocessor),
             model,
         )
+        micro_batch = MicroBatch.of(self.micro_batch, recipe.batch_size)
         try:
-            train(
-                model,
-                examples,
-                collator,
-                recipe,
-                self.machine.device,
-                plan.seed,
-                watch,
-                outcome.training,
-                work.checkpoints(self.checkpoint_minutes),
-                progress.say,
-                MicroBatch.of(self.micro_batch, recipe.batch_size),
-                loading=self.loading,
-            )
+            with self._execution(recipe, model, micro_batch) as execution:
+                train(
+                    model,
+                    examples,
+                    collator,
+                    recipe,
+                    self.machine.device,
+                    plan.seed,
+                    watch,
+                    outcome.training,
+                    work.checkpoints(self.checkpoint_minutes),
+                    progress.say,
+                    micro_batch,
+                    loading=self.loading,
+                    execution=execution,
+                )
         finally:
             watch.read_energy()
             tracker.close()
             outcome.train_truncated = collator.truncated
+
+    def _validate(self, model: TunedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor) -> tuple[float, int]:
+        """Return the accuracy on a part of the validation split, and the size of the part."""
+        # Prompts have many lengths, and each would be compiled where training compiles its layers.
+        with torch.compiler.set_stance("force_eager"):
+            return self.task.validate(model, recipe, preprocessor, VALIDATED)
+
+    @contextmanager
+    def _execution(self, recipe: TrainRecipe, model: TunedModel, micro_batch: MicroBatch) -> Iterator[Execution]:
+        """Give what runs the passes of training. Behind the context the model is not compiled."""
+        if not recipe.captured:
+            yield Eager(model, self.machine.device)
+            return
+        with compiled_regions(model):
+            yield Captured(model, self.machine.device, micro_batch)
 
     def _save(self, plan: RunPlan, method: Any, folder: Path) -> None:
         """Write the trained adapter into a folder."""

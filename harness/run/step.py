@@ -7,8 +7,6 @@ before the update. Every process then makes the same update.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from harness.data.collate import Collator, Example
 from harness.errors import UserError
 from harness.processes import ALONE, Processes
+from harness.run.execution import Execution, MicroBatch
 from harness.run.random_states import RandomStates
 from methods.base import Batch
 
@@ -35,33 +34,6 @@ class TrainingFailedError(RuntimeError):
 
 class OtherProcessFailedError(RuntimeError):
     """Another process of the same run failed; that process knows why."""
-
-
-@dataclass
-class MicroBatch:
-    """How many samples share one forward pass in training. This is a matter of memory and does not change the loss.
-
-    Attributes:
-        size: samples per forward pass.
-        automatic: whether the size is halved when a forward pass does not fit into memory.
-    """
-
-    size: int
-    automatic: bool
-
-    @classmethod
-    def of(cls, option: int | None, batch_size: int) -> "MicroBatch":
-        """Return the size that training starts with.
-
-        Args:
-            option: value of `--micro-batch`; None for `auto`, which starts with the whole batch.
-            batch_size: samples per optimiser step.
-        """
-        return cls(batch_size if option is None else min(option, batch_size), automatic=option is None)
-
-    def halve(self) -> None:
-        """Halve the size, rounded up."""
-        self.size = math.ceil(self.size / 2)
 
 
 def collate_micro_batches(
@@ -87,7 +59,7 @@ class OptimiserStep:
     """Makes the optimiser steps of one run.
 
     Args:
-        model: a `TunedModel`, in training mode.
+        execution: runs forward and backward passes.
         optimizer: over its trained parameters.
         micro_batch: samples per forward pass; its size is halved in place where memory runs out.
         max_grad_norm: gradients are scaled down to this norm; None leaves them as they are.
@@ -98,7 +70,7 @@ class OptimiserStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        execution: Execution,
         optimizer: torch.optim.Optimizer,
         micro_batch: MicroBatch,
         max_grad_norm: float | None,
@@ -106,9 +78,7 @@ class OptimiserStep:
         say: Callable[[str], None],
         processes: Processes = ALONE,
     ) -> None:
-        self.model: Any = model
-        self.processes = processes
-        self.optimizer = optimizer
+        self.execution, self.optimizer, self.processes = execution, optimizer, processes
         self.micro_batch, self.max_grad_norm, self.device, self.say = micro_batch, max_grad_norm, device, say
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -137,7 +107,7 @@ class OptimiserStep:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         return total / tokens
 
     def _sums(self, batches: Sequence[Batch] | Exception) -> tuple[float, float]:
@@ -162,7 +132,8 @@ class OptimiserStep:
                 return total, tokens
             # Drop the error, whose traceback keeps the tensors of the failed forward pass.
             del own
-            self.optimizer.zero_grad(set_to_none=True)
+            self.execution.release()
+            self._forget_gradients()
             clear_device_cache(garbage_collection=True)
             states.restore()
             before = self.micro_batch.size
@@ -178,14 +149,15 @@ class OptimiserStep:
             sums: list[Tensor] = []
             for batch in parts:
                 if len(batch.facts.label_rows_Q):
-                    loss, tokens = self.model.summed_loss(batch.to(self.device))
-                    loss.backward()
-                    sums.append(torch.stack([loss.detach().double(), tokens.double()]))
+                    sums.append(self.execution.add_gradients(batch))
             # Apart from the exchange between processes, this is the only synchronisation with the device in a step.
             total, count = torch.stack(sums).sum(dim=0).tolist() if sums else (0.0, 0.0)
             return total, count
         except Exception as error:
             return error
+
+    def _forget_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=not self.execution.keeps_gradients)
 
     def _average_gradients(self, tokens: float) -> None:
         """Divide the gradients, summed over all processes, by the number of labelled tokens."""
@@ -194,7 +166,9 @@ class OptimiserStep:
             summed = self.processes.sum(torch.cat([gradient.flatten() for gradient in own]))
             parts = summed.split([p.numel() for p in self._parameters])
             for parameter, part in zip(self._parameters, parts, strict=True):
-                parameter.grad = part.view_as(parameter)
+                if parameter.grad is None:
+                    parameter.grad = torch.empty_like(parameter)
+                parameter.grad.copy_(part.view_as(parameter))
         for parameter in self._parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(tokens)

@@ -15,11 +15,12 @@ from harness.data.loading import Loading, prepared_batches
 from harness.processes import ALONE, Processes
 from harness.records import StepMeasured
 from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
+from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.measured import TrainResult
 from harness.run.memory import peak_bytes
 from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
-from harness.run.step import MicroBatch, OptimiserStep, collate_micro_batches
+from harness.run.step import OptimiserStep, collate_micro_batches
 from methods.base import Batch
 
 WARMUP_STEPS = 3
@@ -69,6 +70,7 @@ def train(
     micro_batch: MicroBatch | None = None,
     processes: Processes = ALONE,
     loading: Loading | None = None,
+    execution: Execution | None = None,
 ) -> TrainResult:
     """Train the model's trainable parameters in place.
 
@@ -86,6 +88,7 @@ def train(
         micro_batch: samples per forward pass; None starts with the whole batch and halves it where memory runs out.
         processes: those that make every optimiser step together. The first one alone uses `checkpoints`.
         loading: how batches are prepared, which changes no result; None uses no workers.
+        execution: how forward and backward passes run; None runs them eagerly.
 
     Returns:
         `result`.
@@ -107,7 +110,8 @@ def train(
     order = BatchSampler(RandomSampler(examples, generator=generator), recipe.batch_size, drop_last=False)
     # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
     build = partial(collate_micro_batches, collator=collator, size=micro_batch.size, processes=processes)
-    optimise = OptimiserStep(model, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
+    execution = Eager(model, device) if execution is None else execution
+    optimise = OptimiserStep(execution, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
     length = training_length(len(examples), recipe)
     started = time.perf_counter() - result.total_s
     while len(result.steps) < length.steps:

@@ -15,8 +15,8 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.records import StepMeasured
 from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
+from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
-from harness.run.step import MicroBatch
 from harness.run.train import train
 from methods.base import Batch
 from tests.folders import byte_tokenizer

@@ -13,8 +13,9 @@ from torch import Tensor
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
+from harness.run.execution import Eager, MicroBatch
 from harness.run.random_states import RandomStates
-from harness.run.step import MicroBatch, OptimiserStep, collate_micro_batches
+from harness.run.step import OptimiserStep, collate_micro_batches
 from harness.run.train import adamw
 from methods import registry
 from methods.base import Batch
@@ -66,7 +67,7 @@ def step_of(
 ) -> tuple[float, Tensor]:
     """Return the loss and the gradient of one step."""
     optimizer = Frozen([p for p in tuned.parameters() if p.requires_grad])
-    optimise = OptimiserStep(tuned, optimizer, micro_batch, None, torch.device("cpu"), said)
+    optimise = OptimiserStep(Eager(tuned, torch.device("cpu")), optimizer, micro_batch, None, torch.device("cpu"), said)
     loss = optimise(batches, 0.0, 1)
     return loss, torch.cat([gradient.flatten() for gradient in optimizer.gradients])
 
@@ -162,7 +163,9 @@ def test_the_optimiser_of_a_run_takes_the_mean_over_tokens() -> None:
     """The same step through the real optimiser: parameters end where the gradient of the mean takes them."""
     tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2), **NO_DROPOUT["memvp"]).train()
     adam = adamw(tuned, TrainRecipe(weight_decay=0))
-    optimise = OptimiserStep(tuned, adam, MicroBatch(2, False), None, torch.device("cpu"), print)
+    optimise = OptimiserStep(
+        Eager(tuned, torch.device("cpu")), adam, MicroBatch(2, False), None, torch.device("cpu"), print
+    )
     before = tuned.method.memory.prompts.keys.detach().clone()
     optimise(collate_micro_batches(examples(), collator(), 2), 0.01, 1)
     moved = (tuned.method.memory.prompts.keys.detach() - before).abs().max()

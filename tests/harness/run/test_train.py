@@ -16,9 +16,10 @@ from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
 from harness.errors import UserError
 from harness.records import StepMeasured
+from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
 from harness.run.schedule import TrainingLength, training_length
-from harness.run.step import MicroBatch, TrainingFailedError
+from harness.run.step import TrainingFailedError
 from harness.run.train import parameter_groups, train
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone, tuned_model

@@ -1,0 +1,138 @@
+"""Captured training steps without a GPU: their fixed shapes, and the same losses and gradients as eager steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from harness.data.collate import Collator, Example
+from harness.data.images import ImagePreprocessor
+from harness.run.captured import Captured, Shape
+from harness.run.execution import Eager, MicroBatch
+from harness.run.step import OptimiserStep
+from methods import registry
+from methods.base import Batch
+from methods.tuned import TunedModel
+from tests.backbones import tiny_backbone, tuned_model
+from tests.folders import byte_tokenizer
+from tests.harness.run.test_step import NO_DROPOUT
+
+CPU = torch.device("cpu")
+
+
+def batch(lengths: Sequence[int], pictures: Sequence[bool]) -> Batch:
+    """Return a batch of texts with these lengths; some samples carry a random image."""
+    examples = [Example(str(i), "?" * length, "A" * (1 + i % 3)) for i, length in enumerate(lengths)]
+    made = Batch(**Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=256)(examples))
+    flags = torch.tensor(pictures)
+    images = torch.randn_like(made.images_BCHW) * flags[:, None, None, None]
+    return Batch(made.input_ids_BL, made.attention_mask_BL, made.labels_BL, images, flags)
+
+
+def trained(name: str) -> TunedModel:
+    torch.manual_seed(0)
+    tuned = tuned_model(name, tiny_backbone(vocab_size=300, num_layers=4), **NO_DROPOUT[name]).train()
+    with torch.no_grad():
+        for parameter in tuned.method.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return tuned
+
+
+class Emulated:
+    """Emulates capture on a CPU: warm-up passes run, and every replay runs the pass again on the same tensors."""
+
+    def __init__(self) -> None:
+        self.captures = 0
+
+    def __call__(self, run: Any, pool: Any) -> Any:
+        self.captures += 1
+        for _ in range(2):
+            run()
+        return run
+
+
+def gradients(tuned: TunedModel) -> Tensor:
+    # A parameter without a gradient has none in an eager step and a zero in a captured one.
+    return torch.cat(
+        [(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in tuned.method.parameters()]
+    )
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_the_same_loss_and_gradient_as_an_eager_pass(name: str) -> None:
+    tuned, capture = trained(name), Emulated()
+    captured = Captured(tuned, CPU, MicroBatch(4, automatic=False), capture)
+    mixes = ([True, False, True], [False, False], [True, True, True, True], [True])
+    for pictures in mixes:
+        given = batch([9 + 5 * i for i in range(len(pictures))], pictures)
+        tuned.zero_grad(set_to_none=True)
+        expected_sums = Eager(tuned, CPU).add_gradients(given)
+        expected = gradients(tuned)
+        for parameter in tuned.method.parameters():
+            parameter.grad = None
+        captured.release()
+        sums = captured.add_gradients(given)
+        torch.testing.assert_close(sums, expected_sums, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients(tuned), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_batches_of_one_shape_share_a_graph_and_gradients_add_up() -> None:
+    tuned, capture = trained("memvp"), Emulated()
+    captured = Captured(tuned, CPU, MicroBatch(3, automatic=False), capture)
+    batches = [batch([5, 9, 20], [True, False, True]), batch([30, 31], [False, True])]
+    expected = sum(Eager(tuned, CPU).add_gradients(part) for part in batches)
+    expected_gradient = gradients(tuned)
+    tuned.zero_grad(set_to_none=True)
+    sums = [captured.add_gradients(part) for part in batches]
+    assert capture.captures == 1
+    torch.testing.assert_close(sums[0] + sums[1], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients(tuned), expected_gradient, rtol=1e-4, atol=1e-6)
+    captured.add_gradients(batch([100], [True]))
+    assert capture.captures == 2
+
+
+def test_the_warm_up_does_not_train_and_uses_no_random_number() -> None:
+    tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=4)).train()  # with dropout
+    captured = Captured(tuned, CPU, MicroBatch(2, automatic=False), Emulated())
+    given = batch([5, 9], [True, False])
+    torch.manual_seed(3)
+    first = captured.add_gradients(given)
+    gradient = gradients(tuned)
+    tuned.zero_grad(set_to_none=False)
+    torch.manual_seed(3)
+    again = captured.add_gradients(given)
+    assert torch.equal(first, again) and torch.equal(gradient, gradients(tuned))
+
+
+@settings(deadline=None, max_examples=50)
+@given(lengths=st.lists(st.integers(1, 200), min_size=1, max_size=5), data=st.data())
+def test_every_tensor_has_the_shape_that_was_asked_for(lengths: list[int], data: st.DataObject) -> None:
+    pictures = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))
+    own = batch(lengths, pictures)
+    shape = Shape.of(own, 6)
+    assert shape.columns % 64 == 0 and shape.labels % 8 == 0
+    fixed = own.in_fixed_shape(*shape)
+    like = batch([1], [True]).in_fixed_shape(*shape)
+    for name, value in (vars(fixed) | vars(fixed.facts)).items():
+        if isinstance(value, Tensor):
+            other = (vars(like) | vars(like.facts))[name]
+            assert (value.shape, value.dtype) == (other.shape, other.dtype), name
+    assert (fixed.facts.padding, fixed.all_have_images) == ("right", False)
+
+
+def test_gradients_keep_their_memory_from_step_to_step() -> None:
+    tuned = trained("memvp")
+    micro_batch = MicroBatch(2, automatic=False)
+    captured = Captured(tuned, CPU, micro_batch, Emulated())
+    optimizer = torch.optim.SGD(list(tuned.method.parameters()), lr=0.0)
+    optimise = OptimiserStep(captured, optimizer, micro_batch, None, CPU, print)
+    places = []
+    for _ in range(3):
+        optimise([batch([5, 9], [True, False])], 0.0, 1)
+        places.append([p.grad.data_ptr() for p in tuned.method.parameters() if p.grad is not None])
+        assert all(not p.grad.any() for p in tuned.method.parameters() if p.grad is not None)
+    assert places[0] == places[1] == places[2] and places[0]
