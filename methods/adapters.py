@@ -55,8 +55,9 @@ class Projector(nn.Module):
 class ParallelAdapter(nn.Module):
     """A bottleneck in parallel with the FFN of a CLIP block: `scale · B(dropout(GELU(A u)))`.
 
-    There are no biases, GELU is the exact (erf) one, and `B` is zero at initialisation. DEHVF describes it in the words
-    "we add parallel adapters to the visual encoder's FFN".
+    There are no biases, and GELU is the exact (erf) one. As in MemVP's code, `A` keeps torch's default initialisation
+    of a linear layer, which is uniform with standard deviation `1 / √(3·C)`, and `B` starts at zero. DEHVF describes
+    the adapter in the words "we add parallel adapters to the visual encoder's FFN".
 
     Args:
         width: vision width (C).
@@ -71,7 +72,6 @@ class ParallelAdapter(nn.Module):
         self.up = nn.Linear(bottleneck, width, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.scale = scale
-        nn.init.xavier_uniform_(self.down.weight)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, u_BJC: Tensor) -> Tensor:

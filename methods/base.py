@@ -9,6 +9,7 @@ V vocabulary, J patches, C vision width, H W image height and width, I samples w
 R columns that are read of each sample.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORE_INDEX = -100
+_BIAS = re.compile(r"bias(_[A-Z0-9]+)?$")
 
 VisualFeatures = Mapping[str, Tensor]
 """What a method computes from the images, once per image: named tensors with the batch dimension first. Beam search
@@ -465,6 +467,19 @@ def freeze(backbone: Backbone, method: nn.Module) -> None:
     for module in backbone.modules():
         module.requires_grad_(False)
     method.requires_grad_(True)
+
+
+def is_decayed(name: str, parameter: Tensor) -> bool:
+    """Return whether weight decay applies to a parameter: to all but biases and parameters with one dimension.
+
+    A method declares a bias by its name, which ends in `bias`. A shape suffix may follow, as in `up_bias_EC`, the
+    biases of several layers in one tensor. A parameter that is several vectors in one tensor but no bias is decayed.
+
+    Args:
+        name: the parameter's name, with the names of the modules that it is in.
+        parameter: the parameter.
+    """
+    return parameter.ndim > 1 and _BIAS.search(name) is None
 
 
 def adapter_parameters(method: nn.Module) -> dict[str, nn.Parameter]:

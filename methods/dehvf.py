@@ -5,9 +5,16 @@ Vision-Language Fine-Tuning", 2025. https://arxiv.org/abs/2508.17638 (the paper 
 Equations (1)-(13). The authors published no code.
 
 Where the paper gives no detail or contradicts itself, this file chooses as follows:
-- The paper does not name the activation of the input embedding network. It is GELU here.
+- The paper names no activation, neither for the input embedding network nor for the FFN in the fuser's blocks. Both
+  are GELU here.
 - The paper does not print all sizes of the fuser and of the input embedding network. The sizes here are those that
   reproduce every printed count of its Table 4 at once.
+- The paper does not say how new parameters start. Layer and position embeddings are drawn from N(0, 1), as are the
+  free queries of the ablation "learnable tokens". Linear layers, attention and norms of the fuser and of the input
+  embedding network keep torch's default initialisation. Everything that MemVP has too starts as in MemVP.
+- The paper does not say whether features pass through the vision tower's last layer norm. Here all of them do, the CLS
+  tokens that the fuser reads and the patches alike (`ln_post`), as MemVP's features do.
+- The paper mentions no dropout. The fuser and the input embedding network have none; the rest has MemVP's.
 - For the memory length at 13B, its Table 5 says 420, but its parameter count implies 400. This file follows the count.
 - The printed counts contain MemVP's modality embedding, which no forward pass uses. It does not exist here;
   `reference_only` counts it, so that totals can be compared with the paper's.

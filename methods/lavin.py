@@ -17,7 +17,8 @@ Deviations from the published code, and why:
   masked, so this changes no output.
 
 As in the published code, the router of each adapter keeps torch's default initialisation and `A` starts Xavier-uniform;
-everything else in an adapter starts at zero.
+everything else in an adapter starts at zero. The biases of its up-projections are one tensor here, and get no weight
+decay, as they have none in the published code.
 
 Shape suffixes as in `methods.base`, and S inserted tokens, E experts, Y decoder layers, N visual tokens.
 """

@@ -6,7 +6,13 @@ Zero-init Attention", 2023. https://arxiv.org/abs/2303.16199
 The code of the paper's ScienceQA run was never published, so **the image branch is a reconstruction**. The paper says
 that global CLIP features of several scales are concatenated and go through a small MLP. Here these features are the CLS
 tokens of the last blocks of four equal groups of CLIP blocks, and the MLP is `4·C → 64 → hidden_size` with SiLU, which
-fits the printed parameter count. The language side is the published one.
+fits the printed parameter count. The language side is the published one. The paper leaves these choices open too:
+- The CLS tokens are read after the vision tower's last layer norm (`ln_post`), as the features of MemVP are.
+- The MLP starts Xavier-uniform with zero biases, as the projectors of the other methods do. It has no norm and no
+  dropout.
+- One image feature is added to the prompts of all adapted layers. Nothing inside CLIP is trained.
+- Prompts start as N(0, 1) and gates at zero, as in the published language side. Gates are decayed there, because they
+  are no vectors in its code, and so they are here.
 
 Deviations from the published code, and why:
 - The image feature is multiplied by the has-image flag. The published multimodal code gives a text-only sample an

@@ -1,8 +1,16 @@
 """The recipes: the training settings of every run, and the sizes of each method at each model.
 
-This is the only module of the harness that names methods. A recipe is the published one unless its `tuning` says
-otherwise. The defaults of a method's Config are the values of its published 7B run, so an entry here lists only what
-differs. The scores that a published run should reach are in `harness/report/paper.toml`.
+This is the only module of the harness that names methods. The values of a recipe are the published ones unless its
+`tuning` says otherwise. The defaults of a method's Config are the values of its published 7B run, so an entry here
+lists only what differs. The scores that a published run should reach are in `harness/report/paper.toml`.
+
+Every run differs from the published ones in these points, for which a recipe has no field:
+- The published runs compute in float16 with a loss scaler. Here frozen weights are in float32 on a CPU and in bfloat16
+  on a GPU, trained ones in float32, and neither needs a scaler.
+- The published runs drop the last batch of an epoch if it is not full. Here it is trained on, with fewer samples, so
+  that every epoch sees every example.
+- Of a prompt that is too long, MemVP's evaluation cuts off the end, where the options are. Here evaluation cuts off
+  the beginning and keeps BOS. An example of training is cut at its end.
 """
 
 import math
@@ -113,7 +121,8 @@ _TINY_TUNING = (
 _PAPER_COCO = {
     "epochs": 5,
     "warmup_epochs": 0.5,
-    "tuning": "the epochs of the paper, the rest as published for ScienceQA; nothing was searched",
+    "tuning": "the epochs of the paper; the rest as published for ScienceQA, with the same share of warm-up; LaVIN's "
+    "own caption script, for 13B, has 0.1 warm-up epochs of 4 and length 384; nothing was searched",
 }
 _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "tiny"): {
@@ -138,14 +147,20 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
 # The paper prints 2e-2 and does not say whether that is the base rate. Read as the base rate, it is 2.5e-3 at 32
 # samples per optimiser step. Read as the rate itself, it would be 18 times MemVP's.
 _DEHVF_RATE = {"base_lr": 2e-2, "tuning": "published; the printed 2e-2 is read as the base rate"}
-_TAKEN_OVER = {"tuning": "no recipe is published, so this is the one of MemVP and LaVIN; nothing was searched"}
+_TAKEN_OVER = {
+    "tuning": "no recipe is published for this task, so this is the one of MemVP and LaVIN; nothing was searched"
+}
+_LLAMA_ADAPTER = {
+    "tuning": "no recipe is published for this task, so this is the one of MemVP and LaVIN; the authors' script for "
+    "Alpaca has the same rates; nothing was searched"
+}
 _TRAIN_OF_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dehvf", "7b"): _DEHVF_RATE,
     ("dehvf", "13b"): _DEHVF_RATE,
     ("llava_lora", "7b"): _TAKEN_OVER,
     ("llava_lora", "13b"): _TAKEN_OVER,
-    ("llama_adapter", "7b"): _TAKEN_OVER,
-    ("llama_adapter", "13b"): _TAKEN_OVER,
+    ("llama_adapter", "7b"): _LLAMA_ADAPTER,
+    ("llama_adapter", "13b"): _LLAMA_ADAPTER,
     # The best trial of every other method has the rate in `_TRAIN`.
     ("llava_lora", "tiny"): {"base_lr": 0.013},
 }

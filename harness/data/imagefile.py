@@ -3,6 +3,9 @@
 PNG and JPEG files with one frame and at most 50 megapixels are accepted. They are recognised by content, not by name.
 Palette, grey, alpha, bilevel and CMYK images are converted to RGB as Pillow does it; alpha is dropped, as in the
 reference code. 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anything else is rejected.
+
+The orientation that EXIF data states is ignored: pixels are taken in the order in which the file stores them. The
+reference code does the same, because it opens images with Pillow's `Image.open(...).convert("RGB")`.
 """
 
 import io
@@ -136,7 +139,7 @@ def read_image(path: Path) -> bytes:
 
 
 def decode_image(content: bytes, path: Path) -> "PILImage":
-    """Decode the content of an image file to RGB.
+    """Decode the content of an image file to RGB. The orientation in its EXIF data is ignored.
 
     Args:
         content: the bytes of the file.
@@ -162,7 +165,7 @@ def decode_image(content: bytes, path: Path) -> "PILImage":
 
 
 def load_image(path: Path) -> "PILImage":
-    """Decode one image file to RGB.
+    """Decode one image file to RGB. The orientation in its EXIF data is ignored.
 
     Raises:
         UserError: as `read_image` and `decode_image`.

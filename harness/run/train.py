@@ -21,22 +21,22 @@ from harness.run.memory import peak_bytes
 from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
 from harness.run.step import OptimiserStep, collate_micro_batches
-from methods.base import Batch
+from methods.base import Batch, is_decayed
 
 WARMUP_STEPS = 3
 """How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return AdamW's groups of the trainable parameters. Biases and 1-D parameters get no weight decay.
+    """Return AdamW's groups of the trainable parameters. Those that `is_decayed` leaves out get no weight decay.
 
     Args:
         module: its trainable parameters are grouped.
         weight_decay: weight decay of all other parameters.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    plain = [p for name, p in named if p.ndim <= 1 or name.endswith("bias")]
-    decayed = [p for name, p in named if not (p.ndim <= 1 or name.endswith("bias"))]
+    plain = [p for name, p in named if not is_decayed(name, p)]
+    decayed = [p for name, p in named if is_decayed(name, p)]
     groups: list[dict[str, object]] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},

@@ -50,6 +50,11 @@ def test_parallel_adapter_starts_at_zero(width: int, bottleneck: int, rows: int)
     assert adapter(noise(2, rows, width)).abs().max() == 0
 
 
+def test_parallel_adapter_starts_with_the_published_standard_deviation() -> None:
+    torch.manual_seed(0)
+    assert ParallelAdapter(1024, 12).down.weight.std().item() == pytest.approx(0.0180, abs=3e-4)
+
+
 def test_parallel_adapter_has_no_biases() -> None:
     assert not [name for name, _ in ParallelAdapter(4, 2).named_parameters() if "bias" in name]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from harness.data.imagefile import load_image
 from harness.errors import UserError
@@ -42,6 +42,21 @@ def test_cmyk_jpeg_under_a_png_name(tmp_path):
     path = save(tmp_path / "image.png", Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
     red, green, blue = load_image(path).getpixel((8, 8))
     assert red > 200 and green < 60 and blue < 60
+
+
+@pytest.mark.parametrize(("orientation", "format"), [(3, "PNG"), (6, "JPEG"), (8, "JPEG")])
+def test_orientation_in_exif_data_is_ignored(tmp_path, orientation, format):
+    stored = Image.new("RGB", (24, 16), (250, 0, 0))
+    stored.paste((0, 0, 250), (16, 0, 24, 16))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = save(tmp_path / "image", stored, format, exif=exif)
+    with Image.open(path) as image:  # the file does ask to be turned
+        assert not np.array_equal(np.asarray(ImageOps.exif_transpose(image).convert("RGB")), np.asarray(image))
+    loaded = load_image(path)
+    assert loaded.size == (24, 16)
+    left, right = loaded.getpixel((4, 8)), loaded.getpixel((20, 8))
+    assert left[0] > 200 > 50 > left[2] and right[2] > 200 > 50 > right[0]
 
 
 def png(width: int, height: int, body: bytes = b"") -> bytes:
