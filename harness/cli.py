@@ -343,7 +343,7 @@ def speed(
     compile_: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile each decoder layer; on a GPU, capture the training step as one CUDA graph."
+            "--compile", help="Compile each decoder layer; on a GPU, replay training steps as graphs, as `run` does."
         ),
     ] = False,
     profile: Annotated[Path | None, typer.Option(help="Also write the time per operator into this .json file.")] = None,

@@ -5,22 +5,22 @@ They all share one set of frozen weights (`harness.cost.share`).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 
 from harness.backbone.loader import Backbone
 from harness.config.plan import RunPlan
 from harness.config.recipes import TrainRecipe
-from harness.cost.flops import Phase, Workload
+from harness.cost.flops import Workload
 from harness.cost.share import share_backbone
 from harness.cost.timing import Key
-from harness.cost.yardstick import Yardstick, yardstick_loss
+from harness.cost.yardstick import Yardstick, YardstickModel
 from harness.errors import UserError
 from harness.records import Implementation, Parameters
 from harness.run.attach import attach
+from harness.run.execution import Execution, MicroBatch
 from harness.run.parameters import count_parameters
+from harness.run.step import OptimiserStep, TrainingFailedError
 from harness.run.train import adamw
 from methods.base import IGNORE_INDEX, Batch
 from methods.plain import plain_reading
@@ -40,7 +40,6 @@ class Contestant:
         backbone: a backbone that shares its weights with those of all contestants.
         plan: the method's config and recipe; None for the yardstick.
         model: the backbone with the method attached.
-        loss: computes the loss of a training batch.
         parameters: parameter counts; None for the yardstick.
         recipe: settings of the optimiser.
     """
@@ -50,7 +49,6 @@ class Contestant:
     backbone: Backbone
     plan: RunPlan | None
     model: TunedModel
-    loss: Callable[[Batch], Tensor]
     parameters: Parameters | None
     recipe: TrainRecipe
 
@@ -59,32 +57,48 @@ class Contestant:
         """The key of the contestant's results."""
         return Key(self.method, self.implementation)
 
-    def step(self, phase: Phase, work: Workload, *, capturable: bool = False) -> Callable[[], None]:
-        """Return the function that is timed: a training step or the inference of one batch, always on the same data.
+    def training_step(self, work: Workload, execution: Execution) -> Callable[[], None]:
+        """Return a function that makes an optimiser step as `run` does, always on the same batch.
+
+        The batch is on the host, and one forward pass takes it as a whole.
 
         Args:
-            phase: training or inference.
             work: the sizes of the batches.
-            capturable: whether the optimiser keeps its step count on the device. A CUDA graph needs this.
+            execution: runs the forward and backward passes of `model`.
 
         Raises:
-            UserError: the text is too short for the labels.
+            UserError: the text is too short for the labels. The returned function raises it where the loss is not
+                finite.
         """
-        backbone = self.backbone
-        if phase == "inference":
-            batch = random_batch(backbone, work.eval_batch, work.text_length, labels=0)
-            return lambda: self._infer(batch, work.new_tokens)
-        batch = random_batch(backbone, work.train_batch, work.text_length, work.labels)
-        optimizer = adamw(self.model, self.recipe, LEARNING_RATE)
-        for group in optimizer.param_groups:
-            group["capturable"] = capturable
-        return lambda: self._train(batch, optimizer)
+        batch = random_batch(self.backbone, work.train_batch, work.text_length, work.labels)
+        device = self.backbone.device
+        if device.type == "cuda":
+            batch = batch.pin_memory()  # as `harness.data.loading` does
+        optimise = OptimiserStep(
+            execution,
+            adamw(self.model, self.recipe),
+            MicroBatch(work.train_batch, automatic=False),
+            self.recipe.max_grad_norm,
+            device,
+            say=lambda line: None,
+        )
+        return lambda: self._train(optimise, batch)
 
-    def _train(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """Run forward pass, backward pass and optimiser step, and free the gradients for the next contestant."""
-        self.loss(batch).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def _train(self, optimise: OptimiserStep, batch: Batch) -> None:
+        try:
+            optimise([batch], LEARNING_RATE, 1)
+        except TrainingFailedError as error:
+            message = f"{self.method}: the loss of its training step is not finite, so its time would mean nothing"
+            raise UserError(f"{message}; give --dtype float32") from error
+
+    def inference_step(self, work: Workload) -> Callable[[], None]:
+        """Return a function that runs the inference of one batch, always the same, which is on the device.
+
+        Args:
+            work: the sizes of the batches.
+        """
+        batch = random_batch(self.backbone, work.eval_batch, work.text_length, labels=0).to(self.backbone.device)
+        return lambda: self._infer(batch, work.new_tokens)
 
     @torch.no_grad()
     def _infer(self, batch: Batch, new_tokens: int) -> None:
@@ -107,9 +121,9 @@ def build_contestants(backbone: Backbone, plans: Sequence[RunPlan]) -> list[Cont
         UserError: a method cannot be built at this size.
     """
     shared = share_backbone(backbone)
-    bare = TunedModel(shared, Yardstick(shared).to(backbone.device))
+    bare = YardstickModel(shared, Yardstick(shared).to(backbone.device))
     recipe = plans[0].recipe
-    found = [Contestant(Yardstick.name, "yardstick", shared, None, bare, partial(yardstick_loss, bare), None, recipe)]
+    found = [Contestant(Yardstick.name, "yardstick", shared, None, bare, None, recipe)]
     for plan in plans:
         found.append(_contestant(backbone, plan, "shipped"))
         if plain_reading(found[-1].model.method) is not None:
@@ -126,14 +140,14 @@ def _contestant(backbone: Backbone, plan: RunPlan, implementation: Implementatio
         method = plain_reading(method)
         assert method is not None, f"{plan.method} has no plain reading"
     model = TunedModel(shared, method.to(backbone.device))
-    return Contestant(plan.method, implementation, shared, plan, model, model, parameters, plan.recipe)
+    return Contestant(plan.method, implementation, shared, plan, model, parameters, plan.recipe)
 
 
 def random_batch(backbone: Backbone, samples: int, length: int, labels: int) -> Batch:
-    """Return random text without padding and random images. Equal sizes give equal batches.
+    """Return random text without padding and random images, on the host. Equal sizes give equal batches.
 
     Args:
-        backbone: gives the vocabulary, the image size and the device.
+        backbone: gives the vocabulary and the image size.
         samples: samples of the batch; each has an image.
         length: text tokens per sample.
         labels: labelled tokens at the end of each sample; 0 for a batch without labels.
@@ -153,4 +167,4 @@ def random_batch(backbone: Backbone, samples: int, length: int, labels: int) -> 
         labels_BL[:, -labels:] = ids_BL[:, -labels:]
     images_BCHW = torch.randn(samples, 3, size, size, generator=generator)
     no_padding_BL, has_image_B = (torch.ones(shape, dtype=torch.bool) for shape in ((samples, length), (samples,)))
-    return Batch(ids_BL, no_padding_BL, labels_BL, images_BCHW, has_image_B).to(backbone.device)
+    return Batch(ids_BL, no_padding_BL, labels_BL, images_BCHW, has_image_B)

@@ -21,10 +21,12 @@ from harness.cost.profile import ROUNDS, OperatorTime, profile_steps
 from harness.cost.share import share_backbone
 from harness.cost.stopwatch import interleave
 from harness.cost.timing import Key, PhaseResult, PhaseResults
-from harness.errors import UserError
-from harness.run.captured import capture_graph
+from harness.errors import UserError, first_line
+from harness.records import PeakMemory
+from harness.run.captured import Captured, Replay, capture_graph
 from harness.run.compiled import compile_limits, compile_regions
 from harness.run.energy import EnergyMeter
+from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.memory import peak_of
 
 WARMUP_ROUNDS = 3
@@ -113,21 +115,36 @@ def _too_little_memory() -> Iterator[None]:
         raise UserError(f"out of memory: {reason}; give a smaller --train-batch, --eval-batch or --layers") from error
 
 
-def _captured(contestant: Contestant, step: Callable[[], None], pool: Any) -> Callable[[], None]:
-    """Capture a contestant's step as a CUDA graph; a step that cannot be captured is a UserError."""
+def _execution(contestant: Contestant, plan: SpeedPlan, pool: Any) -> Execution:
+    """Return what runs the passes of a contestant's training step: the same as in `run`.
+
+    Args:
+        contestant: one of the models.
+        plan: what to time.
+        pool: the memory that all captured graphs share; None where they are not captured.
+    """
+    model, device = contestant.model, plan.machine.device
+    if pool is None:
+        return Eager(model, device)
+    micro_batch = MicroBatch(plan.work.train_batch, automatic=False)
+    return Captured(model, device, micro_batch, partial(_capture, contestant.method), pool)
+
+
+def _capture(method: str, run: Replay, pool: Any) -> Replay:
+    """Capture a method's passes as a CUDA graph; passes that cannot be captured are a UserError."""
     try:
-        return capture_graph(step, pool)
+        return capture_graph(run, pool)
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
         raise UserError(
-            f"--compile: the training step of {contestant.method} cannot be captured as a CUDA graph "
-            f"({str(error).splitlines()[0]}); remove --compile, or remove {contestant.method} from --methods"
+            f"--compile: the training step of {method} cannot be captured as a CUDA graph ({first_line(error)}); "
+            f"remove --compile, or remove {method} from --methods"
         ) from error
 
 
 def _is_captured(plan: SpeedPlan, phase: Phase) -> bool:
-    """Return whether the steps of a phase are captured as CUDA graphs."""
+    """Return whether the forward and backward passes of a phase are captured as CUDA graphs."""
     return plan.compiled and phase == "train" and plan.machine.device.type == "cuda"
 
 
@@ -151,17 +168,15 @@ def _time_phase(
         meter: reads the GPU's energy.
         on_round: called after every round, warm-up included.
     """
-    device, captured = plan.machine.device, _is_captured(plan, phase)
-    pool = torch.cuda.graph_pool_handle() if captured else None
-    eager: dict[Key, Callable[[], None]] = {}
+    device = plan.machine.device
+    pool = torch.cuda.graph_pool_handle() if _is_captured(plan, phase) else None
+    executions: dict[tuple[Key, bool], Execution] = {}
     timed: dict[tuple[Key, bool], Callable[[], None]] = {}
     for is_doubled, group in ((False, contestants), (True, doubled or ())):
         for contestant in group:
-            contestant.model.train(phase == "train")
-            step = contestant.step(phase, plan.work, capturable=captured)
-            timed[contestant.key, is_doubled] = _captured(contestant, step, pool) if captured else step
-            if not is_doubled:
-                eager[contestant.key] = step
+            model = (contestant.key, is_doubled)
+            executions[model] = _execution(contestant, plan, pool)
+            timed[model] = _step(contestant, phase, plan, executions[model])
     gc.collect()
     rounds = plan.parts[part]
     what = phase if plan.processes == 1 else f"process {part + 1} of {plan.processes}, {phase}"
@@ -170,13 +185,29 @@ def _time_phase(
         on_round(what, done, WARMUP_ROUNDS + len(rounds))
 
     samples = interleave(timed, rounds, WARMUP_ROUNDS, device, meter, report)
-    return PhaseResults(
-        phase,
-        {
-            key: PhaseResult(samples[key, False], samples.get((key, True)), peak_of(step, device))
-            for key, step in eager.items()
-        },
-    )
+    for execution in executions.values():
+        execution.release()
+    results = {}
+    for contestant in contestants:
+        key = contestant.key
+        peak = _peak(timed[key, False], executions[key, False], device)
+        results[key] = PhaseResult(samples[key, False], samples.get((key, True)), peak)
+    return PhaseResults(phase, results)
+
+
+def _step(contestant: Contestant, phase: Phase, plan: SpeedPlan, execution: Execution) -> Callable[[], None]:
+    """Put a contestant's model into the mode of a phase, and return its step."""
+    contestant.model.train(phase == "train")
+    if phase == "inference":
+        return contestant.inference_step(plan.work)
+    return contestant.training_step(plan.work, execution)
+
+
+def _peak(step: Callable[[], None], execution: Execution, device: torch.device) -> PeakMemory:
+    """Return the peaks of a step. A step without a graph captures one first, which takes all the memory it needs."""
+    peak = peak_of(step, device)
+    execution.release()
+    return peak
 
 
 def profile_session(
@@ -197,8 +228,8 @@ def profile_session(
         for phase in PHASES:
             steps = {}
             for contestant in contestants:
-                contestant.model.train(phase == "train")
-                step = contestant.step(phase, plan.work, capturable=_is_captured(plan, phase))
+                # The profiler does not see the operators inside a graph.
+                step = _step(contestant, phase, plan, Eager(contestant.model, plan.machine.device))
                 steps[" ".join(contestant.key)] = step
                 step()
             report = partial(_report_profile, on_round, phase)

@@ -70,17 +70,19 @@ class Yardstick(Frozen):
         return plain_sequence(TrainableShift(embed, self.text_D), batch)
 
 
-def yardstick_loss(model: TunedModel, batch: Batch) -> Tensor:
-    """Return the training loss that the top of this file describes.
+class YardstickModel(TunedModel):
+    """A backbone with a `Yardstick` attached, and its own training loss."""
 
-    Args:
-        model: a model with a `Yardstick` attached.
-        batch: must have labels.
-    """
-    assert batch.labels_BL is not None
-    visual = model.encode(batch)
-    logits_BTV = model.logits(batch, visual)[:, :-1]
-    text = F.cross_entropy(
-        logits_BTV.flatten(0, 1).float(), batch.labels_BL[:, 1:].flatten(), ignore_index=IGNORE_INDEX
-    )
-    return text + visual["features_BJC"].float().mean()
+    def summed_loss(self, batch: Batch, visual: VisualFeatures | None = None) -> tuple[Tensor, Tensor]:
+        """Return the training loss that the top of this file describes, and the number of labelled tokens.
+
+        Args:
+            batch: must have labels.
+            visual: features from `encode`; None encodes the images here.
+        """
+        assert batch.labels_BL is not None, "only a batch with labels has a loss"
+        visual = self.encode(batch) if visual is None else visual
+        logits_BTV = self.logits(batch, visual)[:, :-1]
+        targets = batch.labels_BL[:, 1:].flatten()
+        text = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets, ignore_index=IGNORE_INDEX, reduction="sum")
+        return text + visual["features_BJC"].float().mean(), (targets != IGNORE_INDEX).sum()

@@ -224,8 +224,9 @@ class Timing(Section):
     images_per_s: Seconds | None = None
     """Images per second at the median; null where not reported."""
     peak_memory_bytes: Count | None = None
-    """Peak memory of a step in bytes, including the weights of the other models that are timed in the same run. On a
-    GPU it is the memory that torch allocated, else the resident memory of the process. Null where not reported."""
+    """Peak memory of a step in bytes, including the weights of the other models that are timed in the same run. A step
+    that replays a graph is measured with its capture. On a GPU it is the memory that torch allocated, else the resident
+    memory of the process. Null where not reported."""
     peak_reserved_bytes: Count | None = None
     """Peak memory of a step that torch reserved on the GPU, in bytes; null without a GPU."""
     layer_s: float | None = None
@@ -251,18 +252,19 @@ class SpeedSetting(Section):
     new_tokens: Count
     """Decoded tokens per sample."""
     train_batch: Count
-    """Samples per training step."""
+    """Samples per training step, which is one forward pass."""
     eval_batch: Count
     """Samples per inference batch."""
     compiled: bool
-    """Whether each layer was compiled with `torch.compile`; on a GPU the training step is then also captured as one
-    CUDA graph."""
+    """Whether each layer was compiled with `torch.compile`; on a GPU the forward and backward pass of training are then
+    also replayed as a CUDA graph, as in a run with `recipe.captured`."""
 
 
 class Speed(Section):
     phases: dict[Literal["train", "inference"], Timing]
-    """Times per batch of each phase. Training is forward pass, backward pass and optimiser step; inference is encoding
-    the images, prefill of the prompts, and decoding."""
+    """Times per batch of each phase. Training is an optimiser step of a run: copying the batch to the device, forward
+    pass, backward pass, reading the loss, and update. Inference is encoding the images, prefill of the prompts, and
+    decoding."""
     loaded: bool
     """Whether the machine was busy with other work; such a record enters no table."""
     implementation: Implementation = "shipped"

@@ -69,18 +69,24 @@ class Captured:
         model: a `TunedModel`, in training mode.
         device: the model's device.
         micro_batch: its size is the number of samples of every captured batch.
-        capture: records a pass and returns what replays it; the tests pass one that needs no GPU.
+        capture: records a pass and returns what replays it; None takes `capture_graph`.
+        pool: from `torch.cuda.graph_pool_handle`, to share memory with other graphs; None makes one of its own.
     """
 
     keeps_gradients = True
 
     def __init__(
-        self, model: nn.Module, device: torch.device, micro_batch: MicroBatch, capture: Capture | None = None
+        self,
+        model: nn.Module,
+        device: torch.device,
+        micro_batch: MicroBatch,
+        capture: Capture | None = None,
+        pool: Any = None,
     ) -> None:
         self.model, self.device, self.micro_batch = model, device, micro_batch
         self._capture = capture_graph if capture is None else capture
         self._graphs: dict[Shape, Graph] = {}
-        self._pool: Any = None
+        self._pool: Any = pool
 
     def add_gradients(self, batch: Batch) -> Tensor:
         """See `harness.run.execution.Execution.add_gradients`."""

@@ -10,9 +10,11 @@ from harness.config.presets import resolve_spec
 from harness.cost import contestants as building
 from harness.cost.contestants import build_contestants, random_batch
 from harness.errors import UserError
-from harness.run.train import adamw
+from harness.run.captured import Captured
+from harness.run.execution import Eager, MicroBatch
 from tests.backbones import tiny_backbone
-from tests.harness.cost.small_speed import METHODS, WORK, plan
+from tests.harness.cost.small_speed import CPU, METHODS, WORK, plan
+from tests.harness.run.test_captured import Emulated
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def trained():
         patch.setattr(building, "LEARNING_RATE", 0.1)
         for one in contestants:
             one.model.train()
-            one.step("train", WORK)()
+            one.training_step(WORK, Eager(one.model, CPU))()
     return SimpleNamespace(backbone=backbone, frozen=frozen, contestants=contestants, before=before)
 
 
@@ -52,24 +54,56 @@ def test_a_step_leaves_the_frozen_weights_as_they_are(trained):
     assert all(torch.equal(trained.frozen[name], t) for name, t in trained.backbone.llm.state_dict().items())
 
 
-def test_a_timed_step_trains_what_one_optimiser_step_trains(monkeypatch):
+def sgd(model, recipe=None):
+    """Return an optimiser whose steps are the gradients. AdamW's first step is their sign, which rounding can turn."""
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+
+
+def test_eager_and_captured_steps_train_what_one_optimiser_step_trains(monkeypatch):
     monkeypatch.setattr(building, "LEARNING_RATE", 0.1)
-    trained = []
-    for timed in (True, False):
-        torch.manual_seed(0)
-        backbone = load_backbone(resolve_spec("tiny"), weights="random")
-        for one in build_contestants(backbone, plan().plans):
-            one.model.eval()  # without dropout
-            if timed:
-                one.step("train", WORK)()
-            else:
-                optimizer = adamw(one.model, one.recipe, 0.1)
-                one.loss(random_batch(backbone, WORK.train_batch, WORK.text_length, WORK.labels)).backward()
-                optimizer.step()
-            trained.append((one.method, [parameter.detach() for parameter in one.model.method.parameters()]))
-    half = len(trained) // 2
-    for (name, first), (_, second) in zip(trained[:half], trained[half:], strict=True):
-        torch.testing.assert_close(second, first, msg=lambda text, name=name: f"{name}: {text}")
+    monkeypatch.setattr(building, "adamw", sgd)
+    backbone = load_backbone(resolve_spec("tiny"), weights="random")
+    batch = random_batch(backbone, WORK.train_batch, WORK.text_length, WORK.labels)
+    micro_batch = MicroBatch(WORK.train_batch, automatic=False)
+    for one in build_contestants(backbone, plan().plans):
+        one.model.eval()  # without dropout
+        parameters = [p for p in one.model.parameters() if p.requires_grad]
+        before = [p.detach().clone() for p in parameters]
+
+        def expected(one=one, parameters=parameters):
+            optimizer = sgd(one.model)
+            one.model(batch).backward()
+            if one.recipe.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, one.recipe.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        changes = []
+        for step in (
+            expected,
+            one.training_step(WORK, Eager(one.model, CPU)),
+            one.training_step(WORK, Captured(one.model, CPU, micro_batch, Emulated())),
+        ):
+            step()
+            changes.append(torch.cat([(p - old).flatten() for p, old in zip(parameters, before, strict=True)]).detach())
+            with torch.no_grad():
+                for parameter, old in zip(parameters, before, strict=True):
+                    parameter.copy_(old)
+        assert changes[0].abs().max() > 0
+        for change in changes[1:]:
+            tolerance = 1e-5 * float(changes[0].abs().max())
+            torch.testing.assert_close(
+                change, changes[0], rtol=1e-3, atol=tolerance, msg=lambda text, one=one: f"{one.key}: {text}"
+            )
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    backbone = load_backbone(resolve_spec("tiny"), weights="random")
+    (bare, *_) = build_contestants(backbone, plan(("memvp",)).plans)
+    with torch.no_grad():
+        bare.model.method.text_D.fill_(float("inf"))
+    with pytest.raises(UserError, match=r"^frozen: the loss of its training step is not finite.*give --dtype float32"):
+        bare.training_step(WORK, Eager(bare.model, CPU))()
 
 
 def test_random_batches_of_equal_sizes_are_equal():

@@ -67,24 +67,24 @@ def on_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
 
 
-def test_on_a_gpu_every_training_step_is_captured_in_one_pool(on_a_gpu, monkeypatch):
+def test_on_a_gpu_every_training_step_is_captured_in_one_pool_and_anew_for_its_memory(on_a_gpu, monkeypatch):
     captured = []
 
-    def capture(step, pool):
-        step()
+    def capture(run, pool):
+        run()
         captured.append(pool)
-        return step
+        return run
 
-    monkeypatch.setattr(session, "capture", capture)
-    made = plan(("memvp",))
-    assert captured == ["pool"] * len(measure(made).contestants)
+    monkeypatch.setattr(session, "capture_graph", capture)
+    count = len(measure(plan(("memvp",))).contestants)
+    assert captured == ["pool"] * count + [None] * count
 
 
 def test_a_step_that_cannot_be_captured_is_named(on_a_gpu, monkeypatch):
-    def refuse(step, pool):
+    def refuse(run, pool):
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might be")
 
-    monkeypatch.setattr(session, "capture", refuse)
+    monkeypatch.setattr(session, "capture_graph", refuse)
     with pytest.raises(
         UserError, match=r"^--compile: .* of frozen .* \(operation [a-z ]* capturing\); remove --compile"
     ):

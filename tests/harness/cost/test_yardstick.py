@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from harness.cost.contestants import random_batch
-from harness.cost.yardstick import Yardstick, yardstick_loss
-from methods.tuned import TunedModel
+from harness.cost.yardstick import Yardstick, YardstickModel
 from tests.backbones import tiny_backbone
 
 
@@ -17,7 +16,7 @@ def bare():
 @pytest.fixture
 def model():
     backbone = tiny_backbone()
-    return TunedModel(backbone, Yardstick(backbone))
+    return YardstickModel(backbone, Yardstick(backbone))
 
 
 def test_inference_computes_the_logits_of_the_bare_language_model(bare, model):
@@ -38,11 +37,13 @@ def test_inference_computes_the_features_of_the_penultimate_clip_block(bare, mod
 def test_training_computes_logits_at_all_positions(bare, model):
     widths = []
     model.llm.lm_head.register_forward_hook(lambda _, __, out: widths.append(tuple(out.shape)))
-    yardstick_loss(model, random_batch(bare, 2, 9, labels=3))
+    model.summed_loss(random_batch(bare, 2, 9, labels=3))
     assert widths == [(2, 9, bare.llm.config.vocab_size)]
 
 
 def test_the_backward_pass_reaches_the_start_of_both_towers(bare, model):
-    yardstick_loss(model, random_batch(bare, 2, 9, labels=3)).backward()
+    loss, tokens = model.summed_loss(random_batch(bare, 2, 9, labels=3))
+    loss.backward()
+    assert tokens == 2 * 3
     for parameter in (model.method.text_D, model.method.patch_C):
         assert parameter.grad is not None and parameter.grad.abs().max() > 0
