@@ -8,17 +8,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object, reduce
-from torch import Tensor
+from accelerate.utils import broadcast, broadcast_object_list, gather_object, reduce
+from torch import Tensor, nn
 
 ValueT = TypeVar("ValueT")
 RANK, COUNT, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 """Environment variables in which a launcher tells each process its number, how many there are, and its number on this
 machine."""
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others, for instance while the first one scores captions."""
+
+
+class OtherProcessFailedError(RuntimeError):
+    """Another process of the same run failed; the message is its own."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,15 @@ class Processes:
         """
         if int(os.environ.get(COUNT, "1")) == 1:
             return cls()
-        state = PartialState(cpu=device.type == "cpu")
-        return cls(state.process_index, state.num_processes)
+        PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
+        return cls.current()
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return the processes that this one is connected to; it alone before `launched` has been called."""
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            return cls()
+        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
     @property
     def is_main(self) -> bool:
@@ -70,6 +84,39 @@ class Processes:
             return value
         received: list[Any] = broadcast_object_list([value])
         return received[0]
+
+    def share(self, module: nn.Module) -> None:
+        """Copy the first process's parameters into those of the others. Every process must call this."""
+        if self.count > 1:
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter.copy_(broadcast(parameter.detach().clone()))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let every process end the body in the same way: if it fails in one, it fails in all.
+
+        Nothing in the body may wait for another process.
+
+        Raises:
+            OtherProcessFailedError: the body failed in another process.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        messages = self.gather(None if failure is None else f"{type(failure).__name__}: {failure}")
+        if failure is not None:
+            raise failure
+        for rank, message in enumerate(messages):
+            if message is not None:
+                raise OtherProcessFailedError(f"process {rank} of {self.count}: {message}")
+
+    def close(self) -> None:
+        """Disconnect from the other processes."""
+        if self.count > 1:
+            PartialState().destroy_process_group()
 
     @contextmanager
     def main_first(self) -> Iterator[None]:

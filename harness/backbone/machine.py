@@ -6,6 +6,7 @@ import torch
 
 from harness.config.presets import WEIGHTS
 from harness.errors import UserError
+from harness.processes import local_rank
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Name -> dtype of frozen weights. `dtype_name` is the inverse."""
@@ -56,13 +57,16 @@ def torch_device(name: str) -> torch.device:
     """Return the device that `--device` names. A GPU becomes torch's current device.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
+        name: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one. Of several processes that a launcher
+            started on this machine, each takes the GPU with its own number.
 
     Raises:
         UserError: there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and (rank := local_rank()) is not None:
+        name = f"cuda:{rank}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

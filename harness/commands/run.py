@@ -18,6 +18,7 @@ from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipes import DEFAULT_METHODS
 from harness.errors import UserError
+from harness.processes import Processes, is_follower
 from harness.report.tables import table_text
 from harness.run.cores import compute_threads, divide_cores
 from harness.run.dryrun import dry_run
@@ -81,6 +82,17 @@ def run_command(options: RunOptions, console: Console) -> int:
     Raises:
         UserError: an option is wrong, or something that a run needs is missing.
     """
+    if is_follower():
+        console = Console(quiet=True)
+        try:
+            return _run(options, console)
+        except UserError:
+            return 2  # the first process says why
+    return _run(options, console)
+
+
+def _run(options: RunOptions, console: Console) -> int:
+    """Do what `run_command` says."""
     if options.steps is not None and options.epochs is not None:
         raise UserError("--steps and --epochs: give one of them, not both")
     facts = task_facts(options.task)
@@ -103,7 +115,12 @@ def run_command(options: RunOptions, console: Console) -> int:
             result = sweep(
                 partial(_make_runner, options), runner, plans, console, options.force, cores, options.log_seconds
             )
+            runner.processes.close()
+            if is_follower():
+                return 0
     except KeyboardInterrupt as stop:
+        if is_follower():
+            return exit_status(stop)
         if exit_status(stop) != 128 + signal.SIGPIPE:  # then nobody reads this either
             name = str(stop) or "SIGINT"
             print(f"interrupted by {name}; the same command goes on from the last checkpoint", file=sys.stderr)
@@ -137,7 +154,9 @@ def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
     """Read the data and return what makes the runs; called in each process that makes runs."""
     spec, machine = _backbone(options)
     begun = time.perf_counter()
-    task = load_task(options.task, _data(options, say))
+    # The first process builds or checks the data, and the others find it done.
+    with Processes.launched(machine.device).main_first():
+        task = load_task(options.task, _data(options, say))
     data_s = time.perf_counter() - begun
     return Runner(
         spec,

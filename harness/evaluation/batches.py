@@ -1,6 +1,7 @@
 """Answering many prompts batch by batch, whatever an answer is."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading, prepared_batches
 from harness.evaluation.answer_log import AnswerLog
+from harness.processes import Processes
 from methods.base import Batch
 
 AnswerT = TypeVar("AnswerT")
@@ -24,7 +26,7 @@ def answer_in_batches(
     log: AnswerLog,
     loading: Loading,
 ) -> list[AnswerT]:
-    """Answer every example.
+    """Answer every example. Processes that a launcher started together share the batches.
 
     Args:
         answer: called with a batch and the ids of its samples; returns one answer per sample.
@@ -37,26 +39,39 @@ def answer_in_batches(
         loading: how batches are prepared; this changes no answer.
 
     Returns:
-        One answer per example, in their order.
+        One answer per example, in their order, in every process.
+
+    Raises:
+        OtherProcessFailedError: another process could not answer a batch.
     """
+    processes = Processes.current()
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, AnswerT] = {}
-    pending: list[list[int]] = []
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        known = log.find([examples[i].id for i in chosen])
-        if known is None:
-            pending.append(chosen)
-        else:
+    # The first process alone has kept answers.
+    kept = processes.broadcast([log.find([examples[i].id for i in chosen]) for chosen in batches])
+    for chosen, known in zip(batches, kept, strict=True):
+        if known is not None:
             values, cut = known
             collator.cut.update(cut)
             answers.update(zip(chosen, values, strict=True))
             on_batch(len(answers))
-    with prepared_batches(examples, pending, lambda chosen: Batch(**collator(chosen)), collator, loading) as prepared:
-        for chosen, batch in zip(pending, prepared, strict=True):
-            ids = [examples[i].id for i in chosen]
-            values = answer(batch.to(device), ids)
-            log.add(ids, values, sorted(collator.cut.intersection(ids)))
-            answers.update(zip(chosen, values, strict=True))
+    pending = [chosen for chosen, known in zip(batches, kept, strict=True) if known is None]
+    own = pending[processes.rank :: processes.count]
+    with prepared_batches(examples, own, lambda chosen: Batch(**collator(chosen)), collator, loading) as prepared:
+        # In each round, every process answers one batch; in the last one, some may have none left.
+        for first in range(0, len(pending), processes.count):
+            found: list[tuple[list[int], list[AnswerT], list[str]]] = []
+            with processes.together():
+                if first + processes.rank < len(pending):
+                    chosen = pending[first + processes.rank]
+                    ids = [examples[i].id for i in chosen]
+                    values = answer(next(prepared).to(device), ids)
+                    found.append((chosen, values, sorted(collator.cut.intersection(ids))))
+            for chosen, values, cut in chain.from_iterable(processes.gather(found)):
+                if processes.is_main:
+                    log.add([examples[i].id for i in chosen], values, cut)
+                collator.cut.update(cut)
+                answers.update(zip(chosen, values, strict=True))
             on_batch(len(answers))
     return [answers[i] for i in range(len(examples))]

@@ -15,7 +15,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 _CODE = ("methods", "harness", "pyproject.toml")
 
 
-def collect_environment(gpu: str | None = None, threads: int | None = None, method: str | None = None) -> Environment:
+def collect_environment(
+    gpu: str | None = None, threads: int | None = None, method: str | None = None, processes: int | None = None
+) -> Environment:
     """Return the package versions and the hardware of this process.
 
     Args:
@@ -24,6 +26,7 @@ def collect_environment(gpu: str | None = None, threads: int | None = None, meth
             import torch.
         method: name of the method that is run. If a package outside this project provides it, that package's version
             is included.
+        processes: number of processes that work together, each on a device of its own.
     """
     package = package_of(method) if method else None
     packages = (*PACKAGES, package) if package else PACKAGES
@@ -35,6 +38,7 @@ def collect_environment(gpu: str | None = None, threads: int | None = None, meth
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         gpu=gpu,
         threads=threads,
+        processes=processes,
     )
 
 

@@ -306,6 +306,9 @@ class Environment(Section):
     """Number of CPU cores that the process may use."""
     gpu: str | None = None
     """Model of the GPU; null where none was used."""
+    processes: Count | None = None
+    """Number of processes that made the run together, each on a device of its own. Times and memory are those of the
+    first one. Null where not reported."""
     threads: MaybeCount = None
     """Number of compute threads of torch. On a CPU the last bits of a result can depend on it."""
 

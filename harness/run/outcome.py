@@ -99,6 +99,7 @@ def make_record(
     device: torch.device,
     identity: Identity,
     samples: Sequence[Sample] = (),
+    processes: int = 1,
 ) -> Record:
     """Return the record of a run.
 
@@ -109,11 +110,12 @@ def make_record(
         device: the device of the run.
         identity: the fields that identify the run.
         samples: captions that are kept in the record, for people to look at.
+        processes: number of processes that made the run together.
     """
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads(), method=plan.method)
+    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads(), method=plan.method, processes=processes)
     return Record(
         **identity,
         kind="train" if trained else "oracle",

@@ -55,6 +55,22 @@ class Progress(Protocol):
         ...
 
 
+class Silent:
+    """Shows nothing; see `Progress`. It is for the processes of a run that follow the first one."""
+
+    def plan(self, phases: Mapping[str, int]) -> None:
+        """See `Progress.plan`."""
+
+    def start(self, phase: str, total: int) -> None:
+        """See `Progress.start`."""
+
+    def advance(self, done: int, note: str = "") -> None:
+        """See `Progress.advance`."""
+
+    def say(self, line: str) -> None:
+        """See `Progress.say`."""
+
+
 class RunConsole(Console):
     """A console that raises BrokenPipeError when nobody reads its output, where rich would end the process."""
 

@@ -5,7 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from harness.errors import UserError, first_line
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import EvaluationFailedError
 from harness.files import write_atomic
+from harness.processes import Processes
 from harness.records import (
     BackboneInfo,
     Record,
@@ -45,7 +46,7 @@ from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.memory import read_peak, reset_peak
 from harness.run.outcome import Ending, Identity, Outcome, describe_backbone, make_record
 from harness.run.parameters import count_parameters
-from harness.run.progress import Progress
+from harness.run.progress import Progress, Silent
 from harness.run.schedule import training_length
 from harness.run.step import TrainingFailedError
 from harness.run.stopping import Stopped
@@ -57,6 +58,9 @@ from harness.tasks.contract import Task
 from harness.tasks.samples import keep_samples
 from methods.checkpoint import load_adapter_state, save_adapter
 from methods.tuned import TunedModel
+
+SEEDS_APART = 1_000_003
+"""Distance between the seeds of two processes of a run, so that no process of one seed repeats one of another seed."""
 
 
 class Runner:
@@ -95,6 +99,7 @@ class Runner:
         self.data_s, self.results_dir, self.checkpoint_minutes = data_s, results_dir, checkpoint_minutes
         self.micro_batch, self.eval_every, self.tracker = micro_batch, eval_every, tracker
         self.loading = Loading.of(workers, machine.device)
+        self.processes = Processes.launched(machine.device)
         self._info: BackboneInfo | None = None
 
     def backbone_info(self) -> BackboneInfo:
@@ -136,6 +141,7 @@ class Runner:
         # Hash the weights first: a second backbone next to the trained one might not fit into memory.
         self.backbone_info()
         outcome, ending = Outcome(self.data_s), Ending()
+        self.processes.broadcast(plan)
         try:
             self._measure(plan, outcome, progress)
         except BrokenPipeError as pipe:
@@ -153,6 +159,35 @@ class Runner:
             gc.collect()
             torch.cuda.empty_cache()
         return self._write(plan, outcome, ending)
+
+    @contextmanager
+    def announced_end(self) -> Iterator[None]:
+        """Tell the processes that follow this one that no further run comes, when the context is left.
+
+        A signal goes to all of them, so then there is nothing to tell.
+        """
+        try:
+            yield
+        except Exception:
+            self.processes.broadcast(None)
+            raise
+        self.processes.broadcast(None)
+
+    def follow(self) -> None:
+        """Make each run that the first process announces, together with it, until it announces the end.
+
+        The first process alone writes files. If a run fails here, the first process learns the reason and records it.
+
+        Raises:
+            KeyboardInterrupt: a signal stopped the run.
+        """
+        while (plan := self.processes.broadcast(None)) is not None:
+            outcome = Outcome(self.data_s)
+            with suppress(Exception):
+                self._measure(plan, outcome, Silent())
+            del outcome
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def record_failure(self, plan: RunPlan, error: str) -> Record:
         """Record that a run failed in another process, which could not write the record itself.
@@ -176,9 +211,13 @@ class Runner:
         reset_peak(self.machine.device)
         set_seed(plan.seed)
         begun = time.perf_counter()
-        backbone = self._load()
-        method = attach(plan, backbone)
-        model = TunedModel(backbone, method.to(self.machine.device))
+        with self.processes.together():
+            backbone = self._load()
+            method = attach(plan, backbone)
+            model = TunedModel(backbone, method.to(self.machine.device))
+        if not self.processes.is_main:
+            # All processes have initialised the method with the same numbers. Their dropout must differ.
+            set_seed((plan.seed + self.processes.rank * SEEDS_APART) % 2**32)
         outcome.load_s = time.perf_counter() - begun
         outcome.parameters = None if plan.is_oracle else count_parameters(backbone, method)
         recipe = plan.recipe
@@ -220,16 +259,24 @@ class Runner:
     ) -> None:
         """Train the model in place, or load the adapter where training finished in an earlier process."""
         work = self.workspace(plan)
-        if finished := work.finished_training():
+        finished = None
+        if self.processes.is_main and (finished := work.finished_training()):
             try:
                 load_adapter_state(work.adapter, model.method)
             except ValueError as error:
                 progress.say(f"{first_line(error)}; training again")
+                finished = None
             else:
                 progress.say(f"training is finished; loading {work.adapter}")
-                outcome.training, outcome.train_truncated = finished.measured, finished.truncated
-                return
+        finished = self.processes.broadcast(finished)
+        # A new adapter is the same everywhere already, and one that is loaded has been read by the first process only.
+        self.processes.share(model.method)
+        if finished is not None:
+            outcome.training, outcome.train_truncated = finished.measured, finished.truncated
+            return
         self._train(plan, model, preprocessor, outcome, progress, meter, work)
+        if not self.processes.is_main:
+            return
         begun = time.perf_counter()
         try:
             assert outcome.train_truncated is not None, "training counts what it cuts"
@@ -259,7 +306,10 @@ class Runner:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         progress.start("training", training_length(len(examples), recipe).steps)
         name = f"{self.task.name}/{self.spec.name}/{plan.name}"
-        tracker = Tracker(self.tracker, work.tracker, name, {"seed": plan.seed, **plan.resolved()}, progress.say)
+        is_main = self.processes.is_main
+        tracker = Tracker(
+            self.tracker if is_main else "", work.tracker, name, {"seed": plan.seed, **plan.resolved()}, progress.say
+        )
         watch = Watch(
             progress,
             outcome.training,
@@ -281,10 +331,11 @@ class Runner:
                     plan.seed,
                     watch,
                     outcome.training,
-                    work.checkpoints(self.checkpoint_minutes),
+                    work.checkpoints(self.checkpoint_minutes) if is_main else None,
                     progress.say,
                     micro_batch,
-                    loading=self.loading,
+                    self.processes,
+                    self.loading,
                     execution=execution,
                 )
         finally:
@@ -343,7 +394,7 @@ class Runner:
             "data": self.task.data(plan.recipe),
             "backbone": self.backbone_info(),
         }
-        record = make_record(plan, outcome, ending, self.machine.device, identity, samples)
+        record = make_record(plan, outcome, ending, self.machine.device, identity, samples, self.processes.count)
         if replaces_better:
             write_atomic(work.folder / "record.json", record.model_dump_json(indent=2) + "\n")
         else:

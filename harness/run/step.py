@@ -32,10 +32,6 @@ class TrainingFailedError(RuntimeError):
         self.step = step
 
 
-class OtherProcessFailedError(RuntimeError):
-    """Another process of the same run failed; that process knows why."""
-
-
 def collate_micro_batches(
     examples: Sequence[Example], collator: Collator, size: int, processes: Processes = ALONE
 ) -> list[Batch]:
@@ -127,7 +123,9 @@ class OptimiserStep:
             total, tokens, any_exhausted, any_failed = self.processes.sum(shared).tolist()
             can_halve = self.micro_batch.automatic and self.micro_batch.size > 1
             if any_failed or (any_exhausted and not can_halve):
-                raise own if isinstance(own, Exception) else OtherProcessFailedError("another process failed")
+                with self.processes.together():
+                    if isinstance(own, Exception):
+                        raise own
             if not any_exhausted:
                 return total, tokens
             # Drop the error, whose traceback keeps the tensors of the failed forward pass.

@@ -59,13 +59,31 @@ def sweep(
         log_seconds: longest time between two lines of progress where the output is no terminal.
 
     Returns:
-        All records, old and new.
+        All records, old and new; none in a process that follows the first one.
 
     Raises:
         UserError: one of the runs cannot be made, which is found before the first run starts; or a record cannot be
             written.
         KeyboardInterrupt: a signal stopped the sweep; the records of the runs that it stopped are written.
     """
+    if not runner.processes.is_main:
+        with stop_on_signals():
+            runner.follow()
+        return SweepResult()
+    with runner.announced_end():
+        return _lead(make_runner, runner, plans, console, force, cores, log_seconds)
+
+
+def _lead(
+    make_runner: Callable[[], Runner],
+    runner: Runner,
+    plans: Sequence[RunPlan],
+    console: Console,
+    force: bool,
+    cores: Cores,
+    log_seconds: float,
+) -> SweepResult:
+    """Make the runs in the first process, or in the only one; see `sweep`."""
     made: dict[str, Record] = {}
     skipped = 0
     for note in check_runs(plans, runner.spec, runner.task, runner.machine, runner.results_dir):
