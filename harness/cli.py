@@ -255,6 +255,14 @@ def compare(
     print(compare_text(results, first, second, model, task, format.value))
 
 
+@app.command(epilog=_epilog("python -m harness audit"))
+def audit(format: TextOutput = TextFormat.markdown, results: Results = Path("results")) -> None:
+    """Check by arithmetic whether accuracies can be true: those that the paper prints, and those of the records."""
+    from harness.report.audit import audit_text
+
+    print(audit_text(results, format.value))
+
+
 @app.command(epilog=_epilog("python -m harness methods"))
 def methods(format: TextOutput = TextFormat.markdown) -> None:
     """List the registered methods with their papers."""

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from harness.errors import UserError, first_error
 from harness.tasks.facts import TASKS
@@ -117,6 +117,14 @@ class CostFigure(_Model):
     claim_visual_tokens: int = Field(gt=0)
 
 
+class RowName(_Model):
+    """What identifies one printed row."""
+
+    table: Table
+    name: str
+    model: str | None = None
+
+
 class Disagreement(_Model):
     """A statement of the paper (`says`), what contradicts it (`against`), and which reading is used here (`taken`)."""
 
@@ -124,16 +132,31 @@ class Disagreement(_Model):
     says: str
     against: str
     taken: str
+    row: RowName | None = None
+    """The row whose accuracies cannot all be true by arithmetic, where the statement is about one (see `audit`)."""
 
 
 class Paper(_Model):
     """The whole of paper.toml."""
 
     official_splits: dict[str, dict[str, int]]
+    official_columns: dict[str, dict[str, PositiveInt]]
+    """Task -> column -> number of problems in the official test split."""
     tables: dict[str, Layout]
     figures: dict[str, CostFigure]
     rows: tuple[PaperRow, ...]
     disagreements: tuple[Disagreement, ...]
+
+    @model_validator(mode="after")
+    def _columns_split_the_test_split(self) -> Self:
+        for task, sizes in self.official_columns.items():
+            whole = self.official_splits[task]["test"]
+            for columns in (*TASKS[task].partitions, (TASKS[task].summary,)):
+                if (total := sum(sizes.get(column, 0) for column in columns)) != whole:
+                    raise ValueError(
+                        f"official_columns.{task}: {', '.join(columns)} have {total} problems, not {whole}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _tables_of_the_tasks(self) -> Self:

@@ -35,6 +35,8 @@ class TaskFacts:
         ablation_table: number of the paper's table of ablations; None where the paper has none.
         columns: names of the metrics that a run records, in the order of the tables.
         headline: the few columns that are shown where space is short; the last one summarises a run best.
+        partitions: groups of columns that split all problems among them, so that each problem counts in one column of a
+            group.
         answers: how to tell right answers in the predictions; None if answers are not simply right or wrong.
     """
 
@@ -43,6 +45,7 @@ class TaskFacts:
     ablation_table: int | None
     columns: tuple[str, ...]
     headline: tuple[str, ...]
+    partitions: tuple[tuple[str, ...], ...]
     answers: AnswerKeys | None
 
     @property
@@ -58,6 +61,7 @@ TASKS: Mapping[str, TaskFacts] = {
         ablation_table=4,
         columns=COLUMNS,
         headline=("IMG", "Avg"),
+        partitions=(("NAT", "SOC", "LAN"), ("G1-6", "G7-12")),
         answers=AnswerKeys(sample="qid", given="choice", expected="gold"),
     ),
     # METEOR, ROUGE-L and SPICE take long; `score coco` computes them from the saved captions of a run.
@@ -67,6 +71,7 @@ TASKS: Mapping[str, TaskFacts] = {
         ablation_table=None,
         columns=("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr"),
         headline=("BLEU-4", "CIDEr"),
+        partitions=(),
         answers=None,
     ),
 }

@@ -4,30 +4,15 @@ import pytest
 
 from harness.errors import UserError
 from harness.report import paper
+from harness.tasks.facts import TASKS
 from tests.record_factory import NINE
 
-# Problems of ScienceQA's test split by subject and by grade.
-SUBJECTS = {"NAT": 2252, "SOC": 889, "LAN": 1100}
-GRADES = {"G1-6": 2724, "G7-12": 1517}
-# Rows that the paper prints inconsistently (they are listed among the disagreements), and Human, which is from a study
-# that did not weight its answers by problem.
-INCONSISTENT = {("DEHVF", "13b", 1), ("LLaMA-Adapter", "7b", 1), ("Human", None, 1), ("LaVIN", "13b", 1)}
+SUBJECTS, GRADES = TASKS["scienceqa"].partitions
 
 
-def weighted(values, counts):
-    return sum(values[key] * n for key, n in counts.items()) / sum(counts.values())
-
-
-@pytest.mark.parametrize("row", paper.paper_rows(1) + paper.paper_rows(4), ids=lambda r: f"{r.name}-{r.model}")
-def test_avg_is_the_weighted_mean_of_its_columns(row):
-    if set(row.values) != set(NINE):
-        assert row.name in ("LLaVA", "learnable tokens")
-        return
-    off = [abs(weighted(row.values, counts) - row.values["Avg"]) for counts in (SUBJECTS, GRADES)]
-    if (row.name, row.model, row.table) in INCONSISTENT:
-        assert max(off) > 0.02
-    else:
-        assert max(off) < 0.011
+def weighted(values, columns):
+    sizes = paper.load_paper().official_columns["scienceqa"]
+    return sum(values[name] * sizes[name] for name in columns) / sum(sizes[name] for name in columns)
 
 
 def test_printed_inconsistencies_are_the_papers():
@@ -120,6 +105,13 @@ def test_the_tables_of_scienceqa_have_its_nine_columns(table):
 
 def test_the_official_splits():
     assert paper.load_paper().official_splits["scienceqa"] == {"train": 12726, "val": 4241, "test": 4241}
+
+
+def test_columns_that_do_not_split_the_test_split_are_rejected():
+    content = paper.load_paper().model_dump()
+    content["official_columns"]["scienceqa"]["NAT"] -= 1
+    with pytest.raises(ValueError, match=r"official_columns\.scienceqa: NAT, SOC, LAN have 4240 problems, not 4241"):
+        paper.Paper(**content)
 
 
 def test_methods_are_in_the_papers_order():

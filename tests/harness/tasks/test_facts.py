@@ -23,6 +23,12 @@ def test_headline_columns_are_columns(name: str) -> None:
     assert facts.summary == facts.headline[-1]
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_partitions_are_of_columns(name: str) -> None:
+    for columns in TASKS[name].partitions:
+        assert len(set(columns)) == len(columns) and set(columns) < set(TASKS[name].columns)
+
+
 def test_the_columns_are_those_of_the_scorers() -> None:
     assert TASKS["scienceqa"].columns == scienceqa_metrics.COLUMNS
     assert set(TASKS["coco"].columns) <= set(caption_metrics.METRICS)
