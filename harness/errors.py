@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # importing pydantic takes longer than printing `--help`
@@ -50,3 +52,39 @@ def first_error(error: ValidationError) -> Complaint:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 200 characters; its type if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST_REASON]
+
+
+@contextmanager
+def foreign(what: str, remedy: str) -> Iterator[None]:
+    """Turn every failure of a library that reads foreign files into one line.
+
+    Such a library promises nothing about its exceptions: a damaged tokenizer raises a bare `Exception`, an empty state
+    dict a `StopIteration`. What a user can do about them is the same, so they are not told apart. Use it around the
+    calls of the library alone, because it also hides mistakes of our own.
+
+    Args:
+        what: the folder or file, and what is wrong with it, such as `--llm x: has no tokenizer`.
+        remedy: what to do.
+
+    Raises:
+        UserError: the body failed in any way.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        # A panic of a library in Rust is no `Exception`, and its type cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{what} ({_reason(error)}); {remedy}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what a foreign library says is wrong, in one line of printable characters."""
+    words = " ".join(str(error).split())
+    if "trust_remote_code" in words:
+        return "it needs code of its own, which is never run"
+    if not isinstance(error, OSError | ValueError | RuntimeError):
+        words = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in words or type(error).__name__)[:_LONGEST_REASON]

@@ -13,15 +13,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORE_INDEX = -100
 _BIAS = re.compile(r"bias(_[A-Z0-9]+)?$")
+LARGEST_NUMBER = 1_000_000
+"""No size or factor of a method is larger. The product of two such sizes is still a number of values."""
 
 VisualFeatures = Mapping[str, Tensor]
 """What a method computes from the images, once per image: named tensors with the batch dimension first. Beam search
@@ -29,9 +31,19 @@ can therefore repeat or reorder samples without knowing what the tensors mean.""
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's config. It rejects unknown fields, NaN and infinity, and it cannot change once built."""
+    """Base of every method's config.
+
+    It rejects unknown fields, NaN, infinity and numbers beyond `LARGEST_NUMBER`, and it cannot change once built.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        for name, value in self:
+            if isinstance(value, int | float) and abs(value) > LARGEST_NUMBER:
+                raise ValueError(f"{name}: is beyond {LARGEST_NUMBER}, the largest number that a method takes")
+        return self
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,22 @@ decides how they are written (atomically, for example) and passes a function tha
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
 
 from methods.base import adapter_parameters
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+LARGEST_VALUE = 1e6
+"""No trained parameter is larger: an optimiser step moves it by about the learning rate."""
 
 
 class SavedAdapter(BaseModel):
@@ -77,12 +79,12 @@ def load_adapter(folder: Path) -> SavedAdapter:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}); give a folder that holds a saved adapter"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not valid JSON ({error}); save the adapter again") from error
     return SavedAdapter.model_validate(content)
 
@@ -95,8 +97,38 @@ def load_adapter_state(folder: Path, method: Any) -> None:
         method: the method, built with the saved config.
 
     Raises:
+        ValueError: as in `check_adapter`; or a parameter has another dtype, or a value that is NaN, infinite or too
+            large for a trained parameter.
+        ValidationError: as in `load_adapter`.
+    """
+    check_adapter(folder, method)
+    path = Path(folder) / WEIGHTS_FILE
+    tensors = _read(path, load_file)
+    own = adapter_parameters(method)
+    for name, parameter in own.items():
+        if tensors[name].dtype != parameter.dtype:
+            raise ValueError(
+                f"{path}: {name}: has dtype {tensors[name].dtype}, not {parameter.dtype}; save the adapter again"
+            )
+        largest = tensors[name].abs().max().item() if tensors[name].numel() else 0.0
+        if not largest <= LARGEST_VALUE:  # not `largest > LARGEST_VALUE`: NaN is not larger than anything
+            kind = "NaN" if math.isnan(largest) else f"{largest:.3g}, which no trained parameter reaches"
+            raise ValueError(f"{path}: {name}: contains {kind}; train the adapter again")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
+def check_adapter(folder: Path, method: Any) -> None:
+    """Check that saved parameters suit a method, without reading them: only the header of their file is read.
+
+    Args:
+        folder: a folder that `save_adapter` wrote.
+        method: the method, built with the saved config. On the meta device it takes no memory, whatever the config is.
+
+    Raises:
         ValueError: the adapter is another method's; a file is missing or damaged; or a parameter is missing, unknown
-            or of another shape or dtype.
+            or of another shape.
         ValidationError: as in `load_adapter`.
     """
     saved = load_adapter(folder)
@@ -106,33 +138,35 @@ def load_adapter_state(folder: Path, method: Any) -> None:
             f"give a folder that holds an adapter of {method.name!r}"
         )
     path = Path(folder) / WEIGHTS_FILE
-    tensors = _read_tensors(path)
+    shapes = _read(path, _shapes)
     own = adapter_parameters(method)
-    for name in own.keys() - tensors.keys():
+    for name in own.keys() - shapes.keys():
         raise ValueError(f"{path}: {name}: is missing; save the adapter again")
-    for name in tensors.keys() - own.keys():
+    for name in shapes.keys() - own.keys():
         raise ValueError(
-            f"{path}: {name}: is not a parameter of {method.name!r} with this config; save the adapter again"
+            f"{path}: {name!r}: is not a parameter of {method.name!r} with this config; save the adapter again"
         )
     for name, parameter in own.items():
-        _check_same_kind(path, name, tensors[name], parameter)
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+        if shapes[name] != tuple(parameter.shape):
+            raise ValueError(
+                f"{path}: {name}: has shape {shapes[name]}, but this config and backbone need "
+                f"{tuple(parameter.shape)}; use the backbone that it was trained on"
+            )
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor in a file."""
+    with safe_open(path, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # it is no dict
+
+
+def _read(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return load_file(path)
+        return read(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error}); save the adapter again") from error
 
 
-def _check_same_kind(path: Path, name: str, saved: Tensor, parameter: nn.Parameter) -> None:
-    if saved.shape != parameter.shape:
-        raise ValueError(
-            f"{path}: {name}: has shape {tuple(saved.shape)}, but this config and backbone need "
-            f"{tuple(parameter.shape)}; use the backbone that it was trained on"
-        )
-    if saved.dtype != parameter.dtype:
-        raise ValueError(f"{path}: {name}: has dtype {saved.dtype}, not {parameter.dtype}; save the adapter again")
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and infinity, which are no JSON but which `json` would read."""
+    raise ValueError(f"{name} is no JSON value")

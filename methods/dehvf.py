@@ -66,7 +66,7 @@ class DEHVFConfig(MemoryConfig):
 
     num_groups: int = Field(4, ge=1, description="visual groups M")
     fuser_dim: int = Field(64, ge=1, description="width r of the fuser and of the layer embeddings")
-    fuser_blocks: int = Field(4, ge=0, description="cross-attention blocks of the fuser")
+    fuser_blocks: int = Field(4, ge=0, le=1000, description="cross-attention blocks of the fuser")
     fuser_heads: int = Field(4, ge=1, description="attention heads of the fuser")
     fusion: Literal["adaptive", "mean", "penultimate", "none"] = Field(
         "adaptive", description="how the features of a group become one; none: position prompts alone, no image"

@@ -1,18 +1,23 @@
 """The frozen language model, of the Llama architecture: its config, its weights and its tokenizer."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import hub_reachable, missing_llm
 from harness.config.presets import PRESETS, BackboneSpec
-from harness.errors import UserError, first_line
+from harness.errors import UserError, foreign
+
+LARGEST_SIZE = 2**24
+"""No size of a usable decoder is larger. A larger one would take hours to build or all memory before it fails."""
+MOST_LAYERS = 1000
 
 
 def llm_config(spec: BackboneSpec) -> LlamaConfig:
@@ -29,12 +34,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
         raise UserError(
             f"{spec.llm}: is not on this machine, and the model hub cannot be reached; give the model's folder"
         )
-    try:
-        config = AutoConfig.from_pretrained(spec.llm)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        # The first line of a StrictDataclassError names the check, the second says what is wrong.
-        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
-        raise UserError(f"{spec.llm}: has no usable config.json ({reason}); give a model folder or a hub id") from error
+    with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
+        config = AutoConfig.from_pretrained(spec.llm, trust_remote_code=False)
     if not isinstance(config, LlamaConfig):
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
@@ -46,26 +47,40 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
                 f"{spec.llm}: has the name of the {spec.name} model, but its {name} is {getattr(config, name)}, "
                 f"not {size}; rename the folder, or give a hub model in a folder of another name"
             )
+    # A config may name an implementation of attention that transformers downloads and runs.
+    config._attn_implementation = "sdpa"
     return config
 
 
 def _fault(config: LlamaConfig) -> str | None:
-    """Return what is wrong with the first size that no correct decoder can be built from; None if all are usable."""
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    sizes: dict[str, Any] = {name: getattr(config, name) for name in (*names, "num_key_value_heads", "head_dim")}
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            return f"{name} is {size!r}; it must be a whole number above 0"
+    """Return the first thing in a config that no correct decoder can be built from; None if all is usable."""
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+    limits = {name: LARGEST_SIZE for name in (*names, "max_position_embeddings")} | {"num_hidden_layers": MOST_LAYERS}
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in limits}
+    for name, limit in limits.items():
+        if not isinstance(sizes[name], int) or not 1 <= sizes[name] <= limit:
+            return f"{name} is {sizes[name]!r:.40}; it must be a whole number above 0, at most {limit}"
     if sizes["num_attention_heads"] % sizes["num_key_value_heads"]:
         return f"num_key_value_heads {sizes['num_key_value_heads']} does not divide num_attention_heads"
     if sizes["head_dim"] % 2:
         return f"head_dim {sizes['head_dim']} is odd, but rotary embedding rotates pairs of values"
+    if config.hidden_act not in ACT2FN:
+        return f"hidden_act {config.hidden_act!r:.40} is no activation that transformers knows"
+    if not math.isfinite(config.rms_norm_eps) or config.rms_norm_eps <= 0:
+        return f"rms_norm_eps is {config.rms_norm_eps!r:.40}; it must be a number above 0"
+    if getattr(config, "quantization_config", None) is not None:
+        return "has a quantization_config, but the frozen weights are float32 or bfloat16"
     return None
 
 
 def count_llm_parameters(config: LlamaConfig) -> int:
-    """Return the number of parameters that a language model of this config has, without allocating any."""
-    with torch.device("meta"):
+    """Return the number of parameters that a language model of this config has, without allocating any.
+
+    Raises:
+        UserError: no model can be built from the config.
+    """
+    wrong = f"{config.name_or_path or 'the language model'}: no model can be built from its config.json"
+    with foreign(wrong, "correct the file, or give another model"), torch.device("meta"):
         return sum(p.numel() for p in LlamaForCausalLM(config).parameters())
 
 
@@ -104,20 +119,19 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
     Raises:
         UserError: its weights cannot be loaded, or some of them are missing.
     """
-    try:
+    with foreign(f"--llm {spec.llm}: cannot be loaded", "give a complete model in safetensors"):
+        # transformers would load the adapter's base model from wherever the adapter says.
+        if find_adapter_config_file(str(spec.llm)) is not None:
+            raise UserError(f"--llm {spec.llm}: has an adapter_config.json; give the folder of a model without adapter")
         loaded: Any = LlamaForCausalLM.from_pretrained(
             spec.llm,
             dtype=dtype,
             device_map={"": device},
             attn_implementation="sdpa",
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
-        raise UserError(
-            f"--llm {spec.llm}: cannot be loaded ({reason}); give a complete model in safetensors"
-        ) from error
     llm, loading = loaded
     # transformers would fill missing weights with random numbers and go on.
     if missing := sorted(loading["missing_keys"]):
@@ -136,10 +150,12 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is no tokenizer, or it defines no BOS or EOS token.
     """
-    try:
-        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(source))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--llm {source}: has no tokenizer ({first_line(error)}); give a folder with one") from error
+    with foreign(f"--llm {source}: has no tokenizer", "give a folder with one"):
+        loaded = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = cast(PreTrainedTokenizerBase, loaded)
+        # Faults of its rules and templates show only where it is used.
+        tokenizer.decode(tokenizer.encode("A text."))
+        tokenizer.encode("A text.", truncation=True, max_length=8)
     for name in ("bos_token_id", "eos_token_id"):
         if getattr(tokenizer, name) is None:
             raise UserError(f"--llm {source}: its tokenizer has no {name}; give a model whose tokenizer defines it")

@@ -19,6 +19,7 @@ from harness.backbone.language_model import (
 from harness.backbone.requirements import require_free_memory, require_weights
 from harness.backbone.vision_tower import VisionTower, pretrained_vision_tower, random_vision_tower
 from harness.config.presets import TINY, BackboneSpec
+from harness.errors import UserError
 
 WeightsOrigin = Literal["pretrained", "shipped", "random"]
 FULL_HASH_BYTES = 256 * 2**20
@@ -116,7 +117,7 @@ def load_backbone(
     if weights != "random":
         require_weights(spec)
     config = llm_config(spec)
-    require_free_memory(count_llm_parameters(config), dtype, device, spec)
+    require_free_memory(count_llm_parameters(config), dtype, device, f"--model {spec.name}")
     if weights == "random":
         llm = random_llm(config, device, dtype, seed)
         vision = random_vision_tower(spec, device, dtype)
@@ -135,9 +136,17 @@ def tokenizer_of(spec: BackboneSpec, weights: str) -> PreTrainedTokenizerBase:
         weights: "pretrained" or "random".
 
     Raises:
-        UserError: there is no usable tokenizer.
+        UserError: there is no usable tokenizer, or it has ids that the language model does not have.
     """
-    return load_tokenizer(TINY / "llm" if weights == "random" or spec.llm is None else spec.llm)
+    if weights == "random" or spec.llm is None:
+        return load_tokenizer(TINY / "llm")
+    tokenizer, size = load_tokenizer(spec.llm), llm_config(spec).vocab_size
+    if (largest := max(tokenizer.get_vocab().values())) >= size:
+        raise UserError(
+            f"--llm {spec.llm}: its tokenizer has ids up to {largest}, but config.json has a vocab_size of {size}; "
+            "give the tokenizer of this model"
+        )
+    return tokenizer
 
 
 def _frozen(backbone: Backbone) -> Backbone:

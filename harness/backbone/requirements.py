@@ -125,14 +125,14 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.device, spec: BackboneSpec) -> None:
-    """Check that a language model fits into the free memory of a device. The meta device needs none.
+def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.device, model: str) -> None:
+    """Check that a model fits into the free memory of a device. The meta device needs none.
 
     Args:
         parameters: number of its parameters.
         dtype: their dtype.
         device: where they go.
-        spec: named in the message.
+        model: the option that names it, and its value.
 
     Raises:
         UserError: they do not fit.
@@ -142,6 +142,6 @@ def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.devic
     needed, free = parameters * dtype.itemsize, free_memory(device)
     if needed > free:
         raise UserError(
-            f"--model {spec.name}: the weights need {needed / GIB:.1f} GiB in {dtype_name(dtype)}, but {device.type} "
+            f"{model}: the weights need {needed / GIB:.1f} GiB in {dtype_name(dtype)}, but {device.type} "
             f"has {free / GIB:.1f} GiB free; give --dtype bfloat16, a larger --device, or a smaller --model"
         )

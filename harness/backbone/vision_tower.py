@@ -4,23 +4,29 @@ Shape suffixes as in `methods.base`: B batch, C vision width, H W image height a
 blocks asked for.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness.backbone.randomise import randomise
-from harness.backbone.requirements import check_clip_name
+from harness.backbone.requirements import check_clip_name, require_free_memory
 from harness.config.presets import BackboneSpec
-from harness.errors import UserError, first_line
+from harness.data.jsonio import read_json
+from harness.errors import UserError, foreign
 
 if TYPE_CHECKING:  # importing open_clip takes a second
+    from open_clip import CLIP
     from open_clip.transformer import VisionTransformer
 
 RANDOM_CLIP = "ViT-L-14-quickgelu:openai"
 """The open_clip model that gives the sizes of a random vision tower if the preset names none."""
+LARGEST_SIZE = 2**24
+"""No size of a usable CLIP model is larger."""
+LIMITS = {"layers": 1000, "image_size": 10_000}
+"""Field of a tower's config -> its limit, where that is smaller."""
 
 
 class VisionTower(nn.Module):
@@ -92,14 +98,57 @@ def random_vision_tower(spec: BackboneSpec, device: torch.device, dtype: torch.d
     config = spec.clip_config
     if config is None:
         check_clip_name(clip, weights=False)
-        config = open_clip.get_model_config(clip if clip.startswith("local-dir:") else clip.partition(":")[0])
-    keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
-    with torch.device("meta"):
-        visual = open_clip.CLIP(**{key: config[key] for key in keys if key in config}).visual.to(dtype)
+        local = clip.startswith("local-dir:")
+        config = _local_config(clip) if local else open_clip.get_model_config(clip.partition(":")[0])
+    visual = _require_vit(_clip_on_meta(config, spec).visual, spec).to(dtype)
     if device.type != "meta":
         visual = visual.to_empty(device=device)
         randomise(visual, seed=0)
-    return VisionTower(_require_vit(visual, spec))
+    return VisionTower(visual)
+
+
+def _local_config(clip: str) -> dict[str, Any]:
+    """Return the `model_cfg` of an open_clip folder.
+
+    Args:
+        clip: `local-dir:FOLDER`.
+
+    Raises:
+        UserError: the file is unusable, a size in it is, or it names a model that is not in the folder.
+    """
+    path = Path(clip.partition(":")[2], "open_clip_config.json")
+    content = read_json(path)
+    config = content.get("model_cfg") if isinstance(content, dict) else None
+    if not isinstance(config, dict):
+        raise UserError(f"--clip {clip}: {path.name} has no model_cfg; give the folder of an open_clip model")
+    for part, other in (("vision_cfg", "timm_model_name"), ("text_cfg", "hf_model_name")):
+        sizes = config.get(part)
+        if not isinstance(sizes, dict):
+            raise UserError(f"--clip {clip}: {path.name} has no {part}; give the folder of an open_clip model")
+        if other in sizes:
+            raise UserError(f"--clip {clip}: {part}.{other} names a model of another library; give an open_clip ViT")
+        for name, size in sizes.items():
+            limit = LIMITS.get(name, LARGEST_SIZE)
+            # Not `size > limit`: NaN is not larger than anything.
+            if isinstance(size, int | float) and not 0 <= size <= limit:
+                raise UserError(
+                    f"--clip {clip}: {part}.{name} is {size!r:.40}; correct {path.name} to a number from 0 to {limit}"
+                )
+    return config
+
+
+def _clip_on_meta(config: Mapping[str, Any], spec: BackboneSpec) -> "CLIP":
+    """Return the model of a `model_cfg`, with shapes and without values.
+
+    Raises:
+        UserError: no model can be built from it.
+    """
+    import open_clip
+
+    keys = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+    wrong = f"--clip {spec.clip}: no model can be built from its config"
+    with foreign(wrong, "give another open_clip model"), torch.device("meta"):
+        return open_clip.CLIP(**{key: config[key] for key in keys if key in config})
 
 
 def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: torch.dtype) -> VisionTower:
@@ -117,13 +166,38 @@ def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: tor
 
     assert spec.clip is not None, "require_weights has checked it"
     name, _, tag = spec.clip.partition(":")
-    given = {"model_name": spec.clip} if name == "local-dir" else {"model_name": name, "pretrained": tag}
-    try:
-        model = open_clip.create_model(**given, require_pretrained=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
-        raise UserError(f"--clip {spec.clip}: cannot be loaded ({reason}); give a complete open_clip model") from error
+    local = name == "local-dir"
+    if local:
+        _require_safetensors(spec.clip)
+        shapes = _clip_on_meta(_local_config(spec.clip), spec)
+        require_free_memory(
+            sum(p.numel() for p in shapes.parameters()), torch.float32, torch.device("cpu"), f"--clip {spec.clip}"
+        )
+    given = {"model_name": spec.clip} if local else {"model_name": name, "pretrained": tag}
+    with foreign(f"--clip {spec.clip}: cannot be loaded", "give a complete open_clip model in safetensors"):
+        # Older weights of open_clip's own list are pickled; torch then reads tensors and nothing else.
+        model = open_clip.create_model(**given, require_pretrained=True, weights_only=True)
     return VisionTower(_require_vit(model.visual, spec)).to(device=device, dtype=dtype)
+
+
+def _require_safetensors(clip: str) -> None:
+    """Check that the weights that open_clip would choose from a folder are not pickled.
+
+    Args:
+        clip: `local-dir:FOLDER`.
+
+    Raises:
+        UserError: they are, or there are none.
+    """
+    folder = Path(clip.partition(":")[2])
+    if any((folder / f"{name}.safetensors").is_file() for name in ("open_clip_model", "open_clip_pytorch_model")):
+        return
+    if pickled := sorted(path.name for ending in ("*.bin", "*.pth") for path in folder.glob(ending)):
+        raise UserError(
+            f"--clip {clip}: {pickled[0]} may be a pickle, which can run code; give open_clip_model.safetensors"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"--clip {clip}: cannot be loaded (has no weights); give open_clip_model.safetensors")
 
 
 def _require_vit(visual: nn.Module, spec: BackboneSpec) -> "VisionTransformer":

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.problem import Problem, parse_problem
-from harness.errors import UserError
+from harness.errors import UserError, foreign
 from harness.files import write_atomic
 
 DATASET = "derek-thomas/ScienceQA"
+FIRST_WITHOUT_SCRIPTS = 4
+"""The first version of `datasets` that never runs a script which comes with a data set."""
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _FIELDS = (
     "question",
@@ -96,7 +98,7 @@ def fetch(root: Path) -> None:
     """Download `derek-thomas/ScienceQA` with the `datasets` package and write it to `root` in the official layout.
 
     Raises:
-        UserError: the folder is not empty, `datasets` is not installed, or the download fails.
+        UserError: the folder is not empty, `datasets` is not installed or too old, or the download fails.
     """
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -107,11 +109,10 @@ def fetch(root: Path) -> None:
         raise UserError(
             "the Hugging Face form needs the package `datasets`, which is not installed: pip install datasets"
         ) from error
-    try:
-        rows = datasets.load_dataset(DATASET).cast_column("image", datasets.Image(decode=False))
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if int(datasets.__version__.partition(".")[0]) < FIRST_WITHOUT_SCRIPTS:
         raise UserError(
-            f"{DATASET}: cannot be downloaded ({reason}); download the official layout from https://scienceqa.github.io"
-        ) from error
+            f"datasets {datasets.__version__}: can run code that comes with a data set; pip install 'datasets>=4'"
+        )
+    with foreign(f"{DATASET}: cannot be downloaded", "download the official layout from https://scienceqa.github.io"):
+        rows = datasets.load_dataset(DATASET).cast_column("image", datasets.Image(decode=False))
     write_official(rows, root)

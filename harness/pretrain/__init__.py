@@ -133,6 +133,6 @@ def _train(
     from harness.pretrain.llm import train_llm
 
     torch.set_num_threads(threads)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "llm", local_files_only=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "llm", local_files_only=True, trust_remote_code=False)
     train = train_clip if name == "clip" else train_llm
     return train(out / name, tokenizer, seed, steps, lambda step, line: reports.put((name, step, line)))

@@ -36,9 +36,11 @@ def load_clip(folder: Path) -> CLIP:
 
 def load_llm(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Load the language model in `folder` as float32 and in evaluation mode, and its tokenizer."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+    )
     model.train(False)
-    return model, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return model, PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 @torch.no_grad()

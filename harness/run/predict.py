@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.backbone.loader import Backbone, load_backbone
@@ -25,6 +26,7 @@ from harness.data.prompts import LETTERS, build_prompt
 from harness.errors import UserError, first_error
 from harness.evaluation.choices import answer_problems
 from harness.evaluation.decode import Search, decode_texts
+from harness.run.attach import meta_backbone
 from harness.tasks.coco import CAPTION_PROMPT, search_of
 from methods import checkpoint
 from methods.tuned import TunedModel
@@ -152,7 +154,12 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
         recipe = recipe_class(extra.task)(**extra.train)
         method_class = named_method(saved.method, f"{folder / checkpoint.CONFIG_FILE}: method")
         config = method_class.Config(**saved.config)
-        backbone = _backbone(folder, extra.backbone, device)
+        spec = _spec(folder, extra.backbone)
+        dtype = DTYPES[extra.backbone.dtype]
+        with torch.device("meta"):
+            shapes = method_class(meta_backbone(spec, dtype), config)
+        checkpoint.check_adapter(folder, shapes)  # before anything is allocated
+        backbone = _backbone(folder, spec, extra.backbone, device)
         method = method_class(backbone, config).to(backbone.device)
         checkpoint.load_adapter_state(folder, method)
     except ValidationError as error:
@@ -162,13 +169,18 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
     return LoadedAdapter(TunedModel(backbone, method).eval(), extra.task, recipe)
 
 
-def _backbone(folder: Path, saved: _SavedBackbone, device: str) -> Backbone:
-    """Load the backbone that an adapter was trained on, and check its weights."""
+def _spec(folder: Path, saved: _SavedBackbone) -> BackboneSpec:
+    """Return which backbone an adapter was trained on."""
     spec = PRESETS.get(saved.model)
     if spec is None or not spec.shipped:
         if saved.llm is None or saved.clip is None:
             raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights; give another adapter")
-        spec = BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
+        return BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
+    return spec
+
+
+def _backbone(folder: Path, spec: BackboneSpec, saved: _SavedBackbone, device: str) -> Backbone:
+    """Load the backbone that an adapter was trained on, and check its weights."""
     backbone = load_backbone(spec, device=device, dtype=DTYPES[saved.dtype])
     if backbone.fingerprint() != saved.weight_hash:
         raise UserError(f"{folder}: was trained on other weights than {spec.display} has now; train the adapter again")

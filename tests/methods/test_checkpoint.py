@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.files import write_atomic
 from methods.base import adapter_parameters
-from methods.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_adapter, load_adapter_state, save_adapter
+from methods.checkpoint import CONFIG_FILE, WEIGHTS_FILE, check_adapter, load_adapter, load_adapter_state, save_adapter
 from tests.backbones import tuned_model
 
 
@@ -86,6 +86,13 @@ def _reshaped(tensors: dict[str, torch.Tensor]) -> None:
     tensors["memory.prompts.keys"] = tensors["memory.prompts.keys"][:-1].clone()
 
 
+def _with(value: float) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["memory.prompts.keys"][3, 5] = value
+
+    return change
+
+
 def _half(tensors: dict[str, torch.Tensor]) -> None:
     tensors["memory.prompts.keys"] = tensors["memory.prompts.keys"].half()
 
@@ -94,9 +101,12 @@ def _half(tensors: dict[str, torch.Tensor]) -> None:
     ("change", "message"),
     [
         (_without, "memory.prompts.keys: is missing"),
-        (_with_more, "memory.gate: is not a parameter of 'memvp'"),
+        (_with_more, "'memory.gate': is not a parameter of 'memvp'"),
         (_reshaped, "memory.prompts.keys: has shape (19, 64), but this config and backbone need (20, 64)"),
         (_half, "memory.prompts.keys: has dtype torch.float16, not torch.float32"),
+        (_with(float("nan")), "memory.prompts.keys: contains NaN"),
+        (_with(float("-inf")), "memory.prompts.keys: contains inf, which no trained parameter reaches"),
+        (_with(-1e30), "memory.prompts.keys: contains 1e+30, which no trained parameter reaches"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(
@@ -119,8 +129,9 @@ def test_missing_weights_are_refused(folder: Path) -> None:
     assert f"{WEIGHTS_FILE}: cannot be read as safetensors" in refused(folder)
 
 
-def test_a_config_that_is_not_json_is_refused(folder: Path) -> None:
-    (folder / CONFIG_FILE).write_text("{")
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"method": NaN}', '{"method": -Infinity}', "9" * 5000])
+def test_a_config_that_is_not_json_is_refused(folder: Path, content: str) -> None:
+    (folder / CONFIG_FILE).write_text(content)
     assert f"{CONFIG_FILE}: is not valid JSON" in refused(folder)
 
 
@@ -144,6 +155,14 @@ def test_wrong_fields_of_a_config_are_refused(folder: Path, content: str, field:
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     assert "give a folder that holds a saved adapter" in refused(tmp_path)
+
+
+def test_a_method_on_the_meta_device_is_enough_to_compare_shapes(folder: Path) -> None:
+    with torch.device("meta"):
+        check_adapter(folder, tuned_model("memvp").method)
+        other = tuned_model("memvp", memory_length=900_000).method
+    with pytest.raises(ValueError, match=r"has shape \(20, 64\), but this config and backbone need \(900000, 64\)"):
+        check_adapter(folder, other)
 
 
 def test_a_value_that_json_cannot_hold_is_not_saved(tmp_path: Path) -> None:

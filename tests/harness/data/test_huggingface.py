@@ -75,6 +75,7 @@ class FakeDatasets:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.error: Exception | None = None
+        self.__version__ = "4.0.0"
         self.Image = lambda decode: f"decode={decode}"
 
     def load_dataset(self, name: str) -> SimpleNamespace:
@@ -113,9 +114,17 @@ def test_fetching_needs_an_empty_folder(tmp_path: Path, datasets: FakeDatasets):
 
 
 def test_a_failed_download_is_one_line(tmp_path: Path, datasets: FakeDatasets):
-    datasets.error = ConnectionError("no such host\nand more")
-    with pytest.raises(UserError, match=r"cannot be downloaded \(no such host\)"):
+    for error in (ConnectionError, Exception):
+        datasets.error = error("no such host\nand more")
+        with pytest.raises(UserError, match=r"ScienceQA: cannot be downloaded \(.*no such host and more\)"):
+            fetch(tmp_path / "other")
+
+
+def test_a_version_that_runs_the_code_of_data_sets_is_refused(tmp_path: Path, datasets: FakeDatasets):
+    datasets.__version__ = "3.6.0"
+    with pytest.raises(UserError, match=r"datasets 3\.6\.0: can run code .*datasets>=4"):
         fetch(tmp_path / "other")
+    assert not datasets.asked
 
 
 def test_missing_datasets_package_is_said(tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """Answers from saved adapters equal those of the run; what cannot be answered gives a one-line error."""
 
 import json
+import re
+import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +122,46 @@ def _change(folder: Path, copy: Path, **changes: Any) -> Path:
 def test_adapters_that_do_not_fit(answering: Trained, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_adapter(_change(answering.folder, tmp_path / "copy", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config__memory_length": 3_000_000}, "memory_length.*is beyond 1000000"),
+        ({"config__memory_length": 10**18}, "memory_length.*is beyond 1000000"),
+        ({"config__memory_length": int("9" * 400)}, "memory_length"),
+        ({"config__memory_length": "900000"}, r"memory.prompts.keys: has shape .*need \(900000, 32\)"),
+        ({"config__memory_length": 900_000}, r"memory.prompts.keys: has shape .*need \(900000, 32\)"),
+        ({"config__projector_dim": 10**6}, "has shape"),
+        ({"config__adapter_dim": 10**6}, "has shape"),
+        ({"config__memory_scale": 1e300}, "memory_scale.*is beyond"),
+        ({"config__memory_scale": int("9" * 400)}, "memory_scale"),
+        ({"config__memory_scale": float("inf")}, "Infinity is no JSON value"),
+        ({"extra__train__base_lr": float("nan")}, "NaN is no JSON value"),
+    ],
+)
+def test_absurd_adapters_are_refused_before_anything_is_allocated(
+    answering: Trained, tmp_path: Path, call: Run, changes: dict[str, Any], message: str
+) -> None:
+    folder = _change(answering.folder, tmp_path / "copy", **changes)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = call("predict", "--adapter", folder, "--question", "which?")
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert re.search(message, done.err) and str(folder) in done.err
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+
+
+def test_an_adapter_whose_language_model_has_code_of_its_own(
+    answering: Trained, small_llm: Path, tmp_path: Path, call: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *words: "y")
+    llm = Path(shutil.copytree(small_llm, tmp_path / "llm"))
+    (llm / "mine.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')\nclass Mine:\n    pass\n")
+    (llm / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}))
+    folder = _change(answering.folder, tmp_path / "copy", extra__backbone__llm=str(llm))
+    done = call("predict", "--adapter", folder, "--question", "which?")
+    assert done.code == 2 and f"{llm}: has no usable config.json (it needs code of its own" in done.err
+    assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize(
