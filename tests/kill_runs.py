@@ -1,8 +1,10 @@
 """Kill runs of every method at random moments, finish them, and compare them with runs in one go.
 
 For each method, one run is made without interruption. Another one with the same spec is started again and again and
-killed by SIGKILL after a random time, which may fall into loading, training, writing a checkpoint, evaluating or
-scoring. The last start is left to finish. Both must have the same adapter, the same predictions and the same metrics.
+killed by SIGKILL at a random moment of training, of writing a checkpoint, of evaluating, scoring, or writing the
+results. The last start is left to finish. Both must have the same adapter, the same predictions and the same metrics.
+
+A run is a process that is forked from this one, so that it need not import everything first.
 
     python -m tests.kill_runs --kills 10 --methods memvp,dehvf
 """
@@ -11,21 +13,27 @@ import argparse
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import torch
+import transformers.models.llama.modeling_llama
+
+import harness.commands.run
+from harness import cli
 from harness.records import predictions_path, read_records, record_path
 from methods import registry
 from tests.command_line import quick_run
 from tests.folders import save_clip, save_llm, save_mini
 
-ROOT = Path(__file__).parents[1]
 STEPS = 40
+_USED = (torch, transformers, harness.commands.run)
+"""Modules that every run imports; importing them here is what the runs are spared."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +45,61 @@ class Folders:
     data: Path
 
 
-def start(method: str, folders: Folders, results: Path) -> subprocess.Popen[bytes]:
-    """Start a run with a checkpoint after every optimiser step and four batches in evaluation."""
-    arguments = quick_run(folders.llm, folders.clip, folders.data, results)
-    arguments[arguments.index("--steps") + 1] = str(STEPS)
-    arguments += ["--methods", method, "--checkpoint-minutes", "0", "--set", "eval_batch_size=3"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+class Run:
+    """A run in a process of its own, which prints a line for every step and every batch.
 
+    Args:
+        method: the method.
+        folders: data and backbone.
+        results: folder of its record.
+    """
 
-def finish(process: subprocess.Popen[bytes]) -> float:
-    """Wait for the end of a run and return how long it took, in seconds."""
-    begun = time.monotonic()
-    out, _ = process.communicate()
-    if process.returncode != 0:
-        raise SystemExit(f"a run ended with status {process.returncode}:\n{out.decode(errors='replace')}")
-    return time.monotonic() - begun
+    def __init__(self, method: str, folders: Folders, results: Path) -> None:
+        arguments = quick_run(folders.llm, folders.clip, folders.data, results)
+        arguments[arguments.index("--steps") + 1] = str(STEPS)
+        arguments += ["--methods", method, "--checkpoint-minutes", "0", "--set", "eval_batch_size=3"]
+        arguments += ["--log-seconds", "0", "--jobs", "1", "--threads", "1"]
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(reading)
+            os.dup2(writing, 1)
+            os.dup2(writing, 2)
+            sys.stdout = os.fdopen(1, "w", buffering=1)
+            sys.argv = ["peft-vl-bench", *arguments]
+            status = 1
+            try:
+                cli.main()
+            except SystemExit as ended:
+                status = int(ended.code or 0)
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        os.close(writing)
+        self._output = os.fdopen(reading, encoding="utf-8", errors="replace")
+        self.lines: list[str] = []
+
+    def read(self, lines: int) -> bool:
+        """Read up to a number of lines in all; return whether there were as many."""
+        while len(self.lines) < lines and (line := self._output.readline()):
+            self.lines.append(line)
+        return len(self.lines) == lines
+
+    def kill(self) -> None:
+        """Kill it."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> int:
+        """Read what it still prints, and return its exit status; negative for the signal that ended it."""
+        self.lines += self._output.readlines()
+        self._output.close()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def finish(self) -> int:
+        """Let it end by itself, and return how many lines it printed."""
+        if status := self.end():
+            raise SystemExit(f"a run ended with status {status}:\n{''.join(self.lines)}")
+        return len(self.lines)
 
 
 def outcome(results: Path) -> tuple[object, ...]:
@@ -67,25 +113,29 @@ def outcome(results: Path) -> tuple[object, ...]:
 def kill_and_compare(method: str, kills: int, folders: Folders, root: Path, moments: random.Random) -> str:
     """Return a line about one method."""
     whole, killed = root / f"{method}-whole", root / f"{method}-killed"
-    seconds = finish(start(method, folders, whole))
-    done, resumed = 0, 0
+    lines = Run(method, folders, whole).finish()
+    done, resumed, hit = 0, 0, Counter[str]()
     while done < kills:
-        process = start(method, folders, killed)
-        try:
-            process.wait(timeout=moments.uniform(0.6 * seconds, seconds))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+        run = Run(method, folders, killed)
+        # A start that goes on from earlier work prints fewer lines. What it writes last comes after its last line.
+        run.read(moments.randint(1, lines))
+        time.sleep(moments.choice((0.0, moments.uniform(0.0, 0.05), moments.uniform(0.0, 0.5))))
+        run.kill()
+        status = run.end()
+        resumed += any("resuming after" in line or "training is finished" in line for line in run.lines)
+        if status == -signal.SIGKILL:
             done += 1
-        out, _ = process.communicate()
-        resumed += b"resuming after" in out or b"training is finished" in out
-        if process.returncode == 0:
+            hit[next((phase for phase in ("evaluating", "training") if phase in (run.lines or [""])[-1]), "other")] += 1
+        elif outcome(killed) != outcome(whole):
+            return f"{method}: DIFFERENT after {done} kills"
+        else:
             # It ended before its kill: begin a new run, so that every kill hits an unfinished one.
-            if outcome(killed) != outcome(whole):
-                return f"{method}: DIFFERENT after {done} kills"
             killed = root / f"{method}-killed-{done}"
-    finish(start(method, folders, killed))
+    Run(method, folders, killed).finish()
     same = outcome(killed) == outcome(whole) and not (killed / "unfinished").exists()
-    return f"{method}: {'same' if same else 'DIFFERENT'} after {done} kills, {resumed} starts went on from earlier work"
+    places = ", ".join(f"{count} in {phase}" for phase, count in sorted(hit.items()))
+    verdict = "same" if same else "DIFFERENT"
+    return f"{method}: {verdict} after {done} kills ({places}); {resumed} starts went on from earlier work"
 
 
 def main() -> int:
