@@ -14,7 +14,7 @@ from methods import registry
 ROOT = Path(__file__).parents[1]
 LEVELS = (
     ("errors",),
-    ("files", "processes", "stats"),
+    ("files", "processes", "stats", "stopping"),
     ("records",),
     ("config", "data"),
     ("backbone", "evaluation"),

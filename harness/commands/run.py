@@ -25,9 +25,9 @@ from harness.run.dryrun import dry_run
 from harness.run.progress import print_line
 from harness.run.runner import Runner
 from harness.run.schedule import with_steps
-from harness.run.stopping import exit_status
 from harness.run.sweep import sweep
 from harness.run.tracker import require_tracker
+from harness.stopping import exit_status
 from harness.tasks.contract import DataOptions, Task, load_task
 from harness.tasks.facts import TaskFacts, task_facts
 

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader
 from harness.data.collate import Collator, Example
 from harness.data.cores import usable_cores
 from harness.errors import UserError, first_line
+from harness.stopping import SIGNALS, signals_blocked, unblock_signals
 
 BatchT = TypeVar("BatchT")
 MAX_WORKERS = 8
 """The most workers that `--workers auto` starts."""
 WORKER_BYTES = 128 * 2**20
 """Shared memory that a worker's batches may take: three of 32 images of 336 x 336 pixels, as float32."""
-_STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _CAN_FORK = "fork" in multiprocessing.get_all_start_methods()
 
 
@@ -131,7 +131,8 @@ def prepared_batches(
         multiprocessing_context="fork" if loading.workers else None,
         worker_init_fn=_Worker(os.getpid()),
     )
-    with _signals_blocked():
+    # The workers that start meanwhile have handlers of their own once they let signals through.
+    with signals_blocked():
         iterator: Any = iter(loader)
     try:
         yield _delivered(iterator, collator)
@@ -155,19 +156,6 @@ def _delivered(iterator: Iterator[_Prepared[BatchT]], collator: Collator) -> Ite
         yield batch
 
 
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Hold back the signals that stop a run until the workers that start meanwhile have handlers of their own."""
-    if not _CAN_FORK:
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @dataclass(frozen=True, slots=True)
 class _Worker:
     """What a worker does first: it sees to it that it ends quietly, and not after its parent.
@@ -182,9 +170,9 @@ class _Worker:
         # A thread of the parent may have held the locks of these streams when the worker was forked.
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open as long as the process lives
         # A terminal or a scheduler signals all processes of a run at once. The parent then ends the run.
-        for signum in _STOP_SIGNALS:
+        for signum in SIGNALS:
             signal.signal(signum, _leave)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        unblock_signals()
         threading.Thread(target=self._follow_parent, daemon=True).start()
 
     def _follow_parent(self) -> None:

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading, prepared_batches
@@ -66,7 +67,7 @@ def answer_in_batches(
                 if first + processes.rank < len(pending):
                     chosen = pending[first + processes.rank]
                     ids = [examples[i].id for i in chosen]
-                    values = answer(next(prepared).to(device), ids)
+                    values = _within_memory(answer, next(prepared), ids, device)
                     found.append((chosen, values, sorted(collator.cut.intersection(ids))))
             for chosen, values, cut in chain.from_iterable(processes.gather(found)):
                 if processes.is_main:
@@ -75,3 +76,22 @@ def answer_in_batches(
                 answers.update(zip(chosen, values, strict=True))
             on_batch(len(answers))
     return [answers[i] for i in range(len(examples))]
+
+
+def _within_memory(
+    answer: Callable[[Batch, Sequence[str]], list[AnswerT]],
+    batch: Batch,
+    ids: Sequence[str],
+    device: torch.device | str,
+) -> list[AnswerT]:
+    """Answer a batch that is on the CPU, in halves if it does not fit into the device's memory."""
+    try:
+        return answer(batch.to(device), ids)
+    except RuntimeError as error:
+        if len(ids) == 1 or not should_reduce_batch_size(error):
+            raise
+    # Outside the handler, so that the traceback does not keep the tensors of the failed forward pass.
+    clear_device_cache(garbage_collection=True)
+    size = -(-len(ids) // 2)
+    parts = [(part, ids[size * index : size * (index + 1)]) for index, part in enumerate(batch.split(size))]
+    return [value for part, own in parts for value in _within_memory(answer, part, own, device)]

@@ -33,6 +33,12 @@ python -m harness table             # print a table; --table 1..4, --format mark
 python -m harness readme            # write this page
 ```
 """
+_EARLIER = """\
+**The runs below were trained by an earlier version of the code.** Since then, the initial weights of the adapters in
+CLIP and the weight decay of LaVIN's biases were corrected to those of the published code, and parts of a training step
+are computed in another order. A run of today's code therefore gives somewhat different numbers. All runs will be made
+again.
+"""
 _SEARCHED = """\
 These are the runs that were made to choose each recipe. They are evaluated on the validation split and stored in
 `search/`. No table above includes them. Each row names the settings in which the run differs from the recipe. The
@@ -50,7 +56,7 @@ def results_readme(records: Sequence[Record], searched: str = "", by_category: s
             out.
     """
     boards = list(_boards(records))
-    parts = [_HEAD, "## Leaderboards\n"]
+    parts = [_HEAD, _EARLIER, "## Leaderboards\n"]
     parts += boards or ["No completed run is recorded yet.\n"]
     parts += ["## Picture questions of the small world\n", by_category] if by_category else []
     parts += ["## What was searched\n", _SEARCHED, searched] if searched else []

@@ -17,8 +17,8 @@ from harness.run.attempt import Attempt, outcome
 from harness.run.lock import run_lock
 from harness.run.progress import Progress, SweepProgress
 from harness.run.runner import Runner
-from harness.run.stopping import Stopped, signal_of, signals_blocked
 from harness.run.worker import BEGIN, GRACE_S, work
+from harness.stopping import Stopped, signal_of, signals_blocked
 
 Report = Callable[[RunPlan, Attempt], None]
 """Called with what became of a run."""

@@ -4,7 +4,7 @@ import gc
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,11 @@ from harness.run.parameters import count_parameters
 from harness.run.progress import Progress, Silent
 from harness.run.schedule import training_length
 from harness.run.step import TrainingFailedError
-from harness.run.stopping import Stopped
 from harness.run.tracker import Tracker
 from harness.run.train import train
 from harness.run.watch import VALIDATED, Watch
 from harness.run.workspace import Workspace
+from harness.stopping import Stopped
 from harness.tasks.contract import Task
 from harness.tasks.samples import keep_samples
 from methods.checkpoint import load_adapter_state, save_adapter
@@ -387,14 +387,7 @@ class Runner:
         outcome.write_s += time.perf_counter() - begun
         if ending.status == "completed" and outcome.problems:
             ending = Ending("failed", "; ".join(outcome.problems))
-        identity: Identity = {
-            "spec_hash": work.spec_hash,
-            "model": self.spec.name,
-            "task": self.task.name,
-            "data": self.task.data(plan.recipe),
-            "backbone": self.backbone_info(),
-        }
-        record = make_record(plan, outcome, ending, self.machine.device, identity, samples, self.processes.count)
+        record = self._record(plan, outcome, ending, samples)
         if replaces_better:
             write_atomic(work.folder / "record.json", record.model_dump_json(indent=2) + "\n")
         else:
@@ -403,6 +396,25 @@ class Runner:
         if record.status == "completed":
             work.remove()
         return record
+
+    def _record(self, plan: RunPlan, outcome: Outcome, ending: Ending, samples: Sequence[Sample]) -> Record:
+        identity: Identity = {
+            "spec_hash": spec_hash(self.spec_of(plan)),
+            "model": self.spec.name,
+            "task": self.task.name,
+            "data": self.task.data(plan.recipe),
+            "backbone": self.backbone_info(),
+        }
+        return make_record(plan, outcome, ending, self.machine.device, identity, samples, self.processes.count)
+
+    def require_recordable(self, plan: RunPlan) -> None:
+        """Check that a record of the run can be made, by making and reading one that says nothing was done.
+
+        Raises:
+            ValidationError: a value that identifies the run has no place in a record, which is a mistake of this code.
+        """
+        record = self._record(plan, Outcome(self.data_s), Ending("interrupted", "not begun"), [])
+        Record.model_validate_json(record.model_dump_json())
 
     def _write_parts(self, plan: RunPlan, outcome: Outcome, ending: Ending, work: Workspace) -> list[Sample]:
         """Write what belongs to the record; note in the outcome what cannot be written."""

@@ -17,7 +17,7 @@ from harness.run.cores import Cores
 from harness.run.jobs import run_side_by_side
 from harness.run.progress import LOG_SECONDS, SweepProgress, print_line
 from harness.run.runner import Runner
-from harness.run.stopping import stop_on_signals
+from harness.stopping import stop_on_signals
 
 
 @dataclass
@@ -93,6 +93,8 @@ def _lead(
             print_line(console, f"{plan.name}: already recorded as {found.run_id}; --force repeats the run")
             made[plan.name], skipped = found, skipped + 1
     pending = [plan for plan in plans if plan.name not in made]
+    for plan in pending:
+        runner.require_recordable(plan)
     jobs = min(cores.jobs, len(pending))
 
     def report(plan: RunPlan, result: Attempt) -> None:

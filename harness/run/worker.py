@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.run.attempt import attempt
 from harness.run.progress import Progress
 from harness.run.runner import Runner
-from harness.run.stopping import stop_on_signals, unblock_signals
+from harness.stopping import stop_on_signals, unblock_signals
 
 GRACE_S = 60.0
 """Seconds that a process has to write the record of a stopped run before it is ended."""
