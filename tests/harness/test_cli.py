@@ -65,6 +65,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         "table --results {results}",
         "compare dehvf memvp --results {results}",
+        "audit --results {results}",
         "readme --results {empty}",
         "score scienceqa --problems {data}/problems.json --splits {data}/pid_splits.json --predictions {predictions}",
         "data check scienceqa --data-root {data}",
