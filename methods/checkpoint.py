@@ -78,6 +78,7 @@ def load_adapter(folder: Path) -> SavedAdapter:
             but not the file, so the caller must add the file's name.
     """
     path = Path(folder) / CONFIG_FILE
+    _require_no_pipe(path)
     try:
         content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
@@ -161,10 +162,17 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _read(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    _require_no_pipe(path)
     try:
         return read(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error}); save the adapter again") from error
+
+
+def _require_no_pipe(path: Path) -> None:
+    """Refuse what would be waited for or read without end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path}: is a pipe or a device; give a folder that holds a saved adapter")
 
 
 def _refuse_constant(name: str) -> None:

@@ -11,8 +11,9 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.backbone.randomise import randomise
-from harness.backbone.requirements import hub_reachable, missing_llm
+from harness.backbone.requirements import hub_reachable, missing_llm, require_regular_files
 from harness.config.presets import PRESETS, BackboneSpec
+from harness.data.jsonio import read_json
 from harness.errors import UserError, foreign
 
 LARGEST_SIZE = 2**24
@@ -34,6 +35,7 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
         raise UserError(
             f"{spec.llm}: is not on this machine, and the model hub cannot be reached; give the model's folder"
         )
+    require_regular_files(f"--llm {spec.llm}", Path(spec.llm))
     with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
         config = AutoConfig.from_pretrained(spec.llm, trust_remote_code=False)
     if not isinstance(config, LlamaConfig):
@@ -123,6 +125,10 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
         # transformers would load the adapter's base model from wherever the adapter says.
         if find_adapter_config_file(str(spec.llm)) is not None:
             raise UserError(f"--llm {spec.llm}: has an adapter_config.json; give the folder of a model without adapter")
+        index = Path(str(spec.llm), "model.safetensors.index.json")
+        shards = read_json(index)["weight_map"].values() if index.is_file() else ()
+        if pickled := [shard for shard in shards if not str(shard).endswith(".safetensors")]:
+            raise UserError(f"--llm {spec.llm}: {index.name} names {pickled[0]!r}; give a model in safetensors")
         loaded: Any = LlamaForCausalLM.from_pretrained(
             spec.llm,
             dtype=dtype,
@@ -150,6 +156,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is no tokenizer, or it defines no BOS or EOS token.
     """
+    require_regular_files(f"--llm {source}", Path(source))
     with foreign(f"--llm {source}: has no tokenizer", "give a folder with one"):
         loaded = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         tokenizer = cast(PreTrainedTokenizerBase, loaded)

@@ -68,6 +68,7 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
     if name == "local-dir":
         if not Path(tag, "open_clip_config.json").is_file():
             raise UserError(f"--clip {clip}: has no open_clip_config.json; give the folder of an open_clip model")
+        require_regular_files(f"--clip {clip}", Path(tag))
         return
     if open_clip.get_model_config(name) is None:
         near = difflib.get_close_matches(name, open_clip.list_models(), n=1)
@@ -82,6 +83,21 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
         raise UserError(
             f"--clip {clip}: open_clip has these weights for {name}: {', '.join(tags) or 'none'}; give one of them"
         )
+
+
+def require_regular_files(option: str, folder: Path) -> None:
+    """Check that a model's folder has nothing that a library would wait for or read without end: pipes and devices.
+
+    Args:
+        option: the option that names the folder, and its value.
+        folder: the folder; nothing is checked if there is none.
+
+    Raises:
+        UserError: something in it is neither a file nor a folder.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{option}: {path.name} is a pipe or a device; replace it by a file")
 
 
 def missing_llm(spec: BackboneSpec) -> str | None:

@@ -1,5 +1,6 @@
 """Saved adapters: what the two files contain, how they are written, and what loading rejects."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,6 +152,13 @@ def test_wrong_fields_of_a_config_are_refused(folder: Path, content: str, field:
         load_adapter_state(folder, method)
     (first,) = error.value.errors()
     assert first["loc"] == field and first["msg"].startswith(message)
+
+
+@pytest.mark.parametrize("name", [CONFIG_FILE, WEIGHTS_FILE])
+def test_a_pipe_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert f"{name}: is a pipe" in refused(folder)
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -154,6 +155,16 @@ def test_every_loader_of_transformers_is_told_to_run_no_code() -> None:
         assert told.get("trust_remote_code") == "False", (name, node.lineno)
 
 
+def endless(name: str, target: str | None = None) -> Harm:
+    """Return a function that puts a pipe that nobody writes to, or a link to a device, in place of a file."""
+
+    def write(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name) if target is None else (folder / name).symlink_to(target)
+
+    return write
+
+
 DEEP = b"[" * 100_000 + b"]" * 100_000
 LLM_FAULTS: dict[str, tuple[Harm, str]] = {
     "empty config": (replace("config.json", b""), "config.json"),
@@ -184,6 +195,9 @@ LLM_FAULTS: dict[str, tuple[Harm, str]] = {
         lambda folder: ((folder / "model.safetensors").unlink(), (folder / "model.safetensors").mkdir()),
         "cannot be loaded",
     ),
+    "config that is a pipe": (endless("config.json"), "config.json is a pipe"),
+    "tokenizer without end": (endless("tokenizer.json", "/dev/zero"), "tokenizer.json is a pipe or a device"),
+    "weights without end": (endless("model.safetensors", "/dev/zero"), "model.safetensors is a pipe or a device"),
     "generation config": (replace("generation_config.json", b"[]"), "cannot be loaded"),
 }
 CLIP = "open_clip_config.json"
@@ -204,6 +218,8 @@ CLIP_FAULTS: dict[str, tuple[Harm, str]] = {
     "model of timm": (change(CLIP, "model_cfg", "vision_cfg", timm_model_name="x"), "timm_model_name"),
     "text model of the hub": (change(CLIP, "model_cfg", "text_cfg", hf_model_name="x/y"), "hf_model_name"),
     "images": (change(CLIP, preprocess_cfg=5), "cannot be loaded"),
+    "config that is a pipe": (endless(CLIP), "open_clip_config.json"),
+    "weights that are a pipe": (endless(WEIGHTS), "is a pipe"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no weights"),
     "empty weights": (replace(WEIGHTS, b""), "cannot be loaded"),
     "empty state dict": (lambda folder: save_file({}, folder / WEIGHTS), "cannot be loaded"),
