@@ -70,6 +70,7 @@ def test_the_summary_has_a_row_for_every_run_and_every_timed_batch():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the script is for bash")
 def test_a_stopped_script_leaves_no_step_running(tmp_path):
     process = script("--device", "cpu", "--only", "run-eager-4", out=tmp_path)

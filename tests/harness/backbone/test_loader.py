@@ -80,6 +80,7 @@ def test_presets_on_the_meta_device_hold_no_memory(model: str) -> None:
         assert (backbone.vision.width, backbone.vision.num_layers, backbone.vision.num_patches) == (1024, 24, 256)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's peak of the process")
 def test_random_weights_are_held_once() -> None:
     done = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, check=True)

@@ -104,6 +104,7 @@ def test_broken_predictions(tmp_path, given, message):
         score_coco_files(tmp_path / "r.json", tmp_path / "f.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_published_logs(real_data: Path, name: str):
     metrics = (*QUICK, "METEOR")

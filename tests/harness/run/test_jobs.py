@@ -16,6 +16,8 @@ from harness.records import Record, read_records
 from tests import command_line
 from tests.command_line import Done, files, quick_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 METHODS = ("--methods", "memvp,dehvf,lavin", "--set", "lavin.base_lr=1e30")
 """Two runs that complete, and one that fails."""

@@ -21,7 +21,7 @@ NO_DROPOUT = ("--set", "memory_dropout=0", "--set", "adapter_dropout=0")
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "harness")
 """`accelerate launch --cpu --num_processes 2 -m harness` starts the same processes in the same way."""
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="Gloo is not tested on Windows")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Gloo is not tested on Windows")]
 
 
 def launch(arguments: list[str]) -> "subprocess.Popen[str]":

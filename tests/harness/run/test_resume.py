@@ -14,6 +14,8 @@ import pytest
 from harness.records import History, Record, predictions_path, read_history, read_records, record_path
 from tests.command_line import quick_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 STEPS = 12
 Whole = tuple[Record, dict[str, str], History]
@@ -191,7 +193,6 @@ def test_an_image_that_breaks_in_mid_run_fails_the_run_in_one_line(
     assert record.status == "failed" and "cannot identify it as PNG or JPEG" in str(record.error)
 
 
-@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(
     whole: Whole, mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:

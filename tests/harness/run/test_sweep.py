@@ -127,6 +127,7 @@ def test_an_interrupted_run_is_recorded_and_made_later(
     assert [r.status for r in read_records(tmp_path / "results")] == ["completed"]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_path: Path) -> None:
     base[base.index("--steps") + 1] = "20"
     arguments = [*base, "--methods", "memvp", "--seeds", "0,1"]
