@@ -231,6 +231,7 @@ def _sides(
         weights: the weights that all layers share.
     """
     sides: dict[int | None, MemorySide] = {}
+    rows_MD: Tensor | None = None  # made once for all slots, and only if one is factored
     length, hidden_size = weights.prompts_ND.shape
     samples, patches, _ = features[0].shape
     matrix_bytes = samples * weights.prompts_ND.nbytes
@@ -256,7 +257,8 @@ def _sides(
             case "kept" | "rebuilt":
                 sides[slot] = LayerSide(s_BJR, weights, kept=form == "kept")
             case "factored":
-                sides[slot] = FactoredSide(F.pad(s_BJR, (0, 0, 0, length - patches)), weights.rows_MD)
+                rows_MD = weights.rows_MD() if rows_MD is None else rows_MD
+                sides[slot] = FactoredSide(F.pad(s_BJR, (0, 0, 0, length - patches)), rows_MD)
     return sides
 
 

@@ -24,7 +24,6 @@ Shape suffixes as in `methods.memory`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -128,9 +127,8 @@ class SideWeights:
     prompts_ND: Tensor
     up_RD: Tensor
 
-    @cached_property
     def rows_MD(self) -> Tensor:
-        """The rows `[P; W⁺]`."""
+        """Return the rows `[P; W⁺]`."""
         return torch.cat([self.prompts_ND, self.up_RD])
 
     def matrix(self, s_BJR: Tensor) -> Tensor:

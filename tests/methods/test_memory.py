@@ -91,7 +91,7 @@ def made(case: dict[str, Any], memory: VisualMemory, s_BEJP: Tensor, form: Form)
         elif form == "built":
             found.append(BuiltSide(weights.matrix(s_BJR)))
         elif form == "factored":
-            found.append(FactoredSide(F.pad(s_BJR, (0, 0, 0, case["spare_rows"])), weights.rows_MD))
+            found.append(FactoredSide(F.pad(s_BJR, (0, 0, 0, case["spare_rows"])), weights.rows_MD()))
         else:
             found.append(LayerSide(s_BJR, weights, kept=form == "kept"))
     return Memory(*found)
@@ -126,8 +126,8 @@ def test_rows_of_zeros_change_nothing(case: dict[str, Any], filling: int) -> Non
     gate = image_gate(torch.tensor(case["ind"]), LAMBDA, torch.float32)
     weights, _ = memory.side_weights(torch.float32)
     s_BNR = F.pad(F.pad(s_BEJP[:, 0], (0, 1), value=1.0) * gate, (0, 0, 0, case["spare_rows"]))
-    side = FactoredSide(s_BNR, weights.rows_MD)
-    filled = FactoredSide(F.pad(s_BNR, (0, filling), value=1.0), F.pad(weights.rows_MD, (0, 0, 0, filling)))
+    side = FactoredSide(s_BNR, weights.rows_MD())
+    filled = FactoredSide(F.pad(s_BNR, (0, filling), value=1.0), F.pad(weights.rows_MD(), (0, 0, 0, filling)))
     scores = side.scores(x)
     torch.testing.assert_close(filled.scores(x), scores)
     torch.testing.assert_close(filled.read(scores), side.read(scores))

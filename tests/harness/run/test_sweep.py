@@ -115,7 +115,7 @@ def test_a_defect_of_one_method_is_recorded_and_the_others_go_on(
 def test_an_interrupted_run_is_recorded_and_made_later(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*args: Any) -> None:
+    def interrupt(*args: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
