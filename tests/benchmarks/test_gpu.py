@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -75,7 +76,10 @@ def test_the_summary_has_a_row_for_every_run_and_every_timed_batch():
 def test_a_stopped_script_leaves_no_step_running(tmp_path):
     process = script("--device", "cpu", "--only", "run-eager-4", out=tmp_path)
     assert process.stdout is not None and "run-eager-4: about" in process.stdout.readline()
-    (step,) = psutil.Process(process.pid).children()
+    # The line comes just before the step is started.
+    while not (steps := psutil.Process(process.pid).children()):
+        time.sleep(0.05)
+    (step,) = steps
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
     assert not step.is_running()
