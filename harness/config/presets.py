@@ -1,5 +1,6 @@
 """The backbones by name: which language model and which vision tower `--model` names."""
 
+import copyreg
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ TINY = ASSETS / "tiny"
 WEIGHTS = ("pretrained", "random")
 PUBLISHED = "7b"
 """The preset whose recipe is used for any other language model, unless `--model` names another size."""
+
+# A spec is sent to the processes that `speed --processes` starts, and Python cannot pickle a mapping proxy by itself.
+copyreg.pickle(MappingProxyType, lambda proxy: (MappingProxyType, (dict(proxy),)))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Which backbone a `--model` name gives, with and without replaced parts."""
 
+import pickle
+
 import pytest
 
 from harness.config.presets import PRESETS, resolve_spec
@@ -33,3 +35,8 @@ def test_other_parts_name_the_model_and_keep_the_recipe(
     spec = resolve_spec(model, llm, clip)
     assert (spec.name, spec.recipe) == (name, recipe)
     assert spec.llm == (llm or PRESETS[model].llm) and spec.clip == (clip or PRESETS[model].clip)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_can_be_sent_to_another_process(name: str) -> None:
+    assert pickle.loads(pickle.dumps(PRESETS[name])) == PRESETS[name]
