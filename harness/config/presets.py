@@ -18,7 +18,11 @@ PUBLISHED = "7b"
 """The preset whose recipe is used for any other language model, unless `--model` names another size."""
 
 # A spec is sent to the processes that `speed --processes` starts, and Python cannot pickle a mapping proxy by itself.
-copyreg.pickle(MappingProxyType, lambda proxy: (MappingProxyType, (dict(proxy),)))
+copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
+
+
+def _read_only(fields: dict[str, Any]) -> MappingProxyType[str, Any]:
+    return MappingProxyType(fields)
 
 
 @dataclass(frozen=True)
