@@ -82,7 +82,7 @@ class OptimiserStep:
         """Make one optimiser step and return its loss, the mean over its labelled tokens.
 
         Args:
-            batches: the samples of this process, on the CPU; or why they cannot be had, which ends the step in every
+            batches: the samples of this process, on the CPU; or the error of loading them, which ends the step in every
                 process. A batch of texts that were cut before their answer has no loss.
             rate: learning rate.
             step: number of the step, from 1, for the error message.
