@@ -19,7 +19,7 @@ from tests.command_line import quick_run
 ROOT = Path(__file__).parents[3]
 NO_DROPOUT = ("--set", "memory_dropout=0", "--set", "adapter_dropout=0")
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "harness")
-"""`accelerate launch --cpu --num_processes 2 -m harness` starts the same processes in the same way."""
+"""What `torchrun` runs. `accelerate launch --cpu` starts one process only, so it cannot be tested without a GPU."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Gloo is not tested on Windows")]
 
