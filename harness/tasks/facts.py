@@ -18,11 +18,14 @@ class AnswerKeys:
         sample: key of the sample's id.
         given: key of the model's answer.
         expected: key of the correct answer; the answer is right where the two are equal.
+        columns: key of the list of columns that the sample counts in. Predictions that were saved before the columns
+            were kept do not have it.
     """
 
     sample: str
     given: str
     expected: str
+    columns: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ TASKS: Mapping[str, TaskFacts] = {
         columns=COLUMNS,
         headline=("IMG", "Avg"),
         partitions=(("NAT", "SOC", "LAN"), ("G1-6", "G7-12")),
-        answers=AnswerKeys(sample="qid", given="choice", expected="gold"),
+        answers=AnswerKeys(sample="qid", given="choice", expected="gold", columns="columns"),
     ),
     # METEOR, ROUGE-L and SPICE take long; `score coco` computes them from the saved captions of a run.
     "coco": TaskFacts(

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import answer_problems
 from harness.evaluation.model import EvaluatedModel
-from harness.evaluation.scienceqa_metrics import score_scienceqa
+from harness.evaluation.scienceqa_metrics import columns_of, score_scienceqa
 from harness.records import Data, ParseFailures
 from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section
 
@@ -143,7 +143,9 @@ class ScienceQATask:
         )
         decoded = time.perf_counter()
         # Score the original problems: the oracle's copies have no image, but must still count in IMG.
-        scores = score_scienceqa(self.set.samples(recipe.eval_split), {row["qid"]: row["choice"] for row in rows})
+        original = self.set.samples(recipe.eval_split)
+        scores = score_scienceqa(original, {row["qid"]: row["choice"] for row in rows})
+        rows = [{**row, "columns": columns_of(problem)} for row, problem in zip(rows, original, strict=True)]
         return Evaluation(
             scores.metrics,
             ParseFailures(count=scores.unreadable["Avg"], n=len(rows)),

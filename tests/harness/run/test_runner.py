@@ -49,7 +49,7 @@ def test_a_record_says_what_was_trained_and_how_long_it_took(made: Made) -> None
 
 
 def test_the_accuracy_is_that_of_the_saved_predictions(made: Made) -> None:
-    assert len(made.rows) == 12 and set(made.rows[0]) == {"qid", "prompt_sha256", "raw", "choice", "gold"}
+    assert len(made.rows) == 12 and set(made.rows[0]) == {"qid", "prompt_sha256", "raw", "choice", "gold", "columns"}
     right = sum(row["choice"] == row["gold"] for row in made.rows)
     assert 0 < right < 12
     assert list(made.record.metrics) == list(COLUMNS)

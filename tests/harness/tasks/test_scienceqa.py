@@ -61,6 +61,15 @@ def test_the_oracle_gets_words_and_is_scored_in_the_same_columns(task: ScienceQA
     assert seen[0].metrics["IMG"].n == seen[1].metrics["IMG"].n == len(changed)
 
 
+def test_every_row_names_the_columns_that_its_problem_counts_in(task: ScienceQATask, model: TunedModel) -> None:
+    for evaluate in (task.evaluate, task.evaluate_oracle):
+        found = evaluate(model, TrainRecipe(), ImagePreprocessor(32), lambda done: None)
+        for column, metric in found.metrics.items():
+            right = [row["choice"] == row["gold"] for row in found.rows if column in row["columns"]]
+            assert len(right) == metric.n
+            assert metric.value is None or metric.value == pytest.approx(100 * sum(right) / len(right))
+
+
 def test_the_oracle_needs_a_scene_for_every_image(mini_set: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(mini_set, tmp_path / "mini")
     scenes = json.loads((folder / "scenes.json").read_text())
