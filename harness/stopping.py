@@ -59,6 +59,38 @@ def stop_on_signals(*, once: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def stop_held_back() -> Iterator[None]:
+    """Let a stop take effect only when the context is left. A second signal takes effect at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.getsignal(number) for number in SIGNALS]
+    pending: list[int] = []
+
+    def put_back() -> None:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+    def hold(signum: int, frame: FrameType | None) -> None:
+        pending.append(signum)
+        put_back()
+
+    for number in SIGNALS:
+        signal.signal(number, hold)
+    stopped = False
+    try:
+        yield
+    except KeyboardInterrupt:
+        stopped = True  # by the second signal
+        raise
+    finally:
+        if pending and not stopped:
+            signal.raise_signal(pending[0])
+        if not pending:
+            put_back()
+
+
+@contextmanager
 def signals_blocked() -> Iterator[None]:
     """Keep signals back; a process that is started meanwhile gets them when it calls `unblock_signals`."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from accelerate.data_loader import SkipBatchSampler
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, RandomSampler
 
 from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading, prepared_batches
+from harness.errors import UserError
 from harness.processes import ALONE, Processes
 from harness.records import StepMeasured
 from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
@@ -21,6 +23,7 @@ from harness.run.memory import peak_bytes
 from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
 from harness.run.step import OptimiserStep, collate_micro_batches
+from harness.stopping import stop_held_back
 from methods.base import Batch, is_decayed
 
 WARMUP_STEPS = 3
@@ -104,7 +107,8 @@ def train(
     micro_batch = MicroBatch.of(None, recipe.batch_size) if micro_batch is None else micro_batch
     adam = adamw(model, recipe)
     model.train()
-    done = _resume(checkpoints, model, adam, generator, collator, result, micro_batch, say, processes)
+    place = _Place(model, adam, generator, collator, result, processes, checkpoints, epoch_rng=generator.get_state())
+    place.resume(micro_batch, say)
     if loading.workers:
         collator.store.fill(example.image for example in examples if example.image is not None)
     order = BatchSampler(RandomSampler(examples, generator=generator), recipe.batch_size, drop_last=False)
@@ -114,40 +118,49 @@ def train(
     optimise = OptimiserStep(execution, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
     length = training_length(len(examples), recipe)
     started = time.perf_counter() - result.total_s
-    while len(result.steps) < length.steps:
-        epoch_rng = generator.get_state()
-        left = SkipBatchSampler(order, skip_batches=done)
-        with prepared_batches(examples, left, build, collator, loading, generator) as epoch:
-            for batches in _with_failure(epoch):
-                step = len(result.steps)
-                if step >= length.steps:
-                    break
-                begun = time.perf_counter()
-                rate = learning_rate(
-                    length.epochs_after(step),
-                    peak=recipe.learning_rate,
-                    minimum=recipe.min_lr,
-                    warmup_epochs=recipe.warmup_epochs,
-                    epochs=recipe.epochs,
-                )
-                loss = optimise(batches, rate, step + 1)
-                ended = time.perf_counter()
-                samples = min(recipe.batch_size, len(examples) - done * recipe.batch_size)  # in all processes together
-                result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device)))
-                result.total_s = ended - started
-                result.epochs = length.epochs_after(step + 1)
-                result.micro_batch = micro_batch.size
-                done += 1
-                on_step(result.steps[-1])
-                started += time.perf_counter() - ended
-                if processes.broadcast(checkpoints is not None and checkpoints.is_due):
-                    states, cut = processes.gather(RandomStates.now()), processes.gather(collator.cut)
-                    if checkpoints is not None:
-                        place = {"steps_of_epoch": done, "cut": sorted(set().union(*cut))}
-                        checkpoints.write(
-                            {"measured": result, **place}, training_tensors(model, adam, epoch_rng, states)
+    try:
+        while len(result.steps) < length.steps:
+            place.epoch_rng = generator.get_state()
+            left = SkipBatchSampler(order, skip_batches=place.done)
+            with prepared_batches(examples, left, build, collator, loading, generator) as epoch:
+                for batches in _with_failure(epoch):
+                    step = len(result.steps)
+                    if step >= length.steps:
+                        break
+                    begun = time.perf_counter()
+                    rate = learning_rate(
+                        length.epochs_after(step),
+                        peak=recipe.learning_rate,
+                        minimum=recipe.min_lr,
+                        warmup_epochs=recipe.warmup_epochs,
+                        epochs=recipe.epochs,
+                    )
+                    # A checkpoint holds whole steps, so a stop waits for the end of the step.
+                    with stop_held_back():
+                        loss = optimise(batches, rate, step + 1)
+                        ended = time.perf_counter()
+                        # The samples of all processes together.
+                        samples = min(recipe.batch_size, len(examples) - place.done * recipe.batch_size)
+                        result.steps.append(
+                            StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device))
                         )
-        done = 0
+                        result.total_s = ended - started
+                        result.epochs = length.epochs_after(step + 1)
+                        result.micro_batch = micro_batch.size
+                        place.done += 1
+                    on_step(result.steps[-1])
+                    started += time.perf_counter() - ended
+                    if processes.broadcast(checkpoints is not None and checkpoints.is_due):
+                        place.keep()
+            place.done = 0
+    except KeyboardInterrupt:
+        # Several processes would have to write it together, and some of them may be gone already.
+        if processes.count == 1 and result.steps:
+            try:
+                place.keep()
+            except UserError as error:
+                say(f"no checkpoint of the stop: {error}")
+        raise
     collator.cut.update(*processes.gather(collator.cut))
     return result
 
@@ -160,31 +173,51 @@ def _with_failure(loader: Iterable[list[Batch]]) -> Iterator[list[Batch] | Excep
         yield error
 
 
-def _resume(
-    checkpoints: Checkpoints | None,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    collator: Collator,
-    result: TrainResult,
-    micro_batch: MicroBatch,
-    say: Callable[[str], None],
-    processes: Processes,
-) -> int:
-    """Put everything back to the newest checkpoint of the first process, if there is one.
+@dataclass
+class _Place:
+    """Where training is, with everything that a checkpoint of it holds.
 
-    Returns:
-        The number of optimiser steps of the current epoch that are done.
+    Attributes:
+        model: the model; its trained parameters are the adapter.
+        optimizer: the optimiser of these parameters.
+        generator: draws the order of the examples.
+        collator: knows which examples were cut.
+        result: what training has measured.
+        processes: those that train together; the first one alone has checkpoints.
+        checkpoints: where they are kept, or None.
+        epoch_rng: state of `generator` from before the current epoch.
+        done: optimiser steps of the current epoch that are done.
     """
-    found = processes.broadcast(checkpoints.latest(say) if checkpoints is not None else None)
-    if found is None:
-        return 0
-    state, tensors = found
-    restore_training(state, tensors, model, optimizer, processes.rank)
-    generator.set_state(tensors["rng.epoch"])
-    collator.cut.update(state.cut)
-    vars(result).update(vars(state.measured))
-    if micro_batch.automatic and result.micro_batch is not None:
-        micro_batch.size = result.micro_batch
-    say(f"resuming after optimiser step {len(result.steps)}")
-    return state.steps_of_epoch
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    collator: Collator
+    result: TrainResult
+    processes: Processes
+    checkpoints: Checkpoints | None
+    epoch_rng: Tensor
+    done: int = 0
+
+    def resume(self, micro_batch: MicroBatch, say: Callable[[str], None]) -> None:
+        """Put everything back to the newest checkpoint of the first process, if there is one."""
+        own = self.checkpoints
+        found = self.processes.broadcast(own.latest(say) if own is not None else None)
+        if found is None:
+            return
+        state, tensors = found
+        restore_training(state, tensors, self.model, self.optimizer, self.processes.rank)
+        self.generator.set_state(tensors["rng.epoch"])
+        self.collator.cut.update(state.cut)
+        vars(self.result).update(vars(state.measured))
+        if micro_batch.automatic and self.result.micro_batch is not None:
+            micro_batch.size = self.result.micro_batch
+        say(f"resuming after optimiser step {len(self.result.steps)}")
+        self.done = state.steps_of_epoch
+
+    def keep(self) -> None:
+        """Write a checkpoint; all processes call this together."""
+        states, cut = self.processes.gather(RandomStates.now()), self.processes.gather(self.collator.cut)
+        if self.checkpoints is not None:
+            progress = {"measured": self.result, "steps_of_epoch": self.done, "cut": sorted(set().union(*cut))}
+            self.checkpoints.write(progress, training_tensors(self.model, self.optimizer, self.epoch_rng, states))

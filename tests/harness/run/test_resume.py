@@ -21,10 +21,13 @@ STEPS = 12
 Whole = tuple[Record, dict[str, str], History]
 
 
-def start(arguments: list[str], start_new_session: bool = False) -> subprocess.Popen[str]:
-    """Start the command line with a checkpoint and a line of output after every optimiser step."""
+def start(
+    arguments: list[str], start_new_session: bool = False, checkpoint_minutes: str = "0"
+) -> subprocess.Popen[str]:
+    """Start the command line with a line of output and, unless told otherwise, a checkpoint after every step."""
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments, "--checkpoint-minutes", "0", "--log-seconds", "0"],
+        [sys.executable, "-m", "harness", *arguments, "--log-seconds", "0"]
+        + ["--checkpoint-minutes", checkpoint_minutes],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -92,7 +95,9 @@ def check_same(results: Path, whole: Whole) -> None:
     assert not (results / "unfinished").exists()
 
 
+@pytest.mark.parametrize("checkpoint_minutes", ["0", "60"])
 def test_a_stopped_run_is_recorded_and_goes_on_to_the_same_end(
+    checkpoint_minutes: str,
     whole: Whole,
     mini_set: Path,
     small_llm: Path,
@@ -100,7 +105,7 @@ def test_a_stopped_run_is_recorded_and_goes_on_to_the_same_end(
     tmp_path: Path,
 ) -> None:
     arguments = arguments_of(tmp_path, mini_set, small_llm, small_clip)
-    process = start(arguments)
+    process = start(arguments, checkpoint_minutes=checkpoint_minutes)
     stop_at(process, f"training: 5/{STEPS}", signal.SIGTERM)
     out = finish(process)
     assert process.returncode == 128 + signal.SIGTERM

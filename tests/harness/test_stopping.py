@@ -1,0 +1,39 @@
+"""Signals that end a run."""
+
+import signal
+
+import pytest
+
+from harness.stopping import Stopped, stop_held_back, stop_on_signals
+
+
+def test_a_stop_takes_effect_when_the_section_ends() -> None:
+    reached = []
+    with pytest.raises(Stopped) as stop, stop_on_signals():
+        with stop_held_back():
+            signal.raise_signal(signal.SIGTERM)
+            reached.append("end of the section")
+        reached.append("after the section")
+    assert stop.value.signum == signal.SIGTERM
+    assert reached == ["end of the section"]
+
+
+def test_a_second_signal_takes_effect_at_once() -> None:
+    with pytest.raises(Stopped), stop_on_signals(), stop_held_back():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the second signal was held back too")
+
+
+def test_a_stop_is_not_lost_when_the_section_fails() -> None:
+    with pytest.raises(Stopped) as stop, stop_on_signals(), stop_held_back():
+        signal.raise_signal(signal.SIGTERM)
+        raise ValueError
+    assert isinstance(stop.value.__context__, ValueError)
+
+
+def test_a_section_without_a_stop_changes_no_handler() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_held_back():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
