@@ -1,0 +1,122 @@
+"""Search the settings of every method with the same number of trials each: `python -m benchmarks.search`.
+
+`search.toml` lists the trials. Each trial is a run of `python -m harness run` on the validation split, with a record in
+`results/search`. A trial that is recorded is not made again, so an interrupted search goes on where it stopped.
+"""
+
+import argparse
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config.plan import Overrides, plan_runs
+from harness.config.presets import PRESETS
+from harness.config.recipes import train_recipe
+from harness.records import Record, read_records
+from harness.report.searched import FOLDER
+
+PLAN = Path(__file__).with_name("search.toml")
+METRIC = "Avg"
+"""The metric on the validation split that decides between trials."""
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is tried.
+
+    Attributes:
+        model: the preset.
+        task: the task.
+        seed: seed of every trial.
+        rates: base learning rates.
+        methods: method -> the settings that it is tried with, one trial each.
+    """
+
+    model: str
+    task: str
+    seed: int
+    rates: Sequence[float]
+    methods: Mapping[str, Sequence[Settings]]
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read a plan from a TOML file."""
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return cls(content["model"], content["task"], content["seed"], content["base_lr"], content["methods"])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a search: what was set for it, and its record."""
+
+    settings: Settings
+    record: Record
+
+
+class Search:
+    """Makes the trials of a plan, five methods side by side.
+
+    Args:
+        plan: what is tried.
+        results: the results folder.
+        jobs: runs at the same time.
+    """
+
+    def __init__(self, plan: Plan, results: Path, jobs: int) -> None:
+        self.plan, self.folder, self.jobs = plan, results / FOLDER, jobs
+
+    def run(self) -> dict[str, Settings]:
+        """Make all trials and return the settings of the best one of each method."""
+        methods = self.plan.methods
+        trials: dict[str, list[Trial]] = {method: [] for method in methods}
+        for rate in self.plan.rates:
+            self._try(trials, {method: {"base_lr": rate} for method in methods})
+        rates = {method: max(made, key=score).settings for method, made in trials.items()}
+        for own in zip(*methods.values(), strict=True):
+            self._try(trials, {method: {**rates[method], **other} for method, other in zip(methods, own, strict=True)})
+        best = {method: max(made, key=score) for method, made in trials.items()}
+        longer = {}
+        for method, trial in best.items():
+            recipe = train_recipe(method, self.plan.model, self.plan.task)
+            longer[method] = {**trial.settings, "epochs": 2 * recipe.epochs, "warmup_epochs": 2 * recipe.warmup_epochs}
+        self._try(trials, longer)
+        for method, trial in best.items():
+            print(f"{method}: {dict(trial.settings)} is best, {METRIC} {score(trial):.2f}")
+        return {method: trial.settings for method, trial in best.items()}
+
+    def _try(self, trials: dict[str, list[Trial]], settings: Mapping[str, Settings]) -> None:
+        """Train each method with its settings and add the trials."""
+        plan = self.plan
+        given = {"eval_split": "val"}
+        given |= {f"{method}.{name}": value for method, own in settings.items() for name, value in own.items()}
+        command = [sys.executable, "-m", "harness", "run", "--methods", ",".join(settings), "--model", plan.model]
+        command += ["--task", plan.task, "--seeds", str(plan.seed), "--jobs", str(self.jobs)]
+        command += ["--results", str(self.folder)]
+        command += [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+        subprocess.run(command, check=True)
+        runs = plan_runs(list(settings), [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=given))
+        records = [record for record in read_records(self.folder) if record.status == "completed"]
+        for run in runs:
+            (record,) = (r for r in records if r.method == run.method and r.config == run.resolved())
+            trials[run.method].append(Trial(settings[run.method], record))
+
+
+def score(trial: Trial) -> float:
+    """Return what decides between trials."""
+    value: float = trial.record.metrics[METRIC].value
+    return value
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plan", type=Path, default=PLAN)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--jobs", type=int, default=1)
+    given = parser.parse_args()
+    Search(Plan.read(given.plan), given.results, given.jobs).run()
