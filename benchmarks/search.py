@@ -109,7 +109,8 @@ class Search:
 
 def score(trial: Trial) -> float:
     """Return what decides between trials."""
-    value: float = trial.record.metrics[METRIC].value
+    value = trial.record.metrics[METRIC].value
+    assert value is not None, "an evaluation of the whole split has an average"
     return value
 
 
