@@ -4,15 +4,19 @@ Each command imports what it needs in its own body, so that `--help` stays fast.
 """
 
 import json
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from harness import typed
 from harness.errors import UserError
+from harness.escape import visible
+from harness.streams import prepare_streams, print_error, print_result
 
 EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 128 + signal interrupted."
 
@@ -55,12 +59,19 @@ Dtype = Annotated[
 ]
 Methods = Annotated[str, typer.Option(help="Names of methods, separated by commas, or `all`.")]
 CostModel = Annotated[str, typer.Option(help="Preset, or folder or hub id of a Llama model.")]
-TextLength = Annotated[int, typer.Option(min=1, help="Text tokens per sample.")]
-NewTokens = Annotated[int, typer.Option(min=1, help="Tokens that inference decodes per sample.")]
-TrainBatch = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
-EvalBatch = Annotated[int, typer.Option(min=1, help="Samples per batch of inference.")]
+TextLength = Annotated[int, typer.Option(min=1, max=1_000_000, help="Text tokens per sample.")]
+NewTokens = Annotated[int, typer.Option(min=1, max=100_000, help="Tokens that inference decodes per sample.")]
+TrainBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per training step.")]
+EvalBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per batch of inference.")]
 TableOutput = Annotated[TableFormat, typer.Option(help="Output format.")]
 TextOutput = Annotated[TextFormat, typer.Option(help="Output format.")]
+
+
+def _not_nan(value: float | None) -> float | None:
+    """Refuse NaN, which no comparison with the limits of an option refuses."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is not a number; give a number")
+    return value
 
 
 def _show_version(asked: bool) -> None:
@@ -68,7 +79,7 @@ def _show_version(asked: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            print(version(PACKAGE))
+            print_result(version(PACKAGE))
         except PackageNotFoundError as error:
             raise UserError(f"--version: {PACKAGE} is not installed; run `pip install -e .` in its folder") from error
         raise typer.Exit
@@ -90,15 +101,16 @@ def _epilog(example: str) -> str:
 @app.command(epilog=_epilog("python -m harness run --methods dehvf,memvp --model tiny --seeds 0,1,2"))
 def run(
     methods: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Names of methods, separated by commas, or `all`. `blind` and `oracle` are reference rows. "
             "By default the two memory methods."
         ),
-    ] = "",
+    ] = None,
     ablation: Annotated[
-        str, typer.Option(help="Run these ablations of the methods instead: names separated by commas, or `all`.")
-    ] = "",
+        str | None,
+        typer.Option(help="Run these ablations of the methods instead: names separated by commas, or `all`."),
+    ] = None,
     model: Annotated[str, typer.Option(help="Backbone preset: tiny, 7b, 13b, or bench to measure cost.")] = "tiny",
     task: Annotated[str, typer.Option(help="Task to train on and score: scienceqa or coco.")] = "scienceqa",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas. Each method runs once per seed.")] = "0",
@@ -114,12 +126,15 @@ def run(
     weights: Annotated[
         str, typer.Option(help="pretrained, or random to measure cost. No accuracy is reported for random weights.")
     ] = "pretrained",
-    limit: Annotated[int | None, typer.Option(min=1, help="Number of samples to keep per split.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="Number of samples to keep per split.")
+    ] = None,
     epochs: Annotated[
         float | None, typer.Option(help="Length of training in epochs, in place of the recipe's.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Length of training in optimiser steps, in place of epochs.")
+        int | None,
+        typer.Option(min=1, max=1_000_000_000, help="Length of training in optimiser steps, in place of epochs."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -143,7 +158,7 @@ def run(
         bool, typer.Option("--dry-run", help="Train nothing; print what each run would take and what is missing.")
     ] = False,
     checkpoint_minutes: Annotated[
-        float, typer.Option(min=0, help="Minutes between two checkpoints of training.")
+        float, typer.Option(min=0, max=1e6, callback=_not_nan, help="Minutes between two checkpoints of training.")
     ] = 10.0,
     micro_batch: Annotated[
         str,
@@ -165,6 +180,8 @@ def run(
         float,
         typer.Option(
             min=0,
+            max=1e6,
+            callback=_not_nan,
             help="Longest time between two lines of progress where the output is no terminal; 0 prints every step.",
         ),
     ] = 30.0,
@@ -172,6 +189,7 @@ def run(
         int,
         typer.Option(
             min=0,
+            max=1_000_000_000,
             help="Optimiser steps between two validations during training, on 256 problems of the validation split; "
             "0 never validates. The result of the run is the same.",
         ),
@@ -182,7 +200,9 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Runs side by side on a CPU. By default one for each core, or for each --threads cores."
+            min=1,
+            max=1024,
+            help="Runs side by side on a CPU. By default one for each core, or for each --threads cores.",
         ),
     ] = None,
     threads: Annotated[
@@ -195,11 +215,11 @@ def run(
     from harness.run.progress import RunConsole
 
     options = RunOptions(
-        methods=_names(methods),
-        ablations=_ablations(ablation),
+        methods=() if methods is None else typed.names("--methods", methods),
+        ablations=() if ablation is None else typed.names("--ablation", ablation),
         model=model,
         task=task,
-        seeds=_integers("--seeds", seeds),
+        seeds=typed.integers("--seeds", seeds),
         data_root=data_root,
         llm=llm,
         clip=clip,
@@ -207,7 +227,7 @@ def run(
         limit=limit,
         epochs=epochs,
         steps=steps,
-        settings=_settings(set_ or []),
+        settings=typed.settings(set_ or []),
         device=device,
         dtype=dtype,
         results=results,
@@ -216,8 +236,8 @@ def run(
         force=force,
         dry_run=dry_run,
         checkpoint_minutes=checkpoint_minutes,
-        micro_batch=_count_or_auto("--micro-batch", micro_batch),
-        workers=_count_or_auto("--workers", workers, least=0),
+        micro_batch=typed.count_or_auto("--micro-batch", micro_batch),
+        workers=typed.count_or_auto("--workers", workers, least=0),
         log_seconds=log_seconds,
         eval_every=eval_every,
         tracker=tracker,
@@ -229,7 +249,7 @@ def run(
 
 @app.command(epilog=_epilog("python -m harness table --table 1 --format latex"))
 def table(
-    number: Annotated[int, typer.Option("--table", help="Number of the paper's table: 1, 2, 3 or 4.")] = 1,
+    number: Annotated[int, typer.Option("--table", max=1_000, help="Number of the paper's table: 1, 2, 3 or 4.")] = 1,
     model: Annotated[str | None, typer.Option(help="Show the rows of this model only.")] = None,
     format: TableOutput = TableFormat.markdown,
     results: Results = Path("results"),
@@ -237,7 +257,7 @@ def table(
     """Print one of the paper's tables from the records, with each measured value next to the printed one."""
     from harness.report.tables import table_text
 
-    print(table_text(results, number, model, format.value))
+    print_result(table_text(results, number, model, format.value))
 
 
 @app.command(epilog=_epilog("python -m harness compare dehvf memvp"))
@@ -252,7 +272,7 @@ def compare(
     """Test whether one method is better than another: paired tests over their seeds and over their answers."""
     from harness.report.compare import compare_text
 
-    print(compare_text(results, first, second, model, task, format.value))
+    print_result(compare_text(results, first, second, model, task, format.value))
 
 
 @app.command(epilog=_epilog("python -m harness audit"))
@@ -260,7 +280,7 @@ def audit(format: TextOutput = TextFormat.markdown, results: Results = Path("res
     """Check by arithmetic whether accuracies can be true: those that the paper prints, and those of the records."""
     from harness.report.audit import audit_text
 
-    print(audit_text(results, format.value))
+    print_result(audit_text(results, format.value))
 
 
 @app.command(epilog=_epilog("python -m harness methods"))
@@ -268,7 +288,7 @@ def methods(format: TextOutput = TextFormat.markdown) -> None:
     """List the registered methods with their papers."""
     from harness.commands.methods import methods_text
 
-    print(methods_text(format.value))
+    print_result(methods_text(format.value))
 
 
 @app.command(epilog=_epilog("python -m harness params --model 13b --format json"))
@@ -280,7 +300,7 @@ def params(
     """Count trainable parameters by module without loading weights, next to the paper's numbers."""
     from harness.cost.params import params_text
 
-    print(params_text(_names(methods), model, format.value))
+    print_result(params_text(typed.names("--methods", methods), model, format.value))
 
 
 @app.command(epilog=_epilog("python -m harness flops --model 7b --text-length 128"))
@@ -289,7 +309,7 @@ def flops(
     model: CostModel = "7b",
     text_length: TextLength = 256,
     visual_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Patches per image; by default those of the vision tower.")
+        int | None, typer.Option(min=1, max=1_000_000, help="Patches per image; by default those of the vision tower.")
     ] = None,
     new_tokens: NewTokens = 1,
     train_batch: TrainBatch = 4,
@@ -310,12 +330,12 @@ def flops(
     from harness.cost.flops_table import flops_text
 
     if figure2 or plot is not None:
-        print(figure_command_text(format.value, plot), end="")
+        print_result(figure_command_text(format.value, plot), end="")
         return
     work = Workload(text_length=text_length, new_tokens=new_tokens, train_batch=train_batch, eval_batch=eval_batch)
-    settings = _settings(set_ or [])
+    settings = typed.settings(set_ or [])
     options = {"work": work, "visual_tokens": visual_tokens, "settings": settings}
-    print(flops_text(_names(methods), model, format.value, **options), end="")
+    print_result(flops_text(typed.names("--methods", methods), model, format.value, **options), end="")
 
 
 @app.command(epilog=_epilog("python -m harness speed --model slice --steps 20"))
@@ -323,20 +343,24 @@ def speed(
     methods: Methods = "all",
     model: Annotated[str, typer.Option(help="Backbone preset: tiny, bench, slice, 7b, 13b.")] = "tiny",
     layers: Annotated[
-        int | None, typer.Option(min=1, help="Number of decoder layers in place of the preset's.")
+        int | None, typer.Option(min=1, max=1_000, help="Number of decoder layers in place of the preset's.")
     ] = None,
     weights: Annotated[str, typer.Option(help="random or pretrained. The times are the same.")] = "random",
     train_batch: TrainBatch = 4,
     eval_batch: EvalBatch = 32,
     text_length: TextLength = 256,
     new_tokens: NewTokens = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Rounds to time: batches per method and phase.")] = 20,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Rounds to time: batches per method and phase.")
+    ] = 20,
     processes: Annotated[
-        int, typer.Option(min=1, help="Divide the rounds among this number of processes, one after another.")
+        int, typer.Option(min=1, max=1_000, help="Divide the rounds among this number of processes, one after another.")
     ] = 1,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Compute threads on a CPU; torch chooses by default. With 1, ratios are of CPU time."),
+        typer.Option(
+            min=1, max=1024, help="Compute threads on a CPU; torch chooses by default. With 1, ratios are of CPU time."
+        ),
     ] = None,
     goal: Annotated[
         list[str] | None,
@@ -363,7 +387,7 @@ def speed(
     from harness.cost.flops import Workload
 
     options = SpeedOptions(
-        methods=_names(methods),
+        methods=typed.names("--methods", methods),
         model=model,
         layers=layers,
         weights=weights,
@@ -379,7 +403,7 @@ def speed(
         format=format.value,
         results=results,
     )
-    print(speed_text(options), end="")
+    print_result(speed_text(options), end="")
 
 
 @app.command(epilog=_epilog("python -m harness readme --results results"))
@@ -389,18 +413,18 @@ def readme(results: Results = Path("results")) -> None:
     from harness.report.readme import write_readme
 
     export_schema(results / "schema.json")
-    print(write_readme(results))
+    print_result(visible(str(write_readme(results))))
 
 
 @app.command(epilog=_epilog("python -m harness pretrain --out my-tiny"))
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the weights. Files in it are replaced.")] = Path("runs/tiny"),
-    seed: Annotated[int, typer.Option(help="Seed of the data and of the initial weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the data and of the initial weights.")] = 0,
 ) -> None:
     """Train the tiny backbone from scratch, as the shipped one was trained."""
     from harness.pretrain import pretrain as make
 
-    print(json.dumps(make(out, seed=seed), indent=2))
+    print_result(json.dumps(make(out, seed=seed), indent=2))
 
 
 @app.command(epilog=_epilog("python -m harness predict --adapter results/adapters/... --image FILE --question '...'"))
@@ -419,8 +443,8 @@ def predict(
     """Answer one question, or caption one image, with a saved adapter."""
     from harness.commands.predict import predict_text
 
-    options = _names(choices[0]) if choices and len(choices) == 1 else tuple(choices or ())
-    print(predict_text(adapter, question, image, options, hint, device, format.value))
+    options = typed.choices(choices or [])
+    print_result(predict_text(adapter, question, image, options, hint, device, format.value))
 
 
 @score_app.command("scienceqa", epilog=_epilog("python -m harness score scienceqa --problems problems.json ..."))
@@ -437,7 +461,7 @@ def score_scienceqa(
     from harness.commands.score import scores_text
     from harness.evaluation.score_scienceqa import score_scienceqa_files
 
-    print(scores_text(score_scienceqa_files(problems, splits, predictions, split), format.value))
+    print_result(scores_text(score_scienceqa_files(problems, splits, predictions, split), format.value))
 
 
 @score_app.command("coco", epilog=_epilog("python -m harness score coco --references dataset_coco.json ..."))
@@ -466,7 +490,7 @@ def score_coco(
     from harness.evaluation.score_coco import score_coco_files
 
     scores = score_coco_files(references, predictions, split, only_predicted=only_predicted)
-    print(scores_text(scores, format.value))
+    print_result(scores_text(scores, format.value))
 
 
 @data_app.command("fetch", epilog=_epilog("python -m harness data fetch --data-root scienceqa-hf"))
@@ -490,54 +514,18 @@ def data_check(
     raise typer.Exit(check_command(task, data_root, full, format.value, Console()))
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _ablations(text: str) -> tuple[str, ...]:
-    names = _names(text)
-    if text and not names:
-        raise UserError(f"--ablation {text}: contains no name; give names separated by commas, or all")
-    return names
-
-
-def _integers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(part) for part in _names(text)))
-    except ValueError as error:
-        raise UserError(
-            f"{option} {text}: not a list of whole numbers; give numbers separated by commas, e.g. 0,1,2"
-        ) from error
-
-
-def _count_or_auto(option: str, text: str, least: int = 1) -> int | None:
-    """Return the number that an option gives, or None for `auto`."""
-    if text == "auto":
-        return None
-    if not (text.isdecimal() and text.isascii() and len(text) < 10 and int(text) >= least):
-        raise UserError(f"{option} {text}: neither auto nor a whole number from {least} upwards; give one of them")
-    return int(text)
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set {pair}: has no equals sign; give KEY=VALUE")
-        try:
-            settings[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[key.strip()] = value
-    return settings
-
-
 def main() -> None:
     """Run the command line. A user error is printed as one line and ends with exit status 2."""
+    prepare_streams()
     try:
+        typed.require_utf8(sys.argv[1:])
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
+        sys.exit(2)
+    except OSError as error:  # a path that is too long, a folder without permission, a full disk
+        place = error.filename if isinstance(error.filename, str) else "the operating system"
+        print_error(f"{place}: {error.strerror or error}; give another path, or repair this one")
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

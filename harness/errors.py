@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from harness.escape import visible
+
 if TYPE_CHECKING:  # importing pydantic takes longer than printing `--help`
     from pydantic import ValidationError
 
@@ -87,4 +89,4 @@ def _reason(error: BaseException) -> str:
         return "it needs code of its own, which is never run"
     if not isinstance(error, OSError | ValueError | RuntimeError):
         words = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in words or type(error).__name__)[:_LONGEST_REASON]
+    return visible(words or type(error).__name__)[:_LONGEST_REASON]

@@ -1,12 +1,22 @@
-"""Write files atomically, so that a reader never sees half of one; hash their content; find the cache folder."""
+"""Write files atomically, so that a reader never sees half of one; read and hash files; find the cache folder."""
 
+import contextlib
+import errno
 import hashlib
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import UserError
+
+LARGEST_FILE = 512 * 2**20
+"""No text or JSON file that is read at once has more bytes."""
+_UNFINISHED = ".part"
+"""What the name of a file ends in that is being written. It begins with a dot."""
+_STALE_S = 86_400
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -64,7 +74,7 @@ def require_writable(folder: Path) -> None:
 def _replace(path: Path, data: bytes) -> None:
     """Write a temporary file, wait until its bytes are on the disk, and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)
@@ -75,6 +85,53 @@ def _replace(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def require_file_writable(path: Path) -> None:
+    """Check that a file can be written, before any work is spent on its content.
+
+    Raises:
+        UserError: its folder cannot be written, its name is too long, or it is a folder.
+    """
+    require_writable(path.parent)
+    try:
+        is_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give another file") from error
+    if is_folder:
+        raise UserError(f"{path}: is a folder; give a file")
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what writers that were killed left below a folder: unfinished files that nobody wrote to for a day."""
+    before = time.time() - _STALE_S
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        with contextlib.suppress(OSError):  # its writer may remove it, or another process
+            if path.lstat().st_mtime < before:
+                path.unlink()
+
+
+def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """Return the content of a file. A pipe or a device, which may block or never end, is not read.
+
+    Args:
+        path: the file.
+        most: largest number of bytes.
+
+    Raises:
+        OSError: the file cannot be read, is no regular file, or is larger; `strerror` says which.
+    """
+    # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as handle:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = handle.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most / 2**20:,.0f} MiB", str(path))
+    return content
 
 
 def sha256_file(path: Path) -> str:

@@ -24,6 +24,8 @@ IGNORE_INDEX = -100
 _BIAS = re.compile(r"bias(_[A-Z0-9]+)?$")
 LARGEST_NUMBER = 1_000_000
 """No size or factor of a method is larger. The product of two such sizes is still a number of values."""
+LONGEST_TEXT = 1_000
+"""No text of a method's config has more characters, and no list of it more entries."""
 
 VisualFeatures = Mapping[str, Tensor]
 """What a method computes from the images, once per image: named tensors with the batch dimension first. Beam search
@@ -33,16 +35,19 @@ can therefore repeat or reorder samples without knowing what the tensors mean.""
 class MethodConfig(BaseModel):
     """Base of every method's config.
 
-    It rejects unknown fields, NaN, infinity and numbers beyond `LARGEST_NUMBER`, and it cannot change once built.
+    It rejects unknown fields, NaN, infinity, numbers beyond `LARGEST_NUMBER` and texts and lists longer than
+    `LONGEST_TEXT`, and it cannot change once built.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _check_numbers(self) -> Self:
+    def _check_sizes(self) -> Self:
         for name, value in self:
             if isinstance(value, int | float) and abs(value) > LARGEST_NUMBER:
                 raise ValueError(f"{name}: is beyond {LARGEST_NUMBER}, the largest number that a method takes")
+            if isinstance(value, str | tuple | list) and len(value) > LONGEST_TEXT:
+                raise ValueError(f"{name}: is longer than {LONGEST_TEXT:,}, the most that a method takes")
         return self
 
 

@@ -13,8 +13,9 @@ from methods import registry
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (
+    ("escape",),
     ("errors",),
-    ("files", "processes", "stats", "stopping"),
+    ("files", "processes", "stats", "stopping", "streams", "typed"),
     ("records",),
     ("config", "data"),
     ("backbone", "evaluation"),
@@ -29,6 +30,9 @@ LEVELS = (
 """The packages and modules directly under harness/, lowest level first. Each imports lower levels and itself only."""
 TORCH_FREE = (
     "harness.errors",
+    "harness.escape",
+    "harness.streams",
+    "harness.typed",
     "harness.files",
     "harness.stats",
     "harness.records",
@@ -50,6 +54,7 @@ NAMES_METHODS = {"harness.config.recipes"}
 OWNERS = {
     "open_clip": {"harness.backbone", "harness.pretrain"},
     "peft": {"methods.llava_lora"},
+    "tabulate": {"harness.escape"},
     "harness.cli": {"harness.__main__"},
 }
 """Package or module -> the only modules, or packages, that import it."""

@@ -8,6 +8,8 @@ from rich.console import Console
 
 from harness.data.check import check_coco, check_scienceqa, print_report
 from harness.errors import UserError
+from harness.escape import visible
+from harness.streams import print_result
 
 CHECKS = {"scienceqa": check_scienceqa, "coco": check_coco}
 
@@ -30,9 +32,9 @@ def check_command(task: str, root: Path, full: bool, format: str, console: Conso
     """
     if task not in CHECKS:
         raise UserError(f"data check {task}: no such data set; give {' or '.join(CHECKS)}")
-    report = CHECKS[task](root, full, lambda line: print(line, file=sys.stderr))
+    report = CHECKS[task](root, full, lambda line: print(visible(line), file=sys.stderr))
     if format == "json":
-        print(json.dumps(report.as_dict(), indent=2))
+        print_result(json.dumps(report.as_dict(), indent=2))
     else:
         print_report(report, console)
     return 0 if report.ok else 2

@@ -2,9 +2,8 @@
 
 import json
 
-from tabulate import tabulate
-
 from harness.config.lookup import named_method, registered_names
+from harness.escape import text_table
 
 
 def methods_text(format: str) -> str:
@@ -32,8 +31,5 @@ def methods_text(format: str) -> str:
         )
     if format == "json":
         return json.dumps(rows, indent=2)
-    return tabulate(
-        [(r["method"], r["title"], r["what"], r["paper"], r["url"]) for r in rows],
-        headers=("Method", "Title", "What", "Paper", "URL"),
-        tablefmt="github",
-    )
+    body = [(r["method"], r["title"], r["what"], r["paper"], r["url"]) for r in rows]
+    return text_table(body, ("Method", "Title", "What", "Paper", "URL"))

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.backbone.machine import torch_device
+from harness.escape import visible_lines
 from harness.run.predict import load_adapter
 
 
@@ -29,4 +30,4 @@ def predict_text(
     found = load_adapter(adapter, str(torch_device(device))).answer(question, image, choices, hint)
     if format == "json":
         return json.dumps(asdict(found), indent=2)
-    return found.text or f"(no option could be read from the model's answer {found.raw!r})"
+    return visible_lines(found.text) or f"(no option could be read from the model's answer {found.raw!r})"

@@ -28,6 +28,7 @@ from harness.run.schedule import with_steps
 from harness.run.sweep import sweep
 from harness.run.tracker import require_tracker
 from harness.stopping import exit_status
+from harness.streams import print_result
 from harness.tasks.contract import DataOptions, Task, load_task
 from harness.tasks.facts import TaskFacts, task_facts
 
@@ -127,7 +128,7 @@ def _run(options: RunOptions, console: Console) -> int:
         return exit_status(stop)
     table = (facts.ablation_table if options.ablations else None) or facts.table
     console.print()
-    print(table_text(options.results, table, spec.name, "markdown"))
+    print_result(table_text(options.results, table, spec.name, "markdown"))
     for record in result.failed:
         print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
     return 1 if result.failed else 0

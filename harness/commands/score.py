@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tabulate import tabulate
+from harness.escape import text_table
 
 
 def scores_text(scores: Mapping[str, Any], format: str) -> str:
@@ -17,8 +17,13 @@ def scores_text(scores: Mapping[str, Any], format: str) -> str:
     if format == "json":
         return json.dumps(scores, indent=2)
     rows = [
-        (name, "n/a" if s["value"] is None else f"{s['value']:.2f}", s["n"], s["stderr"], s.get("reason") or "")
+        (name, _number(s["value"]) or "n/a", s["n"], _number(s["stderr"]), s.get("reason") or "")
         for name, s in scores.items()
         if "value" in s  # `counts`, the n-gram counts behind BLEU, appears in JSON only
     ]
-    return tabulate(rows, headers=("Column", "Value", "n", "Standard error", "Note"), tablefmt="github", floatfmt=".2f")
+    heads = ("Column", "Value", "n", "Standard error", "Note")
+    return text_table(rows, heads, ("left", "right", "right", "right", "left"))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -13,9 +13,9 @@ Every run differs from the published ones in these points, for which a recipe ha
   the beginning and keeps BOS. An example of training is cut at its end.
 """
 
-import math
+import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,6 +28,9 @@ ORACLE = "oracle"
 """The reference row that trains nothing: the frozen language model reads a description of each image in words."""
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainRecipe(BaseModel):
     """Training settings of one run.
 
@@ -36,23 +39,28 @@ class TrainRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: float = Field(20, gt=0, description="passes over the training split")
-    warmup_epochs: float = Field(2, ge=0, description="epochs of linear warm-up, included in `epochs`")
+    epochs: float = Field(20, gt=0, le=1e6, description="passes over the training split")
+    warmup_epochs: float = Field(2, ge=0, le=1e6, description="epochs of linear warm-up, included in `epochs`")
     batch_size: int = Field(
         32,
         ge=1,
+        le=1_000_000,
         description="samples per optimiser step, however they are divided into forward passes and among devices; "
         "the published runs used 4 samples on each of 8 GPUs",
     )
-    base_lr: float = Field(9e-3, gt=0, description="learning rate for 256 samples per optimiser step")
-    min_lr: float = Field(0.0, ge=0, description="learning rate at the end of the cosine")
-    weight_decay: float = Field(0.02, ge=0, description="weight decay of AdamW; biases and 1-D parameters get none")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="betas of AdamW")
-    max_grad_norm: float | None = Field(
-        None, description="largest gradient norm; null clips nothing, as in the published runs"
+    base_lr: float = Field(9e-3, gt=0, le=1e6, description="learning rate for 256 samples per optimiser step")
+    min_lr: float = Field(0.0, ge=0, le=1e6, description="learning rate at the end of the cosine")
+    weight_decay: float = Field(
+        0.02, ge=0, le=1e6, description="weight decay of AdamW; biases and 1-D parameters get none"
     )
-    max_length: int = Field(512, ge=8, description="largest number of tokens per sample, including BOS and EOS")
-    prompt_format: str = Field("QCM-A", description="format of the ScienceQA prompt, INPUT-OUTPUT")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="betas of AdamW")
+    max_grad_norm: float | None = Field(
+        None, gt=0, le=1e6, description="largest gradient norm; null clips nothing, as in the published runs"
+    )
+    max_length: int = Field(
+        512, ge=8, le=1_000_000, description="largest number of tokens per sample, including BOS and EOS"
+    )
+    prompt_format: str = Field("QCM-A", max_length=100, description="format of the ScienceQA prompt, INPUT-OUTPUT")
     use_caption: bool = Field(False, description="append the caption of the image to the context")
     image_statistics: Literal["imagenet", "clip"] = Field(
         "imagenet", description="statistics that images are normalised with; the published runs used imagenet"
@@ -60,7 +68,7 @@ class TrainRecipe(BaseModel):
     eval_split: Literal["test", "val"] = Field(
         "test", description="split to score; val is for searching recipes, and no table shows it"
     )
-    eval_batch_size: int = Field(32, ge=1, description="samples per batch in evaluation")
+    eval_batch_size: int = Field(32, ge=1, le=1_000_000, description="samples per batch in evaluation")
     gradient_checkpointing: bool = Field(False, description="recompute decoder layers in the backward pass")
     captured: bool = Field(
         False,
@@ -68,6 +76,7 @@ class TrainRecipe(BaseModel):
     )
     tuning: str = Field(
         "the recipe of the published runs; nothing was searched",
+        max_length=2_000,
         description="where the values come from, and what was searched",
     )
 
@@ -96,20 +105,24 @@ class TrainRecipe(BaseModel):
         Raises:
             UserError: `epochs` is not a finite number above 0.
         """
-        if not (math.isfinite(epochs) and epochs > 0):
-            raise UserError(f"--epochs {epochs:g}: give a number above 0")
+        if not 0 < epochs <= 1e6:  # so NaN is refused, too
+            raise UserError(f"--epochs {epochs:g}: give a number above 0, and at most a million")
         return self.model_copy(update={"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs})
 
 
 class CaptionRecipe(TrainRecipe):
     """Training and decoding settings of a captioning run. The default is greedy, because the papers do not say."""
 
-    max_new_tokens: int = Field(64, ge=1, description="largest number of tokens per caption, including EOS")
-    beams: int = Field(1, ge=1, description="beam width; 1 decodes greedily")
-    length_penalty: float = Field(1.0, description="exponent of the length that a beam's score is divided by")
+    max_new_tokens: int = Field(64, ge=1, le=100_000, description="largest number of tokens per caption, including EOS")
+    beams: int = Field(1, ge=1, le=1_000, description="beam width; 1 decodes greedily")
+    length_penalty: float = Field(
+        1.0, ge=-100, le=100, description="exponent of the length that a beam's score is divided by"
+    )
 
 
 _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
+_NOT_SEARCHED = frozenset({"tuning", "eval_split", "eval_batch_size", "gradient_checkpointing", "captured"})
+"""Fields of a recipe that no search chooses: they change where a run is evaluated, or how it is computed."""
 _TINY_TUNING = (
     "each method had nine trials with seed 0, and the best average on the validation split was taken (results/search): "
     "base_lr 0.004, 0.013, 0.04 and 0.12; then four scales of what the method adds (a third and three times "
@@ -253,11 +266,34 @@ def apply_overrides(
         elif of_recipe:
             updates[field] = value
         else:
-            known = ", ".join([*type(recipe).model_fields, *method_fields])
-            hint = "" if owner else f" (METHOD.{field} sets it for one method)"
-            raise UserError(f"--set {key}: neither the recipe nor {name} has it{hint}; choose from {known}")
+            raise UserError(_no_field(key, name, [*type(recipe).model_fields, *method_fields]))
+    given = [*updates, *(field for field, value in fields.items() if config.get(field) != value)]
+    if changed := [field for field in given if field not in _NOT_SEARCHED]:
+        updates = {"tuning": f"{', '.join(changed)} as given with --set; nothing was searched", **updates}
     try:
         return fields, type(recipe)(**{**recipe.model_dump(), **updates})
     except ValidationError as error:
         first = first_error(error)
         raise UserError(f"--set {first.field or 'recipe'}: {first.message}") from error
+
+
+def _no_field(key: str, name: str, known: Sequence[str]) -> str:
+    """Return the message for a key of `--set` that neither recipe nor method has."""
+    from methods import registry
+
+    owner, _, field = key.rpartition(".")
+    near = [other for other in known if field in other.split("_")] or difflib.get_close_matches(field, known, n=1)
+    if not owner and any(_has_field(other, field) for other in registry()):
+        hint = f"METHOD.{field} sets it for one method. Choose"
+    else:
+        hint = f"did you mean {' or '.join(near)}? Choose" if near else "choose"
+    return f"--set {key}: neither the recipe nor {name} has it; {hint} from {', '.join(known)}"
+
+
+def _has_field(name: str, field: str) -> bool:
+    from methods import get_method
+
+    try:
+        return field in get_method(name).Config.model_fields
+    except Exception:  # the package of another method may be broken in any way, which is no matter here
+        return False

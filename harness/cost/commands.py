@@ -15,7 +15,8 @@ from harness.cost.profile import profile_json
 from harness.cost.session import profile_session
 from harness.cost.speed import measure
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
-from harness.files import require_writable, write_atomic
+from harness.escape import visible
+from harness.files import require_file_writable, require_writable, write_atomic
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ def speed_text(options: SpeedOptions) -> str:
     )
     require_writable(options.results)
     if options.profile is not None:
-        require_writable(options.profile.parent)
+        require_file_writable(options.profile)
     found = measure(plan, print_round)
     records = make_records(plan, found)
     if refused := write_records(records, options.results):
         message = f"{options.results}: {len(refused)} records not replaced, because this machine is busy"
-        print(message, file=sys.stderr)
+        print(visible(message), file=sys.stderr)
     if options.profile is not None:
         profiles = profile_session(plan, found.contestants, print_round)
         operators = {phase: profile_json(rows) for phase, rows in profiles.items()}

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from harness.errors import UserError
+from harness.escape import text_table
 
 
 def is_json(format: str) -> bool:
@@ -19,12 +18,11 @@ def is_json(format: str) -> bool:
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[object]], sides: str) -> str:
-    """Return a Markdown table whose cells are printed as they are.
+    """Return a Markdown table whose cells are printed as text.
 
     Args:
         heads: one heading per column.
         rows: one cell per column.
         sides: one letter per column, `l` for a column aligned to the left and `r` for one aligned to the right.
     """
-    aligned = [{"l": "left", "r": "right"}[side] for side in sides]
-    return str(tabulate(rows, heads, tablefmt="github", disable_numparse=True, colalign=aligned))
+    return text_table(rows, heads, [{"l": "left", "r": "right"}[side] for side in sides])

@@ -14,6 +14,7 @@ from harness.cost.goals import Verdict
 from harness.cost.output import is_json, markdown_table
 from harness.cost.plan import TABLE, SpeedPlan
 from harness.cost.speed import Measurement
+from harness.escape import markdown
 from harness.records import (
     BackboneInfo,
     Clock,
@@ -258,7 +259,7 @@ def report_text(records: Sequence[Record], format: str, verdicts: Sequence[Verdi
     )
     table = markdown_table(heads, body, "lllrrrrrrrrrr")
     legend = LEGEND.format(clock=CLOCKS[report["clock"]])
-    return f"**{_title(report)}**\n\n{table}\n{legend}{_goals(report)}{_estimates(report)}{_warning(report)}"
+    return f"**{markdown(_title(report))}**\n\n{table}\n{legend}{_goals(report)}{_estimates(report)}{_warning(report)}"
 
 
 def _title(report: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from harness.data.dataset import DataSet
 from harness.data.imagefile import BadImage, HasImage
 from harness.data.problem import Problem
 from harness.data.scienceqa import load_scienceqa
+from harness.escape import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -185,26 +186,30 @@ def _across_splits(contents: Iterable[tuple[str, str, str]]) -> tuple[tuple[str,
 
 def print_report(report: CheckReport, console: "Console") -> None:
     """Print a report: a table of counts, then the bad images, the duplicates and the hashes."""
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", *report.counts, title=escape(f"{report.name} in {report.root}"))
+    table = Table("", *map(_plain, report.counts), title=_plain(f"{report.name} in {report.root}"))
     names = {name for counts in report.counts.values() for name in counts}
     plain = [name for name in next(iter(report.counts.values())) if ":" not in name]
     for name in (*plain, *sorted(names - {*plain}, key=_row_order)):
-        table.add_row(name, *(f"{counts.get(name, 0):,}" for counts in report.counts.values()))
+        table.add_row(_plain(name), *(f"{counts.get(name, 0):,}" for counts in report.counts.values()))
     console.print(table)
     _print_list(console, "bad images", [f"{bad.qid}: {bad.reason}" for bad in report.bad_images])
     _print_list(console, "same content in several splits", [" = ".join(ids) for ids in report.duplicates])
     for file, digest in report.sha256.items():
-        console.print(escape(f"sha256 {digest} {file}"), soft_wrap=True)
+        console.print(_plain(f"sha256 {digest} {file}"), soft_wrap=True)
 
 
 def _print_list(console: "Console", title: str, lines: Sequence[str]) -> None:
-    from rich.markup import escape
-
     console.print(f"{title}: {len(lines)}")
     for line in lines[:MAX_LISTED]:
-        console.print(escape(f"  {line}"), soft_wrap=True)
+        console.print(_plain(f"  {line}"), soft_wrap=True)
     if len(lines) > MAX_LISTED:
         console.print(f"  and {len(lines) - MAX_LISTED} more")
+
+
+def _plain(text: str) -> str:
+    """Return text that rich prints as it is: without markup, and without control characters."""
+    from rich.markup import escape
+
+    return escape(visible(text))

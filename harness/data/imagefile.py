@@ -1,6 +1,7 @@
 """Open image files that are not trusted.
 
 PNG and JPEG files with one frame and at most 50 megapixels are accepted. They are recognised by content, not by name.
+Long thin images, and progressive JPEGs of very many scans, are refused: they would cost far more than their pixels.
 Palette, grey, alpha, bilevel and CMYK images are converted to RGB as Pillow does it; alpha is dropped, as in the
 reference code. 16-bit grey keeps its high byte, as Pillow does for 16-bit RGB. Anything else is rejected.
 
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from harness.errors import UserError
+from harness.files import read_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -28,6 +30,11 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 512 * 2**20
 """Largest file that is read. An image of `MAX_PIXELS` with 16 bits in each of four channels is smaller, even as it is
 stored without compression."""
+MAX_SIDE = 65_535
+"""Longest side in pixels, the largest that JPEG has. Resizing computes weights for every pixel of a side."""
+MAX_SCANNED = 1_000_000_000
+"""Largest number of pixels that are decoded, those of every scan of a JPEG. Progressive files have about ten scans."""
+MAX_SCANS = 500
 IMAGE_ADVICE = "repair the file or pass --skip-bad-images"
 """End of the message on a bad image, which says what the user can do."""
 FORMATS = ("PNG", "JPEG")
@@ -114,13 +121,22 @@ def to_rgb(image: "PILImage") -> "PILImage":
         ValueError: there is no safe conversion for the image's pixel mode.
     """
     if image.mode.startswith("I"):
-        high_byte = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(high_byte).convert("RGB")
+        return _high_byte(image).convert("RGB")
     if image.mode not in _CONVERTIBLE:
         raise ValueError(f"pixel mode {image.mode} is not supported; convert it to 8-bit RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _high_byte(image: "PILImage") -> "PILImage":
+    """Return the high byte of a 16-bit grey image, by bands: a wider copy of all pixels would need much memory."""
+    pixels_HW = np.asarray(image)
+    high_HW = np.empty(pixels_HW.shape, dtype=np.uint8)
+    for top in range(0, len(pixels_HW), 256):
+        band = slice(top, top + 256)
+        high_HW[band] = np.clip(pixels_HW[band] >> 8, 0, 255)
+    return Image.fromarray(high_HW)
 
 
 def read_image(path: Path) -> bytes:
@@ -130,12 +146,9 @@ def read_image(path: Path) -> bytes:
         UserError: the file is missing, cannot be read, or is larger than any image of 50 megapixels; names the file.
     """
     try:
-        with open(path, "rb") as handle:
-            if os.fstat(handle.fileno()).st_size <= MAX_BYTES:
-                return handle.read()
+        return read_file(path, MAX_BYTES)
     except OSError as error:
         raise UserError(f"{path}: not a usable image ({error.strerror or error})") from error
-    raise UserError(f"{path}: not a usable image (has more than {MAX_BYTES // 2**20} MiB)")
 
 
 def decode_image(content: bytes, path: Path) -> "PILImage":
@@ -150,18 +163,49 @@ def decode_image(content: bytes, path: Path) -> "PILImage":
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels")
+            _check_cost(image, content)
             # A multi-picture JPEG (format MPO) contains one photograph and its preview; it is not an animation.
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 raise ValueError("is animated; give a single frame")
             return to_rgb(image)
     except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not a usable image (cannot identify it as PNG or JPEG)") from error
+        raise UserError(f"{path}: not a usable image ({_what_it_is(content, path)})") from error
     except _DECODER_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"{path}: not a usable image ({reason})") from error
+
+
+def _check_cost(image: "PILImage", content: bytes) -> None:
+    """Check by its header alone what decoding and resizing an image would cost.
+
+    Raises:
+        ValueError: it has too many pixels, too long a side, or too many scans.
+    """
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels")
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(f"has {width}x{height} pixels; the limit is {MAX_SIDE} for each side")
+    # A scan begins with this marker, which occurs in no compressed data.
+    scans = content.count(b"\xff\xda") if image.format != "PNG" else 1
+    if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
+        raise ValueError(f"is a JPEG of {scans} scans for {width}x{height} pixels; save it again with fewer")
+
+
+def _what_it_is(content: bytes, path: Path) -> str:
+    """Return what a file is that is no PNG or JPEG, as far as its first bytes tell."""
+    start = content[:512].lstrip().lower()
+    if not content:
+        return "is empty"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "is a web page; download the image again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS; fetch the file itself with `git lfs pull`"
+    Image.init()
+    for name, (_, accepts) in Image.OPEN.items():
+        if name not in FORMATS and accepts is not None and accepts(content[:16]) is True:
+            return f"is a {name} file named {path.suffix or path.name}; convert it to PNG or JPEG"
+    return "cannot identify it as PNG or JPEG"
 
 
 def load_image(path: Path) -> "PILImage":

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.files import read_file
 
 
 class DuplicateKeyError(ValueError):
     """A JSON object contains the same key twice; `keys` lists these keys. `json` would keep the last value."""
 
     def __init__(self, keys: list[str]) -> None:
-        super().__init__(f"key given twice: {', '.join(keys)}")
+        super().__init__(f"key given twice: {', '.join(keys[:5])}")
         self.keys = keys
 
 
@@ -40,12 +41,18 @@ def parse_json(text: str | bytes, source: str) -> Any:
         the JSON value.
 
     Raises:
-        UserError: the text is not UTF-8, is not JSON, is nested too deeply, or an object contains a key twice.
+        UserError: the text is not UTF-8, is not JSON, is nested too deeply, an object contains a key twice, or a string
+            is no text (half of a surrogate pair).
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        value = json.loads(text, object_pairs_hook=_unique_keys)
+        if (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower():  # type: ignore[operator]
+            json.dumps(value, ensure_ascii=False).encode()  # fails where a file of ours could not contain the string
+        return value
     except DuplicateKeyError as error:
         raise UserError(f"{source}: {error}; keep one of them") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{source}: a string has half of a surrogate pair; correct the file") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: not valid JSON ({error}); correct the file") from error
 
@@ -88,6 +95,6 @@ def read_json_lines(path: Path) -> list[tuple[str, Any]]:
 
 def _read(path: Path) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_file(Path(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); give the right folder or file") from error

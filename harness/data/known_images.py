@@ -16,9 +16,9 @@ import PIL
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import UserError, first_line
-from harness.files import cache_folder, write_atomic
+from harness.files import cache_folder, read_file, write_atomic
 
-RULES = 1
+RULES = 2
 """Increase it whenever `harness.data.imagefile` rejects images that it accepted before."""
 MIN_IMAGES = 256
 """Sets with fewer images are checked again each time, which takes less than a second."""
@@ -111,7 +111,7 @@ class KnownImages:
 
     def _read(self, file: Path) -> dict[str, tuple[int, int, int, str]]:
         try:
-            kept = _Kept.model_validate_json(file.read_bytes())
+            kept = _Kept.model_validate_json(read_file(file))
         except OSError:
             # Usually there is none yet. If it is something else, `save` replaces the file or says that it cannot.
             return {}

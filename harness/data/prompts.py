@@ -136,7 +136,8 @@ def _tidy(text: str) -> str:
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     # Text of a data set must not be read as special tokens: "</s>" in a question is four characters, not EOS.
-    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    # What is too long is cut and counted later, so the tokenizer need not warn of it.
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False))
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:

@@ -16,13 +16,14 @@ import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.evaluation.ids import listing, mismatches
-from harness.evaluation.java import find_java, java_on_path
+from harness.evaluation.java import ENGLISH, JavaError, find_java, java_on_path
+from harness.evaluation.meteor import meteor
 from harness.records import Metric
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
 RESAMPLES = 1_000
 _SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
-_METEOR_FILES = ("meteor-1.5.jar", "data/paraphrase-en.gz")
+_TOKENIZER_S, _CAPTION_S = 600.0, 0.02
 
 Captions = Mapping[str, Sequence[str]]
 """Image id -> captions."""
@@ -86,10 +87,14 @@ def tokenize_captions(captions: Sequence[str]) -> list[str]:
     java, jar = require_tokenizer()
     # The tokenizer reads one caption per line, so no caption may contain a line break of any kind.
     text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
-    command = [str(java), "-Dfile.encoding=UTF-8", "-cp", str(jar)]
+    command = [str(java), *ENGLISH, "-Dfile.encoding=UTF-8", "-cp", str(jar)]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
+    limit_s = _TOKENIZER_S + _CAPTION_S * len(captions)
+    content = text.encode(errors="replace")
     try:
-        done = subprocess.run(command, input=text.encode(errors="replace"), capture_output=True, check=False)
+        done = subprocess.run(command, input=content, capture_output=True, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"the PTB tokenizer took longer than {limit_s:,.0f} seconds; repair or replace Java") from error
     except OSError as error:
         raise UserError(f"{java}: cannot be started ({error.strerror}); repair or reinstall Java") from error
     lines = done.stdout.decode(errors="replace").split("\n")[:-1]
@@ -129,7 +134,7 @@ def score_captions(
         UserError: the ids differ (the message lists them), there is no image, or Java or the tokenizer is not
             installed.
     """
-    _check_ids(references, predictions)
+    check_ids(references, predictions)
     ids = list(references)
     tokenized = iter(tokenize_captions([text for key in ids for text in (*references[key], predictions[key])]))
     refs: dict[str, list[str]] = {}
@@ -149,7 +154,12 @@ def score_captions(
     return {name: scores[name] for name in METRICS if name in metrics}, counts
 
 
-def _check_ids(references: Captions, predictions: Mapping[str, str]) -> None:
+def check_ids(references: Captions, predictions: Mapping[str, str]) -> None:
+    """Check that there is one caption per image, and nothing else.
+
+    Raises:
+        UserError: the ids differ (the message lists them), an image has no references, or there is no image.
+    """
     complaints = mismatches(references, predictions, "images", "caption")
     if empty := [key for key, captions in references.items() if not captions]:
         complaints.append(f"{len(empty)} images without references: {listing(empty)}")
@@ -234,19 +244,10 @@ def _rouge(refs: Captions, hyps: Captions) -> Metric:
 
 
 def _meteor(refs: Captions, hyps: Captions) -> Metric:
-    from pycocoevalcap.meteor.meteor import Meteor
-
-    missing = [name for name in _METEOR_FILES if not (_package() / "meteor" / name).is_file()]
-    if missing:
-        reason = f"METEOR is incomplete: pycocoevalcap/meteor has no {', '.join(missing)}"
-        return Metric(value=None, n=len(refs), reason=reason)
-    # METEOR's program separates its fields with three bars, so no caption may contain them.
-    clean = {key: [caption.replace("|||", " ") for caption in captions] for key, captions in refs.items()}
     try:
-        with java_on_path():
-            value, _ = Meteor().compute_score(clean, hyps)
-    except (OSError, ValueError) as error:
-        return Metric(value=None, n=len(refs), reason=f"METEOR's program failed: {error}")
+        value = meteor(_package() / "meteor", refs, {key: captions[0] for key, captions in hyps.items()})
+    except (JavaError, UserError) as error:
+        return Metric(value=None, n=len(refs), reason=f"METEOR's program {error}")
     reason = "METEOR is no mean over images: no standard error"
     return Metric(value=100 * value, n=len(refs), reason=reason)
 

@@ -1,12 +1,25 @@
-"""Finding the Java runtime that the COCO scorers need."""
+"""The Java that the COCO scorers need, and programs in it that are ended when they take too long."""
 
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from harness.errors import UserError
+from harness.escape import visible
+
+ENGLISH = ("-Duser.language=en", "-Duser.country=US")
+"""Options of Java with which its programs write numbers as 0.5, whatever the user's language."""
+_REASON_BYTES = 4_000
+
+
+class JavaError(Exception):
+    """A program in Java could not be started, failed, or took too long. The message is the reason, in one line."""
 
 
 def find_java() -> Path:
@@ -30,15 +43,110 @@ def find_java() -> Path:
 def java_on_path() -> Iterator[None]:
     """Put the Java of `find_java` first on the PATH of this process, because pycocoevalcap starts `java` by name.
 
+    Its programs get the options `ENGLISH`.
+
     Raises:
         UserError: there is no Java.
     """
-    before = os.environ.get("PATH")
-    os.environ["PATH"] = os.pathsep.join([str(find_java().parent), *([before] if before else [])])
+    options = " ".join((*ENGLISH, os.environ.get("JAVA_TOOL_OPTIONS", ""))).strip()
+    path = os.pathsep.join((str(find_java().parent), *filter(None, (os.environ.get("PATH"),))))
+    before = {name: os.environ.get(name) for name in ("PATH", "JAVA_TOOL_OPTIONS")}
+    os.environ.update(PATH=path, JAVA_TOOL_OPTIONS=options)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PATH"]
-        else:
-            os.environ["PATH"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+class Conversation:
+    """A running program in Java that answers lines with lines; `conversation` starts one."""
+
+    def __init__(self, process: "subprocess.Popen[str]", log: IO[bytes]) -> None:
+        self._process, self._log = process, log
+
+    def ask(self, lines: Sequence[str], count: int) -> list[str]:
+        """Send lines, and return as many lines of the answer as wanted.
+
+        Args:
+            lines: what to send; none of them contains a line break.
+            count: number of lines of the answer.
+
+        Raises:
+            JavaError: the program ended before it had answered.
+        """
+        assert self._process.stdout is not None
+        # The program may wait until its answers are read before it reads on.
+        writer = threading.Thread(target=self._send, args=(lines,), daemon=True)
+        writer.start()
+        answers = []
+        for _ in range(count):
+            answer = self._process.stdout.readline()
+            if not answer.endswith("\n"):
+                raise JavaError(self._reason())
+            answers.append(answer.strip())
+        writer.join()
+        return answers
+
+    def _send(self, lines: Sequence[str]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # the program has ended, which `ask` finds out
+            for line in lines:
+                self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _reason(self) -> str:
+        """Return why the program ended: the first line that it wrote to standard error, and its exit status."""
+        status = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read(_REASON_BYTES).decode(errors="replace").strip().splitlines()
+        said = next((line for line in lines if "JAVA_TOOL_OPTIONS" not in line), "it said nothing")
+        return visible(f"ended with status {status}: {said}")
+
+
+@contextlib.contextmanager
+def conversation(arguments: Sequence[str], folder: Path, limit_s: float) -> Iterator[Conversation]:
+    """Start a program in Java and end it when the context is left, or when its time is up.
+
+    Args:
+        arguments: arguments of `java`.
+        folder: where it is started.
+        limit_s: seconds after which it is killed.
+
+    Raises:
+        UserError: there is no Java.
+        JavaError: Java cannot be started, or the program took too long.
+    """
+    java = find_java()
+    late = threading.Event()
+    with tempfile.TemporaryFile() as log:
+        try:
+            process = subprocess.Popen(
+                [str(java), *ENGLISH, *arguments],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            raise JavaError(f"{java} cannot be started: {error.strerror}") from error
+        timer = threading.Timer(limit_s, lambda: (late.set(), process.kill()))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield Conversation(process, log)
+        except JavaError as error:
+            if late.is_set():
+                raise JavaError(f"took longer than {limit_s:,.0f} seconds") from error
+            raise
+        finally:
+            timer.cancel()
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    stream.close()  # type: ignore[union-attr]

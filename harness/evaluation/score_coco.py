@@ -7,7 +7,7 @@ from typing import Any
 from harness.data.coco import read_karpathy
 from harness.data.jsonio import read_json, read_json_lines
 from harness.errors import UserError
-from harness.evaluation.caption_metrics import METRICS, score_captions
+from harness.evaluation.caption_metrics import METRICS, check_ids, score_captions
 from harness.evaluation.ids import listing, repeated
 
 
@@ -137,7 +137,8 @@ def score_coco_files(
     elif not given.keys() >= wanted.keys():
         hint = "; add --only-predicted to leave out images without a caption"
     try:
-        scores, counts = score_captions(wanted, given, metrics)
+        check_ids(wanted, given)
     except UserError as error:
         raise UserError(f"{predictions}: {error}{hint}") from error
+    scores, counts = score_captions(wanted, given, metrics)
     return {**{name: metric.model_dump() for name, metric in scores.items()}, "counts": counts.as_dict()}

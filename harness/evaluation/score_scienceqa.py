@@ -11,6 +11,7 @@ from harness.data.scienceqa import read_problems, read_splits
 from harness.errors import UserError
 from harness.evaluation.ids import listing, repeated
 from harness.evaluation.scienceqa_metrics import parse_sentence, score_scienceqa
+from harness.files import read_file
 
 
 def read_split(problems: Path, splits: Path, split: str = "test") -> list[Problem]:
@@ -60,7 +61,7 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
             problem's, or a qid occurs twice (the message lists these qids).
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_file(Path(path)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a text file in UTF-8") from error
     if _is_jsonl(path, text):

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from harness.errors import UserError, first_error
-from harness.files import write_atomic
+from harness.files import read_file, write_atomic
 from harness.records.sections import Count, Seconds, Section, SpecHash
 
 MOST_POINTS = 500
@@ -153,7 +153,7 @@ def read_history(record_path: Path) -> History | None:
     path = history_path(record_path)
     advice = "remove it; no table needs it"
     try:
-        found = History.model_validate_json(path.read_bytes())
+        found = History.model_validate_json(read_file(path))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, field_serializer, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, field_serializer, model_validator
 
 from harness.records.sections import (
     REASON,
@@ -36,6 +36,7 @@ from harness.records.sections import (
     Section,
     SpecHash,
     Speed,
+    Text,
     Times,
     Truncated,
     unexplained,
@@ -52,6 +53,14 @@ SECTIONS: Mapping[str, frozenset[str]] = {
     "speed": frozenset({"parameters", "speed"}),
 }
 _ALL_SECTIONS: frozenset[str] = frozenset().union(*SECTIONS.values())
+
+
+def _hashable(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        spec_hash(config)
+    except ValueError as error:
+        raise ValueError(f"cannot be written as JSON ({error})") from error
+    return config
 
 
 class Record(Section):
@@ -71,7 +80,7 @@ class Record(Section):
     """Name of the ablation; null for the method itself."""
     label: Name = Field(default_factory=lambda data: default_label(data["method"], data["variant"]))
     """Short name of method and ablation, used for the folder."""
-    model: str = Field(min_length=1)
+    model: Annotated[Text, Field(min_length=1)]
     """Preset (such as `tiny`, `7b` or `13b`), or the names of the language model and vision tower used instead."""
     task: Name
     """Name of the task, `scienceqa` or `coco`."""
@@ -79,18 +88,18 @@ class Record(Section):
     """Seed of initialisation and data order."""
     run_id: str = Field(default_factory=lambda data: make_run_id(data))
     """Unique name of the run, made of task, model, label, seed and spec hash."""
-    config: dict[str, JsonValue]
+    config: Annotated[dict[str, JsonValue], AfterValidator(_hashable)]
     """All settings of the method and of the run, after defaults and options are applied; without the seed."""
     config_hash: str = Field(default_factory=lambda data: spec_hash(data["config"]))
     """Hash of `config`, shared by runs that differ only in their seed."""
-    tuning: str = ""
+    tuning: Text = ""
     """Where the values of the recipe come from, and which values were tried in a search; empty where nothing was
     trained."""
     data: Data
     """Data set that the run used."""
     backbone: BackboneInfo
     """Frozen language model and vision tower."""
-    metrics: dict[str, Metric] = Field(default_factory=dict)
+    metrics: dict[Text, Metric] = Field(default_factory=dict)
     """Result of each column: ScienceQA's nine accuracies, or the caption scores."""
     parse_failures: Annotated[ParseFailures | None, REASON] = None
     """How many answers could not be read."""
@@ -123,11 +132,11 @@ class Record(Section):
     """Version of the project's code."""
     status: Literal["completed", "failed", "interrupted"] = "completed"
     """How the run ended."""
-    error: str | None = None
+    error: Text | None = None
     """What stopped the run, in one line; null for a completed run."""
     failed_step: Count | None = None
     """Optimiser step at which training failed; null where it did not fail."""
-    missing: dict[str, str] = Field(default_factory=dict)
+    missing: dict[Text, Text] = Field(default_factory=dict)
     """Why a field is null, by the path of the field; a path also covers every field below it."""
 
     @field_serializer("created")

@@ -6,7 +6,9 @@ The docstring of a field is its description in results/schema.json and in the fi
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from harness.escape import visible
 
 
 class NeedsReason:
@@ -14,6 +16,19 @@ class NeedsReason:
 
 
 REASON = NeedsReason()
+
+
+def _printable(value: Any, info: ValidationInfo) -> Any:
+    """Escape control characters in what the harness found out; refuse them in a file, where they do not belong."""
+    if not isinstance(value, str) or (plain := visible(value)) == value:
+        return value
+    if info.mode == "json":
+        raise ValueError("contains control characters")
+    return plain
+
+
+Text = Annotated[str, BeforeValidator(_printable)]
+"""Text from outside, such as the name of a folder, a processor or the message of a library."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SpecHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -47,22 +62,22 @@ class Data(Section):
     """Name of the data set, such as `scienceqa` or `mini`; never a path."""
     data_hash: Sha256
     """SHA-256 over the names and hashes in `files`."""
-    files: dict[str, Sha256]
+    files: dict[Text, Sha256]
     """SHA-256 of each file of the set; the entry `images` covers the names and contents of all images used."""
-    split_sizes: dict[str, Count]
+    split_sizes: dict[Text, Count]
     """Number of samples that were loaded from each split: `train`, `val`, `test`."""
     limit: Count | None = None
     """Number of samples that --limit kept per split; null where there was no limit."""
     skipped_images: Count = 0
     """Number of samples that --skip-bad-images left out because their image could not be read."""
-    prompt_format: str | None = None
+    prompt_format: Text | None = None
     """Format of the prompt, such as `QCM-A`; null where the task has only one prompt."""
 
 
 class BackboneInfo(Section):
-    llm: str
+    llm: Text
     """Model id of the language model."""
-    clip: str
+    clip: Text
     """Name and weights tag of the vision tower in open_clip."""
     weights: Literal["pretrained", "random", "shipped"]
     """Where the weights come from. `random` weights are for measuring cost only: such a record has no scores."""
@@ -74,7 +89,7 @@ class BackboneInfo(Section):
     """Number of decoder layers of the language model, N_l in the paper."""
     vision_layers: Count
     """Number of blocks of the vision tower, N_v in the paper."""
-    dtype: str
+    dtype: Text
     """Dtype of the frozen weights, such as `bfloat16`."""
 
 
@@ -85,7 +100,7 @@ class Metric(Section):
     """Number of problems or images that the value is computed from."""
     stderr: Annotated[float, Field(ge=0)] | None = None
     """Standard error of `value`, in the same unit; null where `reason` says why."""
-    reason: str | None = None
+    reason: Text | None = None
     """Why `value` or `stderr` is null."""
 
     @model_validator(mode="after")
@@ -134,7 +149,7 @@ class Parameters(Section):
     """Number of trainable parameters as the published code counts them, including those that it never uses."""
     total: Count
     """Number of parameters of the backbone and the method together."""
-    by_module: dict[str, ModuleCount]
+    by_module: dict[Text, ModuleCount]
     """`paper_convention` broken down by module."""
 
 
@@ -293,18 +308,18 @@ class Speed(Section):
 
 
 class Environment(Section):
-    python: str
+    python: Text
     """Python version."""
-    versions: dict[str, str | None]
+    versions: dict[Text, Text | None]
     """Version of each package, including the one that a method outside this project comes from; null where the package
     is not installed."""
-    platform: str
+    platform: Text
     """Operating system and machine type."""
-    cpu: Annotated[str | None, REASON] = None
+    cpu: Annotated[Text | None, REASON] = None
     """Model of the CPU."""
     cores: Count
     """Number of CPU cores that the process may use."""
-    gpu: str | None = None
+    gpu: Text | None = None
     """Model of the GPU; null where none was used."""
     processes: Count | None = None
     """Number of processes that made the run together, each on a device of its own. Times and memory are those of the
@@ -314,11 +329,11 @@ class Environment(Section):
 
 
 class Git(Section):
-    commit: str | None = None
+    commit: Text | None = None
     """Commit of the code that ran."""
     dirty: bool | None = None
     """Whether that code had uncommitted changes."""
-    reason: str | None = None
+    reason: Text | None = None
     """Why `commit` or `dirty` is null."""
 
     @model_validator(mode="after")

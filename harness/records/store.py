@@ -1,15 +1,23 @@
 """Records on disk: their paths, and the only code that reads and writes them."""
 
 import json
+import os
+import re
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from harness.errors import UserError, first_error
-from harness.files import write_atomic
+from harness.escape import message
+from harness.files import read_file, write_atomic
 from harness.records.history import SUFFIX as HISTORY_SUFFIX
-from harness.records.record import Record, slug
+from harness.records.record import SCHEMA_VERSION, Record, slug
+
+_LARGEST_RECORD = 64 * 2**20
+_VERSION = re.compile(rb'"schema_version"\s*:\s*([0-9]{1,9})\b')
 
 
 def record_path(record: Record, results_dir: Path) -> Path:
@@ -45,10 +53,19 @@ def read_record(path: Path) -> Record:
         UserError: the file cannot be read, is not a record, or has a field with an error. The message names the file
             and the field.
     """
+    return _parse(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return read_file(path, _LARGEST_RECORD)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from error
+
+
+def _parse(path: Path, content: bytes) -> Record:
+    try:
+        return Record.model_validate_json(content)
     except ValidationError as error:
         first = first_error(error)
         where = f"{path}: {first.field or 'record'}"
@@ -58,17 +75,20 @@ def read_record(path: Path) -> Record:
 def read_records(results_dir: Path) -> list[Record]:
     """Read all records under `results_dir/records`, sorted by path; empty where there is no such folder.
 
-    Histories, which are stored beside the records, are not looked at.
+    Records of a later version of this format are passed over, which is said once on standard error. Histories, which
+    are stored beside the records, are not looked at.
 
     Raises:
         UserError: a file is not a valid record, or two files contain the same run.
     """
     seen: dict[str, Path] = {}
     records = []
-    for path in sorted((Path(results_dir) / "records").rglob("*.json")):
-        if path.name.endswith(HISTORY_SUFFIX):
+    for path in _files(results_dir):
+        content = _content(path)
+        if (version := _later_version(content)) is not None:
+            _say_passed_over(path, version)
             continue
-        record = read_record(path)
+        record = _parse(path, content)
         if (other := seen.setdefault(record.run_id, path)) is not path:
             raise UserError(f"{path}: run_id: {other} records the same run; remove one of the two files")
         records.append(record)
@@ -76,14 +96,60 @@ def read_records(results_dir: Path) -> list[Record]:
 
 
 def find_record(results_dir: Path, spec_hash: str) -> Record | None:
-    """Return the record with this spec hash under `results_dir`, or None. Other records are not read.
+    """Return the record with this spec hash under `results_dir`, or None. It is found by what it says, not by its name.
 
     Raises:
-        UserError: see `read_record`.
+        UserError: the file with this hash in its name or its text is not a valid record, has a later version of the
+            format, or has the name of this run and is the record of another one. A run would replace such a file.
     """
-    for path in sorted((Path(results_dir) / "records").rglob(f"seed*-{spec_hash}.json")):
-        return read_record(path)
+    for path in _files(results_dir):
+        content = _content(path)
+        named = path.stem.endswith(f"-{spec_hash}")
+        if not named and spec_hash.encode() not in content:
+            continue
+        if (version := _later_version(content)) is not None:
+            raise UserError(f"{path}: it {_later(version)}, or give another --results")
+        record = _parse(path, content)
+        if record.spec_hash == spec_hash:
+            return record
+        if named:
+            raise UserError(f"{path}: spec_hash: it is the record of {record.run_id}; give the file another name")
     return None
+
+
+def _files(results_dir: Path) -> list[Path]:
+    """Return the paths of all records under `results_dir`, sorted. Linked folders are followed, each folder once."""
+    found, visited = [], set()
+    for folder, inner, names in os.walk(Path(results_dir) / "records", onerror=_refuse, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in visited:
+            inner.clear()
+            continue
+        visited.add(place)
+        records = (name for name in names if name.endswith(".json") and not name.endswith(HISTORY_SUFFIX))
+        found += [Path(folder) / name for name in records]
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    """Say that a folder cannot be read. Without this, its records would be missing from every table."""
+    if not isinstance(error, FileNotFoundError):
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); give another --results") from error
+
+
+def _later_version(content: bytes) -> int | None:
+    """Return the version of a record's format, if it is later than the one that this code reads."""
+    found = _VERSION.search(content)
+    return int(found[1]) if found and int(found[1]) > SCHEMA_VERSION else None
+
+
+@cache
+def _say_passed_over(path: Path, version: int) -> None:
+    print(message(f"{path}: passed over, because it {_later(version)}"), file=sys.stderr)
+
+
+def _later(version: int) -> str:
+    return f"has version {version} of the format of records; update peft-vl-bench to read it"
 
 
 def export_schema(path: Path) -> None:

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from harness.errors import UserError
+from harness.escape import markdown, text_table
 from harness.records import Record, read_records
 from harness.report.paper import Disagreement, PaperRow, disagreements, layout, load_paper
 from harness.tasks.facts import TASKS, TaskFacts
@@ -168,7 +167,7 @@ def audit_text(results_dir: Path, format: str) -> str:
     """
     paper, records = audit_paper(), audit_records(read_records(results_dir))
     if format == "json":
-        return json.dumps(_as_json(paper, records), indent=2, ensure_ascii=False)
+        return json.dumps(_as_json(paper, records), indent=2)
     return "\n".join([_paper_text(paper), _disagreements_text(), _records_text(records, results_dir)]).rstrip("\n")
 
 
@@ -226,7 +225,7 @@ def _disagreements_text() -> str:
 
 
 def _records_text(records: Mapping[str, RowAudit], results_dir: Path) -> str:
-    head = f"## Records in {results_dir}\n\nRecords with accuracies: {len(records)}."
+    head = f"## Records in {markdown(str(results_dir))}\n\nRecords with accuracies: {len(records)}."
     wrong = {name: row for name, row in records.items() if not row.agrees}
     if not wrong:
         return f"{head} {_FINE}\n" if records else f"{head}\n"
@@ -255,4 +254,4 @@ def _mean_text(mean: MeanAudit) -> str:
 
 
 def _grid(body: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
-    return str(tabulate(body, headers, tablefmt="github", disable_numparse=True)) + "\n"
+    return text_table(body, headers) + "\n"

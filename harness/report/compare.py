@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from harness.config.recipes import REFERENCES
 from harness.data.jsonio import parse_json_lines
 from harness.errors import UserError
+from harness.escape import markdown, text_table
+from harness.files import read_file
 from harness.records import Record, default_label, predictions_path, read_records, record_path
 from harness.report.paper import layout
 from harness.report.selection import select
@@ -129,9 +129,9 @@ def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, forma
     if found.problems:
         rows = [(str(seed), *_shown(test)) for seed, test in found.problems.items()]
         text.append(_grid(rows, "Seed", "Difference", "p", "Problems"))
-    notes = _NOTE.format(a=a, b=b, seeds=", ".join(map(str, found.seeds)))
+    notes = _NOTE.format(a=markdown(a), b=markdown(b), seeds=", ".join(map(str, found.seeds)))
     notes += _PROBLEMS_NOTE if found.problems else ""
-    return "\n\n".join([*text, notes + "".join(f"- {note}\n" for note in found.notes)])
+    return "\n\n".join([*text, notes + "".join(f"- {markdown(note)}\n" for note in found.notes)])
 
 
 def _runs_of(label: str, runs: Mapping[str, dict[int, Record]], model: str, task: str) -> dict[int, Record]:
@@ -152,7 +152,7 @@ def _right_answers(run: Record, results_dir: Path, keys: AnswerKeys) -> dict[str
     if not path.exists():
         return {}
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_RUN_AGAIN}") from error
     right: dict[str, bool] = {}
@@ -174,4 +174,4 @@ def _shown(test: PairedTest) -> tuple[str, str, str]:
 
 def _grid(rows: Sequence[tuple[str, ...]], *headers: str) -> str:
     sides = ("left", *("right" for _ in headers[1:]))
-    return str(tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=sides))
+    return text_table(rows, headers, sides)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
-from tabulate import tabulate
 
+from harness.escape import markdown, text_table
 from harness.files import write_atomic
 from harness.records import History, Record, read_records
 from harness.report.breakdown import breakdown_text
@@ -86,7 +86,7 @@ def _boards(records: Sequence[Record]) -> Iterator[str]:
                 board = leaderboard(group, table, model)
                 if any(row.seeds for row in board.rows):
                     where = f", {where_measured(group[0])}" if board.layout.setting == "device" else ""
-                    yield f"### {model}: table {table}{where}\n\n{render(board, 'markdown')}"
+                    yield f"### {markdown(model)}: table {table}{markdown(where)}\n\n{render(board, 'markdown')}"
 
 
 def _guide() -> str:
@@ -131,4 +131,4 @@ def _disagreements() -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]], *headers: str) -> str:
-    return str(tabulate(rows, headers=headers, tablefmt="github")) + "\n"
+    return text_table(rows, headers) + "\n"

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
-from html import escape
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from harness.errors import UserError
+from harness.escape import csv_cell, html, latex_comment, markdown, text_table
 from harness.report.paper import Column
 from harness.report.rows import Board, Cell, TableRow
 
@@ -31,18 +30,18 @@ def render(board: Board, format: str) -> str:
 
 
 def _markdown(board: Board) -> str:
-    notes = "".join(f"\n- {note}" for note in _notes(board))
+    notes = "".join(f"\n- {markdown(note)}" for note in _notes(board))
     return f"**{_title(board)}**\n\n{grid(board, 'github')}\n{notes}"
 
 
 def _latex(board: Board) -> str:
-    notes = "".join(f"\n% {note}" for note in [_title(board), *_notes(board)])
+    notes = "".join(f"\n{latex_comment(note)}" for note in [_title(board), *_notes(board)])
     return grid(board, "latex_booktabs") + notes
 
 
 def _html(board: Board) -> str:
-    notes = "".join(f"<li>{escape(note)}</li>\n" for note in _notes(board))
-    return f"<h2>{escape(_title(board))}</h2>\n{grid(board, 'html')}\n<ul>\n{notes}</ul>"
+    notes = "".join(f"<li>{html(note)}</li>\n" for note in _notes(board))
+    return f"<h2>{html(_title(board))}</h2>\n{grid(board, 'html')}\n<ul>\n{notes}</ul>"
 
 
 def _csv(board: Board) -> str:
@@ -57,7 +56,7 @@ def _csv(board: Board) -> str:
                 f"{key}_paper": cell.paper,
                 f"{key}_difference": cell.difference,
             }
-        records.append(flat)
+        records.append({key: csv_cell(value) for key, value in flat.items()})
     # dtype=object keeps counts integers; a missing count would turn the column into floats.
     return str(pd.DataFrame(records, dtype=object).to_csv(index=False))
 
@@ -74,7 +73,7 @@ def _json(board: Board) -> str:
         }
         for row in board.rows
     ]
-    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(rows, indent=2, allow_nan=False)
 
 
 FORMATS: Mapping[str, Callable[[Board], str]] = {
@@ -113,8 +112,8 @@ def grid(board: Board, style: str) -> str:
         ]
         for row in board.rows
     ]
-    sides = ("left", "right", "left", *("right" for _ in headers[3:])) if body else None
-    return str(tabulate(body, headers=headers, tablefmt=style, disable_numparse=True, colalign=sides))
+    sides = ("left", "right", "left", *("right" for _ in headers[3:]))
+    return text_table(body, headers, sides, style)
 
 
 def cell_text(cell: Cell, column: Column) -> str:

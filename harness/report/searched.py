@@ -5,14 +5,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
+from harness.config.lookup import named_method
 from harness.config.presets import PRESETS
 from harness.config.recipes import method_config, train_recipe
+from harness.errors import UserError
+from harness.escape import markdown, text_table
 from harness.records import Record, read_records
 from harness.report.paper import method_names
-from harness.tasks.facts import task_facts
-from methods import get_method
+from harness.tasks.facts import TASKS
 
 FOLDER = "search"
 THE_RECIPE = "the recipe itself"
@@ -39,11 +39,12 @@ def searched_text(results_dir: Path) -> str:
     ]
     records.sort(key=lambda record: (record.task, record.model, record.method))
     groups = groupby(records, key=lambda record: (record.task, record.model))
-    return "\n".join(_table(f"### {model}: {task}", list(group)) for (task, model), group in groups)
+    return "\n".join(_table(f"### {markdown(model)}: {task}", list(group)) for (task, model), group in groups)
 
 
 def _table(title: str, records: Sequence[Record]) -> str:
-    shown = [name for name in task_facts(records[0].task).headline if name in records[0].metrics]
+    facts = TASKS.get(records[0].task)
+    shown = [name for name in (facts.headline if facts else ()) if any(name in record.metrics for record in records)]
     body = []
     for method, group in groupby(records, key=lambda record: record.method):
         trials = list(group)
@@ -59,7 +60,7 @@ def _table(title: str, records: Sequence[Record]) -> str:
                 )
             )
     heads = ("Method", "Tried, else as the recipe", "Seed", *shown)
-    return f"{title}\n\n{tabulate(body, heads, tablefmt='github', disable_numparse=True)}\n"
+    return f"{title}\n\n{text_table(body, heads)}\n"
 
 
 def _order(row: tuple[Mapping[str, Any], Record]) -> tuple[object, ...]:
@@ -70,8 +71,8 @@ def _order(row: tuple[Mapping[str, Any], Record]) -> tuple[object, ...]:
 
 
 def _score(record: Record, name: str) -> str:
-    metric = record.metrics[name]
-    if metric.value is None:
+    metric = record.metrics.get(name)
+    if metric is None or metric.value is None:
         return "n/a"
     return f"{metric.value:.1f}" if metric.stderr is None else f"{metric.value:.1f} (se {metric.stderr:.1f})"
 
@@ -82,11 +83,12 @@ def tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
     Args:
         record: the trial.
         trials: all trials of the same method, model and task. They are compared with each other where the model is not
-            a preset, because the record does not say which recipe such a run started from.
+            a preset, because the record does not say which recipe such a run started from, and where the method is not
+            installed.
     """
     values = _values(record)
-    if record.model in PRESETS:
-        recipe = _recipe_now(record)
+    recipe = _recipe_now(record)
+    if recipe is not None:
         return {name: value for name, value in sorted(values.items()) if value != recipe.get(name)}
     others = [_values(trial) for trial in trials]
     return {n: value for n, value in sorted(values.items()) if any(other.get(n) != value for other in others)}
@@ -94,13 +96,18 @@ def tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
 
 def _values(record: Record) -> dict[str, Any]:
     """Return every setting of the method and of the recipe that a run was made with."""
-    method, train = record.config.get("method"), record.config.get("train")
-    assert isinstance(method, dict) and isinstance(train, dict), "a trained run records both"
-    return {name: value for name, value in {**method, **train}.items() if name not in _NOT_TRIED}
+    sections = [record.config.get(name) for name in ("method", "train")]
+    settings = [item for section in sections if isinstance(section, dict) for item in section.items()]
+    return {name: value for name, value in settings if name not in _NOT_TRIED}
 
 
-def _recipe_now(record: Record) -> Mapping[str, Any]:
-    """Return the same settings with the values of the current recipe."""
-    config = get_method(record.method).Config(**method_config(record.method, record.model, record.variant))
+def _recipe_now(record: Record) -> Mapping[str, Any] | None:
+    """Return the same settings with the values of the current recipe; None where there is no such recipe here."""
+    if record.model not in PRESETS:
+        return None
+    try:
+        config = named_method(record.method).Config(**method_config(record.method, record.model, record.variant))
+    except UserError:
+        return None
     recipe = train_recipe(record.method, record.model, record.task)
     return {**config.model_dump(mode="json"), **recipe.model_dump(mode="json")}

@@ -12,7 +12,7 @@ from harness.config.presets import BackboneSpec
 from harness.data.collate import Example
 from harness.data.prompts import IGNORED, tokenize_example
 from harness.errors import UserError
-from harness.files import require_writable
+from harness.files import remove_stale, require_writable
 from harness.records import read_records
 from harness.run.attach import attach_on_meta
 from harness.tasks.contract import Task
@@ -62,6 +62,8 @@ def check_runs(
         attach_on_meta(plan, spec)
     for name in ("records", "adapters"):
         require_writable(results_dir / name)
+    for name in ("records", "adapters", "unfinished", "samples"):
+        remove_stale(results_dir / name)
     # The table at the end reads all records: a bad one is better known now.
     read_records(results_dir)
     return notes

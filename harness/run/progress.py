@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 
+from harness.escape import visible
 from harness.run.pace import Clock, RunPace, SweepPace
 
 LOG_SECONDS = 30.0
@@ -83,7 +84,7 @@ class RunConsole(Console):
 
 def print_line(console: Console, line: str) -> None:
     """Print one line exactly as it is: no markup, no colours, no line breaks added."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
 
 class SweepProgress:

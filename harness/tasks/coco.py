@@ -46,8 +46,9 @@ class CocoTask:
         check_tokenizer()
         self.options = options
         root = ensure_captions() if options.root is None else options.root
-        loaded = load_coco(root, limit=options.limit, full=options.full, skip_bad_images=options.skip_bad_images)
-        self.set = loaded.checked(options.skip_bad_images, options.say)
+        with options.reading(root):
+            loaded = load_coco(root, limit=options.limit, full=options.full, skip_bad_images=options.skip_bad_images)
+            self.set = loaded.checked(options.skip_bad_images, options.say)
 
     def data(self, recipe: TrainRecipe) -> Data:
         """Return the `data` section of the record."""

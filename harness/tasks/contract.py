@@ -1,7 +1,8 @@
 """The interface of a task: it provides training examples, and it evaluates a tuned model on its data."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,6 +14,7 @@ from harness.data.dataset import DataSet
 from harness.data.imagefile import HasImage
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
+from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.model import EvaluatedModel
 from harness.records import Data, Metric, ParseFailures
@@ -40,6 +42,20 @@ class DataOptions:
     skip_bad_images: bool = False
     full: bool = False
     say: Callable[[str], None] = lambda line: None
+
+    @contextmanager
+    def reading(self, root: Path) -> Iterator[None]:
+        """Say of every error in generated data how it is repaired. Such data is in a cache, which may be damaged.
+
+        Args:
+            root: the folder that is read.
+        """
+        try:
+            yield
+        except UserError as error:
+            if self.root is not None:
+                raise
+            raise UserError(f"{error}; the data is generated: remove {root}, and it is built again") from error
 
 
 @dataclass(frozen=True)

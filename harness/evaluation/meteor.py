@@ -1,0 +1,42 @@
+"""METEOR, computed by its own program in Java, as pycocoevalcap installs it.
+
+pycocoevalcap's class waits for ever where the program fails, so the program is started here instead. It is asked the
+same, so the scores are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.evaluation.java import JavaError, conversation
+
+_FILES = ("meteor-1.5.jar", "data/paraphrase-en.gz")
+_ARGUMENTS = ("-Xmx2G", "-jar", _FILES[0], "-", "-", "-stdio", "-l", "en", "-norm")
+_START_S, _IMAGE_S = 600.0, 0.2
+
+
+def meteor(folder: Path, references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> float:
+    """Return METEOR of a set of captions, from 0 to 1.
+
+    Args:
+        folder: where the program is.
+        references: image id -> tokenised reference captions.
+        captions: image id -> tokenised caption.
+
+    Raises:
+        JavaError: the program is incomplete, cannot be started, fails, or takes too long.
+        UserError: there is no Java.
+    """
+    if missing := [name for name in _FILES if not (folder / name).is_file()]:
+        raise JavaError(f"is incomplete: {folder.parent.name}/{folder.name} has no {', '.join(missing)}")
+    questions = []
+    for key, found in references.items():
+        # Three bars separate the fields of a line. What is done to the caption is what pycocoevalcap does.
+        fields = [caption.replace("|||", " ") for caption in found]
+        questions.append(" ||| ".join(("SCORE", *fields, captions[key].replace("|||", "").replace("  ", " "))))
+    with conversation(_ARGUMENTS, folder, _START_S + _IMAGE_S * len(questions)) as program:
+        statistics = program.ask(questions, len(questions))
+        *_, whole = program.ask([" ||| ".join(("EVAL", *statistics))], len(questions) + 1)
+    try:
+        return float(whole)
+    except ValueError as error:
+        raise JavaError(f"answered {whole!r} in place of a score") from error

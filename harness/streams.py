@@ -1,0 +1,46 @@
+"""Standard output and standard error, which may have another encoding than UTF-8, be full, or be closed."""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+
+from harness.errors import UserError
+from harness.escape import message
+
+
+def prepare_streams() -> None:
+    """Let standard output and standard error print what their encoding lacks as escapes, such as `\\xb1` for ±."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_result(text: str, end: str = "\n") -> None:
+    """Print the result of a command to standard output, and see that it arrives.
+
+    Raises:
+        UserError: the output cannot be written, for instance to a full disk.
+        SystemExit: nobody reads the output any more, as behind `| head`.
+    """
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError as error:
+        abandon_output()
+        raise SystemExit(128 + signal.SIGPIPE) from error
+    except OSError as error:
+        abandon_output()
+        raise UserError(f"standard output: cannot be written ({error.strerror}); send it somewhere else") from error
+
+
+def print_error(text: str) -> None:
+    """Print one line to standard error: what stops the command."""
+    with contextlib.suppress(OSError):  # the exit status still says it
+        print(f"error: {message(text)}", file=sys.stderr, flush=True)
+
+
+def abandon_output() -> None:
+    """Send further output nowhere, so that what is still buffered raises no second error when Python ends."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

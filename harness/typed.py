@@ -1,0 +1,102 @@
+"""What the user typed: the arguments of the command line, and the texts of options that stand for several values."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from harness.errors import UserError
+
+_LONGEST_SETTING = 10_000
+
+
+def require_utf8(arguments: Sequence[str]) -> None:
+    """Check that every argument is text, before one of them reaches a record or a file.
+
+    Raises:
+        UserError: an argument contains bytes that are not UTF-8.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{argument}: is not in UTF-8; give it in UTF-8, and rename files if need be") from error
+
+
+def names(option: str, text: str) -> tuple[str, ...]:
+    """Return names that are separated by commas.
+
+    Raises:
+        UserError: there is no name.
+    """
+    found = _parts(text)
+    if not found:
+        raise UserError(f"{option} {text}: contains no name; give names separated by commas, or leave the option out")
+    return found
+
+
+def choices(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the options of a question: one per text, or those that a single text separates by commas."""
+    return _parts(texts[0]) if len(texts) == 1 else tuple(texts)
+
+
+def integers(option: str, text: str) -> tuple[int, ...]:
+    """Return whole numbers that are separated by commas, each once.
+
+    Raises:
+        UserError: a part is no whole number.
+    """
+    try:
+        return tuple(dict.fromkeys(int(part) for part in _parts(text)))
+    except ValueError as error:
+        raise UserError(
+            f"{option} {text}: not a list of whole numbers; give numbers separated by commas, e.g. 0,1,2"
+        ) from error
+
+
+def count_or_auto(option: str, text: str, least: int = 1) -> int | None:
+    """Return the number that an option gives, or None for `auto`.
+
+    Raises:
+        UserError: the text is neither.
+    """
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and text.isascii() and len(text) < 10 and int(text) >= least):
+        raise UserError(f"{option} {text}: neither auto nor a whole number from {least} upwards; give one of them")
+    return int(text)
+
+
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the pairs of `--set` as a dictionary. A value that is not JSON is taken as text.
+
+    Raises:
+        UserError: a pair has no equals sign, or a value is too long or nested too deeply.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set {pair}: has no equals sign; give KEY=VALUE")
+        found[key.strip()] = _value(key.strip(), value)
+    return found
+
+
+def _value(key: str, text: str) -> Any:
+    if len(text) > _LONGEST_SETTING:
+        raise UserError(f"--set {key}: has {len(text):,} characters; give at most {_LONGEST_SETTING:,}")
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError:
+        return text
+    except UnicodeEncodeError as error:
+        raise UserError(f"--set {key}: contains half of a surrogate pair; give whole characters") from error
+    except ValueError as error:
+        raise UserError(f"--set {key}: a number with too many digits; give a shorter one") from error
+    except RecursionError as error:
+        raise UserError(f"--set {key}: brackets nested too deeply; give a plain value") from error
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

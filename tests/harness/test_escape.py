@@ -1,0 +1,94 @@
+"""Text from outside in each kind of output."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.escape import csv_cell, html, latex_comment, markdown, message, text_table, visible, visible_lines
+
+ANY = st.text(st.characters(exclude_categories=()))
+"""Any text, with control characters and lone surrogates."""
+NASTY = "a|b\n\\input{x}\x1b[31m<script>\u202e\udce9[x](y)"
+
+
+@given(ANY)
+def test_visible_text_is_one_line_of_utf8_without_control_characters(text: str) -> None:
+    shown = visible(text)
+    assert len(shown.splitlines()) <= 1
+    shown.encode()
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
+    assert visible(shown) == shown
+
+
+def test_visible_text_keeps_what_people_write() -> None:
+    assert visible("LLaMA-7B ± ü 模型 👩‍🔬") == "LLaMA-7B ± ü 模型 👩‍🔬"
+    assert visible("a\x1b[31m\n\udce9") == r"a\x1b[31m\n\udce9"
+    assert visible_lines("one\ntwo\x07") == "one\ntwo\\x07"
+
+
+@given(ANY)
+def test_a_message_is_short(text: str) -> None:
+    assert len(message(text * 500)) < 2_100
+
+
+def test_a_message_keeps_its_beginning_and_its_end() -> None:
+    shown = message(f"--results {'x' * 5000}: cannot be written; choose another place")
+    assert shown.startswith("--results xxx") and shown.endswith("x: cannot be written; choose another place")
+
+
+@pytest.mark.parametrize("style", ["github", "latex_booktabs", "html"])
+@settings(deadline=None)  # the first table imports tabulate
+@given(cell=ANY)
+def test_no_cell_changes_the_shape_of_a_table(style: str, cell: str) -> None:
+    plain = text_table([("a", "b"), ("c", "d")], ("x", "y"), style=style)
+    odd = text_table([(cell, "b"), ("c", cell)], (cell, "y"), style=style)
+    assert odd.count("\n") == plain.count("\n")
+    odd.encode()
+    if style == "github":
+        assert {line.count("|") for line in odd.splitlines()} == {3}
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.found.append(tag)
+
+
+@given(ANY)
+def test_no_text_starts_a_tag(text: str) -> None:
+    for shown in (html(text), markdown(text), markdown(f"<{text}>"), html(f"<script>{text}")):
+        parser = _Tags()
+        parser.feed(shown)
+        assert not parser.found
+
+
+def test_markdown_starts_no_heading_and_no_image() -> None:
+    assert markdown("# x") == "&#35; x"
+    assert "](" not in markdown("![x](https://example.org/pixel)")
+    assert markdown("p < 0.05, <0.001") == "p < 0.05, <0.001"
+
+
+@given(ANY)
+def test_a_comment_of_latex_is_one_line(text: str) -> None:
+    assert len(latex_comment(text).splitlines()) == 1
+
+
+@given(ANY)
+def test_no_cell_of_csv_is_a_formula(text: str) -> None:
+    written = io.StringIO()
+    csv.writer(written).writerow([csv_cell(text), "end"])
+    (row,) = csv.reader(io.StringIO(written.getvalue()))
+    assert row[1] == "end" and not row[0].startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_numbers_of_csv_stay_numbers() -> None:
+    assert csv_cell(-0.5) == -0.5 and csv_cell(None) is None and csv_cell("=1+1") == "'=1+1"
+    assert csv_cell(NASTY).startswith("a|b\\n")

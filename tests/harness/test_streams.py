@@ -1,0 +1,49 @@
+"""Standard output that is full, closed, or not in UTF-8."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def table(*more: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
+    """Print Table 1 without records in a process of its own."""
+    command = [sys.executable, "-m", "harness", "table", "--results", "no-such-folder", *more]
+    return subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(("encoding", "sign"), [("ascii", r"\xb1"), ("latin-1", "±")])
+def test_an_output_that_is_not_utf8_gets_escapes(encoding: str, sign: str) -> None:
+    done = table(env=os.environ | {"PYTHONIOENCODING": encoding}, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert sign in done.stdout.decode(encoding)
+
+
+def test_json_is_whole_in_every_encoding() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = table("--format", "json", env=environment, stdout=subprocess.PIPE)
+    assert json.loads(done.stdout.decode("ascii"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the platform has no /dev/full")
+def test_a_full_disk_is_said_in_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = table(stdout=full)
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith("error: standard output: cannot be written (No space left on device)")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_reader_that_is_gone_ends_the_command_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = table(stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
