@@ -416,6 +416,17 @@ def readme(results: Results = Path("results")) -> None:
     print_result(visible(str(write_readme(results))))
 
 
+@app.command(epilog=_epilog("python -m harness report --results results --out site"))
+def report(
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder of the page. Its index.html is replaced.")] = Path("site"),
+) -> None:
+    """Write one page with all leaderboards, figures, answers and records. It needs no server and no network."""
+    from harness.commands.report import report_text
+
+    print(report_text(results, out))
+
+
 @app.command(epilog=_epilog("python -m harness pretrain --out my-tiny"))
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the weights. Files in it are replaced.")] = Path("runs/tiny"),

@@ -1,0 +1,121 @@
+"""Put the page together from the records of a results folder."""
+
+import base64
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.escape import visible
+from harness.files import write_atomic
+from harness.page.answers import AGREEMENT_HEADS, agreement_rows, answered, captioned, disagreement_figure
+from harness.page.boards import FACETS, boards
+from harness.page.checked import checked_tables, records_sentence
+from harness.page.costs import TIME_HEADS, figure_2, ratio_figures, settings, time_rows
+from harness.page.images import data_uris
+from harness.page.libraries import libraries, text_of
+from harness.page.losses import loss_figures
+from harness.page.runs import runs
+from harness.page.scores import score_figures
+from harness.records import read_records
+
+LARGEST = 5_000_000
+"""Size in bytes that a page should not exceed, so that it can be sent by mail and opens at once."""
+_OWN = files("harness.page") / "templates"
+
+
+def write_page(results_dir: Path, out: Path) -> Path:
+    """Write `out/index.html` from the records in a folder, atomically, and return its path.
+
+    Args:
+        results_dir: the results folder.
+        out: folder of the page.
+
+    Raises:
+        UserError: jinja2 is not installed, there is no record, or a record or a file beside it has an error.
+    """
+    records = read_records(results_dir)
+    if not records:
+        raise UserError(f"--results {results_dir}: there is no record; make a run first, or name another folder")
+    path = out / "index.html"
+    write_atomic(path, _render(_content(results_dir)))
+    return path
+
+
+def _content(results_dir: Path) -> dict[str, Any]:
+    """Return everything that the template shows."""
+    records = read_records(results_dir)
+    shown = runs(records, results_dir)
+    groups = answered(records, results_dir)
+    captions = captioned(records)
+    figures = {
+        "scores": score_figures(records),
+        "losses": loss_figures(shown),
+        "costs": [*ratio_figures(records), figure_2()],
+        "answers": [disagreement_figure(number, group) for number, group in enumerate(groups)],
+    }
+    images = data_uris((item.image for items in captions.values() for item in items), results_dir)
+    return {
+        "boards": boards(records),
+        "facets": FACETS,
+        "runs": shown,
+        "figures": figures,
+        "agreement": [(group, agreement_rows(group)) for group in groups],
+        "agreement_heads": AGREEMENT_HEADS,
+        "captions": captions,
+        "timed": {where: time_rows(timed) for where, timed in settings(records).items()},
+        "time_heads": TIME_HEADS,
+        "checked": checked_tables(records),
+        "records_sentence": records_sentence(records),
+        "newest": max(record.created for record in records),
+        "version": _version(),
+        "libraries": libraries(),
+        "data": {
+            "figures": {f.name: {"data": f.data, "layout": f.layout} for part in figures.values() for f in part},
+            "losses": {run.record.spec_hash: run.losses for run in shown if run.losses},
+            "images": images,
+        },
+    }
+
+
+def _render(content: dict[str, Any]) -> str:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise UserError('the page needs jinja2; run pip install -e ".[report]" in the checkout') from error
+    environment = Environment(
+        loader=PackageLoader("harness.page"),
+        autoescape=True,
+        finalize=_printed,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = [text_of(library) for library in libraries() if library.name.endswith(".js")]
+    scripts.append((_OWN / "page.js").read_text(encoding="utf-8"))
+    styles = [text_of(library) for library in libraries() if library.name.endswith(".css")]
+    styles.append((_OWN / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template("page.html").render(
+        **content, scripts=scripts, styles=styles, policy=_policy(scripts)
+    )
+
+
+def _printed(value: Any) -> Any:
+    """Return what the template prints in place of a value; jinja2 then escapes it. Libraries are printed as they are."""
+    return visible(value) if type(value) is str else value
+
+
+def _policy(scripts: list[str]) -> str:
+    """Return a content security policy: no address outside, and no script but these, whatever a record contains."""
+    hashes = (base64.b64encode(sha256(script.encode()).digest()).decode("ascii") for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}"
+
+
+def _version() -> str:
+    try:
+        return version("peft-vl-bench")
+    except PackageNotFoundError:
+        return "not installed"

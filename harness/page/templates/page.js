@@ -1,0 +1,133 @@
+"use strict";
+// The page's own script: it connects the tables, figures and records of the document to their libraries. Text of records
+// is never parsed as HTML here; it is in the document already, escaped by the template.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const root = document.documentElement;
+
+  // Columns of a leaderboard: whether a row is the paper's only, method, model, values, protocol, hardware, task.
+  const columnOf = (facet, count) => [count - 1, 2, 1, count - 3, count - 2][facet];
+  const quiet = { paging: false, info: false, autoWidth: false, order: [] };
+
+  for (const section of document.querySelectorAll("section.board")) {
+    const element = section.querySelector("table");
+    if (!element) continue;
+    const count = element.tHead.rows[0].cells.length;
+    const table = new DataTable(element, {
+      ...quiet,
+      orderFixed: { pre: [[0, "asc"]] },
+      columnDefs: [{ targets: 0, visible: false, searchable: false }],
+      rowGroup: { enable: false, dataSrc: 0 },
+    });
+    for (const select of section.querySelectorAll("select[data-facet]")) {
+      select.addEventListener("change", () => {
+        const chosen = select.value;
+        const matches = (text) => chosen === "" || text === chosen;
+        const column = table.column(columnOf(Number(select.dataset.facet), count));
+        column.search(chosen === "" ? "" : matches).draw();
+      });
+    }
+    section.querySelector("select.group").addEventListener("change", (event) => {
+      const chosen = event.target.value;
+      if (chosen === "") {
+        table.rowGroup().disable();
+        table.order.fixed({ pre: [[0, "asc"]] });
+      } else {
+        const column = columnOf(Number(chosen), count);
+        table.rowGroup().dataSrc(column).enable();
+        table.order.fixed({ pre: [[column, "asc"], [0, "asc"]] });
+      }
+      table.draw();
+    });
+  }
+  for (const element of document.querySelectorAll("table.sortable")) {
+    new DataTable(element, { ...quiet, searching: element.tBodies[0].rows.length > 20 });
+  }
+
+  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  const axisNames = (layout) => ["xaxis", "yaxis", ...Object.keys(layout).filter((key) => /^[xy]axis\d+$/.test(key))];
+  function themed(layout) {
+    const merged = {
+      ...layout,
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: colour("--text"), size: 13 },
+      margin: { l: 60, r: 15, t: 15, b: 50 },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+      hoverlabel: { font: { size: 13 } },
+    };
+    for (const name of axisNames(layout)) {
+      merged[name] = { automargin: true, gridcolor: colour("--line"), zeroline: false, ...layout[name] };
+    }
+    return merged;
+  }
+  const trace = (item) => {
+    const { losses, ...rest } = item;
+    return losses ? { ...rest, ...data.losses[losses] } : rest;
+  };
+  const drawn = new Map();
+  function draw(element, traces, layout) {
+    drawn.set(element, [traces, layout]);
+    Plotly.react(element, traces, themed(layout), { responsive: true, displayModeBar: false });
+  }
+  function narrow(layout) {
+    // On a phone, the panels of a wide figure stand below each other.
+    if (!layout.grid || window.innerWidth > 700) return layout;
+    return { ...layout, grid: { ...layout.grid, rows: layout.grid.columns, columns: 1 } };
+  }
+  for (const element of document.querySelectorAll("main .plot")) {
+    const figure = data.figures[element.dataset.figure];
+    const layout = narrow(figure.layout);
+    if (layout !== figure.layout) element.style.height = `${16 * layout.grid.rows}rem`;
+    draw(element, figure.data.map(trace), layout);
+  }
+
+  function setTheme(dark) {
+    root.classList.toggle("dark", dark);
+    for (const [element, [traces, layout]] of drawn) {
+      if (element.isConnected) draw(element, traces, layout);
+      else drawn.delete(element);
+    }
+  }
+  const preferred = window.matchMedia("(prefers-color-scheme: dark)");
+  setTheme(preferred.matches);
+  preferred.addEventListener("change", (event) => setTheme(event.matches));
+  document.getElementById("theme").addEventListener("click", () => setTheme(!root.classList.contains("dark")));
+
+  const showImages = (within) => {
+    for (const image of within.querySelectorAll("img[data-image]")) {
+      const address = data.images[image.dataset.image];
+      if (address) image.src = address;
+    }
+  };
+  showImages(document);
+
+  const dialog = document.getElementById("records");
+  const opened = document.getElementById("opened");
+  function openRecords() {
+    const match = /^#runs=([0-9a-f,]+)$/.exec(location.hash);
+    if (!match) return;
+    const found = match[1].split(",").map((hash) => document.getElementById(`run-${hash}`)).filter(Boolean);
+    if (!found.length) return;
+    opened.replaceChildren(...found.map((template) => template.content.cloneNode(true)));
+    showImages(opened);
+    for (const details of opened.querySelectorAll("details.run")) {
+      details.addEventListener("toggle", () => drawLosses(details));
+    }
+    opened.querySelector("details.run").open = true;
+    if (!dialog.open) dialog.showModal();
+  }
+  function drawLosses(details) {
+    const element = details.querySelector(".plot.loss");
+    if (!element || !details.open || drawn.has(element)) return;
+    const axes = { xaxis: { title: { text: "optimiser step" } }, yaxis: { title: { text: "loss" }, type: "log" } };
+    draw(element, [{ type: "scatter", mode: "lines", ...data.losses[element.dataset.losses] }], axes);
+  }
+  window.addEventListener("hashchange", openRecords);
+  document.getElementById("close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => {
+    opened.replaceChildren();
+    history.replaceState(null, "", location.pathname + location.search);
+  });
+  openRecords();
+})();

@@ -1,0 +1,144 @@
+"""The page in headless Chromium: sorting, filtering, grouping, records, figures, and its use without sight or mouse."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless browser."""
+    api = pytest.importorskip("playwright.sync_api", reason='needs playwright: pip install -e ".[browser]"')
+    if CHROMIUM is None:
+        pytest.skip("needs the program chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any, page: Path) -> Iterator[Any]:
+    """Open the page at a width and in a colour scheme; afterwards nothing was complained about, and nothing loaded."""
+    contexts, complaints = [], []
+
+    def open_at(width: int = 1400, scheme: str = "light", fragment: str = "") -> Any:
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(120_000)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("dialog", lambda dialog: complaints.append(f"a record's script ran: {dialog.message}"))
+        tab.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
+        tab.goto(f"{page.as_uri()}{fragment}")
+        return tab
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def methods(tab: Any, board: str) -> list[str]:
+    """Return the methods of a board's rows, from top to bottom."""
+    return tab.locator(f"#{board} tbody tr:not(.dtrg-group) th").all_inner_texts()
+
+
+@pytest.mark.parametrize("width", (400, 1400))
+def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(open_page: Any, width: int) -> None:
+    tab = open_page(width)
+    plots = tab.locator("main .plot")
+    assert plots.count() >= 10
+    assert plots.evaluate_all("plots => plots.every(plot => plot.querySelector('svg.main-svg'))")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    known = tab.evaluate(
+        """() => {
+        const {figures, losses} = JSON.parse(document.getElementById("data").textContent);
+        const filled = ({losses: run, ...trace}) => run ? {...trace, ...losses[run]} : trace;
+        return Object.entries(figures).flatMap(([name, {data, layout}]) =>
+            (Plotly.validate(data.map(filled), layout) || []).map(error => `${name}: ${error.msg}`));
+        }"""
+    )
+    assert not known
+
+
+def test_a_column_sorts_within_the_measured_rows(open_page: Any) -> None:
+    tab = open_page()
+    heading = tab.locator("#table-1 thead th", has_text="Avg")
+    rows = tab.locator("#table-1 tbody tr")
+    before = rows.all_inner_texts()
+    heading.click()
+    one = rows.all_inner_texts()
+    heading.click()
+    other = rows.all_inner_texts()
+    measured = tab.locator("#table-1 tr.measured").count()
+    assert measured == 3 and sorted(one) == sorted(before)
+    assert one[:measured] == other[:measured][::-1] != other[:measured]
+    kinds = rows.evaluate_all("rows => rows.map(row => row.className.includes('measured'))")
+    assert kinds == sorted(kinds, reverse=True)
+
+
+def test_rows_are_filtered_searched_and_grouped(open_page: Any) -> None:
+    tab = open_page()
+    board = tab.locator("#overview")
+    model, method = (board.locator(f"select[data-facet='{index}']") for index in (1, 2))
+    everything = methods(tab, "overview")
+    method.select_option("DEHVF")
+    assert set(methods(tab, "overview")) == {"DEHVF"}
+    model.select_option("tiny")
+    assert methods(tab, "overview") == ["DEHVF"]
+    model.select_option("")
+    method.select_option("")
+    assert methods(tab, "overview") == everything
+    board.locator("select.group").select_option(label="task")
+    assert board.locator("tr.dtrg-group").all_inner_texts() == ["coco", "scienceqa"]
+    board.locator("select.group").select_option(label="nothing")
+    assert methods(tab, "overview") == everything
+
+
+def test_a_value_opens_its_records_by_keyboard(open_page: Any) -> None:
+    tab = open_page()
+    link = tab.locator("#table-1 tr.measured", has_text="tiny").locator("a").first
+    link.focus()
+    tab.keyboard.press("Enter")
+    dialog = tab.get_by_role("dialog")
+    dialog.wait_for()
+    assert dialog.locator("details.run").count() == 2
+    dialog.locator(".plot.loss svg.main-svg").first.wait_for()
+    assert "environment.versions.torch" in dialog.inner_text()
+    tab.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert tab.evaluate("document.activeElement.getAttribute('href').startsWith('#runs=')")
+    assert "#" not in tab.url
+
+
+def test_an_address_opens_a_record_with_its_captions(open_page: Any, page: Path) -> None:
+    tab = open_page()
+    address = tab.locator("#table-3 tr.measured a").first.get_attribute("href")
+    tab = open_page(fragment=address)
+    image = tab.get_by_role("dialog").locator("img").first
+    image.wait_for()
+    assert image.evaluate("image => image.complete && image.naturalWidth") == 8
+
+
+def test_dark_follows_the_system_and_the_button(open_page: Any) -> None:
+    tab = open_page(scheme="dark")
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.get_by_role("button", name="Dark or light").click()
+    light = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (dark, light) == ("rgb(22, 24, 28)", "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize("scheme", ("light", "dark"))
+def test_axe_finds_nothing_serious(open_page: Any, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason='needs axe: pip install -e ".[browser]"')
+    found = axe.Axe().run(open_page(scheme=scheme)).response["violations"]
+    serious = [item for item in found if item["impact"] in ("serious", "critical")]
+    assert not [(item["id"], [node["target"] for node in item["nodes"][:3]]) for item in serious]

@@ -1,0 +1,106 @@
+"""The page as a file: what it contains, and that text of records stays text. `test_browser.py` opens it."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.page.build import LARGEST, write_page
+from harness.records import history_path, record_path
+from tests.command_line import Run
+from tests.harness.page.conftest import HOSTILE, keep
+from tests.record_factory import make
+
+
+class Elements(HTMLParser):
+    """Collect the elements of a page with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.found and self.found[-1][0] not in ("script", "style"):
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_command_writes_a_small_page(call: Run, results: Path, tmp_path: Path) -> None:
+    done = call("report", "--results", results, "--out", tmp_path / "site")
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{tmp_path / 'site' / 'index.html'} (")
+    assert 1_000_000 < (tmp_path / "site" / "index.html").stat().st_size < LARGEST
+
+
+def test_nothing_is_loaded_from_another_address(page: Path) -> None:
+    elements = Elements(page)
+    addresses = [a.get(name) or "" for _, a in elements.found for name in ("src", "href", "srcset", "action", "data")]
+    assert {address[:1] for address in addresses if address} == {"#"}
+    assert not elements.all("link") and not elements.all("iframe")
+    policy = next(a["content"] or "" for a in elements.all("meta") if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none';") and "unsafe-inline'; script-src 'sha256-" in policy
+    assert "http" not in policy
+
+
+def test_text_of_a_record_stays_text(page: Path) -> None:
+    elements = Elements(page)
+    assert len(elements.all("script")) == 5  # the data, three libraries, and the page's own
+    assert not [a for _, a in elements.found for name in a if name.startswith("on")]
+    assert "".join(elements.text).count(HOSTILE) >= 3  # a model, an error and a caption
+
+
+def test_every_measured_value_opens_records_that_are_there(page: Path) -> None:
+    elements = Elements(page)
+    templates = {a.get("id") for a in elements.all("template")}
+    opened = [a["href"] or "" for a in elements.all("a") if (a.get("href") or "").startswith("#runs=")]
+    assert opened and len(templates) == 11
+    assert {f"run-{name}" for link in opened for name in link.removeprefix("#runs=").split(",")} == templates
+
+
+def test_measured_rows_come_first_with_the_papers_value_beside(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    table = text[text.index('id="table-1"') : text.index('id="table-2"')]
+    kinds = re.findall(r'<tr class="(measured|printed)">', table)
+    assert kinds == sorted(kinds) and set(kinds) == {"measured", "printed"}
+    assert re.search(r">93\.00</a>\s*<span class=\"paper\">paper 93\.07 \(-0\.07\)</span>", table)
+
+
+def test_a_folder_without_records_is_refused(call: Run, tmp_path: Path) -> None:
+    done = call("report", "--results", tmp_path / "none", "--out", tmp_path / "site")
+    assert (done.code, done.out) == (2, "")
+    assert (
+        done.err
+        == f"error: --results {tmp_path / 'none'}: there is no record; make a run first, or name another folder\n"
+    )
+    assert not (tmp_path / "site").exists()
+
+
+def test_an_image_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"not for the page")
+    sample = {"image_id": "7", "image": "samples/../../secret.png", "caption": "c", "references": []}
+    keep(
+        make("lavin", task="coco", metrics={"CIDEr": {"value": 1.0, "n": 1, "stderr": 1.0}}, samples=[sample]),
+        tmp_path / "r",
+    )
+    with pytest.raises(UserError, match=r"is not an image inside"):
+        write_page(tmp_path / "r", tmp_path / "site")
+
+
+def test_a_faulty_history_is_named(tmp_path: Path) -> None:
+    path = history_path(record_path(keep(make(), tmp_path), tmp_path))
+    path.write_text("{}")
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        write_page(tmp_path, tmp_path / "site")
+
+
+def test_the_same_records_give_the_same_page(results: Path, page: Path, tmp_path: Path) -> None:
+    assert write_page(results, tmp_path).read_bytes() == page.read_bytes()

@@ -1,0 +1,64 @@
+"""The numbers of the figures: Pareto fronts, loss curves, ratios with intervals, and Figure 2."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.page.costs import figure_2, ratio_figures
+from harness.page.figures import style
+from harness.page.losses import loss_figures
+from harness.page.runs import runs
+from harness.page.scores import pareto, score_figures
+from harness.records import read_records
+
+POINTS = st.lists(st.tuples(st.integers(0, 9).map(float), st.integers(0, 9).map(float)), min_size=1, max_size=12)
+
+
+@given(POINTS)
+def test_no_point_beats_one_on_the_front_and_every_other_is_beaten(points: list[tuple[float, float]]) -> None:
+    def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+        return one != other and one[0] <= other[0] and one[1] >= other[1]
+
+    front = pareto(points)
+    assert set(front) == {point for point in points if not any(beats(other, point) for other in points)}
+    assert front == sorted(front)
+
+
+def test_scores_are_drawn_where_the_cost_is_known(results: Path) -> None:
+    figures = {figure.title.partition(":")[0]: figure for figure in score_figures(read_records(results))}
+    on_tiny = figures["Avg against seconds per training step"]
+    assert [(trace["name"], trace["x"], trace["y"]) for trace in on_tiny.data[:-1]] == [
+        ("MemVP", [0.2], [50.5]),
+        ("DEHVF", [0.2], [60.5]),
+    ]
+    assert (on_tiny.data[-1]["x"], on_tiny.data[-1]["y"]) == ([0.2], [60.5])
+    assert on_tiny.rows == (("MemVP", "0.2", "50.50"), ("DEHVF", "0.2", "60.50"))
+
+
+def test_every_history_is_a_line(results: Path) -> None:
+    shown = runs(read_records(results), results)
+    lines = [trace["losses"] for figure in loss_figures(shown) for trace in figure.data]
+    assert sorted(lines) == sorted(run.record.spec_hash for run in shown if run.record.kind == "train")
+    assert shown[0].losses == {"x": [1, 2, 3], "y": [3.0, 1.5, 1.0]}
+
+
+def test_ratios_have_the_interval_of_the_record(results: Path) -> None:
+    figure = next(figure for figure in ratio_figures(read_records(results)) if "(tiny)" in figure.title)
+    assert figure.data[0]["y"] == ["dehvf", "memvp"] and figure.data[0]["x"] == [1.2, 1.0]
+    assert [round(value, 9) for value in figure.data[0]["error_x"]["array"]] == [0.1, 0.1]
+    assert ("dehvf", "train", "1.200", "1.100 to 1.300") in figure.rows
+
+
+def test_every_point_of_figure_2_is_inside_its_panel() -> None:
+    figure = figure_2()
+    for trace in figure.data:
+        low, high = figure.layout[trace["yaxis"].replace("y", "yaxis")]["range"]
+        assert all(low <= value <= high for value in trace["y"])
+    assert len({trace["xaxis"] for trace in figure.data}) == 4
+
+
+def test_no_two_series_look_the_same() -> None:
+    looks = [(style(i)["marker"]["color"], style(i)["marker"]["symbol"]) for i in range(42)]
+    lines = [(style(i)["line"]["color"], style(i)["line"]["dash"]) for i in range(42)]
+    assert len(set(looks)) == len(set(lines)) == 42
