@@ -103,7 +103,7 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _printed(value: Any) -> Any:
-    """Return what the template prints in place of a value; jinja2 then escapes it. Libraries are printed as they are."""
+    """Return what the template prints for a value, which jinja2 then escapes. Libraries are printed as they are."""
     return visible(value) if type(value) is str else value
 
 
