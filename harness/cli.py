@@ -251,10 +251,21 @@ def run(
 def table(
     number: Annotated[int, typer.Option("--table", max=1_000, help="Number of the paper's table: 1, 2, 3 or 4.")] = 1,
     model: Annotated[str | None, typer.Option(help="Show the rows of this model only.")] = None,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", help="Show the paper's numbers cell by cell, and whether the measured ones agree with them."
+        ),
+    ] = False,
     format: TableOutput = TableFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
-    """Print one of the paper's tables from the records, with each measured value next to the printed one."""
+    """Print one of the paper's tables from the records, and mark which values are not distinguishable from the best."""
+    if paper:
+        from harness.report.against_paper import against_paper_text
+
+        print(against_paper_text(results, number, model, format.value))
+        return
     from harness.report.tables import table_text
 
     print_result(table_text(results, number, model, format.value))
@@ -269,7 +280,7 @@ def compare(
     format: TextOutput = TextFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
-    """Test whether one method is better than another: paired tests over their seeds and over their answers."""
+    """Say whether one method is better than another, with intervals: a test over their seeds and their answers."""
     from harness.report.compare import compare_text
 
     print_result(compare_text(results, first, second, model, task, format.value))

@@ -1,4 +1,4 @@
-"""Compare two methods: their runs with the same seeds, and their answers to the same problems."""
+"""Compare two methods: a verdict in a sentence, and the difference in every column with its interval and power."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,25 +6,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.config.recipes import REFERENCES
-from harness.data.jsonio import parse_json_lines
 from harness.errors import UserError
 from harness.escape import markdown, text_table
-from harness.files import read_file
-from harness.records import Record, default_label, predictions_path, read_records, record_path
-from harness.report.paper import layout
+from harness.records import Record, default_label, read_records
+from harness.report.differences import Runs, by_seed, difference
+from harness.report.paper import layout, method_names
 from harness.report.selection import select
-from harness.stats import PairedTest, mcnemar, mean, paired_seeds
-from harness.tasks.facts import AnswerKeys, task_facts
+from harness.report.verdict import MODELS, p_text, verdict
+from harness.stats import Difference, holm, mean
+from harness.tasks.facts import TaskFacts, task_facts
 
 _NOTE = """\
-- Difference: {a} minus {b}, mean over the seeds that both have ({seeds}). p: two-sided paired t-test over these seeds.
-- Each line is a separate test: among many columns, one p below 0.05 is expected by chance.
+- Difference: {a} minus {b}, mean over the seeds that both have ({seeds}), with its 95 % interval.
+- p: two-sided. The verdict is on {summary}, which was chosen before any result, so its p is not corrected. p (Holm):
+  the other columns, corrected for their number. A column differs where this is below 0.05.
+- Detectable: the true difference that one test at 5 % finds with a probability of 80 %, by the variation seen here.
 """
-_PROBLEMS_NOTE = """\
-- Problems: all problems of one seed, answered by both methods. p: exact McNemar test on the problems that only one of
-  them answers correctly. It covers the variation between problems, not the variation between seeds.
-"""
-_RUN_AGAIN = "repeat the run with --force"
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,11 @@ class Comparison:
         a, b: labels of the two methods, such as `dehvf` or `dehvf-keys_only`.
         model, task: what both were run on.
         seeds: the seeds that both methods have.
-        means: metric -> mean of `a` and mean of `b` over these seeds.
-        metrics: metric -> paired test over these seeds.
-        problems: seed -> McNemar's test over the problems; empty where the task has no right answers, or where the
-            predictions were not saved.
+        verdict: what follows, in plain sentences.
+        means: column -> mean of `a` and mean of `b` over these seeds.
+        differences: column -> the first minus the second. Columns in which a run has no value are left out.
+        corrected: column -> p-value corrected over the columns; that of the summary column is as it was. None where
+            there is no p-value.
         notes: which records were left out, and why.
     """
 
@@ -47,9 +45,10 @@ class Comparison:
     model: str
     task: str
     seeds: tuple[int, ...]
+    verdict: str
     means: Mapping[str, tuple[float, float]]
-    metrics: Mapping[str, PairedTest]
-    problems: Mapping[int, PairedTest]
+    differences: Mapping[str, Difference]
+    corrected: Mapping[str, float | None]
     notes: tuple[str, ...]
 
 
@@ -67,46 +66,37 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Compari
             or saved predictions have an error.
     """
     facts = task_facts(task)
-    table = facts.table
-    chosen = select([run for run in read_records(results_dir) if run.model == model], table, layout(table))
-    runs = {group[0].label: {run.seed: run for run in group} for group in chosen.groups.values()}
+    plan = layout(facts.table)
+    chosen = select([run for run in read_records(results_dir) if run.model == model], facts.table, plan)
+    runs = {group[0].label: by_seed(group) for group in chosen.groups.values()}
     ours, theirs = (_runs_of(label, runs, model, task) for label in (a, b))
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     if not seeds:
         raise UserError(f"{a}, {b}: no seed in common on {model}; run both with the same --seeds")
-    means, tests = _over_seeds(ours, theirs, seeds, [column.key for column in layout(table).columns])
-    problems = {}
-    if facts.answers is not None:
-        for seed in seeds:
-            mine, other = (_right_answers(group[seed], results_dir, facts.answers) for group in (ours, theirs))
-            if mine and other:
-                problems[seed] = _over_problems(mine, other, f"{a}, {b}: seed {seed}")
-    return Comparison(a, b, model, task, seeds, means, tests, problems, tuple(chosen.notes))
+    columns = [column.key for column in plan.columns]
+    found = {name: difference(ours, theirs, name, results_dir) for name in columns}
+    differences = {name: one for name, one in found.items() if one is not None}
+    corrected = correct(differences, facts)
+    return Comparison(
+        a,
+        b,
+        model,
+        task,
+        seeds,
+        verdict(_name(a, ours), _name(b, theirs), facts.summary, differences, corrected),
+        {name: (_mean(ours, seeds, name), _mean(theirs, seeds, name)) for name in differences},
+        differences,
+        corrected,
+        tuple(chosen.notes),
+    )
 
 
-def _over_seeds(
-    ours: Mapping[int, Record], theirs: Mapping[int, Record], seeds: Sequence[int], columns: Sequence[str]
-) -> tuple[dict[str, tuple[float, float]], dict[str, PairedTest]]:
-    """Return means and paired tests by column, for the columns in which every run has a value."""
-    means, tests = {}, {}
-    for column in columns:
-        pairs = {seed: (_value(ours[seed], column), _value(theirs[seed], column)) for seed in seeds}
-        left = {seed: pair[0] for seed, pair in pairs.items() if pair[0] is not None}
-        right = {seed: pair[1] for seed, pair in pairs.items() if pair[1] is not None}
-        if len(left) == len(right) == len(seeds):
-            means[column] = (mean(list(left.values())), mean(list(right.values())))
-            tests[column] = paired_seeds(left, right)
-    return means, tests
-
-
-def _over_problems(mine: Mapping[str, bool], other: Mapping[str, bool], where: str) -> PairedTest:
-    """Return McNemar's test over the problems of one seed.
-
-    `mine` and `other` map the id of each problem to whether the method answered it correctly.
-    """
-    if mine.keys() != other.keys():
-        raise UserError(f"{where}: the saved predictions are not for the same problems; repeat both runs with --force")
-    return mcnemar(mine, other)
+def correct(differences: Mapping[str, Difference], facts: TaskFacts) -> dict[str, float | None]:
+    """Return the p-value of every column, all but that of the summary column corrected for their number by Holm."""
+    others = {name: one.p_value for name, one in differences.items() if name != facts.summary}
+    tested = {name: p for name, p in others.items() if p is not None}
+    raised = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {name: one.p_value if name == facts.summary else raised.get(name) for name, one in differences.items()}
 
 
 def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, format: str) -> str:
@@ -114,7 +104,7 @@ def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, forma
 
     Args:
         results_dir, a, b, model, task: see `compare`.
-        format: `json`; anything else gives tables in markdown.
+        format: `json`; anything else gives the verdict, a table and notes in markdown.
 
     Raises:
         UserError: see `compare`.
@@ -122,16 +112,22 @@ def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, forma
     found = compare(results_dir, a, b, model, task)
     if format == "json":
         return json.dumps(asdict(found), indent=2)
-    metrics = [
-        (name, *(f"{value:.2f}" for value in found.means[name]), *_shown(test)) for name, test in found.metrics.items()
+    rows = [
+        (name, *(f"{value:.2f}" for value in found.means[name]), *_shown(one, found.corrected[name]))
+        for name, one in found.differences.items()
     ]
-    text = [_grid(metrics, "Column", a, b, "Difference", "p", "Seeds")]
-    if found.problems:
-        rows = [(str(seed), *_shown(test)) for seed, test in found.problems.items()]
-        text.append(_grid(rows, "Seed", "Difference", "p", "Problems"))
-    notes = _NOTE.format(a=markdown(a), b=markdown(b), seeds=", ".join(map(str, found.seeds)))
-    notes += _PROBLEMS_NOTE if found.problems else ""
-    return "\n\n".join([*text, notes + "".join(f"- {markdown(note)}\n" for note in found.notes)])
+    heads = ("Column", a, b, "Difference", "95 % interval", "p", "p (Holm)", "Detectable", "Seeds", "Problems")
+    table = text_table(rows, heads, ("left", *("right" for _ in heads[1:])))
+    notes = _NOTE.format(a=markdown(a), b=markdown(b), seeds=", ".join(map(str, found.seeds)), summary=task_facts(task).summary)
+    used = dict.fromkeys(one.over for one in found.differences.values())
+    notes += "".join(f"- {_columns_of(found.differences, over)}: {MODELS[over]}\n" for over in used)
+    left_out = "".join(f"- {markdown(note)}\n" for note in found.notes)
+    return f"{markdown(found.verdict)}\n\n{table}\n\n{notes}{left_out}"
+
+
+def _columns_of(differences: Mapping[str, Difference], over: str) -> str:
+    names = [name for name, one in differences.items() if one.over == over]
+    return "All columns" if len(names) == len(differences) else ", ".join(names)
 
 
 def _runs_of(label: str, runs: Mapping[str, dict[int, Record]], model: str, task: str) -> dict[int, Record]:
@@ -142,36 +138,20 @@ def _runs_of(label: str, runs: Mapping[str, dict[int, Record]], model: str, task
     return runs[meant]
 
 
-def _value(run: Record, column: str) -> float | None:
-    return run.metrics[column].value if column in run.metrics else None
+def _name(label: str, runs: Runs) -> str:
+    """Return what a sentence calls a method: its name in the paper, or the label of an ablation."""
+    run = next(iter(runs.values()))
+    return method_names().get(run.method, label) if run.variant is None else label
 
 
-def _right_answers(run: Record, results_dir: Path, keys: AnswerKeys) -> dict[str, bool]:
-    """Return whether each problem was answered correctly; empty where no predictions are saved."""
-    path = predictions_path(record_path(run, results_dir))
-    if not path.exists():
-        return {}
-    try:
-        content = read_file(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {_RUN_AGAIN}") from error
-    right: dict[str, bool] = {}
-    for place, row in parse_json_lines(content, str(path)):
-        complete = isinstance(row, dict) and {keys.sample, keys.given, keys.expected} <= row.keys()
-        if not complete or not isinstance(row[keys.sample], str) or row[keys.sample] in right:
-            raise UserError(
-                f"{place}: expected a record with '{keys.sample}', '{keys.given}' and '{keys.expected}', "
-                f"each {keys.sample} once; {_RUN_AGAIN}"
-            )
-        right[row[keys.sample]] = row[keys.given] == row[keys.expected]
-    return right
+def _mean(runs: Runs, seeds: Sequence[int], column: str) -> float:
+    values = [runs[seed].metrics[column].value for seed in seeds]
+    return mean([value for value in values if value is not None])
 
 
-def _shown(test: PairedTest) -> tuple[str, str, str]:
-    p = test.p_value
-    return f"{test.difference:+.2f}", "n/a" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}", str(test.n)
-
-
-def _grid(rows: Sequence[tuple[str, ...]], *headers: str) -> str:
-    sides = ("left", *("right" for _ in headers[1:]))
-    return text_table(rows, headers, sides)
+def _shown(one: Difference, corrected: float | None) -> tuple[str, ...]:
+    interval = "n/a" if one.low is None or one.high is None else f"{one.low:+.2f} to {one.high:+.2f}"
+    detectable = "n/a" if one.detectable is None else f"{one.detectable:.2f}"
+    problems = "-" if one.problems is None else str(one.problems)
+    p_values = (p_text(one.p_value), p_text(corrected))
+    return (f"{one.value:+.2f}", interval, *p_values, detectable, str(one.seeds), problems)

@@ -11,6 +11,7 @@ from harness.files import write_atomic
 from harness.records import History, Record, read_records
 from harness.report.breakdown import breakdown_text
 from harness.report.paper import disagreements, load_paper
+from harness.report.ranking import ranked
 from harness.report.render import render
 from harness.report.searched import searched_text
 from harness.report.selection import by_setting, where_measured
@@ -46,16 +47,17 @@ standard error over questions is in brackets (se); a difference of this size may
 """
 
 
-def results_readme(records: Sequence[Record], searched: str = "", by_category: str = "") -> str:
+def results_readme(records: Sequence[Record], results_dir: Path, searched: str = "", by_category: str = "") -> str:
     """Return the text of results/README.md: every table of every model that has records, then the field guide.
 
     Args:
         records: the records of the results folder.
+        results_dir: the results folder, for the predictions.
         searched: text on the searches for recipes, see `harness.report.searched`; empty leaves the section out.
         by_category: text on the picture questions by category, see `harness.report.breakdown`; empty leaves the section
             out.
     """
-    boards = list(_boards(records))
+    boards = list(_boards(records, results_dir))
     parts = [_HEAD, _EARLIER, "## Leaderboards\n"]
     parts += boards or ["No completed run is recorded yet.\n"]
     parts += ["## Picture questions of the small world\n", by_category] if by_category else []
@@ -74,16 +76,16 @@ def write_readme(results_dir: Path) -> Path:
     path = Path(results_dir) / "README.md"
     records = read_records(results_dir)
     by_category = breakdown_text(records, results_dir)
-    write_atomic(path, results_readme(records, searched_text(results_dir), by_category))
+    write_atomic(path, results_readme(records, results_dir, searched_text(results_dir), by_category))
     return path
 
 
-def _boards(records: Sequence[Record]) -> Iterator[str]:
+def _boards(records: Sequence[Record], results_dir: Path) -> Iterator[str]:
     models = sorted({record.model for record in records})
     for table in map(int, sorted(load_paper().tables)):
         for model in models:
             for group in by_setting([record for record in records if record.model == model], table):
-                board = leaderboard(group, table, model)
+                board = ranked(leaderboard(group, table, model), results_dir)
                 if any(row.seeds for row in board.rows):
                     where = f", {where_measured(group[0])}" if board.layout.setting == "device" else ""
                     yield f"### {markdown(model)}: table {table}{markdown(where)}\n\n{render(board, 'markdown')}"

@@ -9,9 +9,11 @@ import pandas as pd
 from harness.errors import UserError
 from harness.escape import csv_cell, html, latex_comment, markdown, text_table
 from harness.report.paper import Column
-from harness.report.rows import Board, Cell, TableRow
+from harness.report.rows import Board, Cell, Rank, TableRow
 
 ABSENT = "n/a"
+MARKS: Mapping[Rank | None, str] = {"best": "best", "tied": "a", "untested": "?"}
+"""Rank -> its mark in a printed table; the other ranks have none. `harness.report.ranking` explains the marks."""
 
 
 def render(board: Board, format: str) -> str:
@@ -55,6 +57,7 @@ def _csv(board: Board) -> str:
                 f"{key}_n": cell.n,
                 f"{key}_paper": cell.paper,
                 f"{key}_difference": cell.difference,
+                f"{key}_rank": cell.rank,
             }
         records.append({key: csv_cell(value) for key, value in flat.items()})
     # dtype=object keeps counts integers; a missing count would turn the column into floats.
@@ -67,7 +70,7 @@ def _json(board: Board) -> str:
         | {
             "seeds": list(row.seeds),
             "metrics": {
-                key: {"value": cell.value, "std": cell.std, "n": cell.n, "paper": cell.paper}
+                key: {"value": cell.value, "std": cell.std, "n": cell.n, "paper": cell.paper, "rank": cell.rank}
                 for key, cell in row.metrics.items()
             },
         }
@@ -117,11 +120,16 @@ def grid(board: Board, style: str) -> str:
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """Return a cell as text, such as `93.10 ± 0.21 / 93.54 (-0.44)`: mean ± std / paper's value (difference)."""
+    """Return a cell as text: mean ± std, mark of its rank / paper's value (difference).
+
+    For example `93.10 ± 0.21 a / 93.54 (-0.44)`; the marks are in `MARKS`.
+    """
     digits = column.digits
     text = ABSENT if cell.value is None else f"{cell.value:.{digits}f}"
     if cell.std is not None:
         text += f" ± {cell.std:.{digits}f}"
+    if mark := MARKS.get(cell.rank):
+        text += f" {mark}"
     if cell.paper is not None:
         text += f" / {cell.paper:.{digits}f}"
     if cell.difference is not None:

@@ -2,8 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
+from harness.records import Record
 from harness.report.paper import Layout
+
+Rank = Literal["best", "tied", "lower", "untested"]
+"""How a value stands to the best one of its column: it is better than all others (`best`), not distinguishable from the
+best, which the highest value itself can be (`tied`), worse than the best (`lower`), or could not be tested."""
 
 
 @dataclass(frozen=True)
@@ -15,12 +21,14 @@ class Cell:
         std: sample standard deviation over seeds; None for a single seed.
         n: number of problems, images or timed batches per seed.
         paper: value that the paper prints; None where it prints none.
+        rank: how the value stands to the best one of its column; None where it is not ranked.
     """
 
     value: float | None = None
     std: float | None = None
     n: int | None = None
     paper: float | None = None
+    rank: Rank | None = None
 
     @property
     def difference(self) -> float | None:
@@ -42,8 +50,14 @@ class TableRow:
     trainable: int | None
     """Number of trainable parameters as the published code counts them, comparable with the paper's number."""
     paper_trainable: str | None
-    seeds: tuple[int, ...]
+    runs: tuple[Record, ...]
+    """The runs that the row averages, one per seed."""
     metrics: Mapping[str, Cell]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the runs."""
+        return tuple(run.seed for run in self.runs)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.records import Record, read_records
 from harness.report.paper import Column, Layout, PaperRow, layout, method_names, paper_models, paper_rows
+from harness.report.ranking import ranked
 from harness.report.render import render
 from harness.report.rows import Board, Cell, TableRow
 from harness.report.selection import RowKey, count_runs, select
@@ -68,9 +69,9 @@ def table_text(results_dir: Path, table: int, model: str | None, format: str) ->
             markdown, latex and html; csv and json have none.
 
     Raises:
-        UserError: a record has an error, or there is no such table or format.
+        UserError: a record or saved predictions have an error, or there is no such table or format.
     """
-    return render(leaderboard(read_records(results_dir), table, model), format)
+    return render(ranked(leaderboard(read_records(results_dir), table, model), results_dir), format)
 
 
 def _slots(records: Sequence[Record], table: int, plan: Layout, model: str | None) -> list[_Slot]:
@@ -123,7 +124,7 @@ def _row(slot: _Slot, groups: Mapping[RowKey, list[Record]], table: int, plan: L
         llm=_llm(slot, group),
         trainable=counts[-1] if counts else None,
         paper_trainable=paper.trainable if paper else None,
-        seeds=tuple(record.seed for record in group),
+        runs=tuple(group),
         metrics={column.key: _cell(column, group, printed.get(column.key)) for column in plan.columns},
     )
 

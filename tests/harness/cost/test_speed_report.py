@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -125,7 +126,7 @@ def test_text_has_a_row_per_method(quiet):
 def page(quiet):
     """The page of results of two measurements that differ in the text length."""
     longer = [with_text_length(one, 32).model_copy(update={"spec_hash": one.spec_hash[::-1]}) for one in quiet]
-    return results_readme([*quiet, *longer])
+    return results_readme([*quiet, *longer], Path("none"))
 
 
 def test_the_page_of_results_has_a_board_for_each_setting(page):

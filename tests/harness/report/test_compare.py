@@ -1,62 +1,114 @@
-"""Two methods side by side: over seeds, over problems, and what cannot be compared."""
+"""Two methods side by side: the verdict, the columns, and what cannot be compared."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
-from harness.records import write_predictions, write_record
-from harness.report.compare import compare, compare_text
+from harness.records import predictions_path, record_path
+from harness.report.compare import compare
+from tests.command_line import call
+from tests.harness.report.answered import PROBLEMS, save
 from tests.record_factory import make
 
-
-def save(results, method, seed, value, right=None, **changes):
-    run = make(method, seed=seed, value=value, **changes)
-    path = write_record(run, results)
-    if right is not None:
-        rows = [{"qid": str(i), "choice": int(i in right), "gold": 1} for i in range(20)]
-        write_predictions(path, rows)
+PAIR = ("dehvf", "memvp", "tiny", "scienceqa")
 
 
 @pytest.fixture
-def results(tmp_path):
-    for seed, (ours, theirs) in enumerate(((10.0, 9.0), (12.0, 10.0), (14.0, 11.0))):
-        save(tmp_path, "dehvf", seed, ours, range(8))
-        save(tmp_path, "memvp", seed, theirs, range(8, 10))
-    save(tmp_path, "memvp", 7, 99.0)
-    save(tmp_path, "lavin", 8, 50.0)
-    save(tmp_path, "dehvf", 0, 5.0, variant="no_visual_prompts", label="dehvf-no_visual_prompts")
+def results(tmp_path: Path) -> Path:
+    """Three seeds: DEHVF is better on pictures, and the two are the same elsewhere."""
+    for seed in range(3):
+        save(tmp_path, "dehvf", seed, {*range(15 + seed), *range(20, 30)})
+        save(tmp_path, "memvp", seed, {*range(3), *range(20, 30)})
+    save(tmp_path, "memvp", 7, range(PROBLEMS))
+    save(tmp_path, "lavin", 8, range(9))
+    save(tmp_path, "dehvf", 0, range(4), variant="no_visual_prompts", label="dehvf-no_visual_prompts")
     return tmp_path
 
 
-def test_shared_seeds_are_paired(results):
-    found = compare(results, "dehvf", "memvp", "tiny", "scienceqa")
+def test_seeds_and_problems_are_paired(results: Path) -> None:
+    found = compare(results, *PAIR)
     assert found.seeds == (0, 1, 2)
-    assert found.means["IMG"] == (12.0, 10.0)
-    assert found.metrics["IMG"].difference == pytest.approx(2.0)
-    assert found.metrics["IMG"].p_value == pytest.approx(0.0742, abs=1e-4)  # t = 2·√3, two degrees of freedom
+    assert found.means["IMG"] == (pytest.approx(80.0), pytest.approx(15.0))
+    one = found.differences["IMG"]
+    assert (one.value, one.seeds, one.problems, one.over) == (pytest.approx(65.0), 3, 20, "seeds and problems")
+    assert found.differences["Avg"].problems == PROBLEMS and found.differences["NO"].p_value == 1
+    assert "NAT" not in found.differences  # no run has a value there
     back = compare(results, "memvp", "dehvf", "tiny", "scienceqa")
-    assert back.metrics["Avg"].difference == -found.metrics["Avg"].difference
+    assert back.differences["Avg"].value == -found.differences["Avg"].value
+    assert back.verdict.startswith(
+        "DEHVF is better than MemVP on Avg: a difference of -32.50 points (MemVP minus DEHVF"
+    )
 
 
-def test_answers_are_compared_problem_by_problem(results):
-    found = compare(results, "dehvf", "memvp", "tiny", "scienceqa").problems
-    assert found.keys() == {0, 1, 2}
-    assert found[0].difference == pytest.approx(100 * 6 / 20) and found[0].n == 20
-    assert found[0].p_value == pytest.approx(112 / 1024)  # eight against two
+def test_the_summary_column_keeps_its_p_and_the_others_are_corrected(results: Path) -> None:
+    found = compare(results, *PAIR)
+    assert found.corrected["Avg"] == found.differences["Avg"].p_value
+    assert found.differences["IMG"].p_value is not None and found.corrected["NO"] == 1
+    assert found.corrected["IMG"] == pytest.approx(2 * found.differences["IMG"].p_value)
 
 
-def test_one_seed_has_no_p_and_no_predictions_no_problems(results):
+def test_the_verdict_is_said_in_sentences(results: Path) -> None:
+    done = call("compare", "dehvf", "memvp", "--results", results)
+    assert done.code == 0
+    first, *_ = done.out.splitlines()
+    assert first.startswith("DEHVF is better than MemVP on Avg: a difference of +32.50 points (DEHVF minus MemVP, 95 %")
+    assert "over 3 seeds and 40 problems" in first and "would be found with a probability of 80 %" in first
+    assert "On the other 2 columns, these differ after Holm's correction: IMG (+65.00)." in first
+    assert "mixed model of the paired answers" in done.out
+
+
+def test_methods_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    for seed in range(3):
+        save(tmp_path, "dehvf", seed, range(seed, 20 + seed))
+        save(tmp_path, "memvp", seed, range(1 + seed, 20 + seed))
+    found = compare(tmp_path, *PAIR)
+    assert found.verdict.startswith("DEHVF and MemVP cannot be told apart on Avg: a difference of +2.50 points")
+    assert "On the other 2 columns, no difference is significant after Holm's correction." in found.verdict
+
+
+def test_one_seed_compares_trained_models_only(results: Path) -> None:
     found = compare(results, "dehvf", "blind", "tiny", "scienceqa")
-    assert (found.seeds, found.metrics["IMG"].p_value, found.problems) == ((0,), None, {})
-    shown = compare_text(results, "dehvf", "blind", "tiny", "scienceqa", "markdown")
-    assert "| n/a |" in shown.replace("   ", " ") and "McNemar" not in shown
+    one = found.differences["IMG"]
+    assert (found.seeds, one.over, one.seeds) == ((0,), "problems", 1)
+    assert one.p_value == pytest.approx(2 / 2**11)  # eleven problems against none
+    assert found.verdict.startswith(
+        "One seed does not compare methods. The two trained models of DEHVF and blind differ on Avg"
+    )
 
 
-def test_as_json(results):
-    data = json.loads(compare_text(results, "dehvf", "memvp", "tiny", "scienceqa", "json"))
-    assert data["metrics"]["IMG"]["difference"] == pytest.approx(2.0)
-    assert data["problems"]["1"]["n"] == 20
+def test_without_saved_answers_only_seeds_are_tested(tmp_path: Path) -> None:
+    for seed, (ours, theirs) in enumerate(((10.0, 9.0), (12.0, 10.0), (14.0, 11.0))):
+        save(tmp_path, "dehvf", seed, (), kept=False, metrics=make(value=ours).model_dump()["metrics"])
+        save(tmp_path, "memvp", seed, (), kept=False, metrics=make(value=theirs).model_dump()["metrics"])
+    one = compare(tmp_path, *PAIR).differences["IMG"]
+    assert (one.over, one.problems) == ("seeds", None)
+    assert one.p_value == pytest.approx(0.0742, abs=1e-4)  # t = 2·√3, two degrees of freedom
+    assert "no answers of single problems" in call("compare", "dehvf", "memvp", "--results", tmp_path).out
+
+
+def test_predictions_that_name_no_columns_tell_the_summary_column(tmp_path: Path) -> None:
+    for seed in range(2):
+        save(tmp_path, "dehvf", seed, range(9 + 2 * seed), named=False)
+        save(tmp_path, "memvp", seed, range(seed), named=False)
+    found = compare(tmp_path, *PAIR).differences
+    assert (found["Avg"].over, found["IMG"].over) == ("seeds and problems", "seeds")
+
+
+def test_one_seed_without_answers_is_not_tested(tmp_path: Path) -> None:
+    for method in ("dehvf", "memvp"):
+        save(tmp_path, method, 0, range(9), kept=False)
+    found = compare(tmp_path, *PAIR)
+    assert found.corrected == {"IMG": None, "NO": None, "Avg": None}
+    assert "with one seed in common and no saved answers to test" in found.verdict
+    assert "| n/a |" in call("compare", "dehvf", "memvp", "--results", tmp_path).out.replace("   ", " ")
+
+
+def test_as_json(results: Path) -> None:
+    data = json.loads(call("compare", "dehvf", "memvp", "--results", results, "--format", "json").out)
+    assert data["differences"]["IMG"]["value"] == pytest.approx(65.0)
+    assert data["verdict"].startswith("DEHVF is better") and data["corrected"]["NO"] == 1
 
 
 @pytest.mark.parametrize(
@@ -68,7 +120,7 @@ def test_as_json(results):
         (("dehvf", "memvp"), "vqa", "--task vqa: no such task; choose one of coco, scienceqa"),
     ],
 )
-def test_what_cannot_be_compared_is_said(results, labels, task, message):
+def test_what_cannot_be_compared_is_said(results: Path, labels: tuple[str, str], task: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         compare(results, *labels, "tiny", task)
 
@@ -76,23 +128,27 @@ def test_what_cannot_be_compared_is_said(results, labels, task, message):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('{"qid": "1", "choice": 0, "gold": 1}\n', "seed 1: the saved predictions are not for the same problems"),
+        ('{"qid": "1", "choice": 1, "gold": 1}\n', "dehvf, memvp: the saved predictions are not for the same problems"),
         (
             '{"qid": "1", "choice": 0}\n',
             r"predictions.jsonl, line 1: expected a record with 'qid', 'choice' and 'gold'",
         ),
         ('{"qid": "1", "choice": 0, "gold": 1}\n' * 2, r"predictions.jsonl, line 2: .* each qid once"),
+        ('{"qid": "1", "choice": 0, "gold": 1, "columns": "IMG"}\n', "line 1: expected a record"),
         ("[1]\n", "line 1: expected a record"),
         ("{", "line 1: not valid JSON"),
+        ('{"qid": "1", "choice": 0, "gold": 1}\n', "the answers do not give the Avg of the record"),
+        ("", "the answers do not give the Avg of the record"),
     ],
 )
-def test_predictions_that_do_not_hold_are_refused(results, lines, message):
-    (path,) = (results / "records" / "scienceqa" / "tiny" / "memvp").glob("seed1-*.predictions.jsonl")
+def test_predictions_that_do_not_hold_are_refused(tmp_path: Path, lines: str, message: str) -> None:
+    save(tmp_path, "dehvf", 0, range(PROBLEMS))
+    path = predictions_path(record_path(save(tmp_path, "memvp", 0, range(PROBLEMS)), tmp_path))
     path.write_text(lines, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        compare(results, "dehvf", "memvp", "tiny", "scienceqa")
+        compare(tmp_path, *PAIR)
 
 
-def test_what_was_left_out_is_said(results):
-    save(results, "dehvf", 9, 1.0, status="failed")
-    assert "1 run left out: failed." in compare_text(results, "dehvf", "memvp", "tiny", "scienceqa", "markdown")
+def test_what_was_left_out_is_said(results: Path) -> None:
+    save(results, "dehvf", 9, range(9), kept=False, status="failed", metrics={})
+    assert "1 run left out: failed." in call("compare", "dehvf", "memvp", "--results", results).out

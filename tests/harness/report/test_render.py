@@ -24,9 +24,15 @@ def test_json_contract():
         "seeds": [0, 1],
     }
     assert list(ours["metrics"]) == NINE
-    assert ours["metrics"]["IMG"] == {"value": 50.5, "std": pytest.approx(0.5**0.5), "n": 1000, "paper": None}
+    assert ours["metrics"]["IMG"] == {
+        "value": 50.5,
+        "std": pytest.approx(0.5**0.5),
+        "n": 1000,
+        "paper": None,
+        "rank": None,
+    }
     theirs = next(r for r in rows if r["method"] == "dehvf" and r["model"] == "13b")
-    assert theirs["metrics"]["Avg"] == {"value": None, "std": None, "n": None, "paper": 94.19}
+    assert theirs["metrics"]["Avg"] == {"value": None, "std": None, "n": None, "paper": 94.19, "rank": None}
     assert theirs["trainable"] is None and theirs["seeds"] == []
     human = next(r for r in rows if r["name"] == "Human")
     assert human["method"] is None and human["metrics"]["NAT"]["paper"] == 90.23

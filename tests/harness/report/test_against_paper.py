@@ -1,0 +1,82 @@
+"""The paper against the records, cell by cell: which verdict a difference gets."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.records import write_record
+from harness.report.against_paper import PaperCell, against_paper
+from tests.command_line import Done, call
+from tests.record_factory import NINE, make
+
+
+def cells(*records: Any, table: int = 1) -> dict[tuple[str, str | None, str], PaperCell]:
+    return {(cell.name, cell.model, cell.column): cell for cell in against_paper(records, table)}
+
+
+def table(results: Path, *options: str) -> Done:
+    return call("table", "--paper", "--results", results, *options)
+
+
+def test_seeds_say_how_much_chance_explains() -> None:
+    runs = [make("memvp", seed=seed, value=value, model="7b") for seed, value in enumerate((92.8, 93.0, 93.2))]
+    found = cells(*runs)
+    avg = found["MemVP", "7b", "Avg"]
+    # t with two degrees of freedom, times 0.2, times sqrt(1 + 1/3), and half of the last printed digit.
+    assert avg.noise == pytest.approx(4.302653 * 0.2 * (4 / 3) ** 0.5 + 0.005, abs=1e-5)
+    assert (avg.value, avg.paper, avg.seeds, avg.verdict) == (pytest.approx(93.0), 93.07, 3, "within noise")
+    assert avg.difference == pytest.approx(-0.07)
+    assert found["MemVP", "7b", "LAN"].verdict == "off"
+    assert {cell.verdict for (name, *_), cell in found.items() if name != "MemVP"} == {"not run"}
+
+
+def test_one_seed_is_judged_by_the_standard_errors_of_two_runs() -> None:
+    near, far = (cells(make("memvp", value=value, model="7b"))["MemVP", "7b", "Avg"] for value in (91.0, 90.0))
+    assert near.noise == pytest.approx(1.96 * 2**0.5 + 0.005)
+    assert (near.verdict, far.verdict) == ("within noise", "off")
+    unknown = {name: {"value": 91.0, "n": 10, "stderr": None, "reason": "not known"} for name in NINE}
+    assert cells(make("memvp", model="7b", metrics=unknown))["MemVP", "7b", "Avg"].verdict == "noise unknown"
+
+
+def test_a_run_on_another_backbone_is_no_measurement_of_the_printed_number() -> None:
+    found = cells(make("memvp"), make("dehvf", status="failed"), make("dehvf", variant="keys_only"))
+    cell = found["MemVP", "13b", "Avg"]
+    assert (cell.verdict, cell.value, cell.difference, cell.others) == ("other backbone", None, None, ("tiny",))
+    assert found["DEHVF", "7b", "Avg"].verdict == "not run"
+    ablations = cells(make("dehvf", variant="keys_only"), table=4)
+    assert ablations["prompts in keys only", "7b", "IMG"].verdict == "other backbone"
+
+
+def test_runs_on_other_data_do_not_count() -> None:
+    other = make("memvp", model="7b", data={"split_sizes": {"train": 10, "val": 5, "test": 5}})
+    assert cells(other)["MemVP", "7b", "Avg"].verdict == "not run"
+
+
+def test_every_format_has_every_cell(tmp_path: Path) -> None:
+    write_record(make("memvp", value=93.0, model="7b"), tmp_path)
+    write_record(make("dehvf"), tmp_path)
+    rows = json.loads(table(tmp_path, "--format", "json", "--model", "7b").out)
+    assert len(rows) == 5 * 9 and {row["model"] for row in rows} == {"7b"}
+    assert [row["verdict"] for row in csv.DictReader(io.StringIO(table(tmp_path, "--format", "csv").out))][:9] == [
+        "not run"
+    ] * 9
+    shown = table(tmp_path).out
+    assert "within noise" in shown and "other backbone (tiny)" in shown and "One cell in twenty is off" in shown
+    assert "\\toprule" in table(tmp_path, "--format", "latex").out
+    assert table(tmp_path, "--format", "html").out.startswith("<table>")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--table", "2"), "--paper: table 2 has times of the paper's machine, not scores; leave --paper out"),
+        (("--model", "tiny"), "--model tiny: table 1 of the paper has no row for it; leave --model out"),
+    ],
+)
+def test_what_has_no_printed_score_is_said(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    done = table(tmp_path, *options)
+    assert done.code == 2 and message in done.err

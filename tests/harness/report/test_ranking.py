@@ -1,0 +1,84 @@
+"""Which values of a table are marked as the best: only where a test says so."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from harness.records import read_records
+from harness.report.ranking import ranked
+from harness.report.tables import leaderboard, table_text
+from tests.harness.report.answered import PROBLEMS, save
+from tests.harness.report.boards import row
+from tests.record_factory import make
+
+
+def ranks(results: Path, column: str, model: str = "tiny") -> dict[str, str | None]:
+    board = ranked(leaderboard(read_records(results), 1, model), results)
+    return {str(r.method if r.variant is None else r.variant): r.metrics[column].rank for r in board.rows if r.runs}
+
+
+def save_three(results: Path) -> None:
+    """MemVP and LaVIN are alike on pictures and DEHVF is far behind; without pictures MemVP is far ahead of both."""
+    for seed in range(4):
+        save(results, "memvp", seed, {*range(seed, 17), *range(20, PROBLEMS)})
+        save(results, "lavin", seed, {*range(1, 17 + seed % 2)})
+        save(results, "dehvf", seed, {seed})
+
+
+def test_best_is_said_only_where_it_is(tmp_path: Path) -> None:
+    save_three(tmp_path)
+    assert ranks(tmp_path, "IMG") == {"memvp": "tied", "lavin": "tied", "dehvf": "lower"}
+    assert ranks(tmp_path, "Avg") == {"memvp": "best", "lavin": "lower", "dehvf": "lower"}
+    text = table_text(tmp_path, 1, "tiny", "markdown")
+    (memvp,) = (line for line in text.splitlines() if line.startswith("| MemVP"))
+    assert memvp.count(" best |") == 1 and " a |" in memvp
+    assert "- best: better than every other method of its column. a: not distinguishable from the best value" in text
+    assert (
+        "- Tested over seeds and problems: IMG" in text and "- Not tested, because seeds or values are missing" in text
+    )
+
+
+def test_the_rank_is_a_column_of_its_own(tmp_path: Path) -> None:
+    save_three(tmp_path)
+    rows = json.loads(table_text(tmp_path, 1, "tiny", "json"))
+    found = {r["method"]: r["metrics"]["Avg"]["rank"] for r in rows if r["seeds"]}
+    assert found == {"memvp": "best", "lavin": "lower", "dehvf": "lower"}
+    cells = {r["method"]: r["Avg_rank"] for r in csv.DictReader(io.StringIO(table_text(tmp_path, 1, "tiny", "csv")))}
+    assert (cells["memvp"], cells["llava_lora"]) == ("best", "")
+
+
+def test_reference_rows_are_not_ranked(tmp_path: Path) -> None:
+    save_three(tmp_path)
+    save(tmp_path, "oracle", 0, range(PROBLEMS), kind="oracle")
+    for seed in range(4):
+        save(tmp_path, "dehvf", seed, range(PROBLEMS), variant="no_visual_prompts", label="dehvf-no_visual_prompts")
+    found = ranks(tmp_path, "Avg")
+    assert (found["memvp"], found["oracle"], found["no_visual_prompts"]) == ("best", None, None)
+
+
+def test_one_seed_ranks_nothing_however_large_the_difference(tmp_path: Path) -> None:
+    save(tmp_path, "memvp", 0, range(PROBLEMS))
+    save(tmp_path, "dehvf", 0, ())
+    assert set(ranks(tmp_path, "Avg").values()) == {None}
+    text = table_text(tmp_path, 1, "tiny", "markdown")
+    assert "No value is called best: a test needs two methods that have at least two seeds in common." in text
+
+
+def test_a_row_with_too_few_seeds_keeps_the_highest_value_from_being_best(tmp_path: Path) -> None:
+    save_three(tmp_path)
+    save(tmp_path, "llava_lora", 0, range(20))
+    assert ranks(tmp_path, "Avg") == {"memvp": "tied", "lavin": "lower", "dehvf": "lower", "llava_lora": "untested"}
+    text = table_text(tmp_path, 1, "tiny", "markdown")
+    assert "- ?: not tested against the best value, because two seeds in common" in text
+
+
+def test_models_are_ranked_apart_and_costs_not_at_all(tmp_path: Path) -> None:
+    save_three(tmp_path)
+    for seed in range(4):
+        save(tmp_path, "dehvf", seed, range(PROBLEMS), model="7b", kept=False)
+    board = ranked(leaderboard(read_records(tmp_path), 1), tmp_path)
+    assert row(board, "memvp").metrics["Avg"].rank == "best"
+    assert row(board, "dehvf", model="7b").metrics["Avg"].rank is None
+    times = leaderboard([make()], 2)
+    assert ranked(times, tmp_path) is times
