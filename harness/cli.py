@@ -286,6 +286,41 @@ def compare(
     print_result(compare_text(results, first, second, model, task, format.value))
 
 
+@app.command(epilog=_epilog("python -m harness verify results/records/scienceqa/tiny/memvp/seed0-....json"))
+def verify(
+    record: Annotated[Path, typer.Argument(help="File of a record; its predictions are looked for beside it.")],
+    data_root: Annotated[
+        Path | None, typer.Option(help="Data folder of the recorded run. The tiny model makes its own data.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Preset of the recorded run, where --llm or --clip replaced a part of it.")
+    ] = None,
+    llm: Annotated[str | None, typer.Option(help="Value of --llm in the recorded run, where it had one.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Value of --clip in the recorded run, where it had one.")] = None,
+    device: Device = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Compute threads; by default those of the record.")
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(min=0, help="Points that each score may differ by. By default two of its standard errors."),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Results folder for the second run, which goes on after an interruption. By default it is not kept."
+        ),
+    ] = None,
+    format: TextOutput = TextFormat.markdown,
+) -> None:
+    """Make a recorded run again, and say whether its answers and scores are identical, within a limit, or different."""
+    from harness.commands.verify import VerifyOptions, verify_command
+    from harness.run.progress import RunConsole
+
+    options = VerifyOptions(record, data_root, model, llm, clip, device, threads, within, into, format.value)
+    raise typer.Exit(verify_command(options, RunConsole(stderr=True)))
+
+
 @app.command(epilog=_epilog("python -m harness audit"))
 def audit(format: TextOutput = TextFormat.markdown, results: Results = Path("results")) -> None:
     """Check by arithmetic whether accuracies can be true: those that the paper prints, and those of the records."""

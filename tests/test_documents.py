@@ -99,7 +99,7 @@ def test_every_subcommand_is_in_the_list_of_commands() -> None:
 
     listed = re.findall(r"^\| `(python -m harness[^`]*)`", read("docs/commands.md"), flags=re.MULTILINE)
     there = leaves(typer.main.get_command(cli.app), "python -m harness")
-    assert sorted(line.removesuffix(" A B") for line in listed) == sorted(there)
+    assert sorted(re.sub(r"( [A-Z]+)+$", "", line) for line in listed) == sorted(there)
 
 
 @pytest.mark.parametrize("path", LINKING, ids=document_name)

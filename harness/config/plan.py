@@ -15,10 +15,11 @@ from harness.config.recipes import (
     TrainRecipe,
     apply_overrides,
     method_config,
+    recipe_class,
     train_recipe,
 )
 from harness.errors import UserError, first_error
-from harness.records import default_label
+from harness.records import Record, default_label
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,30 @@ def plan_runs(
         else:
             plans += [_plan(name, variant, seed, spec, task, overrides) for seed in seeds]
     return plans
+
+
+def recorded_plan(record: Record) -> RunPlan:
+    """Return the plan of a recorded run, with the settings of the record, whatever the recipes are now.
+
+    Raises:
+        UserError: the method is not known here, or its settings are not those of this version of the code.
+    """
+    settings = {name: record.config.get(name) or {} for name in ("method", "train")}
+    try:
+        recipe = recipe_class(record.task).model_validate({**_dict(settings["train"]), "tuning": record.tuning})
+        config = None
+        if record.method != ORACLE:
+            config = named_method(record.method).Config.model_validate(settings["method"])
+    except ValidationError as error:
+        raise UserError(
+            f"{record.run_id}: config: {first_error(error)}; the record is of another version of the code: check that "
+            "version out"
+        ) from error
+    return RunPlan(record.method, record.variant, config, recipe, record.seed)
+
+
+def _dict(section: object) -> dict[str, Any]:
+    return section if isinstance(section, dict) else {}
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:

@@ -1,26 +1,25 @@
-"""Which rows of a table are the best of a column, and which ones are not distinguishable from the best.
+"""Which value of a column is the best, and which ones are not distinguishable from the best.
 
-All pairs of rows are tested in each column, and the p-values of a column are corrected for the number of pairs. So it
-does not matter that the best row was found by looking: with a probability of 95 %, no row of a column is called worse
-that is not.
+Each row is tested against the highest value, and its p-value is multiplied by the number of these tests. So it does not
+matter that the highest value was found by looking: whichever row is truly the best, it is called worse with a
+probability of at most 5 %, because each of its rivals can beat it by chance with a fair part of that only.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 
 from harness.report.differences import by_seed, difference
 from harness.report.rows import Board, Rank, TableRow
-from harness.stats import CONFIDENCE, Difference, Over, holm
+from harness.stats import CONFIDENCE, Difference, Over
 
 Place = int
 """Position of a row in its board."""
-_LEVEL = 1 - CONFIDENCE
 _LEGEND = (
-    "best: better than every other method of its column. a: not distinguishable from the best value of its column. "
-    "Reference rows are not ranked. All pairs of methods are tested in each column, corrected by Holm's method at 5 %."
+    "best: better than every other method of its column. a: not distinguishable from the best value of its column. In "
+    "each column, the truly best method has one of these marks with a probability of 95 %: every value is tested "
+    "against the highest one, corrected for the number of tests. Reference rows are not ranked."
 )
 
 
@@ -43,11 +42,13 @@ def ranked(board: Board, results_dir: Path) -> Board:
     tested: dict[str, set[Over]] = defaultdict(set)
     for places in _rankings(board):
         for column in board.layout.columns:
-            known = [place for place in places if board.rows[place].metrics[column.key].value is not None]
-            pairs = _pairs(board, known, column.key, results_dir)
-            tested[column.key] |= {one.over for one in pairs.values()}
-            values = {place: board.rows[place].metrics[column.key].value or 0.0 for place in known}
-            ranks |= {(place, column.key): rank for place, rank in _ranks(values, pairs).items()}
+            values = {place: board.rows[place].metrics[column.key].value for place in places}
+            known = {place: value for place, value in values.items() if value is not None}
+            if known:
+                top = max(known, key=lambda place: known[place])
+                tests = _tests(board, list(known), top, column.key, results_dir)
+                tested[column.key] |= {one.over for one in tests.values()}
+                ranks |= {(place, column.key): rank for place, rank in _ranks(list(known), top, tests).items()}
     rows = tuple(_with_ranks(row, place, ranks) for place, row in enumerate(board.rows))
     return replace(board, rows=rows, notes=(*board.notes, *_notes(board, ranks, tested)))
 
@@ -62,39 +63,34 @@ def _rankings(board: Board) -> list[list[Place]]:
     return list(together.values())
 
 
-def _pairs(
-    board: Board, places: Sequence[Place], column: str, results_dir: Path
-) -> dict[tuple[Place, Place], Difference]:
-    """Return the differences of all pairs of rows that can be tested.
+def _tests(
+    board: Board, places: Sequence[Place], top: Place, column: str, results_dir: Path
+) -> dict[Place, Difference]:
+    """Return the differences of the highest value to the others, as far as they can be tested.
 
     A single seed compares two trained models, not two methods, so it tests nothing here.
     """
-    runs = {place: by_seed(board.rows[place].runs) for place in places}
+    best = by_seed(board.rows[top].runs)
     found = {}
-    for one, other in combinations(places, 2):
-        if len(runs[one].keys() & runs[other].keys()) > 1:
-            pair = difference(runs[one], runs[other], column, results_dir)
-            if pair is not None and pair.p_value is not None:
-                found[one, other] = pair
+    for place in places:
+        runs = by_seed(board.rows[place].runs)
+        if place != top and len(best.keys() & runs.keys()) > 1:
+            one = difference(best, runs, column, results_dir)
+            if one is not None and one.p_value is not None:
+                found[place] = one
     return found
 
 
-def _ranks(values: Mapping[Place, float], pairs: Mapping[tuple[Place, Place], Difference]) -> dict[Place, Rank]:
-    """Return how the rows of one column rank; empty where no pair could be tested.
-
-    Args:
-        values: row -> its mean.
-        pairs: two rows -> their difference.
-    """
-    if not pairs:
+def _ranks(places: Sequence[Place], top: Place, tests: Mapping[Place, Difference]) -> dict[Place, Rank]:
+    """Return how the rows of one column rank; empty where nothing could be tested."""
+    if not tests:
         return {}
-    raised = holm([one.p_value for one in pairs.values() if one.p_value is not None])
-    corrected = dict(zip(pairs, raised, strict=True))
-    top = max(values, key=lambda place: values[place])
     ranks: dict[Place, Rank] = {}
-    for place in values.keys() - {top}:
-        p_value = corrected.get((min(top, place), max(top, place)))
-        ranks[place] = "untested" if p_value is None else "lower" if p_value < _LEVEL else "tied"
+    for place in places:
+        if place != top:
+            p_value = tests[place].p_value if place in tests else None
+            level = (1 - CONFIDENCE) / (len(places) - 1)
+            ranks[place] = "untested" if p_value is None else "lower" if p_value < level else "tied"
     return ranks | {top: "best" if set(ranks.values()) == {"lower"} else "tied"}
 
 

@@ -37,7 +37,7 @@ def verdict(
 def _summary(a: str, b: str, summary: str, one: Difference) -> str:
     size = f"a difference of {one.value:+.2f} points ({a} minus {b}"
     if one.p_value is None:
-        return f"{a} and {b} cannot be told apart or called equal on {summary}: {size}), {_why_untested(one)}."
+        return f"{a} and {b} cannot be tested against each other on {summary}: {size}), {_why_untested(one)}."
     found = f"{size}{_interval(one)}, p {p_relation(one.p_value)}), over {_over(one)}"
     if one.over == "problems":
         kind = "differ" if one.is_significant else "cannot be told apart"
@@ -80,7 +80,7 @@ def _power(one: Difference) -> str:
 
 def _why_untested(one: Difference) -> str:
     if one.seeds < 2:
-        return "with one seed in common and no saved answers to test"
+        return "with one seed in common and no right or wrong answers of single problems"
     return f"the same for all {one.seeds} seeds, so there is no variation to test it against"
 
 

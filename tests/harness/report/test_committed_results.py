@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from harness.records import Record, read_records
+from harness.report.compare import compare
 from harness.report.readme import write_readme
 from harness.report.searched import FOLDER, tried
 from harness.report.tables import table_text
@@ -18,6 +19,11 @@ def test_readme_shows_the_table_of_the_records() -> None:
     rows = [line for line in table_text(RESULTS, 1, "tiny", "markdown").splitlines() if line.startswith("|")]
     assert len(rows) > 5
     assert "\n".join(rows) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_says_what_the_comparison_says() -> None:
+    quoted = [line[2:] for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line[:2] == "> "]
+    assert " ".join(quoted) == compare(RESULTS, "dehvf", "memvp", "tiny", "scienceqa").verdict
 
 
 def test_the_page_of_results_is_up_to_date(tmp_path: Path) -> None:

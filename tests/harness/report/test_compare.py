@@ -101,7 +101,7 @@ def test_one_seed_without_answers_is_not_tested(tmp_path: Path) -> None:
         save(tmp_path, method, 0, range(9), kept=False)
     found = compare(tmp_path, *PAIR)
     assert found.corrected == {"IMG": None, "NO": None, "Avg": None}
-    assert "with one seed in common and no saved answers to test" in found.verdict
+    assert "with one seed in common and no right or wrong answers" in found.verdict
     assert "| n/a |" in call("compare", "dehvf", "memvp", "--results", tmp_path).out.replace("   ", " ")
 
 

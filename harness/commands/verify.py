@@ -1,0 +1,134 @@
+"""The subcommand `verify`: make a recorded run again, and say whether the same comes out."""
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.backbone.machine import Machine, resolve_machine
+from harness.backbone.requirements import require_weights
+from harness.config.plan import RunPlan, recorded_plan
+from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
+from harness.errors import UserError
+from harness.records import Record, read_record, record_path
+from harness.report.rerun import changed_inputs, verification, verification_text
+from harness.run.cores import compute_threads, divide_cores
+from harness.run.progress import LOG_SECONDS, print_line
+from harness.run.runner import Runner
+from harness.run.sweep import sweep
+from harness.stopping import exit_status
+from harness.tasks.contract import DataOptions, load_task
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """The options of `verify`, as its help describes them."""
+
+    record: Path
+    data_root: Path | None
+    model: str | None
+    llm: str | None
+    clip: str | None
+    device: str
+    threads: int | None
+    within: float | None
+    into: Path | None
+    format: str
+
+
+def verify_command(options: VerifyOptions, console: Console) -> int:
+    """Make a recorded run again and print how its outcome differs.
+
+    Args:
+        options: the options of the command line.
+        console: where progress goes. The result goes to standard output.
+
+    Returns:
+        The exit status: 0 if the outcome is identical or within the limits, 1 if it is not, or the run failed.
+
+    Raises:
+        UserError: an option is wrong, the record is not one of a completed run, or something that the run needs is
+            missing.
+    """
+    record = read_record(options.record)
+    if record.kind == "speed" or record.status != "completed":
+        what = "times" if record.kind == "speed" else f"a run that {record.status}"
+        raise UserError(f"{options.record}: is a record of {what}; give that of a completed run with scores")
+    spec = _backbone(options, record)
+    weights = "random" if record.backbone.weights == "random" else "pretrained"
+    machine = resolve_machine(options.device, record.backbone.dtype, weights)
+    plan = recorded_plan(record)
+    if options.data_root is None and not spec.shipped:
+        raise UserError(f"--data-root DIR: needed for {spec.display}; give the data folder of the recorded run")
+    if weights == "pretrained":
+        require_weights(spec)
+    if options.into is not None:
+        return _verify(options, record, plan, spec, machine, options.into, console)
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        return _verify(options, record, plan, spec, machine, Path(folder), console)
+
+
+def _backbone(options: VerifyOptions, record: Record) -> BackboneSpec:
+    """Return the backbone of the record, whose parts the options give where its model is no preset."""
+    preset = options.model or (record.model if record.model in PRESETS else "tiny")
+    spec = resolve_spec(preset, options.llm, options.clip)
+    if spec.name != record.model:
+        raise UserError(
+            f"--model, --llm, --clip: they name {spec.name}, but the record is of {record.model}; give the same as "
+            "the recorded run"
+        )
+    return spec
+
+
+def _verify(
+    options: VerifyOptions,
+    record: Record,
+    plan: RunPlan,
+    spec: BackboneSpec,
+    machine: Machine,
+    into: Path,
+    console: Console,
+) -> int:
+    threads = options.threads or record.environment.threads
+    cores = divide_cores(None if machine.device.type != "cpu" else 1, threads, spec, machine)
+    try:
+        with compute_threads(cores.threads):
+            make_runner = partial(_runner, options, record, spec, machine, into)
+            runner = make_runner()
+            if changed := changed_inputs(record, runner.spec_of(plan)):
+                for line in changed:
+                    print(f"differs: {line}")
+                print("different: the run cannot be made again, because what it starts from has changed")
+                return 1
+            if record_path(record, into).resolve() == options.record.resolve():
+                raise UserError(f"--into {into}: holds the record itself; give another folder")
+            _say_length(record, console)
+            result = sweep(make_runner, runner, [plan], console, False, cores, LOG_SECONDS)
+            runner.processes.close()
+    except KeyboardInterrupt as stop:
+        print(f"interrupted by {str(stop) or 'SIGINT'}", file=sys.stderr)
+        return exit_status(stop)
+    (again,) = result.records
+    if again.status != "completed":
+        print(f"different: the run {again.status}: {again.error}")
+        return 1
+    found = verification(record, options.record, again, record_path(again, into), options.within)
+    print(verification_text(found, options.format))
+    return 1 if found.outcome == "different" else 0
+
+
+def _runner(options: VerifyOptions, record: Record, spec: BackboneSpec, machine: Machine, into: Path) -> Runner:
+    """Read the data and return what makes the run."""
+    begun = time.perf_counter()
+    skipped = record.data.skipped_images > 0
+    task = load_task(record.task, DataOptions(options.data_root, record.data.limit, skipped))
+    return Runner(spec, task, machine, time.perf_counter() - begun, into)
+
+
+def _say_length(record: Record, console: Console) -> None:
+    seconds = sum(part for part in (record.times_s.train, record.times_s.eval) if part is not None)
+    print_line(console, f"{record.run_id}: the recorded run took {seconds / 60:.1f} minutes to train and to answer")
