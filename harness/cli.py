@@ -264,7 +264,7 @@ def table(
     if paper:
         from harness.report.against_paper import against_paper_text
 
-        print(against_paper_text(results, number, model, format.value))
+        print_result(against_paper_text(results, number, model, format.value))
         return
     from harness.report.tables import table_text
 
@@ -303,7 +303,12 @@ def verify(
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(min=0, help="Points that each score may differ by. By default two of its standard errors."),
+        typer.Option(
+            min=0,
+            max=100,
+            callback=_not_nan,
+            help="Points that each score may differ by. By default two of its standard errors.",
+        ),
     ] = None,
     into: Annotated[
         Path | None,

@@ -14,6 +14,7 @@ from harness.backbone.requirements import require_weights
 from harness.config.plan import RunPlan, recorded_plan
 from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
 from harness.errors import UserError
+from harness.escape import visible
 from harness.records import Record, read_record, record_path
 from harness.report.rerun import changed_inputs, verification, verification_text
 from harness.run.cores import compute_threads, divide_cores
@@ -21,7 +22,10 @@ from harness.run.progress import LOG_SECONDS, print_line
 from harness.run.runner import Runner
 from harness.run.sweep import sweep
 from harness.stopping import exit_status
+from harness.streams import print_result
 from harness.tasks.contract import DataOptions, load_task
+
+_CHANGED = "different: the run cannot be made again, because what it starts from has changed"
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,8 @@ def _verify(
             make_runner = partial(_runner, options, record, spec, machine, into)
             runner = make_runner()
             if changed := changed_inputs(record, runner.spec_of(plan)):
-                for line in changed:
-                    print(f"differs: {line}")
-                print("different: the run cannot be made again, because what it starts from has changed")
+                lines = [visible(f"differs: {line}") for line in changed]
+                print_result("\n".join([*lines, _CHANGED]))
                 return 1
             if record_path(record, into).resolve() == options.record.resolve():
                 raise UserError(f"--into {into}: holds the record itself; give another folder")
@@ -114,10 +117,10 @@ def _verify(
         return exit_status(stop)
     (again,) = result.records
     if again.status != "completed":
-        print(f"different: the run {again.status}: {again.error}")
+        print_result(visible(f"different: the run {again.status}: {again.error}"))
         return 1
     found = verification(record, options.record, again, record_path(again, into), options.within)
-    print(verification_text(found, options.format))
+    print_result(verification_text(found, options.format))
     return 1 if found.outcome == "different" else 0
 
 

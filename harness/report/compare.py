@@ -118,7 +118,9 @@ def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, forma
     ]
     heads = ("Column", a, b, "Difference", "95 % interval", "p", "p (Holm)", "Detectable", "Seeds", "Problems")
     table = text_table(rows, heads, ("left", *("right" for _ in heads[1:])))
-    notes = _NOTE.format(a=markdown(a), b=markdown(b), seeds=", ".join(map(str, found.seeds)), summary=task_facts(task).summary)
+    notes = _NOTE.format(
+        a=markdown(a), b=markdown(b), seeds=", ".join(map(str, found.seeds)), summary=task_facts(task).summary
+    )
     used = dict.fromkeys(one.over for one in found.differences.values())
     notes += "".join(f"- {_columns_of(found.differences, over)}: {MODELS[over]}\n" for over in used)
     left_out = "".join(f"- {markdown(note)}\n" for note in found.notes)

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.data.jsonio import parse_json_lines
+from harness.errors import UserError
+from harness.escape import visible
+from harness.files import read_file
 from harness.records import Environment, Git, Record, predictions_path
 
 Outcome = Literal["identical", "within", "different"]
@@ -132,7 +135,7 @@ def verification_text(found: Verification, format: str) -> str:
     if found.answers is not None and found.answers.first is not None:
         lines.append(f"first answer that differs: {found.answers.first}")
     lines += [_beyond_text(name, *pair) for name, pair in found.beyond.items()]
-    return "\n".join([*lines, _verdict(found)])
+    return "\n".join(visible(line) for line in [*lines, _verdict(found)])
 
 
 def _beyond_text(name: str, apart: float | None, limit: float) -> str:
@@ -168,7 +171,13 @@ def _answers(path: Path, again_path: Path) -> Answers | None:
 
 
 def _rows(path: Path) -> list[Any] | None:
-    return [row for _, row in parse_json_lines(path.read_bytes(), str(path))] if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        content = read_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    return [row for _, row in parse_json_lines(content, str(path))]
 
 
 def _difference(old: Any, new: Any) -> str | None:
