@@ -134,4 +134,4 @@ def _runner(options: VerifyOptions, record: Record, spec: BackboneSpec, machine:
 
 def _say_length(record: Record, console: Console) -> None:
     seconds = sum(part for part in (record.times_s.train, record.times_s.eval) if part is not None)
-    print_line(console, f"{record.run_id}: the recorded run took {seconds / 60:.1f} minutes to train and to answer")
+    print_line(console, f"{record.run_id}: the recorded run took {seconds:,.0f} seconds to train and to answer")

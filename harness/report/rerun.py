@@ -13,6 +13,8 @@ from harness.files import read_file
 from harness.records import Environment, Git, Record, predictions_path
 
 Outcome = Literal["identical", "within", "different"]
+_ROUNDING = 1e-9
+"""Difference of two scores, in points, that only the order of a sum explains."""
 _SCORES_ALIKE = 2.0
 """How many standard errors of a score two runs of the same may be apart, where the user gives no limit."""
 
@@ -114,6 +116,7 @@ def verification(record: Record, path: Path, again: Record, again_path: Path, wi
             continue
         limit = _SCORES_ALIKE * (metric.stderr or 0.0) if within is None else within
         apart = None if metric.value is None or other is None else abs(metric.value - other)
+        apart = 0.0 if apart is not None and apart < _ROUNDING else apart
         points = max(points, apart or 0.0)
         if apart is None or apart > limit:
             beyond[name] = (apart, limit)

@@ -26,6 +26,12 @@ def test_the_same_answers_and_scores_are_identical(tmp_path: Path) -> None:
     assert shown == "identical: scores and losses are the same; all 40 answers are the same"
 
 
+def test_scores_that_differ_by_rounding_alone_are_identical(tmp_path: Path) -> None:
+    then = save(tmp_path, "memvp", 0, range(9))
+    metrics = {name: m.model_dump() | {"value": (m.value or 0) + 1e-14} for name, m in then.metrics.items()}
+    assert compared(tmp_path, then, save(tmp_path, "memvp", 0, range(9), metrics=metrics)).outcome == "identical"
+
+
 def test_the_first_answer_that_differs_is_named(tmp_path: Path) -> None:
     runs = save(tmp_path, "memvp", 0, range(9)), save(tmp_path, "memvp", 0, {*range(5), 6, 7, 8, 30, 31})
     found = compared(tmp_path, *runs)
