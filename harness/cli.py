@@ -31,8 +31,12 @@ app = typer.Typer(
 )
 score_app = typer.Typer(help="Score saved predictions.", no_args_is_help=True)
 data_app = typer.Typer(help="Download a data folder, or check one before training on it.", no_args_is_help=True)
+results_app = typer.Typer(help="Use folders of results.", no_args_is_help=True)
+records_app = typer.Typer(help="Use the records of runs.", no_args_is_help=True)
 app.add_typer(score_app, name="score")
 app.add_typer(data_app, name="data")
+app.add_typer(records_app, name="records")
+app.add_typer(results_app, name="results")
 
 
 class TableFormat(StrEnum):
@@ -98,8 +102,31 @@ def _epilog(example: str) -> str:
     return f"Example: `{example}`\n\n{EXIT_CODES}"
 
 
+def _use_config(context: typer.Context, path: Path | None) -> Path | None:
+    if path is not None and not context.resilient_parsing:
+        from harness.commands.config_file import use_config
+
+        use_config(context, path)
+    return path
+
+
 @app.command(epilog=_epilog("python -m harness run --methods dehvf,memvp --model tiny --seeds 0,1,2"))
 def run(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            is_eager=True,
+            callback=_use_config,
+            help="Take options from this file, where they have the same names, and the pairs of --set from its table "
+            "[set]. The command line wins.",
+        ),
+    ] = None,
+    save_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Write the options of this command into a file for --config."),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -153,6 +180,14 @@ def run(
     full: Annotated[
         bool, typer.Option("--full", help="Require that the data folder holds the full benchmark.")
     ] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Make only the I-th of N parts of the runs, for the I-th job of an array of N. `results merge` joins "
+            "their folders.",
+        ),
+    ] = "1/1",
     force: Annotated[bool, typer.Option("--force", help="Repeat runs that are already recorded.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Train nothing; print what each run would take and what is missing.")
@@ -211,9 +246,13 @@ def run(
     ] = None,
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
+    from harness.commands import config_file
     from harness.commands.run import RunOptions, run_command
     from harness.run.progress import RunConsole
 
+    settings = config_file.settings_of(context, typed.settings(set_ or []))
+    if save_config is not None:
+        config_file.save_config(context, settings, save_config)
     options = RunOptions(
         methods=() if methods is None else typed.names("--methods", methods),
         ablations=() if ablation is None else typed.names("--ablation", ablation),
@@ -227,12 +266,13 @@ def run(
         limit=limit,
         epochs=epochs,
         steps=steps,
-        settings=typed.settings(set_ or []),
+        settings=settings,
         device=device,
         dtype=dtype,
         results=results,
         skip_bad_images=skip_bad_images,
         full=full,
+        shard=typed.part("--shard", shard),
         force=force,
         dry_run=dry_run,
         checkpoint_minutes=checkpoint_minutes,
@@ -553,6 +593,27 @@ def score_coco(
 
     scores = score_coco_files(references, predictions, split, only_predicted=only_predicted)
     print_result(scores_text(scores, format.value))
+
+
+@records_app.command("config", epilog=_epilog("python -m harness records config RECORD.json > run.toml"))
+def records_config(record: Annotated[Path, typer.Argument(help="The JSON file of a record.")]) -> None:
+    """Print a settings file that makes the run of a record again, for `run --config`."""
+    from harness.config.settings import settings_of_record
+    from harness.records import read_record
+
+    print_result(settings_of_record(read_record(record)), end="")
+
+
+@results_app.command("merge", epilog=_epilog("python -m harness results merge shard1 shard2 --results results"))
+def results_merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders to take runs from.")],
+    results: Annotated[Path, typer.Option(help="Results folder to copy them into.")] = Path("results"),
+    format: TextOutput = TextFormat.markdown,
+) -> None:
+    """Check results folders and copy their runs into one. Nothing is overwritten; conflicts are listed."""
+    from harness.commands.merge import merge_command
+
+    raise typer.Exit(merge_command(folders, results, format.value))
 
 
 @data_app.command("fetch", epilog=_epilog("python -m harness data fetch --data-root scienceqa-hf"))

@@ -1,6 +1,7 @@
 """What the user typed: the arguments of the command line, and the texts of options that stand for several values."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,19 @@ def count_or_auto(option: str, text: str, least: int = 1) -> int | None:
     return int(text)
 
 
+def part(option: str, text: str) -> tuple[int, int]:
+    """Return the number of a part, from 1, and the number of parts, as in `2/8`.
+
+    Raises:
+        UserError: the text is something else.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    number, parts = (int(digits) for digits in found.groups()) if found else (0, 0)
+    if not 1 <= number <= parts:
+        raise UserError(f"{option} {text}: is not I/N with I from 1 to N; give, for example, 2/8")
+    return number, parts
+
+
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Return the pairs of `--set` as a dictionary. A value that is not JSON is taken as text.
 
@@ -77,11 +91,16 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: has no equals sign; give KEY=VALUE")
-        found[key.strip()] = _value(key.strip(), value)
+        found[key.strip()] = value_of(key.strip(), value)
     return found
 
 
-def _value(key: str, text: str) -> Any:
+def value_of(key: str, text: str) -> Any:
+    """Return the value that a text behind `--set KEY=` means: JSON where it is JSON, else the text itself.
+
+    Raises:
+        UserError: the text is too long or nested too deeply.
+    """
     if len(text) > _LONGEST_SETTING:
         raise UserError(f"--set {key}: has {len(text):,} characters; give at most {_LONGEST_SETTING:,}")
     try:

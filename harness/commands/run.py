@@ -58,6 +58,7 @@ class RunOptions:
     results: Path
     skip_bad_images: bool
     full: bool
+    shard: tuple[int, int]
     force: bool
     dry_run: bool
     checkpoint_minutes: float
@@ -103,6 +104,9 @@ def _run(options: RunOptions, console: Console) -> int:
     cores = divide_cores(options.jobs, options.threads, spec, machine)
     # Cheap checks come first: options before data, data before weights.
     plans = _plans(options, spec, machine)
+    if not plans:
+        print_line(console, f"--shard {options.shard[0]}/{options.shard[1]}: there are fewer runs than parts")
+        return 0
     if options.dry_run:
         return _dry_run(options, spec, machine, plans, console)
     if problem := _missing_data(options, spec):
@@ -179,7 +183,8 @@ def _plans(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[Ru
     if machine.device.type == "cuda" and not settings.get("gradient_checkpointing"):
         settings = {"captured": True, **settings}
     overrides = Overrides(options.epochs, settings)
-    return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)
+    part, parts = options.shard
+    return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)[part - 1 :: parts]
 
 
 def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:

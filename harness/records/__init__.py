@@ -10,6 +10,7 @@ from harness.records.history import (
     read_history,
     write_history,
 )
+from harness.records.join import Merged, merge
 from harness.records.provenance import collect_environment, collect_git
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
 from harness.records.sections import (
@@ -57,6 +58,7 @@ __all__ = [
     "Implementation",
     "Kind",
     "Loss",
+    "Merged",
     "Metric",
     "ModuleCount",
     "Parameters",
@@ -81,6 +83,7 @@ __all__ = [
     "history_path",
     "make_history",
     "make_run_id",
+    "merge",
     "predictions_path",
     "read_history",
     "read_record",

@@ -1,0 +1,136 @@
+"""The settings of runs as a TOML file: the options of `run` by their names, and the pairs of `--set` in a table.
+
+    methods = ["dehvf", "memvp"]
+    seeds = [0, 1, 2]
+    data-root = "/data/scienceqa"
+
+    [set]
+    base_lr = 0.01
+
+    [set.dehvf]
+    fuser_dim = 32
+
+A table below `[set]` belongs to one method, as `--set dehvf.fuser_dim=32` does. A text in `[set]` means what it means
+behind `--set`, so `max_grad_norm = "null"` is the empty value, for which TOML has no word.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from harness.config.presets import PRESETS
+from harness.errors import UserError
+from harness.records import Record
+from harness.typed import value_of
+
+SET = "set"
+"""The table of the pairs of `--set`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The content of a settings file.
+
+    Attributes:
+        options: option without its dashes, such as `data-root` -> value.
+        settings: key of `--set`, such as `base_lr` or `dehvf.fuser_dim` -> value.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a settings file. The names of the options are not checked here.
+
+    Raises:
+        UserError: the file cannot be read, is not TOML, or `set` is not a table.
+    """
+    try:
+        options = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: cannot be read ({error.strerror}); give a TOML file") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"--config {path}: is not TOML ({error}); correct the file") from error
+    table = options.pop(SET, {})
+    if not isinstance(table, dict):
+        raise UserError(f"--config {path}: {SET}: is not a table; write [{SET}] and one KEY = VALUE per line below it")
+    settings: dict[str, Any] = {}
+    for key, value in table.items():
+        pairs = {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
+        settings |= {name: value_of(name, v) if isinstance(v, str) else v for name, v in pairs.items()}
+    return Settings(options, settings)
+
+
+def settings_text(content: Settings, comments: Sequence[str] = ()) -> str:
+    """Return the text of a settings file. Options that are None are left out.
+
+    Args:
+        content: the options and the pairs of `--set`.
+        comments: lines that are put before them.
+    """
+    table: dict[str, Any] = {}
+    for key, value in content.settings.items():
+        owner, _, name = key.rpartition(".")
+        (table.setdefault(owner, {}) if owner else table)[name] = _plain(value)
+    paths = {key: str(value) if isinstance(value, Path) else value for key, value in content.options.items()}
+    options = {key: value for key, value in paths.items() if value is not None}
+    head = "".join(f"# {line}\n" for line in comments)
+    return head + tomli_w.dumps({**options, **({SET: table} if table else {})}).rstrip("\n") + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of `--set` in the types of TOML."""
+    if isinstance(value, Mapping) or value is None or (isinstance(value, str) and value_of(SET, value) != value):
+        return json.dumps(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def settings_of_record(record: Record) -> str:
+    """Return a settings file that makes the run of a record again.
+
+    All fields of recipe and method are written, so that the file means the same when the recipes have changed. Of a
+    folder, a record holds no path: a comment says which option the user has to give.
+
+    Raises:
+        UserError: the record is no run of `run`.
+    """
+    if record.kind == "speed":
+        raise UserError(f"{record.run_id}: was made by `speed`, not by `run`; give the record of a run")
+    backbone, environment = record.backbone, record.environment
+    comments = [f"The run {record.run_id}"]
+    if record.data.name != "mini":
+        comments.append(f"Give the data folder as well: --data-root DIR ({record.data.name})")
+    if record.data.skipped_images:
+        comments.append(f"{record.data.skipped_images} samples were left out because their image could not be read")
+    preset = PRESETS.get(record.model)
+    parts: dict[str, Any] = {"model": record.model} if preset else {"llm": backbone.llm, "clip": backbone.clip}
+    if preset is None:
+        comments.append("Of a folder, the record holds the last name only: then give --llm and --clip as well")
+    options = {
+        "methods": [record.method],
+        "ablation": record.variant,
+        **parts,
+        "task": record.task,
+        "seeds": [record.seed],
+        "weights": "random" if backbone.weights == "random" else "pretrained",
+        "limit": record.data.limit,
+        "skip-bad-images": record.data.skipped_images > 0,
+        "device": "cpu" if environment.gpu is None else "cuda",
+        "dtype": backbone.dtype,
+        "micro-batch": None if record.micro_batch is None else str(record.micro_batch),
+        "threads": environment.threads if environment.gpu is None else None,
+    }
+    train, method = (record.config.get(part) for part in ("train", "method"))
+    settings = {
+        f"{owner}{name}": value
+        for owner, fields in (("", train), (f"{record.method}.", method))
+        if isinstance(fields, dict)
+        for name, value in fields.items()
+    }
+    return settings_text(Settings(options, settings), comments)

@@ -1,0 +1,78 @@
+"""Joining results folders: everything arrives, and nothing is overwritten."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.records import Record, predictions_path, read_records, spec_hash, write_predictions, write_record
+from tests.command_line import Run, files, quick_run
+from tests.record_factory import fields
+
+
+def make_record(seed: int, **changes: Any) -> Record:
+    """Return a record of a run with this seed."""
+    return Record(**fields(seed=seed, spec_hash=spec_hash({"seed": seed}), **changes))
+
+
+def test_parts_of_a_sweep_join_into_the_whole(
+    call: Run, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
+) -> None:
+    parts = [tmp_path / "one", tmp_path / "two"]
+    for number, part in enumerate(parts, 1):
+        base = quick_run(small_llm, small_clip, mini_set, part)
+        done = call(*base, "--methods", "memvp,oracle", "--shard", f"{number}/2", "--jobs", "1")
+        assert done.code == 0, done.err
+    assert [len(read_records(part)) for part in parts] == [1, 1]
+    merged = tmp_path / "all"
+    done = call("results", "merge", *parts, "--results", merged, "--format", "json")
+    assert done.code == 0 and len(json.loads(done.out)["added"]) == 2
+    assert files(merged) == files(parts[0]) | files(parts[1])
+    again = call("results", "merge", *parts, "--results", merged)
+    assert again.code == 0 and "0 runs copied" in again.out and "2 were there already" in again.out
+    third = call(*quick_run(small_llm, small_clip, mini_set, merged), "--methods", "memvp", "--shard", "3/3")
+    assert third.code == 0 and "fewer runs than parts" in third.out
+
+
+def test_conflicts_are_listed_and_nothing_is_overwritten(call: Run, tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    mine, other = make_record(seed=0), make_record(seed=0)
+    assert mine.run_id == other.run_id and mine.created != other.created
+    path = write_record(mine, ours)
+    write_predictions(path, [{"id": "1"}])
+    write_predictions(write_record(other, theirs), [{"id": "2"}])
+    write_record(make_record(seed=1), theirs)
+    before = path.read_bytes(), predictions_path(path).read_bytes()
+    done = call("results", "merge", theirs, "--results", ours)
+    assert done.code == 1
+    assert f"conflict: {mine.run_id}: has the same metrics, and was made twice" in done.out
+    assert (path.read_bytes(), predictions_path(path).read_bytes()) == before
+    assert len(read_records(ours)) == 2
+
+
+def test_a_completed_run_takes_the_place_of_a_failed_one(call: Run, tmp_path: Path) -> None:
+    good = make_record(seed=0)
+    bad = make_record(seed=0, status="failed", error="out of luck")
+    for name, first, second in (("a", good, bad), ("b", bad, good)):
+        write_record(first, tmp_path / name / "target")
+        write_record(second, tmp_path / name / "source")
+        done = call("results", "merge", tmp_path / name / "source", "--results", tmp_path / name / "target")
+        assert done.code == 0
+        assert [record.status for record in read_records(tmp_path / name / "target")] == ["completed"]
+
+
+def test_a_source_is_checked_before_anything_is_copied(call: Run, tmp_path: Path) -> None:
+    write_record(make_record(seed=0), tmp_path / "good")
+    moved = write_record(make_record(seed=1), tmp_path / "moved")
+    moved.rename(moved.with_name("seed1-0000000000000000.json"))
+    for bad, message in (("moved", "move it there"), ("nowhere", "has no records")):
+        done = call("results", "merge", tmp_path / "good", tmp_path / bad, "--results", tmp_path / "target")
+        assert done.code == 2 and message in done.err and done.err.count("\n") == 1
+        assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/2/3", "a/2", "-1/2"])
+def test_a_faulty_shard_is_one_line(shard: str, call: Run) -> None:
+    done = call("run", "--shard", shard)
+    assert done.code == 2 and f"--shard {shard}: is not I/N" in done.err
