@@ -142,8 +142,15 @@ def run(
     task: Annotated[str, typer.Option(help="Task to train on and score: scienceqa or coco.")] = "scienceqa",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas. Each method runs once per seed.")] = "0",
     data_root: Annotated[
-        Path | None, typer.Option(help="Data folder in the official layout. The tiny model makes its own data.")
+        Path | None,
+        typer.Option(
+            help="Data folder in the official layout. Without it, $PEFT_VL_BENCH_DATA/TASK, the cache, or a download. "
+            "The tiny model makes its own data."
+        ),
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Download nothing; say what is missing and how to get it.")
+    ] = False,
     llm: Annotated[
         str | None, typer.Option(help="Language model in place of the preset's: hub id or folder of a Llama model.")
     ] = None,
@@ -260,6 +267,7 @@ def run(
         task=task,
         seeds=typed.integers("--seeds", seeds),
         data_root=data_root,
+        offline=offline,
         llm=llm,
         clip=clip,
         weights=weights,
@@ -549,6 +557,21 @@ def predict(
     print_result(predict_text(adapter, question, image, options, hint, device, format.value))
 
 
+@app.command(epilog=_epilog("python -m harness doctor --model 7b"))
+def doctor(
+    model: Annotated[str, typer.Option(help="Backbone preset of the run.")] = "7b",
+    llm: Annotated[str | None, typer.Option(help="Language model in place of the preset's.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Vision tower in place of the preset's.")] = None,
+    task: Annotated[str, typer.Option(help="Task of the run: scienceqa or coco.")] = "scienceqa",
+    data_root: Annotated[Path | None, typer.Option(help="Data folder. Without it, where `run` looks.")] = None,
+    format: TextOutput = TextFormat.markdown,
+) -> None:
+    """Say what a run needs and what of it is here, with the command that mends each fault."""
+    from harness.commands.doctor import doctor_command
+
+    raise typer.Exit(doctor_command(model, llm, clip, task, data_root, format.value, Console()))
+
+
 @score_app.command("scienceqa", epilog=_epilog("python -m harness score scienceqa --problems problems.json ..."))
 def score_scienceqa(
     problems: Annotated[Path, typer.Option(help="The benchmark's problems.json.")],
@@ -616,12 +639,20 @@ def results_merge(
     raise typer.Exit(merge_command(folders, results, format.value))
 
 
-@data_app.command("fetch", epilog=_epilog("python -m harness data fetch --data-root scienceqa-hf"))
-def data_fetch(data_root: Annotated[Path, typer.Option(help="New folder to write to.")]) -> None:
-    """Download ScienceQA from Hugging Face and write it in the official layout. Needs the package `datasets`."""
-    from harness.data.huggingface import fetch
+@data_app.command("fetch", epilog=_epilog("python -m harness data fetch scienceqa --data-root DIR"))
+def data_fetch(
+    task: Annotated[str, typer.Argument(help="Task whose data to download: scienceqa or coco.")] = "scienceqa",
+    data_root: Annotated[
+        Path | None, typer.Option(help="New folder to write to. By default the cache, where `run` finds it.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="coco: folder with train2014/ and val2014/ to link, instead of a download.")
+    ] = None,
+) -> None:
+    """Download the data of a task and write it in the official layout."""
+    from harness.commands.data import fetch_command
 
-    fetch(data_root)
+    fetch_command(task, data_root, images)
 
 
 @data_app.command("check", epilog=_epilog("python -m harness data check scienceqa --data-root DIR"))

@@ -7,8 +7,11 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 from harness.errors import UserError
 
@@ -42,16 +45,47 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the cache folder of the user: `$XDG_CACHE_HOME/peft-vl-bench`, by default `~/.cache/peft-vl-bench`.
+    """Return the cache folder of the user; on Linux `$XDG_CACHE_HOME/peft-vl-bench` or `~/.cache/peft-vl-bench`.
 
     Raises:
         UserError: the user has no home folder.
     """
+    no_home = "XDG_CACHE_HOME: not set, and you have no home folder; set it to a folder"
     try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = user_cache_path("peft-vl-bench", appauthor=False)
     except RuntimeError as error:
-        raise UserError("XDG_CACHE_HOME: not set, and you have no home folder; set it to a folder") from error
-    return base / "peft-vl-bench"
+        raise UserError(no_home) from error
+    if not folder.is_absolute():  # older versions of platformdirs leave the `~` as it is
+        raise UserError(no_home)
+    return folder
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder that is there as a whole or not at all.
+
+    The body fills a folder beside it, which is renamed at the end. If the body fails, that folder stays, so that the
+    body can go on with it the next time; whoever starts anew removes what is in it.
+
+    Args:
+        folder: a folder that does not exist yet, or an empty one.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        UserError: `folder` contains something, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is not an empty folder; give a new folder")
+    filled = folder.with_name(f"{folder.name}.partial")
+    require_writable(filled)
+    yield filled
+    try:
+        filled.replace(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 def require_writable(folder: Path) -> None:

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness import cli
-from harness.backbone import requirements
+from harness import cli, hub
 
 Run = Callable[..., "Done"]
 
@@ -37,7 +36,7 @@ def call(*arguments: object) -> Done:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setenv("COLUMNS", "200")
-        patch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
         patch.setattr(sys, "argv", ["peft-vl-bench", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()

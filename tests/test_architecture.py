@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (
     ("escape",),
     ("errors",),
-    ("files", "processes", "stats", "stopping", "streams", "typed"),
+    ("files", "hub", "processes", "stats", "stopping", "streams", "typed"),
     ("records",),
     ("config", "data"),
     ("backbone", "evaluation"),
@@ -35,6 +35,7 @@ TORCH_FREE = (
     "harness.streams",
     "harness.typed",
     "harness.files",
+    "harness.hub",
     "harness.stats",
     "harness.records",
     "harness.config",

@@ -11,10 +11,11 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.backbone.randomise import randomise
-from harness.backbone.requirements import hub_reachable, missing_llm, require_regular_files
+from harness.backbone.requirements import require_regular_files
+from harness.backbone.weights import INDEX, llm_folder, shards_of
 from harness.config.presets import PRESETS, BackboneSpec
-from harness.data.jsonio import read_json
 from harness.errors import UserError, foreign
+from harness.hub import hub_reachable
 
 LARGEST_SIZE = 2**24
 """No size of a usable decoder is larger. A larger one would take hours to build or all memory before it fails."""
@@ -31,13 +32,14 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     if spec.llm_config is not None:
         return LlamaConfig(**spec.llm_config)
     assert spec.llm is not None, "a spec names a model or gives its sizes"
-    if missing_llm(spec) and not hub_reachable():
+    folder = llm_folder(spec.llm)
+    if folder is None and not hub_reachable():
         raise UserError(
             f"{spec.llm}: is not on this machine, and the model hub cannot be reached; give the model's folder"
         )
     require_regular_files(f"--llm {spec.llm}", Path(spec.llm))
     with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
-        config = AutoConfig.from_pretrained(spec.llm, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder or spec.llm, trust_remote_code=False)
     if not isinstance(config, LlamaConfig):
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
@@ -121,16 +123,17 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
     Raises:
         UserError: its weights cannot be loaded, or some of them are missing.
     """
+    folder = llm_folder(str(spec.llm))
+    assert folder is not None, "require_weights has found it"
     with foreign(f"--llm {spec.llm}: cannot be loaded", "give a complete model in safetensors"):
         # transformers would load the adapter's base model from wherever the adapter says.
-        if find_adapter_config_file(str(spec.llm)) is not None:
+        if find_adapter_config_file(str(folder)) is not None:
             raise UserError(f"--llm {spec.llm}: has an adapter_config.json; give the folder of a model without adapter")
-        index = Path(str(spec.llm), "model.safetensors.index.json")
-        shards = read_json(index)["weight_map"].values() if index.is_file() else ()
-        if pickled := [shard for shard in shards if not str(shard).endswith(".safetensors")]:
-            raise UserError(f"--llm {spec.llm}: {index.name} names {pickled[0]!r}; give a model in safetensors")
+        if pickled := [shard for shard in shards_of(folder) if not shard.endswith(".safetensors")]:
+            raise UserError(f"--llm {spec.llm}: {INDEX} names {pickled[0]!r}; give a model in safetensors")
+        # The folder and not the hub id: nothing that is here is asked of the hub again.
         loaded: Any = LlamaForCausalLM.from_pretrained(
-            spec.llm,
+            folder,
             dtype=dtype,
             device_map={"": device},
             attn_implementation="sdpa",

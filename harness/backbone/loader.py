@@ -16,10 +16,12 @@ from harness.backbone.language_model import (
     pretrained_llm,
     random_llm,
 )
-from harness.backbone.requirements import require_free_memory, require_weights
+from harness.backbone.requirements import require_free_memory
 from harness.backbone.vision_tower import VisionTower, pretrained_vision_tower, random_vision_tower
+from harness.backbone.weights import llm_folder, require_weights
 from harness.config.presets import TINY, BackboneSpec
 from harness.errors import UserError
+from harness.hub import say_on_stderr
 
 WeightsOrigin = Literal["pretrained", "shipped", "random"]
 FULL_HASH_BYTES = 256 * 2**20
@@ -115,7 +117,7 @@ def load_backbone(
     logging.disable_progress_bar()
     device = torch.device(device)
     if weights != "random":
-        require_weights(spec)
+        require_weights(spec, say_on_stderr)
     config = llm_config(spec)
     require_free_memory(count_llm_parameters(config), dtype, device, f"--model {spec.name}")
     if weights == "random":
@@ -140,7 +142,7 @@ def tokenizer_of(spec: BackboneSpec, weights: str) -> PreTrainedTokenizerBase:
     """
     if weights == "random" or spec.llm is None:
         return load_tokenizer(TINY / "llm")
-    tokenizer, size = load_tokenizer(spec.llm), llm_config(spec).vocab_size
+    tokenizer, size = load_tokenizer(llm_folder(spec.llm) or spec.llm), llm_config(spec).vocab_size
     if (largest := max(tokenizer.get_vocab().values())) >= size:
         raise UserError(
             f"--llm {spec.llm}: its tokenizer has ids up to {largest}, but config.json has a vocab_size of {size}; "

@@ -1,55 +1,18 @@
-"""What a backbone needs before it can be loaded: weights and memory. One line says what is missing and what to do."""
+"""What a backbone needs before it can be loaded: names that exist, regular files, and memory.
+
+One line says what is wrong and what to do. Whether the weights are there is in `weights`.
+"""
 
 import difflib
-import socket
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
 
 from harness.backbone.machine import dtype_name
-from harness.config.presets import BackboneSpec
 from harness.errors import UserError
 
 GIB = 2**30
-_ALTERNATIVES = "or run `--model tiny`, which comes with its weights, or measure cost with `--weights random`"
-
-
-def hub_reachable(timeout_s: float = 3.0) -> bool:
-    """Return whether the model hub accepts a connection.
-
-    A download would retry for minutes, so this is tested once before anything is downloaded.
-
-    Args:
-        timeout_s: seconds to wait for the connection.
-    """
-    if constants.HF_HUB_OFFLINE:
-        return False
-    address = urlsplit(constants.ENDPOINT)
-    try:
-        with socket.create_connection((address.hostname, address.port or 443), timeout=timeout_s):
-            return True
-    except OSError:
-        return False
-
-
-def require_weights(spec: BackboneSpec) -> None:
-    """Check that the pretrained weights are available, without loading or downloading them.
-
-    Raises:
-        UserError: the preset has no pretrained weights, open_clip has no vision tower of that name, or the weights
-            are not on this machine and cannot be downloaded.
-    """
-    if spec.llm is None or spec.clip is None:
-        raise UserError(
-            f"--model {spec.name}: has no pretrained weights, because it only measures cost; give --weights random"
-        )
-    check_clip_name(spec.clip)
-    missing = missing_weights(spec)
-    if missing and not hub_reachable():
-        raise UserError(f"{'; '.join(missing)}; the model hub cannot be reached; {_ALTERNATIVES}")
 
 
 def check_clip_name(clip: str, *, weights: bool = True) -> None:
@@ -98,39 +61,6 @@ def require_regular_files(option: str, folder: Path) -> None:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.exists() and not path.is_file() and not path.is_dir():
             raise UserError(f"{option}: {path.name} is a pipe or a device; replace it by a file")
-
-
-def missing_llm(spec: BackboneSpec) -> str | None:
-    """Return a message if the language model is neither a local folder nor in the hub's cache; None otherwise."""
-    if spec.llm is None or Path(spec.llm).is_dir() or _cached(spec.llm, "config.json"):
-        return None
-    return f"the weights of {spec.llm} are not on this machine: give a folder with --llm PATH"
-
-
-def missing_weights(spec: BackboneSpec) -> list[str]:
-    """Return one line for each part of the backbone that is neither a local folder nor in the hub's cache."""
-    missing = [line] if (line := missing_llm(spec)) else []
-    if spec.clip is not None and not spec.clip.startswith("local-dir:") and not _clip_cached(spec.clip):
-        missing.append(f"the weights of {spec.clip} are not on this machine: give --clip local-dir:FOLDER")
-    return missing
-
-
-def _cached(repo: str, file: str) -> bool:
-    """Return whether a file of a hub repository is in the cache; False if `repo` is not a valid repository name."""
-    try:
-        return isinstance(try_to_load_from_cache(repo, file), str)
-    except ValueError:
-        return False
-
-
-def _clip_cached(clip: str) -> bool:
-    import open_clip
-
-    name, _, tag = clip.partition(":")
-    config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
-    repo = (config.get("hf_hub") or "").rstrip("/")
-    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    return bool(repo) and any(_cached(repo, file) for file in files)
 
 
 def free_memory(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import check_clip_name, require_free_memory
+from harness.backbone.weights import clip_file
 from harness.config.presets import BackboneSpec
 from harness.data.jsonio import read_json
 from harness.errors import UserError, foreign
@@ -173,7 +174,9 @@ def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: tor
         require_free_memory(
             sum(p.numel() for p in shapes.parameters()), torch.float32, torch.device("cpu"), f"--clip {spec.clip}"
         )
-    given = {"model_name": spec.clip} if local else {"model_name": name, "pretrained": tag}
+    # The file and not the tag, where it is here: nothing is then asked of the hub again.
+    weights = None if local else clip_file(spec.clip)
+    given = {"model_name": spec.clip} if local else {"model_name": name, "pretrained": str(weights or tag)}
     with foreign(f"--clip {spec.clip}: cannot be loaded", "give a complete open_clip model in safetensors"):
         # Older weights of open_clip's own list are pickled; torch then reads tensors and nothing else.
         model = open_clip.create_model(**given, require_pretrained=True, weights_only=True)

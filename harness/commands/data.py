@@ -1,14 +1,15 @@
-"""The subcommand `data check`: report whether a data folder is complete and readable."""
+"""The subcommands `data check`, which says whether a data folder is complete and readable, and `data fetch`."""
 
 import json
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from harness.data.check import check_coco, check_scienceqa, print_report
+from harness.data.coco_download import fetch_coco
+from harness.data.places import fetch_data, kept_folder
 from harness.errors import UserError
-from harness.escape import visible
+from harness.hub import say_on_stderr
 from harness.streams import print_result
 
 CHECKS = {"scienceqa": check_scienceqa, "coco": check_coco}
@@ -32,9 +33,30 @@ def check_command(task: str, root: Path, full: bool, format: str, console: Conso
     """
     if task not in CHECKS:
         raise UserError(f"data check {task}: no such data set; give {' or '.join(CHECKS)}")
-    report = CHECKS[task](root, full, lambda line: print(visible(line), file=sys.stderr))
+    report = CHECKS[task](root, full, say_on_stderr)
     if format == "json":
         print_result(json.dumps(report.as_dict(), indent=2))
     else:
         print_report(report, console)
     return 0 if report.ok else 2
+
+
+def fetch_command(task: str, root: Path | None, images: Path | None = None) -> None:
+    """Download the data of a task and print its folder.
+
+    Args:
+        task: whose data.
+        root: a new folder; None takes the user's cache, where `run` looks for it.
+        images: a folder of COCO's images to link instead of downloading them.
+
+    Raises:
+        UserError: there is no such task, the folder is not empty, or the download fails.
+    """
+    folder = root or kept_folder(task)
+    if images is None:
+        fetch_data(task, folder, say_on_stderr)
+    elif task == "coco":
+        fetch_coco(folder, say_on_stderr, images)
+    else:
+        raise UserError(f"--images {images}: only for coco; leave it out")
+    print_result(str(folder))

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 from rich.console import Console
 
 from harness.backbone.machine import Machine, resolve_machine
-from harness.backbone.requirements import require_weights
+from harness.backbone.weights import check_weights, require_weights
 from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipes import DEFAULT_METHODS
+from harness.data.places import PLACES, find_data, find_or_fetch_data
 from harness.errors import UserError
+from harness.hub import go_offline, hub_reachable
 from harness.processes import Processes, is_follower
 from harness.report.tables import table_text
 from harness.run.cores import compute_threads, divide_cores
@@ -46,6 +48,7 @@ class RunOptions:
     task: str
     seeds: tuple[int, ...]
     data_root: Path | None
+    offline: bool
     llm: str | None
     clip: str | None
     weights: str
@@ -95,6 +98,8 @@ def run_command(options: RunOptions, console: Console) -> int:
 
 def _run(options: RunOptions, console: Console) -> int:
     """Do what `run_command` says."""
+    if options.offline:
+        go_offline()
     if options.steps is not None and options.epochs is not None:
         raise UserError("--steps and --epochs: give one of them, not both")
     facts = task_facts(options.task)
@@ -109,11 +114,8 @@ def _run(options: RunOptions, console: Console) -> int:
         return 0
     if options.dry_run:
         return _dry_run(options, spec, machine, plans, console)
-    if problem := _missing_data(options, spec):
-        raise UserError(problem)
-    if options.weights == "pretrained":
-        require_weights(spec)
     try:
+        options = _with_files(options, spec, machine, lambda line: print_line(console, line))
         with compute_threads(cores.threads):
             runner = _make_runner(options, lambda line: print_line(console, line))
             plans = _shortened(plans, options.steps, runner.task)
@@ -195,14 +197,21 @@ def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[
     return [with_steps(plan, steps, num_examples) for plan in plans]
 
 
-def _missing_data(options: RunOptions, spec: BackboneSpec) -> str | None:
-    """Return a message if no data folder is given and the model has no data of its own; None otherwise."""
-    if options.data_root is None and not spec.shipped:
-        return (
-            f"--data-root DIR: needed for {spec.display}, because only the shipped tiny model comes with its own data; "
-            "give a data folder, or run `--model tiny`"
-        )
-    return None
+def _with_files(options: RunOptions, spec: BackboneSpec, machine: Machine, say: Say) -> RunOptions:
+    """Find or fetch the weights and the data, and return the options with the data's folder.
+
+    The shipped model comes with data of its own, which is not a folder of the user.
+    """
+    # The first process fetches, and the others find it done.
+    with Processes.launched(machine.device).main_first():
+        # What is wrong without a download is said before one begins.
+        if options.weights == "pretrained":
+            check_weights(spec)
+        if options.data_root is None and not spec.shipped:
+            options = replace(options, data_root=find_or_fetch_data(options.task, say))
+        if options.weights == "pretrained":
+            require_weights(spec, say)
+    return options
 
 
 def _dry_run(
@@ -213,18 +222,24 @@ def _dry_run(
     console: Console,
 ) -> int:
     """Print what the runs would take and what is missing for them; return the exit status."""
-    missing = []
+    missing, downloads = [], []
     task = None
-    if problem := _missing_data(options, spec):
-        missing.append(problem)
+    root = options.data_root if options.data_root or spec.shipped else find_data(options.task)
+    if root is None and not spec.shipped:
+        place = PLACES[options.task]
+        if hub_reachable():
+            downloads.append(place.offer())
+        else:
+            missing.append(f"{place.absent()}; {place.remedy}")
     else:
+        options = replace(options, data_root=root)
         task = load_task(options.task, _data(options, lambda line: print_line(console, line)))
         plans = _shortened(plans, options.steps, task)
     found = dry_run(spec, machine, plans, options.task, task, options.micro_batch)
     missing += found.missing
     for row in found.rows:
         console.print_json(json.dumps(row))
-    for line in found.downloads:
+    for line in [*downloads, *found.downloads]:
         print_line(console, f"will be downloaded: {line}")
     for line in missing:
         print_line(console, f"missing: {line}")

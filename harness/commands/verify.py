@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.backbone.machine import Machine, resolve_machine
-from harness.backbone.requirements import require_weights
+from harness.backbone.weights import require_weights
 from harness.config.plan import RunPlan, recorded_plan
 from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
 from harness.errors import UserError
@@ -69,7 +69,7 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
     if options.data_root is None and not spec.shipped:
         raise UserError(f"--data-root DIR: needed for {spec.display}; give the data folder of the recorded run")
     if weights == "pretrained":
-        require_weights(spec)
+        require_weights(spec, partial(print_line, console))
     if options.into is not None:
         return _verify(options, record, plan, spec, machine, options.into, console)
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.backbone.machine import resolve_machine
-from harness.backbone.requirements import require_weights
+from harness.backbone.weights import require_weights
 from harness.config.presets import resolve_spec
 from harness.cost.figure2 import figure2, figure2_text
 from harness.cost.flops import Workload
@@ -15,8 +15,8 @@ from harness.cost.profile import profile_json
 from harness.cost.session import profile_session
 from harness.cost.speed import measure
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
-from harness.escape import visible
 from harness.files import require_file_writable, require_writable, write_atomic
+from harness.hub import say_on_stderr
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def speed_text(options: SpeedOptions) -> str:
     spec = resolve_spec(options.model)
     machine = resolve_machine(options.device, options.dtype, options.weights)
     if options.weights == "pretrained":
-        require_weights(spec)
+        require_weights(spec, say_on_stderr)
     methods = options.methods or ("all",)
     plan = plan_speed(
         methods,
@@ -73,7 +73,7 @@ def speed_text(options: SpeedOptions) -> str:
     records = make_records(plan, found)
     if refused := write_records(records, options.results):
         message = f"{options.results}: {len(refused)} records not replaced, because this machine is busy"
-        print(visible(message), file=sys.stderr)
+        say_on_stderr(message)
     if options.profile is not None:
         profiles = profile_session(plan, found.contestants, print_round)
         operators = {phase: profile_json(rows) for phase, rows in profiles.items()}

@@ -1,21 +1,31 @@
-"""Convert ScienceQA from its Hugging Face form (`derek-thomas/ScienceQA`) to the official layout.
+"""Download ScienceQA in its Hugging Face form (`derek-thomas/ScienceQA`) and convert it to the official layout.
 
 One loader then reads both forms, with the same checks and the same hashes. The Hugging Face rows have no problem ids,
 so an id is made from the split and the row number. This form has no captions.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.data.problem import Problem, parse_problem
+from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError, foreign
-from harness.files import write_atomic
+from harness.files import new_folder, write_atomic
+from harness.hub import Say, Source, download
 
 DATASET = "derek-thomas/ScienceQA"
-FIRST_WITHOUT_SCRIPTS = 4
-"""The first version of `datasets` that never runs a script which comes with a data set."""
+SOURCE = Source(
+    "ScienceQA",
+    DATASET,
+    ("data/*.parquet",),
+    "run `python -m harness data fetch scienceqa` where there is a network, or give a folder in the official layout "
+    "with --data-root DIR",
+    kind="dataset",
+    size=626_000_000,
+    licence="CC BY-NC-SA 4.0",
+)
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _FIELDS = (
     "question",
@@ -52,13 +62,14 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     return {field: row[field] for field in _FIELDS if row.get(field) is not None}
 
 
-def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path) -> None:
+def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path, full: bool = False) -> None:
     """Write rows to `root` in the official layout, which `load_scienceqa` reads.
 
     Args:
         rows: split (train, validation or val, test) -> rows. The image of a row is None or `{"bytes": content of the
             file}`. Its content is written unchanged; loading the set checks it.
         root: folder to write to. `dataset.json`, which names the set, is written last.
+        full: declare the set as the full benchmark, whose size is then checked each time that it is read.
 
     Raises:
         UserError: a split is unknown, a row is wrong, or a file cannot be written.
@@ -81,7 +92,7 @@ def write_official(rows: Mapping[str, Iterable[Mapping[str, Any]]], root: Path) 
             ids[split].append(problem.qid)
     write_atomic(root / "problems.json", json.dumps(problems, indent=1))
     write_atomic(root / "pid_splits.json", json.dumps(ids))
-    write_atomic(root / "dataset.json", json.dumps({"name": "scienceqa-hf"}))
+    write_atomic(root / "dataset.json", json.dumps({"name": "scienceqa-hf", "full": full}))
 
 
 def _image_bytes(image: object, qid: str) -> bytes:
@@ -94,25 +105,36 @@ def _image_bytes(image: object, qid: str) -> bytes:
     return content
 
 
-def fetch(root: Path) -> None:
-    """Download `derek-thomas/ScienceQA` with the `datasets` package and write it to `root` in the official layout.
+def fetch_scienceqa(root: Path, say: Say) -> None:
+    """Download `derek-thomas/ScienceQA` and write it to `root` in the official layout.
+
+    Args:
+        root: a folder that does not exist yet, or an empty one.
+        say: called with lines on what happens.
 
     Raises:
-        UserError: the folder is not empty, `datasets` is not installed or too old, or the download fails.
+        UserError: the folder is not empty or cannot be written, the download fails, or the set is not complete.
     """
-    root = Path(root)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root}: exists and is not an empty folder; give --data-root a new folder")
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(
-            "the Hugging Face form needs the package `datasets`, which is not installed: pip install datasets"
-        ) from error
-    if int(datasets.__version__.partition(".")[0]) < FIRST_WITHOUT_SCRIPTS:
-        raise UserError(
-            f"datasets {datasets.__version__}: can run code that comes with a data set; pip install 'datasets>=4'"
-        )
-    with foreign(f"{DATASET}: cannot be downloaded", "download the official layout from https://scienceqa.github.io"):
-        rows = datasets.load_dataset(DATASET).cast_column("image", datasets.Image(decode=False))
-    write_official(rows, root)
+    import datasets  # takes seconds, and a run whose data is here does not need it
+
+    with new_folder(root) as folder:
+        files: dict[str, list[str]] = {}
+        for path in download(SOURCE, say):
+            files.setdefault(path.name.partition("-")[0], []).append(str(path))
+        say(f"writing ScienceQA to {root}")
+        with foreign(f"{SOURCE.address}: cannot be read", SOURCE.remedy):
+            # Rows are read as they are needed, so that the set is not copied into yet another cache.
+            rows = datasets.load_dataset("parquet", data_files=files, streaming=True)
+            undecoded = rows.cast_column("image", datasets.Image(decode=False))
+        write_official({split: _readable(undecoded[split]) for split in files}, folder, full=True)
+        load_scienceqa(folder, full=True)
+
+
+def _readable(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield rows that are read from a file only now.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    with foreign(f"{SOURCE.address}: cannot be read", SOURCE.remedy):
+        yield from rows

@@ -90,15 +90,17 @@ def check_relative(relative: str) -> None:
 def contained(base: Path, relative: str) -> Path:
     """Return the file `base/relative` after checking that it exists and is inside `base`.
 
+    A folder of images may be a link to another disk. An image itself may be a link only to a file inside `base`.
+
     Args:
         base: the data folder with all links resolved, which is done once and not for every image.
         relative: path below `base`.
 
     Returns:
-        the path with all links resolved.
+        the path with all links resolved; below a folder that is linked from elsewhere, the path as it is in `base`.
 
     Raises:
-        ValueError: the path is absolute, contains `..`, leaves the root through a link, is missing, or is not a
+        ValueError: the path is absolute, contains `..`, is a link that leaves the root, is missing, or is not a
             regular file; the message says which.
     """
     check_relative(relative)
@@ -107,11 +109,16 @@ def contained(base: Path, relative: str) -> Path:
         path = os.path.realpath(os.path.join(base, relative), strict=True)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"file {relative} is missing or cannot be reached") from error
-    if os.path.commonpath((base, path)) != str(base):
-        raise ValueError(f"path {relative!r} leaves the data root through a link")
     if not os.path.isfile(path):
         raise ValueError(f"{relative} is not a regular file")
-    return Path(path)
+    if os.path.commonpath((base, path)) == str(base):
+        return Path(path)
+    # Hashes of a set contain the names of its images below `base`, which do not depend on where a folder is linked to.
+    named = os.path.normpath(os.path.join(base, relative))
+    folder = os.path.realpath(os.path.dirname(named))
+    if path != os.path.join(folder, os.path.basename(named)):
+        raise ValueError(f"path {relative!r} leaves the data root through a link")
+    return Path(named)
 
 
 def to_rgb(image: "PILImage") -> "PILImage":

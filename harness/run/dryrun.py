@@ -9,9 +9,11 @@ import torch
 
 from harness.backbone.language_model import llm_config
 from harness.backbone.machine import Machine
-from harness.backbone.requirements import GIB, free_memory, hub_reachable, missing_weights
+from harness.backbone.requirements import GIB, free_memory
+from harness.backbone.weights import missing_weights
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
+from harness.hub import hub_reachable
 from harness.records import Parameters
 from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
@@ -96,8 +98,10 @@ def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str
         return [], []
     if spec.llm is None:
         return [f"pretrained weights, because --model {spec.name} has none; give --weights random"], []
-    absent = missing_weights(spec)
-    return ([], absent) if absent and hub_reachable() else (absent, [])
+    missing = missing_weights(spec)
+    if missing.sources and hub_reachable():
+        return missing.faults, [source.offer() for source in missing.sources]
+    return missing.lines, []
 
 
 def _describe(

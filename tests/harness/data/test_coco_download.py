@@ -1,0 +1,122 @@
+"""COCO Captions from its authors' pages, against archives that a server on this machine has."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from huggingface_hub.utils import close_session
+
+from harness import hub
+from harness.data import coco, coco_download
+from harness.data.coco import load_coco
+from harness.data.coco_download import Archive, fetch_coco
+from harness.errors import UserError
+from tests.harness.data.conftest import CocoFolder
+from tests.standin_hub import Hub, Repository, hub_on_this_machine
+
+SIZES = {"train": 2, "val": 1, "test": 1}
+
+
+@pytest.fixture
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The pages of COCO and of Karpathy, with four images."""
+    (tmp_path / "set").mkdir()
+    made = CocoFolder(tmp_path / "set")
+    (tmp_path / "set/train2014").mkdir()
+    (tmp_path / "set/val2014/1.png").rename(tmp_path / "set/train2014/1.png")
+    made.images[0]["filepath"] = "train2014"
+    made.write()
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    for name, members in (("train2014", "train2014/*"), ("val2014", "val2014/*"), ("caption_datasets", "*.json")):
+        with ZipFile(archives / f"{name}.zip", "w") as archive:
+            for path in sorted((tmp_path / "set").glob(members)):
+                archive.write(path, path.relative_to(tmp_path / "set"))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(coco, "OFFICIAL_SIZES", SIZES)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    close_session()
+    with hub_on_this_machine() as served:
+        served.models["the/pages"] = Repository(archives)
+
+        def archive_of(name: str) -> Archive:
+            content = (archives / f"{name}.zip").read_bytes()
+            url = f"{served.address}/the/pages/resolve/main/{name}.zip"
+            return Archive(url, len(content), hashlib.md5(content).hexdigest())
+
+        monkeypatch.setattr(coco_download, "KARPATHY", archive_of("caption_datasets"))
+        monkeypatch.setattr(coco_download, "IMAGES", {name: archive_of(name) for name in coco_download.FOLDERS})
+        yield served
+    close_session()
+
+
+def fetched(root: Path, images: Path | None = None) -> list[str]:
+    said: list[str] = []
+    fetch_coco(root, said.append, images)
+    return said
+
+
+def test_everything_is_fetched_and_counted(pages: Hub, tmp_path: Path) -> None:
+    said = fetched(tmp_path / "coco")
+    assert "licence: captions CC BY 4.0" in said[0] and str(tmp_path / "coco") in said[0]
+    assert load_coco(tmp_path / "coco", full=True).checked().used_sizes == SIZES
+    assert {path.name for path in (tmp_path / "coco").iterdir()} == {"dataset_coco.json", "train2014", "val2014"}
+
+
+def test_a_fetch_that_failed_goes_on(pages: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco, "OFFICIAL_SIZES", {**SIZES, "val": 5})
+    with pytest.raises(UserError, match="declared as the full COCO Captions but has train 2, val 1"):
+        fetched(tmp_path / "coco")
+    assert not (tmp_path / "coco").exists()
+    monkeypatch.setattr(coco, "OFFICIAL_SIZES", SIZES)
+    pages.requests.clear()
+    fetched(tmp_path / "coco")
+    assert pages.downloads() == []
+
+
+def test_a_partial_archive_is_completed(pages: Hub, tmp_path: Path) -> None:
+    archive = coco_download.IMAGES["train2014"]
+    whole = (tmp_path / "archives/train2014.zip").read_bytes()
+    (tmp_path / "coco.partial").mkdir()
+    (tmp_path / "coco.partial/train2014.zip.partial").write_bytes(whole[: archive.size // 2])
+    fetched(tmp_path / "coco")
+    assert pages.ranges == [f"bytes={archive.size // 2}-"]
+
+
+def test_a_damaged_archive_is_not_believed(pages: Hub, tmp_path: Path) -> None:
+    pages.damaged.add("val2014.zip")
+    with pytest.raises(UserError, match=r"val2014\.zip: arrived damaged .* was removed"):
+        fetched(tmp_path / "coco")
+    pages.damaged.clear()
+    fetched(tmp_path / "coco")
+
+
+@pytest.mark.parametrize("under", ["", "images"])
+def test_images_that_are_there_are_linked(under: str, pages: Hub, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    (disk / under).mkdir(parents=True)
+    for name in coco_download.FOLDERS:
+        (tmp_path / "set" / name).rename(disk / under / name)
+    fetched(tmp_path / "coco", disk)
+    assert pages.downloads() == ["caption_datasets.zip"]
+    linked = load_coco(tmp_path / "coco", full=True).checked()
+    assert linked.used_sizes == SIZES and (tmp_path / "coco/train2014").is_symlink()
+    # A set has the same hash wherever its images are.
+    for name in coco_download.FOLDERS:
+        (tmp_path / "coco" / name).unlink()
+        (disk / under / name).rename(tmp_path / "coco" / name)
+    assert load_coco(tmp_path / "coco").checked().data_hash == linked.data_hash
+
+
+def test_a_folder_without_the_images_is_refused(pages: Hub, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--images .*: has no train2014/ and val2014/"):
+        fetched(tmp_path / "coco", tmp_path / "archives")
+
+
+def test_offline_says_the_same(pages: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"not on this machine: COCO Captions .*data fetch coco"):
+        fetched(tmp_path / "coco")

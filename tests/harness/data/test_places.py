@@ -1,0 +1,53 @@
+"""Where the data of a task is looked for, and in which order."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import hub
+from harness.data import places
+from harness.data.places import find_data, find_or_fetch_data, kept_folder
+from harness.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without data and without a network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PEFT_VL_BENCH_DATA", raising=False)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def put(folder: Path) -> Path:
+    """Put annotations into a folder."""
+    folder.mkdir(parents=True)
+    (folder / "problems.json").write_text("{}")
+    return folder
+
+
+def test_the_named_folder_comes_before_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_data("scienceqa") is None
+    kept = put(kept_folder("scienceqa"))
+    assert find_data("scienceqa") == kept
+    monkeypatch.setenv("PEFT_VL_BENCH_DATA", str(tmp_path / "named"))
+    assert find_data("scienceqa") == kept
+    named = put(tmp_path / "named" / "scienceqa")
+    assert find_data("scienceqa") == named
+    assert find_or_fetch_data("scienceqa", lambda line: None) == named
+
+
+def test_what_is_nowhere_is_fetched_into_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    place = replace(places.PLACES["scienceqa"], fetch=lambda folder, say: (put(folder), say("fetched"), None)[-1])
+    monkeypatch.setattr(places, "PLACES", {"scienceqa": place})
+    said: list[str] = []
+    assert find_or_fetch_data("scienceqa", said.append) == kept_folder("scienceqa")
+    assert find_or_fetch_data("scienceqa", said.append) == kept_folder("scienceqa")
+    assert said == ["fetched"]
+
+
+def test_without_a_network_it_is_said_what_is_missing() -> None:
+    with pytest.raises(UserError, match=r"not on this machine: ScienceQA .*CC BY-NC-SA 4\.0.*data fetch scienceqa"):
+        find_or_fetch_data("scienceqa", lambda line: None)
+    assert not kept_folder("scienceqa").exists()

