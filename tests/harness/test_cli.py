@@ -109,7 +109,7 @@ def _completions(words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "completion"), [("peft-vl-bench re", "readme"), ("peft-vl-bench run --dat", "--data-root")]
+    ("words", "completion"), [("peft-vl-bench read", "readme"), ("peft-vl-bench run --dat", "--data-root")]
 )
 def test_the_shell_completes_subcommands_and_options(words: str, completion: str) -> None:
     assert _completions(words).split() == [completion]
