@@ -199,6 +199,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Train nothing; print what each run would take and what is missing.")
     ] = False,
+    format: Annotated[TextFormat, typer.Option(help="Output format of --dry-run.")] = TextFormat.markdown,
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, max=1e6, callback=_not_nan, help="Minutes between two checkpoints of training.")
     ] = 10.0,
@@ -283,6 +284,7 @@ def run(
         shard=typed.part("--shard", shard),
         force=force,
         dry_run=dry_run,
+        format=format.value,
         checkpoint_minutes=checkpoint_minutes,
         micro_batch=typed.count_or_auto("--micro-batch", micro_batch),
         workers=typed.count_or_auto("--workers", workers, least=0),

@@ -1,6 +1,5 @@
 """The subcommand `run`: check the options, then train and score, or only report what a run would take."""
 
-import json
 import signal
 import sys
 import time
@@ -10,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from harness.backbone.machine import Machine, resolve_machine
 from harness.backbone.weights import check_weights, require_weights
+from harness.commands.dryrun import dry_run_text
 from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipes import DEFAULT_METHODS
@@ -22,8 +23,8 @@ from harness.errors import UserError
 from harness.hub import go_offline, hub_reachable
 from harness.processes import Processes, is_follower
 from harness.report.tables import table_text
-from harness.run.cores import compute_threads, divide_cores
-from harness.run.dryrun import dry_run
+from harness.run.cores import Cores, compute_threads, divide_cores
+from harness.run.dryrun import Faults, dry_run
 from harness.run.progress import print_line
 from harness.run.runner import Runner
 from harness.run.schedule import with_steps
@@ -64,6 +65,7 @@ class RunOptions:
     shard: tuple[int, int]
     force: bool
     dry_run: bool
+    format: str
     checkpoint_minutes: float
     micro_batch: int | None
     workers: int | None
@@ -102,6 +104,10 @@ def _run(options: RunOptions, console: Console) -> int:
         go_offline()
     if options.steps is not None and options.epochs is not None:
         raise UserError("--steps and --epochs: give one of them, not both")
+    if options.format != "markdown" and not options.dry_run:
+        raise UserError(f"--format {options.format}: only --dry-run prints it; leave it out")
+    if options.dry_run:
+        return _dry_run(options, console)
     facts = task_facts(options.task)
     require_tracker(options.tracker)
     _require_accuracy(options, facts)
@@ -112,8 +118,6 @@ def _run(options: RunOptions, console: Console) -> int:
     if not plans:
         print_line(console, f"--shard {options.shard[0]}/{options.shard[1]}: there are fewer runs than parts")
         return 0
-    if options.dry_run:
-        return _dry_run(options, spec, machine, plans, console)
     try:
         options = _with_files(options, spec, machine, lambda line: print_line(console, line))
         with compute_threads(cores.threads):
@@ -191,7 +195,7 @@ def _plans(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[Ru
 
 def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
     """Return the plans with the length that `--steps` gives; without `--steps`, return them unchanged."""
-    if steps is None:
+    if steps is None or not plans:
         return list(plans)
     num_examples = len(task.train_examples(plans[0].recipe))
     return [with_steps(plan, steps, num_examples) for plan in plans]
@@ -214,35 +218,37 @@ def _with_files(options: RunOptions, spec: BackboneSpec, machine: Machine, say: 
     return options
 
 
-def _dry_run(
-    options: RunOptions,
-    spec: BackboneSpec,
-    machine: Machine,
-    plans: Sequence[RunPlan],
-    console: Console,
-) -> int:
-    """Print what the runs would take and what is missing for them; return the exit status."""
-    missing, downloads = [], []
+def _dry_run(options: RunOptions, console: Console) -> int:
+    """Print what the runs would take and everything that is missing for them; return the exit status."""
+    faults = Faults()
+    facts = task_facts(options.task)
+    with faults.collected():
+        require_tracker(options.tracker)
+    with faults.collected():
+        _require_accuracy(options, facts)
+    spec, machine = _backbone(options)
+    plans = _plans(options, spec, machine)
+    cores = Cores(1, options.threads or torch.get_num_threads())
+    with faults.collected():
+        cores = divide_cores(options.jobs, options.threads, spec, machine)
+    say = Console(quiet=True) if options.format == "json" else console
+    downloads: list[str] = []
     task = None
-    root = options.data_root if options.data_root or spec.shipped else find_data(options.task)
-    if root is None and not spec.shipped:
+    with faults.collected():
+        root = options.data_root if options.data_root or spec.shipped else find_data(options.task)
         place = PLACES[options.task]
-        if hub_reachable():
+        if root is not None or spec.shipped:
+            data = _data(replace(options, data_root=root), lambda line: print_line(say, line))
+            task = load_task(options.task, data)
+            plans = _shortened(plans, options.steps, task)
+        elif hub_reachable():
             downloads.append(place.offer())
         else:
-            missing.append(f"{place.absent()}; {place.remedy}")
-    else:
-        options = replace(options, data_root=root)
-        task = load_task(options.task, _data(options, lambda line: print_line(console, line)))
-        plans = _shortened(plans, options.steps, task)
-    found = dry_run(spec, machine, plans, options.task, task, options.micro_batch)
-    missing += found.missing
-    for row in found.rows:
-        console.print_json(json.dumps(row))
-    for line in [*downloads, *found.downloads]:
-        print_line(console, f"will be downloaded: {line}")
-    for line in missing:
-        print_line(console, f"missing: {line}")
-    if not missing:
-        console.print("nothing is missing")
-    return 2 if missing else 0
+            faults.add(f"{place.absent()}; {place.remedy}")
+    with compute_threads(cores.threads):
+        found = dry_run(
+            spec, machine, plans, options.task, task, faults, options.results, cores.threads, options.micro_batch
+        )
+    found.downloads[:0] = downloads
+    print_result(dry_run_text(found, faults.lines, cores.jobs, options.format))
+    return 2 if faults.lines else 0

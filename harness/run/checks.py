@@ -38,28 +38,8 @@ def check_runs(
             every answer, the data does not suit a run, the results cannot be written, or one of the records that are
             there is bad.
     """
-    notes: list[str] = []
-    # Methods mostly share their texts and `max_length`: these are tokenised once for all of them.
-    cut_ids: dict[tuple[int, tuple[Example, ...]], list[str]] = {}
-    # transformers' own annotation of `decode` is narrower than what it takes.
-    tokenizer: Any = tokenizer_of(spec, machine.weights)
-    context = llm_config(spec).max_position_embeddings
-    for plan in {plan.label: plan for plan in plans}.values():
-        if plan.recipe.max_length > context:
-            wanted = f"--set max_length={plan.recipe.max_length}"
-            raise UserError(f"{wanted}: {spec.display} reads at most {context} tokens; give a smaller number")
-        task.evaluation_size(plan.recipe)
-        if plan.recipe.captured and machine.device.type != "cuda":
-            raise UserError("--set captured=true: CUDA graphs need a GPU; leave it out, or give --device cuda")
-        if plan.is_oracle:
-            task.require_oracle(plan.recipe)
-            continue
-        texts = plan.recipe.max_length, tuple(task.train_examples(plan.recipe))
-        if texts not in cut_ids:
-            cut_ids[texts] = _cut_answers(tokenizer, *texts)
-        if note := _cut_note(plan, cut_ids[texts], len(texts[1]), f"{spec.display} reads at most {context} tokens"):
-            notes.append(note)
-        attach_on_meta(plan, spec)
+    checks = PlanChecks(spec, task, machine)
+    notes = [note for plan in {plan.label: plan for plan in plans}.values() if (note := checks(plan))]
     for name in ("records", "adapters"):
         require_writable(results_dir / name)
     for name in ("records", "adapters", "unfinished", "samples"):
@@ -67,6 +47,49 @@ def check_runs(
     # The table at the end reads all records: a bad one is better known now.
     read_records(results_dir)
     return notes
+
+
+class PlanChecks:
+    """Checks runs one by one.
+
+    Args:
+        spec: the backbone.
+        task: the task, with its data read.
+        machine: device, dtype and kind of weights.
+
+    Raises:
+        UserError: there is no usable tokenizer.
+    """
+
+    def __init__(self, spec: BackboneSpec, task: Task, machine: Machine) -> None:
+        self.spec, self.task, self.machine = spec, task, machine
+        # transformers' own annotation of `decode` is narrower than what it takes.
+        self._tokenizer: Any = tokenizer_of(spec, machine.weights)
+        # Methods mostly share their texts and `max_length`: these are tokenised once for all of them.
+        self._cut_ids: dict[tuple[int, tuple[Example, ...]], list[str]] = {}
+
+    def __call__(self, plan: RunPlan) -> str | None:
+        """Check one run, and return what a user should know before it starts, if there is anything.
+
+        Raises:
+            UserError: the run cannot be made, see `check_runs`.
+        """
+        spec, task = self.spec, self.task
+        reads = f"{spec.display} reads at most {(context := llm_config(spec).max_position_embeddings)} tokens"
+        if plan.recipe.max_length > context:
+            raise UserError(f"--set max_length={plan.recipe.max_length}: {reads}; give a smaller number")
+        task.evaluation_size(plan.recipe)
+        if plan.recipe.captured and self.machine.device.type != "cuda":
+            raise UserError("--set captured=true: CUDA graphs need a GPU; leave it out, or give --device cuda")
+        if plan.is_oracle:
+            task.require_oracle(plan.recipe)
+            return None
+        texts = plan.recipe.max_length, tuple(task.train_examples(plan.recipe))
+        if texts not in self._cut_ids:
+            self._cut_ids[texts] = _cut_answers(self._tokenizer, *texts)
+        note = _cut_note(plan, self._cut_ids[texts], len(texts[1]), reads)
+        attach_on_meta(plan, spec)
+        return note
 
 
 def _cut_answers(tokenizer: Any, limit: int, examples: Sequence[Example]) -> list[str]:

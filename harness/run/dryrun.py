@@ -1,11 +1,11 @@
-"""What a run would take, without loading weights: recipe, trainable parameters, memory, time, and what is missing."""
+"""What runs would take, without making them: sizes, memory, time, disk, and everything that is missing."""
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-
-import torch
 
 from harness.backbone.language_model import llm_config
 from harness.backbone.machine import Machine
@@ -13,10 +13,14 @@ from harness.backbone.requirements import GIB, free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
+from harness.errors import UserError
 from harness.hub import hub_reachable
 from harness.records import Parameters
 from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
+from harness.run.checkpoint import KEPT
+from harness.run.checks import PlanChecks
+from harness.run.duration import Paces
 from harness.run.execution import MicroBatch
 from harness.run.parameters import count_parameters
 from harness.run.schedule import training_length
@@ -25,25 +29,32 @@ from harness.tasks.facts import task_facts
 
 ADAM_BYTES = 16
 """Bytes per trained parameter: the float32 value, its gradient and Adam's two moments."""
+ADAPTER_BYTES, CHECKPOINT_BYTES = 4, 12
+"""Bytes per trained parameter on disk: in an adapter the value, in a checkpoint also Adam's two moments."""
 ACTIVATIONS_PER_LAYER = 34
 """Values kept for the backward pass per decoder layer, token and unit of hidden_size (Korthikanti et al. 2022)."""
 TYPICAL_TOKENS = 128
-"""Text tokens per sample that the estimate assumes."""
+"""Text tokens per sample that the estimate of memory assumes."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Rough time and memory of one run; `estimate` has the formulas.
+class Faults:
+    """Collects what is missing or wrong, so that all of it can be named and not only the first."""
 
-    Attributes:
-        step_s: seconds per optimiser step.
-        memory_bytes: peak memory on the device.
-        micro_batch: samples per forward pass that the memory is for.
-    """
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
-    step_s: float
-    memory_bytes: float
-    micro_batch: int
+    def add(self, line: str) -> None:
+        """Note one fault, once."""
+        if line not in self.lines:
+            self.lines.append(line)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Note a user error of the body, and go on behind it."""
+        try:
+            yield
+        except UserError as error:
+            self.add(str(error))
 
 
 @dataclass(frozen=True)
@@ -51,14 +62,20 @@ class DryRun:
     """What a dry run found.
 
     Attributes:
-        rows: one JSON object per run: label, seed, recipe, config, parameter counts, the paper's figures, estimate.
-        missing: one line for each thing that the runs need and that is missing.
+        rows: one JSON object per run: label, seed, recipe, config, parameter counts, the paper's figures, estimates.
         downloads: one line for each thing that the runs would download first.
+        disk_bytes: what the adapters, and the checkpoints of one run, take on the disk.
     """
 
-    rows: list[dict[str, Any]]
-    missing: list[str]
-    downloads: list[str]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    downloads: list[str] = field(default_factory=list)
+    disk_bytes: int = 0
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of all runs, one after another; None if that of a run is not known."""
+        hours = [row["hours"] for row in self.rows]
+        return None if None in hours else sum(hours)
 
 
 def dry_run(
@@ -67,9 +84,12 @@ def dry_run(
     plans: Sequence[RunPlan],
     task_name: str,
     task: Task | None,
+    faults: Faults,
+    results_dir: Path,
+    threads: int,
     micro_batch: int | None = None,
 ) -> DryRun:
-    """Estimate what the runs would take and find what is missing. No weights are loaded and no file is written.
+    """Estimate what the runs would take and find what is missing. No file is written.
 
     Args:
         spec: the backbone.
@@ -77,19 +97,41 @@ def dry_run(
         plans: the runs.
         task_name: name of the task.
         task: the task with its data read; None without data, in which case no row has a number of steps.
+        faults: receives what is missing.
+        results_dir: folder of the records, whose times are used.
+        threads: compute threads of a run.
         micro_batch: samples per forward pass in training; None for the largest number that fits into memory.
-
-    Raises:
-        UserError: the language model's config is unavailable, or a method cannot be built at this size.
     """
-    rate = _matmul_rate(spec, machine)
-    rows = [_describe(plan, spec, machine, task_name, task, rate, micro_batch) for plan in plans]
-    missing, downloads = _unavailable_weights(spec, machine)
-    needed = max((row.get("estimated_memory_gib", 0.0) for row in rows), default=0.0)
+    missing: list[str] = ["a fault in the weights"]
+    downloads: list[str] = []
+    with faults.collected():
+        missing, downloads = _unavailable_weights(spec, machine)
+        for line in missing:
+            faults.add(line)
+    paces = checks = None
+    with faults.collected():
+        llm_config(spec)
+        paces = Paces(spec, machine, threads, results_dir, task, loadable=not missing and not downloads)
+        checks = PlanChecks(spec, task, machine) if task is not None and not missing and not downloads else None
+    rows: list[dict[str, Any]] = []
+    for plan in plans:
+        row = _named(plan, spec, task_name)
+        rows.append(row)
+        with faults.collected():
+            if checks is not None:
+                checks(plan)
+            if paces is not None and not plan.is_oracle:
+                row |= _described(plan, spec, machine, task, paces, micro_batch)
+    needed = max((row["memory_gib"] or 0.0 for row in rows), default=0.0)
     free = free_memory(machine.device) / GIB
     if needed > free:
-        missing.append(f"about {needed:.1f} GiB of memory on {machine.device.type}, which has {free:.1f} GiB free")
-    return DryRun(rows, missing, downloads)
+        faults.add(f"about {needed:.1f} GiB of memory on {machine.device.type}, which has {free:.1f} GiB free")
+    trained = [row["trainable"] or 0 for row in rows]
+    disk = ADAPTER_BYTES * sum(trained) + (KEPT + 1) * CHECKPOINT_BYTES * max(trained, default=0)
+    place = next(folder for folder in (results_dir.absolute(), *results_dir.absolute().parents) if folder.is_dir())
+    if (left := shutil.disk_usage(place).free) < disk:
+        faults.add(f"about {disk / GIB:.1f} GiB on the disk of {results_dir}, which has {left / GIB:.1f} GiB free")
+    return DryRun(rows, downloads, disk)
 
 
 def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:
@@ -104,87 +146,77 @@ def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str
     return missing.lines, []
 
 
-def _describe(
-    plan: RunPlan,
-    spec: BackboneSpec,
-    machine: Machine,
-    task_name: str,
-    task: Task | None,
-    rate: float,
-    micro_batch: int | None,
-) -> dict[str, Any]:
-    """Return the row of one run."""
-    row: dict[str, Any] = {"run": plan.label, "seed": plan.seed, **plan.resolved()}
-    if plan.is_oracle:
-        return row
-    row["tuning"] = plan.recipe.tuning
-    counts = count_parameters(*attach_on_meta(plan, spec))
-    row["trainable"] = counts.trainable
-    row["trainable_paper_convention"] = counts.paper_convention
-    row["paper_trainable"] = printed_trainable(plan.method, plan.variant, spec.name)
+def _named(plan: RunPlan, spec: BackboneSpec, task_name: str) -> dict[str, Any]:
+    """Return the row of a run with what is known without a backbone; what is not known is None."""
     facts = task_facts(task_name)
     table = facts.ablation_table if plan.variant else facts.table
-    row[f"paper_{facts.summary.lower()}"] = table and paper_value(
-        table, plan.method, plan.variant, spec.name, facts.summary
-    )
-    row["learning_rate"] = plan.recipe.learning_rate
-    found = _estimate_that_fits(plan, spec, machine, counts, rate, micro_batch)
-    row["estimated_step_s"] = round(found.step_s, 3)
-    row["micro_batch"] = found.micro_batch
-    row["estimated_memory_gib"] = round(found.memory_bytes / GIB, 2)
-    row["free_memory_gib"] = round(free_memory(machine.device) / GIB, 2)
+    unknown = ("steps", "step_s", "hours", "hours_source", "memory_gib", "micro_batch", "trainable")
+    return {
+        "run": plan.label,
+        "seed": plan.seed,
+        **dict.fromkeys(unknown),
+        "paper": table and paper_value(table, plan.method, plan.variant, spec.name, facts.summary),
+        "paper_trainable": printed_trainable(plan.method, plan.variant, spec.name),
+        **plan.resolved(),
+        "tuning": plan.recipe.tuning,
+        "learning_rate": plan.recipe.learning_rate,
+    }
+
+
+def _described(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | None, paces: Paces, micro_batch: int | None
+) -> dict[str, Any]:
+    """Return what the row of a run says about sizes, memory and time."""
+    counts = count_parameters(*attach_on_meta(plan, spec))
+    memory, size = _memory_that_fits(plan, spec, machine, counts, micro_batch)
+    found: dict[str, Any] = {
+        "trainable": counts.trainable,
+        "trainable_paper_convention": counts.paper_convention,
+        "micro_batch": size,
+        "memory_gib": round(memory / GIB, 2),
+        "free_memory_gib": round(free_memory(machine.device) / GIB, 2),
+    }
     if task is not None:
-        row["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
-        row["estimated_train_min"] = round(row["steps"] * found.step_s / 60, 1)
-    return row
+        found["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
+    pace = paces.of(plan, micro_batch) if memory <= free_memory(machine.device) else None
+    if pace is None:
+        return found
+    found |= {"step_s": round(pace.step_s, 3), "hours_source": pace.source}
+    if task is not None:
+        seconds = found["steps"] * pace.step_s
+        if pace.answer_s is None:
+            found["hours_source"] += ", training only"
+        else:
+            seconds += task.evaluation_size(plan.recipe) * pace.answer_s
+        found["hours"] = seconds / 3600
+    return found
 
 
-def _estimate_that_fits(
-    plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, rate: float, micro_batch: int | None
-) -> Estimate:
-    """Return the estimate at the given micro-batch, or, without one, at the largest that fits into free memory."""
+def _memory_that_fits(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, micro_batch: int | None
+) -> tuple[float, int]:
+    """Return the memory at the given micro-batch, or, without one, at the largest that fits; and the micro-batch."""
     size = MicroBatch.of(micro_batch, plan.recipe.batch_size)
     while True:
-        found = estimate(plan, spec, machine, counts, rate, size.size)
-        if not size.automatic or size.size == 1 or found.memory_bytes <= free_memory(machine.device):
-            return found
+        found = memory_bytes(spec, machine, counts, size.size)
+        if not size.automatic or size.size == 1 or found <= free_memory(machine.device):
+            return found, size.size
         size.halve()
 
 
-def estimate(
-    plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, rate: float, micro_batch: int
-) -> Estimate:
-    """Return the rough time and memory of a run.
+def memory_bytes(spec: BackboneSpec, machine: Machine, counts: Parameters, micro_batch: int) -> float:
+    """Return the rough peak memory of a run.
 
-    The FLOPs of a forward and backward pass are 4 per frozen parameter and token: 2 for the forward pass and 2 for the
-    gradients of the activations. Memory holds the frozen weights, 16 bytes per trained parameter, and 34 values per
-    decoder layer, token and unit of hidden_size.
+    It holds the frozen weights, 16 bytes per trained parameter, and 34 values per decoder layer, token and unit of
+    hidden_size.
 
     Args:
-        plan: the run.
         spec: the backbone; only its sizes are used.
         machine: the dtype of the frozen weights.
         counts: parameters of the backbone with the method attached.
-        rate: FLOP/s of the device.
         micro_batch: samples per forward pass.
     """
-    config, recipe = llm_config(spec), plan.recipe
-    frozen = counts.total - counts.trainable
-    activations = ACTIVATIONS_PER_LAYER * micro_batch * TYPICAL_TOKENS * config.hidden_size * config.num_hidden_layers
-    memory = (frozen + activations) * machine.dtype.itemsize + counts.trainable * ADAM_BYTES
-    step_s = 4 * frozen * recipe.batch_size * TYPICAL_TOKENS / rate
-    return Estimate(step_s, memory, micro_batch)
-
-
-def _matmul_rate(spec: BackboneSpec, machine: Machine, repeats: int = 3) -> float:
-    """Return the FLOP/s of a matrix product with the shape of the backbone's FFN: the best of `repeats` + 1 timings."""
     config = llm_config(spec)
-    shape = (4 * TYPICAL_TOKENS, config.hidden_size), (config.hidden_size, config.intermediate_size)
-    a, b = (torch.randn(size, device=machine.device, dtype=machine.dtype) for size in shape)
-    best = float("inf")
-    for _ in range(repeats + 1):
-        begun = time.perf_counter()
-        result = a @ b
-        result[0, 0].item()  # waits until the device has finished
-        best = min(best, time.perf_counter() - begun)
-    return 2 * a.shape[0] * a.shape[1] * b.shape[1] / best
+    activations = ACTIVATIONS_PER_LAYER * micro_batch * TYPICAL_TOKENS * config.hidden_size * config.num_hidden_layers
+    frozen = counts.total - counts.trainable
+    return (frozen + activations) * machine.dtype.itemsize + counts.trainable * ADAM_BYTES

@@ -1,4 +1,4 @@
-"""What a dry run prints: the resolved runs, their estimated cost, and what is missing."""
+"""What a dry run prints: a row per run, where its time comes from, the sums, and everything that is missing."""
 
 import json
 from pathlib import Path
@@ -6,43 +6,100 @@ from typing import Any
 
 import pytest
 
-from tests.command_line import Run
+from harness.records import read_records
+from harness.run import duration
+from tests.command_line import Done, Run
 
 
-def _rows_of(text: str) -> list[dict[str, Any]]:
-    """Return the JSON objects at the beginning of a text."""
-    decoder, rows = json.JSONDecoder(), []
-    while text.lstrip().startswith("{"):
-        row, end = decoder.raw_decode(text.lstrip())
-        rows.append(row)
-        text = text.lstrip()[end:]
-    return rows
+def _found(done: Done) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(done.out)
+    return found
 
 
 def test_dry_run_says_what_would_be_done(call: Run, base: list[str], tmp_path: Path) -> None:
-    done = call(*base, "--methods", "memvp,dehvf,oracle", "--set", "memvp.base_lr=0.5", "--dry-run")
-    assert done.code == 0 and "nothing is missing" in done.out
-    memvp, dehvf, oracle = _rows_of(done.out)
-    assert (memvp["run"], memvp["train"]["base_lr"], memvp["train"]["batch_size"]) == ("memvp", 0.5, 4)
+    options = ["--methods", "memvp,dehvf,oracle", "--seeds", "0,1", "--set", "memvp.base_lr=0.5", "--dry-run"]
+    done = call(*base, *options, "--format", "json")
+    assert done.code == 0, done.out
+    found = _found(done)
+    assert [(row["run"], row["seed"]) for row in found["runs"]] == [
+        ("memvp", 0),
+        ("memvp", 1),
+        ("dehvf", 0),
+        ("dehvf", 1),
+        ("oracle", 0),
+    ]
+    memvp, _, dehvf, _, oracle = found["runs"]
+    assert (memvp["train"]["base_lr"], memvp["train"]["batch_size"]) == (0.5, 4)
     assert memvp["learning_rate"] == pytest.approx(0.5 * 4 / 256)
     assert memvp["steps"] == dehvf["steps"] == 3
     assert dehvf["trainable"] > 0 and dehvf["method"]["num_groups"] == 4
-    assert all(row[key] > 0 for row in (memvp, dehvf) for key in ("free_memory_gib", "trainable_paper_convention"))
-    assert oracle["run"] == "oracle" and "trainable" not in oracle
+    for row in (memvp, dehvf):
+        assert all(row[key] > 0 for key in ("free_memory_gib", "trainable_paper_convention", "step_s", "hours"))
+        assert row["hours_source"] == "a short measurement"
+    assert oracle["hours"] is None and found["total"]["hours"] is None  # nothing tells how long the oracle takes
+    assert found["total"]["runs"] == 5 and found["total"]["disk_bytes"] > 0 and found["missing"] == []
     assert not (tmp_path / "results").exists()
 
 
+def test_times_come_from_records_where_there_are_any(call: Run, base: list[str], tmp_path: Path) -> None:
+    assert call(*base, "--methods", "memvp").code == 0
+    (record,) = read_records(tmp_path / "results")
+    done = call(*base, "--methods", "memvp", "--seeds", "5", "--dry-run", "--format", "json")
+    (row,) = _found(done)["runs"]
+    assert row["hours_source"] == "a run record"
+    assert row["step_s"] == pytest.approx(record.times_s.train_step_median, abs=1e-3)
+    table = call(*base, "--methods", "memvp", "--seeds", "5", "--dry-run").out
+    line = next(line for line in table.splitlines() if line.startswith("| memvp"))
+    assert "a run record" in line
+    assert "total: 1 run; hours: " in table and "nothing is missing" in table
+    # Another number of threads is another kind of device.
+    other = call(*base, "--methods", "memvp", "--threads", "2", "--dry-run", "--format", "json")
+    assert _found(other)["runs"][0]["hours_source"] == "a short measurement"
+
+
+def test_no_time_where_it_cannot_be_known(call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duration, "LARGEST_MEASURED", 0)
+    done = call(*base, "--methods", "memvp", "--dry-run", "--format", "json")
+    (row,) = _found(done)["runs"]
+    assert row["steps"] == 3 and row["hours"] is row["step_s"] is row["hours_source"] is None
+    assert done.code == 0
+
+
 def test_dry_run_of_the_paper_says_what_is_missing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.run.dryrun._matmul_rate", lambda spec, machine: 1e12)
     monkeypatch.setattr("harness.run.dryrun.free_memory", lambda device: 2**30)
-    done = call("run", "--model", "7b", "--methods", "memvp", "--dry-run")
+    done = call("run", "--model", "7b", "--methods", "memvp", "--dry-run", "--tracker", "abacus")
     assert done.code == 2
     missing = [line for line in done.out.splitlines() if line.startswith("missing: ")]
+    assert [line for line in missing if "--tracker abacus" in line]
     assert [line for line in missing if "--data-root DIR" in line]
     assert [line for line in missing if "huggyllama/llama-7b" in line and "--llm PATH" in line]
     assert [line for line in missing if "ViT-L-14-quickgelu:openai" in line and "--clip" in line]
     assert [line for line in missing if "GiB of memory on cpu, which has 1.0 GiB free" in line]
-    assert len(missing) == 4
-    (row,) = _rows_of(done.out)
+    assert len(missing) == 5
+    (row,) = _found(call("run", "--model", "7b", "--methods", "memvp", "--dry-run", "--format", "json"))["runs"]
     assert (row["paper_trainable"], row["learning_rate"]) == ("3.9M", pytest.approx(1.125e-3))
-    assert "steps" not in row  # the number of steps depends on the data
+    assert row["paper"] == pytest.approx(93.07)
+    assert row["steps"] is None  # the number of steps depends on the data
+
+
+def test_every_fault_is_named(call: Run, base: list[str], small_clip: Path) -> None:
+    """A sweep stops at the first of these; a dry run names them all."""
+    base[base.index("--data-root") + 1] = "nowhere"
+    base[base.index("--llm") + 1] = "nowhere/model"
+    done = call(*base, "--dry-run", "--tracker", "abacus")
+    assert done.code == 2
+    missing = [line for line in done.out.splitlines() if line.startswith("missing: ")]
+    assert [line for line in missing if "--tracker abacus" in line]
+    assert [line for line in missing if "nowhere: no such data folder" in line]
+    assert [line for line in missing if "nowhere/model" in line]
+
+
+def test_what_a_method_refuses_is_named_beside_the_others(call: Run, base: list[str]) -> None:
+    done = call(*base, "--methods", "memvp,dehvf", "--set", "dehvf.fuser_dim=7", "--dry-run")
+    assert done.code == 2 and "missing: dehvf on " in done.out and "fuser_heads 4 do not divide fuser_dim 7" in done.out
+    assert "| memvp" in done.out and "a short measurement" in done.out
+
+
+def test_the_format_belongs_to_the_dry_run(call: Run, base: list[str]) -> None:
+    done = call(*base, "--format", "json")
+    assert done.code == 2 and "--format json: only --dry-run prints it" in done.err

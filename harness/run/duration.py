@@ -1,0 +1,219 @@
+"""How long a run takes: from records of this kind of device where there are any, else from a short measurement.
+
+The time of a run is that of its optimiser steps and of its answers; loading and scoring are small beside them.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from harness.backbone.language_model import count_llm_parameters, llm_config
+from harness.backbone.loader import load_backbone
+from harness.backbone.machine import Machine, dtype_name
+from harness.backbone.requirements import free_memory
+from harness.config.plan import RunPlan
+from harness.config.presets import PRESETS, BackboneSpec
+from harness.data.collate import Collator
+from harness.data.images import STATISTICS, ImagePreprocessor
+from harness.errors import UserError
+from harness.evaluation.choices import EvaluationFailedError
+from harness.records import Record, collect_environment, read_records
+from harness.run.attach import attach
+from harness.run.execution import Eager, MicroBatch
+from harness.run.step import OptimiserStep, TrainingFailedError, collate_micro_batches
+from harness.run.train import adamw
+from harness.tasks.contract import Task
+from methods.tuned import TunedModel
+
+MEASURED_STEPS = 3
+MEASURED_S = 10.0
+"""A measurement ends after this many steps, or after the step in which this many seconds have passed."""
+LARGEST_MEASURED = 2**30
+"""Largest size of a language model, in bytes, that is measured on a CPU: a step of a larger one takes too long."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a run is expected to be.
+
+    Attributes:
+        step_s: seconds per optimiser step.
+        answer_s: seconds per sample of the evaluation; None if nothing tells.
+        source: where the numbers come from, in a few words.
+    """
+
+    step_s: float
+    answer_s: float | None
+    source: str
+
+
+class Paces:
+    """Finds how fast runs are on this machine.
+
+    Args:
+        spec: the backbone.
+        machine: the device and dtype.
+        threads: compute threads of a run.
+        results_dir: folder of the records.
+        task: the task, with its data read; None without data, when nothing can be measured.
+        loadable: whether the weights are on this machine.
+
+    Raises:
+        UserError: a record is bad.
+    """
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        machine: Machine,
+        threads: int,
+        results_dir: Path,
+        task: Task | None,
+        loadable: bool,
+    ) -> None:
+        self._spec, self._machine, self._task = spec, machine, task
+        self._can_measure = task is not None and (loadable or machine.weights == "random")
+        gpu = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else None
+        here = collect_environment(gpu=gpu, threads=threads)
+
+        def is_alike(record: Record) -> bool:
+            there = record.environment
+            same = (
+                there.gpu == here.gpu
+                if here.gpu
+                else (there.gpu, there.cpu, there.threads) == (None, here.cpu, threads)
+            )
+            return same and record.backbone.dtype == dtype_name(machine.dtype) and record.status == "completed"
+
+        self._records = [record for record in read_records(results_dir) if is_alike(record)]
+        self._measured: dict[str, Pace | None] = {}
+
+    def of(self, plan: RunPlan, micro_batch: int | None) -> Pace | None:
+        """Return the pace of a run; None if it cannot be known.
+
+        Args:
+            plan: the run; not the oracle.
+            micro_batch: samples per forward pass; None for the largest that fits.
+        """
+        if found := self._from_runs(plan) or self._from_speed(plan):
+            return found
+        if not self._can_measure or self._is_too_large():
+            return None
+        if plan.label not in self._measured:
+            assert self._task is not None, "nothing is measured without data"
+            self._measured[plan.label] = measure(plan, self._spec, self._machine, self._task, micro_batch)
+        return self._measured[plan.label]
+
+    def _from_runs(self, plan: RunPlan) -> Pace | None:
+        """Return the pace of the newest run with this method, batch size and data set."""
+        data = None if self._task is None else self._task.data(plan.recipe).name
+        for record in sorted(self._records, key=lambda record: record.created, reverse=True):
+            trained, step_s = record.config.get("train"), record.times_s.train_step_median
+            same = (record.kind, record.label, record.model) == ("train", plan.label, self._spec.name)
+            if not same or step_s is None or not isinstance(trained, dict) or record.data.name != data:
+                continue
+            if trained.get("batch_size") == plan.recipe.batch_size:
+                answers = max((metric.n for metric in record.metrics.values()), default=0)
+                seconds = record.times_s.eval
+                answer_s = seconds / answers if seconds is not None and answers else None
+                return Pace(step_s, answer_s, "a run record")
+        return None
+
+    def _from_speed(self, plan: RunPlan) -> Pace | None:
+        """Return the pace that the newest speed record of this method tells."""
+        for record in sorted(self._records, key=lambda record: record.created, reverse=True):
+            speed = record.speed
+            if speed is None or speed.implementation != "shipped" or speed.loaded or record.label != plan.label:
+                continue
+            part = PRESETS[record.model].part_of if record.model in PRESETS else None
+            if self._spec.name not in (record.model, part) or speed.setting is None:
+                continue
+            train, inference, setting = speed.phases.get("train"), speed.phases.get("inference"), speed.setting
+            if train is None:
+                continue
+            whole = record.model == self._spec.name
+            train_s = train.median_s if whole else train.whole_s
+            answers_s = None if inference is None else inference.median_s if whole else inference.whole_s
+            if train_s is not None:
+                answer_s = None if answers_s is None else answers_s / setting.eval_batch
+                source = f"a speed record at {setting.text_length} tokens"
+                return Pace(train_s * plan.recipe.batch_size / setting.train_batch, answer_s, source)
+        return None
+
+    def _is_too_large(self) -> bool:
+        size = count_llm_parameters(llm_config(self._spec)) * self._machine.dtype.itemsize
+        return size > (
+            LARGEST_MEASURED if self._machine.device.type == "cpu" else free_memory(self._machine.device) / 2
+        )
+
+
+def measure(
+    plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task, micro_batch: int | None = None
+) -> Pace | None:
+    """Make a few optimiser steps and answer a few problems, and return their pace; None if training fails.
+
+    The passes run eagerly, also where the run itself replays graphs, which is faster.
+
+    Args:
+        plan: the run; not the oracle.
+        spec: the backbone.
+        machine: device, dtype and kind of weights.
+        task: the task, with its data read.
+        micro_batch: samples per forward pass; None for the largest that fits.
+
+    Raises:
+        UserError: the backbone cannot be loaded, the method cannot be built, or an image cannot be read.
+    """
+    backbone = load_backbone(spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
+    recipe = plan.recipe
+    model = TunedModel(backbone, attach(plan, backbone).to(machine.device))
+    preprocessor = ImagePreprocessor(backbone.vision.image_size, *STATISTICS[recipe.image_statistics])
+    collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length)
+    model.train()
+    size = MicroBatch.of(micro_batch, recipe.batch_size)
+    optimise = OptimiserStep(
+        Eager(model, machine.device),
+        adamw(model, recipe),
+        size,
+        recipe.max_grad_norm,
+        machine.device,
+        lambda line: None,
+    )
+    examples, draw = task.train_examples(recipe), random.Random(0)
+
+    def step() -> float:
+        chosen = draw.sample(examples, min(recipe.batch_size, len(examples)))
+        batches = collate_micro_batches(chosen, collator, size.size)
+        begun = time.perf_counter()
+        optimise(batches, rate=0.0, step=1)
+        return time.perf_counter() - begun
+
+    try:
+        step()  # allocation and caches settle
+        times = _repeated(step)
+    except TrainingFailedError:
+        return None
+    model.eval()
+    return Pace(median(times), _answer_s(task, model, plan, preprocessor), "a short measurement")
+
+
+def _repeated(step: Callable[[], float]) -> Sequence[float]:
+    times: list[float] = []
+    while len(times) < MEASURED_STEPS and sum(times) < MEASURED_S:
+        times.append(step())
+    return times
+
+
+def _answer_s(task: Task, model: TunedModel, plan: RunPlan, preprocessor: ImagePreprocessor) -> float | None:
+    """Return the seconds per answer; None for a task without right answers, or without a validation split."""
+    begun = time.perf_counter()
+    try:
+        _, answered = task.validate(model, plan.recipe, preprocessor, plan.recipe.eval_batch_size)
+    except (UserError, EvaluationFailedError):
+        return None
+    return (time.perf_counter() - begun) / answered
