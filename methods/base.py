@@ -277,6 +277,29 @@ class InputSequence:
     columns_BL: Tensor
 
 
+@dataclass(frozen=True)
+class Diagnostic:
+    """Numbers that show what a method does inside, for each sample of a batch.
+
+    Attributes:
+        name: short name in lower case, such as `figure3` for Figure 3 of the method's paper.
+        title: what is shown, as a heading.
+        about: how to read it, and what the method's paper says of it, in sentences.
+        rows, columns: what the two dimensions behind the batch count.
+        row_labels, column_labels: names of their entries.
+        values_BNM: the numbers, `B×N×M`, with one entry for each row label and column label.
+    """
+
+    name: str
+    title: str
+    about: str
+    rows: str
+    columns: str
+    row_labels: tuple[str, ...]
+    column_labels: tuple[str, ...]
+    values_BNM: Tensor
+
+
 class VisionTower(Protocol):
     """A frozen CLIP vision transformer.
 
@@ -365,6 +388,9 @@ class Method(Protocol):
     A method may also have `decoding_features(layer_inputs) -> dict[str, Tensor]`. It is called after the prompt has run
     and returns what later tokens need from it, as tensors with the batch dimension first. They are added to the visual
     features that `layer_inputs` gets in decoding.
+
+    A method may have `diagnostics(visual) -> list[Diagnostic]`. It is called after a run was evaluated, with the visual
+    features of test samples that all have an image. The run keeps the means, and the values of a few samples.
 
     A method may have `compiled_regions`, the names of its functions that can each be compiled into one graph. They
     must not run the blocks of the vision tower or the decoder layers, which are compiled block by block.

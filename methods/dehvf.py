@@ -39,7 +39,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.adapters import Projector, attach_parallel_adapters, parallel_adapter_products
-from methods.base import Backbone, Batch, InputSequence, MethodConfig, Source, VisualFeatures, plain_sequence
+from methods.base import (
+    Backbone,
+    Batch,
+    Diagnostic,
+    InputSequence,
+    MethodConfig,
+    Source,
+    VisualFeatures,
+    plain_sequence,
+)
 from methods.checks import check_divisible
 from methods.cost import Entry, ImageCost, TokenCost, linear
 from methods.fuser import (
@@ -234,6 +243,50 @@ class DEHVF(nn.Module):
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
         """Return `memories`, one for each decoder layer."""
         return {"memories": layer_memories(self.memory, visual, self.config.visual_scale, self.slots, num_tokens)}
+
+    def diagnostics(self, visual: VisualFeatures) -> list[Diagnostic]:
+        """Return the weights of the vision tower's blocks, as in the paper's Figures 3 and 4.
+
+        A block that a group holds twice has the sum of its two weights. Keys and values are averaged.
+
+        Args:
+            visual: what `encode_images` returns for samples with an image.
+
+        Returns:
+            The weights by visual group and by decoder layer; nothing if `fusion` is not "adaptive".
+        """
+        if "weights_BYSK" not in visual:
+            return []
+        groups = len(self.groups)
+        weights_BGQK = visual["weights_BYSK"].float().mean(dim=2).unflatten(1, (groups, -1))
+        shares_BGQX = weights_BGQK @ self.members_GKX
+        size = self.num_layers // groups
+        blocks = tuple(str(block) for block in range(1, self.num_blocks + 1))
+        return [
+            Diagnostic(
+                "figure3",
+                "Mean weight of each visual feature, by group",
+                "The fuser's weights of the blocks of each visual group, averaged over the decoder layers that read "
+                "the group. The paper says of its Figure 3 that the share of the penultimate block grows in shallower "
+                "layers.",
+                "decoder layers of the group",
+                "block of the vision tower",
+                tuple(f"{m * size} to {(m + 1) * size - 1}" for m in range(groups)),
+                blocks,
+                shares_BGQX.mean(dim=2),
+            ),
+            Diagnostic(
+                "figure4",
+                "Share of each visual block along the language model",
+                "The fuser's weights of the blocks in each decoder layer. The paper says of its Figure 4 that blocks "
+                "of higher levels have a larger share, that no single one dominates, and that there are several peaks.",
+                "decoder layer",
+                "block of the vision tower",
+                tuple(str(layer) for layer in range(self.num_layers)),
+                blocks,
+                shares_BGQX.flatten(1, 2),
+            ),
+        ]
 
     def image_cost(self, images: int) -> ImageCost:
         """Return the products of CLIP adapters, W1 on the features, weighted sums, query network and fuser."""

@@ -30,7 +30,7 @@ class TinyTokenizer:
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True, **options: Any) -> list[int]:
         ids = [3 + ord(character) % (self.vocab_size - 3) for character in text]
         return [BOS, *ids] if add_special_tokens else ids
 

@@ -11,7 +11,7 @@ from harness.data.jsonio import parse_json_lines
 from harness.errors import UserError
 from harness.page.boards import full_name, protocol, scored
 from harness.page.figures import PageFigure
-from harness.records import Record, predictions_path, record_path
+from harness.records import Question, Record, predictions_path, questions_path, read_questions, record_path
 from harness.tasks.facts import TASKS, AnswerKeys
 
 
@@ -84,7 +84,7 @@ def answered(records: Sequence[Record], results_dir: Path) -> list[Answered]:
     for task, group in scored(records):
         if TASKS[task].answers is not None:
             run = min(group.runs, key=lambda run: run.seed)
-            rows[task, run.model, protocol(run), run.data.data_hash, full_name(group.row)] = run
+            rows[task, run.model, protocol(run), run.data.data_hash, full_name(group)] = run
     found = []
     for place, members in groupby(sorted(rows.items(), key=lambda item: item[0]), key=lambda item: item[0][:4]):
         runs = {key[4]: run for key, run in members}
@@ -127,6 +127,64 @@ def disagreement_figure(number: int, group: Answered) -> PageFigure:
 
 def _differing(one: Mapping[str, Answer], other: Mapping[str, Answer]) -> float:
     return 100 * sum(one[qid].given != other[qid].given for qid in one) / len(one)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A kept question with the answers of the methods.
+
+    Attributes:
+        question: the question.
+        answers: name of the method -> its answer.
+    """
+
+    question: Question
+    answers: Mapping[str, Answer]
+
+    @property
+    def disputed(self) -> bool:
+        """Whether two methods give different answers."""
+        return len({answer.given for answer in self.answers.values()}) > 1
+
+    def option(self, answer: Answer) -> str:
+        """Return the option that an answer names, as text."""
+        given, options = answer.given, self.question.options
+        named = isinstance(given, int) and 0 <= given < len(options)
+        return options[given] if named else "could not be read"
+
+
+def asked(group: Answered, questions: Mapping[str, Question]) -> list[Asked]:
+    """Return the kept questions that all methods of a group answered, with their answers."""
+    return [
+        Asked(question, {name: answers[qid] for name, answers in group.answers.items()})
+        for qid, question in questions.items()
+        if qid in group.problems
+    ]
+
+
+def kept_questions(records: Sequence[Record], results_dir: Path) -> dict[str, dict[str, Question]]:
+    """Return the kept questions of each run's data, by id; runs without any are left out.
+
+    Args:
+        records: the records.
+        results_dir: their folder.
+
+    Returns:
+        Spec hash of the run -> id of the question -> question.
+
+    Raises:
+        UserError: a file of questions has an error.
+    """
+    found: dict[tuple[str, Path], dict[str, Question]] = {}
+    by_run = {}
+    for record in records:
+        place = (record.task, questions_path(record.task, record.data, results_dir))
+        if place not in found:
+            kept = read_questions(record.task, record.data, results_dir)
+            found[place] = {} if kept is None else {question.qid: question for question in kept.questions}
+        if found[place]:
+            by_run[record.spec_hash] = found[place]
+    return by_run
 
 
 AGREEMENT_HEADS = ("Problems", "Number", "All right", "All wrong", "Methods disagree")
@@ -179,7 +237,7 @@ def captioned(records: Sequence[Record]) -> dict[str, list[Captioned]]:
         images = found.setdefault(f"{task} on {run.model}, protocol {protocol(run)}", {})
         for sample in run.samples:
             known = images.get((sample.image_id, sample.image))
-            captions = {**(known.captions if known else {}), full_name(group.row): sample.caption}
+            captions = {**(known.captions if known else {}), full_name(group): sample.caption}
             place = (sample.image_id, sample.image)
             images[place] = Captioned(*place, tuple(sample.references), captions)
     return {title: list(images.values()) for title, images in found.items() if images}

@@ -1,13 +1,16 @@
 """The leaderboards of the page: the rows of the paper's tables, measured ones first, and an overview of all tasks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from harness.records import Record
 from harness.report.paper import Column, layout, load_paper, method_names, paper_models
-from harness.report.rows import Cell, TableRow
-from harness.report.selection import by_setting, select, where_measured
+from harness.report.ranking import ranked
+from harness.report.render import MARKS
+from harness.report.rows import Board, Cell, TableRow
+from harness.report.selection import by_setting, where_measured
 from harness.report.tables import leaderboard
 from harness.tasks.facts import TASKS
 
@@ -69,52 +72,50 @@ class PageBoard:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Group:
-    """The runs of one row of a table, which differ only in their seed.
+def boards(records: Sequence[Record], results_dir: Path) -> list[PageBoard]:
+    """Return the overview, and then one board for each table of the paper, with marks of how values rank.
 
-    Attributes:
-        row: the row.
-        runs: the runs; empty for a row that only the paper has.
+    Args:
+        records: the records.
+        results_dir: their folder, for the predictions.
+
+    Raises:
+        UserError: saved predictions have an error.
     """
 
-    row: TableRow
-    runs: tuple[Record, ...]
+    def with_ranks(board: Board) -> Board:
+        return ranked(board, results_dir)
 
-
-def boards(records: Sequence[Record]) -> list[PageBoard]:
-    """Return the overview, and then one board for each table of the paper."""
-    tables = {int(number): table_groups(records, int(number)) for number in sorted(load_paper().tables)}
+    tables = {int(number): table_rows(records, int(number), with_ranks) for number in sorted(load_paper().tables)}
     return [_overview(tables), *(_board(number, *found) for number, found in tables.items())]
 
 
-def table_groups(records: Sequence[Record], table: int) -> tuple[list[Group], list[str]]:
+def table_rows(
+    records: Sequence[Record], table: int, finish: Callable[[Board], Board] = lambda board: board
+) -> tuple[list[TableRow], list[str]]:
     """Return the rows of one table for every model and setting, measured ones first, and notes on them.
 
     Args:
         records: any records.
         table: number of the table.
+        finish: applied to each board before its rows are taken.
     """
     plan = layout(table)
     ours = [run for run in records if run.task == plan.task and run.kind in plan.kinds]
     models = list(dict.fromkeys([*sorted({run.model for run in ours}), *paper_models(table)]))
-    found: dict[tuple[object, ...], Group] = {}
+    found: dict[tuple[object, ...], TableRow] = {}
     notes: dict[str, None] = {}
     for model in models:
         for part in by_setting([run for run in ours if run.model == model], table) or [[]]:
-            board = leaderboard(part, table, model)
-            chosen = select(part, table, plan).groups
+            board = finish(leaderboard(part, table, model))
             for row in board.rows:
-                runs = tuple(chosen.get((row.method or "", row.variant, model), ()))
-                place = (row.name, row.llm, row.model, hardware(runs[0]) if runs else "")
-                found.setdefault(place, Group(row, runs))
+                place = (row.name, row.llm, row.model, hardware(row.runs[0]) if row.runs else "")
+                found.setdefault(place, row)
             notes |= dict.fromkeys(board.notes)
-    measured = [group for group in found.values() if group.runs]
-    known = {(group.row.name, group.row.model) for group in measured}
+    measured = [row for row in found.values() if row.runs]
+    known = {(row.name, row.model) for row in measured}
     printed = [
-        group
-        for group in found.values()
-        if not group.runs and (group.row.name, group.row.model) not in known and _is_printed(group.row)
+        row for row in found.values() if not row.runs and (row.name, row.model) not in known and _is_printed(row)
     ]
     return measured + printed, list(notes)
 
@@ -140,26 +141,26 @@ def protocol(record: Record) -> str:
     return str(named) if named else "uniform"
 
 
-def _board(table: int, groups: Sequence[Group], notes: Sequence[str]) -> PageBoard:
+def _board(table: int, found: Sequence[TableRow], notes: Sequence[str]) -> PageBoard:
     plan = layout(table)
     rows = [
         Row(
-            _facets(group, plan.task),
+            _facets(row, plan.task),
             (
-                *(_value(group, column) for column in plan.columns),
-                trainable(group),
-                Value(str(len(group.runs) or ""), len(group.runs) or None),
+                *(_value(row, column) for column in plan.columns),
+                trainable(row),
+                Value(str(len(row.runs) or ""), len(row.runs) or None),
             ),
-            bool(group.runs),
+            bool(row.runs),
         )
-        for group in groups
+        for row in found
     ]
     columns = (*(column.title for column in plan.columns), "Trainable parameters", "Seeds")
     return PageBoard(f"table-{table}", f"Table {table}. {plan.title}", columns, tuple(rows), tuple(notes))
 
 
-def _facets(group: Group, task: str) -> dict[str, str]:
-    row, runs = group.row, group.runs
+def _facets(row: TableRow, task: str) -> dict[str, str]:
+    runs = row.runs
     values = {
         "Task": task,
         "Model": row.model or row.llm or "-",
@@ -176,9 +177,8 @@ def full_name(row: TableRow) -> str:
     return row.name if row.variant is None or not method or method in row.name else f"{method} {row.name}"
 
 
-def _value(group: Group, column: Column) -> Value:
-    cell = group.row.metrics[column.key]
-    return value_of(cell, column.digits, group.runs)
+def _value(row: TableRow, column: Column) -> Value:
+    return value_of(row.metrics[column.key], column.digits, row.runs)
 
 
 def value_of(cell: Cell, digits: int, runs: Iterable[Record]) -> Value:
@@ -194,16 +194,16 @@ def value_of(cell: Cell, digits: int, runs: Iterable[Record]) -> Value:
         paper += f" ({cell.difference:+.{digits}f})"
     if cell.value is None:
         return Value("", cell.paper, "", paper)
-    detail = "" if cell.std is None else f"± {cell.std:.{digits}f}"
+    spread = "" if cell.std is None else f"± {cell.std:.{digits}f}"
+    detail = f"{spread} {MARKS.get(cell.rank, '')}".strip()
     return Value(f"{cell.value:.{digits}f}", cell.value, detail, paper, tuple(run.spec_hash for run in runs))
 
 
-def trainable(group: Group) -> Value:
+def trainable(row: TableRow) -> Value:
     """Return the number of trainable parameters of a row, as the published code counts them."""
-    row = group.row
     measured = "" if row.trainable is None else f"{row.trainable:,}"
     order = row.trainable if row.trainable is not None else _number(row.paper_trainable)
-    return Value(measured, order, "", row.paper_trainable or "", tuple(run.spec_hash for run in group.runs))
+    return Value(measured, order, "", row.paper_trainable or "", tuple(run.spec_hash for run in row.runs))
 
 
 def _number(printed: str | None) -> float | None:
@@ -211,30 +211,30 @@ def _number(printed: str | None) -> float | None:
     return None if printed is None else float(printed[:-1]) * {"M": 1e6, "B": 1e9}[printed[-1]]
 
 
-def _overview(tables: dict[int, tuple[list[Group], list[str]]]) -> PageBoard:
+def _overview(tables: dict[int, tuple[list[TableRow], list[str]]]) -> PageBoard:
     """Return the board with the summary of every row that has a score, and with what it cost."""
     found: dict[tuple[str, ...], Row] = {}
-    for number, (groups, _) in tables.items():
+    for number, (members, _) in tables.items():
         plan = layout(number)
         if plan.random_weights:
             continue
         summary = next(column for column in plan.columns if column.key == TASKS[plan.task].summary)
-        for group in groups:
-            facets = _facets(group, plan.task)
+        for row in members:
+            facets = _facets(row, plan.task)
             values = (
                 Value(summary.title),
-                _value(group, summary),
-                trainable(group),
-                *costs(group.runs),
-                Value(str(len(group.runs) or ""), len(group.runs) or None),
+                _value(row, summary),
+                trainable(row),
+                *costs(row.runs),
+                Value(str(len(row.runs) or ""), len(row.runs) or None),
             )
             # A reference row can be a row of the ablations too: the same runs are shown once.
-            place = tuple(run.spec_hash for run in group.runs) or tuple(facets.values())
-            found.setdefault(place, Row(facets, values, bool(group.runs)))
-    rows = sorted(found.values(), key=lambda row: not row.measured)
+            place = tuple(run.spec_hash for run in row.runs) or tuple(facets.values())
+            found.setdefault(place, Row(facets, values, bool(row.runs)))
+    ordered = sorted(found.values(), key=lambda row: not row.measured)
     columns = ("Metric", "Score", "Trainable parameters", "Seconds per step", "Peak memory, MB", "Seeds")
-    notes = ("Seconds and memory are comparable only between runs on the same hardware.",) if rows else ()
-    return PageBoard("overview", "Overview of all tasks", columns, tuple(rows), notes)
+    notes = ("Seconds and memory are comparable only between runs on the same hardware.",) if ordered else ()
+    return PageBoard("overview", "Overview of all tasks", columns, tuple(ordered), notes)
 
 
 def costs(runs: Sequence[Record]) -> tuple[Value, Value]:
@@ -253,11 +253,11 @@ def peak_memory(record: Record) -> int | None:
     return peak.rss if peak.cuda_allocated is None else peak.cuda_allocated
 
 
-def scored(records: Sequence[Record]) -> Iterator[tuple[str, Group]]:
+def scored(records: Sequence[Record]) -> Iterator[tuple[str, TableRow]]:
     """Yield each measured row that has a score, with its task. Tables of costs have none."""
     for number in map(int, sorted(load_paper().tables)):
         plan = layout(number)
         if not plan.random_weights:
-            for group in table_groups(records, number)[0]:
-                if group.runs:
-                    yield plan.task, group
+            for row in table_rows(records, number)[0]:
+                if row.runs:
+                    yield plan.task, row

@@ -1,6 +1,7 @@
 """Put the page together from the records of a results folder."""
 
 import base64
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -10,16 +11,27 @@ from typing import Any
 from harness.errors import UserError
 from harness.escape import visible
 from harness.files import write_atomic
-from harness.page.answers import AGREEMENT_HEADS, agreement_rows, answered, captioned, disagreement_figure
+from harness.page.answers import (
+    AGREEMENT_HEADS,
+    Answered,
+    Asked,
+    agreement_rows,
+    answered,
+    asked,
+    captioned,
+    disagreement_figure,
+    kept_questions,
+)
 from harness.page.boards import FACETS, boards
 from harness.page.checked import checked_tables, records_sentence
 from harness.page.costs import TIME_HEADS, figure_2, ratio_figures, settings, time_rows
 from harness.page.images import data_uris
+from harness.page.inside import inside_figures
 from harness.page.libraries import libraries, text_of
 from harness.page.losses import loss_figures
 from harness.page.runs import runs
 from harness.page.scores import score_figures
-from harness.records import read_records
+from harness.records import Question, read_records
 
 LARGEST = 5_000_000
 """Size in bytes that a page should not exceed, so that it can be sent by mail and opens at once."""
@@ -56,13 +68,18 @@ def _content(results_dir: Path) -> dict[str, Any]:
         "costs": [*ratio_figures(records), figure_2()],
         "answers": [disagreement_figure(number, group) for number, group in enumerate(groups)],
     }
-    images = data_uris((item.image for items in captions.values() for item in items), results_dir)
+    questions = kept_questions(records, results_dir)
+    inside = inside_figures(records, results_dir, questions)
+    figures["inside"] = [item.figure for item in inside]
+    pictures = [item.image for items in captions.values() for item in items]
+    pictures += [question.image for kept in questions.values() for question in kept.values() if question.image]
     return {
-        "boards": boards(records),
+        "boards": boards(records, results_dir),
         "facets": FACETS,
         "runs": shown,
         "figures": figures,
-        "agreement": [(group, agreement_rows(group)) for group in groups],
+        "inside": inside,
+        "agreement": [(group, agreement_rows(group), _asked(group, questions)) for group in groups],
         "agreement_heads": AGREEMENT_HEADS,
         "captions": captions,
         "timed": {where: time_rows(timed) for where, timed in settings(records).items()},
@@ -75,9 +92,16 @@ def _content(results_dir: Path) -> dict[str, Any]:
         "data": {
             "figures": {f.name: {"data": f.data, "layout": f.layout} for part in figures.values() for f in part},
             "losses": {run.record.spec_hash: run.losses for run in shown if run.losses},
-            "images": images,
+            "images": data_uris(pictures, results_dir),
+            "samples": {item.figure.name: {"values": item.samples, "images": item.images} for item in inside},
         },
     }
+
+
+def _asked(group: Answered, questions: Mapping[str, Mapping[str, Question]]) -> list[Asked]:
+    """Return the kept questions of a group's data, with the answers."""
+    run = next(iter(group.runs.values()))
+    return asked(group, questions.get(run.spec_hash, {}))
 
 
 def _render(content: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.page.boards import table_groups
+from harness.page.boards import table_rows
 from harness.records import Record
 from harness.report.audit import audit_paper, audit_records
 from harness.report.paper import disagreements, layout, load_paper
@@ -46,15 +46,15 @@ def _against(records: Sequence[Record]) -> Table:
     rows = []
     for table in map(int, sorted(load_paper().tables)):
         columns = layout(table).columns
-        for group in table_groups(records, table)[0]:
+        for group in table_rows(records, table)[0]:
             for column in columns:
-                cell, digits = group.row.metrics[column.key], column.digits
+                cell, digits = group.metrics[column.key], column.digits
                 if cell.value is not None and cell.paper is not None and cell.difference is not None:
                     rows.append(
                         (
                             str(table),
-                            group.row.name,
-                            group.row.model or "",
+                            group.name,
+                            group.model or "",
                             column.title,
                             f"{cell.value:.{digits}f}" + ("" if cell.std is None else f" ± {cell.std:.{digits}f}"),
                             f"{cell.paper:.{digits}f}",

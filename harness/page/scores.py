@@ -6,9 +6,10 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from harness.page.boards import Group, full_name, hardware, peak_memory, protocol, scored
+from harness.page.boards import full_name, hardware, peak_memory, protocol, scored
 from harness.page.figures import GREY, PageFigure, style
 from harness.records import Record
+from harness.report.rows import TableRow
 from harness.tasks.facts import TASKS
 
 
@@ -52,7 +53,7 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def score_figures(records: Sequence[Record]) -> list[PageFigure]:
     """Return scores against parameters, step time and memory: one figure for each task, model, protocol and device."""
-    rows = {(task, full_name(group.row), group.row.model): (task, group) for task, group in scored(records)}
+    rows = {(task, full_name(group), group.model): (task, group) for task, group in scored(records)}
     placed = sorted(((_place(task, group.runs[0]), group) for task, group in rows.values()), key=lambda pair: pair[0])
     figures = []
     for number, (place, members) in enumerate(groupby(placed, key=lambda pair: pair[0])):
@@ -66,25 +67,25 @@ def _place(task: str, run: Record) -> tuple[str, str, str, str]:
 
 
 def _score_figure(
-    number: int, place: tuple[str, str, str, str], groups: Sequence[Group], axis: _Axis
+    number: int, place: tuple[str, str, str, str], groups: Sequence[TableRow], axis: _Axis
 ) -> PageFigure | None:
     task, model, asked, device = place
     metric = TASKS[task].summary
     data: list[dict[str, Any]] = []
     rows, points = [], []
     for index, group in enumerate(groups):
-        cell = group.row.metrics[metric]
+        cell = group.metrics[metric]
         values = [value for run in group.runs if (value := axis.of(run)) is not None]
         if cell.value is None or not values:
             continue
         cost = fmean(values)
         points.append((cost, cell.value))
-        rows.append((full_name(group.row), f"{cost:,.4g}" if cost < 1000 else f"{cost:,.0f}", f"{cell.value:.2f}"))
+        rows.append((full_name(group), f"{cost:,.4g}" if cost < 1000 else f"{cost:,.0f}", f"{cell.value:.2f}"))
         data.append(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": full_name(group.row),
+                "name": full_name(group),
                 "x": [cost],
                 "y": [cell.value],
                 **({} if cell.std is None else {"error_y": {"type": "data", "array": [cell.std]}}),

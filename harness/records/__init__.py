@@ -1,5 +1,12 @@
 """The typed record of one run: its sections, and how records are read and written. Import all of them from here."""
 
+from harness.records.diagnostics import (
+    DiagnosticMatrix,
+    Diagnostics,
+    diagnostics_path,
+    read_diagnostics,
+    write_diagnostics,
+)
 from harness.records.history import (
     History,
     Point,
@@ -12,6 +19,14 @@ from harness.records.history import (
 )
 from harness.records.join import Merged, merge
 from harness.records.provenance import collect_environment, collect_git
+from harness.records.questions import (
+    Question,
+    Questions,
+    questions_path,
+    read_questions,
+    samples_folder,
+    write_questions,
+)
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
 from harness.records.sections import (
     BackboneInfo,
@@ -51,6 +66,8 @@ __all__ = [
     "BackboneInfo",
     "Clock",
     "Data",
+    "DiagnosticMatrix",
+    "Diagnostics",
     "Energy",
     "Environment",
     "Git",
@@ -65,6 +82,8 @@ __all__ = [
     "ParseFailures",
     "PeakMemory",
     "Point",
+    "Question",
+    "Questions",
     "Record",
     "Sample",
     "Speed",
@@ -78,6 +97,7 @@ __all__ = [
     "collect_environment",
     "collect_git",
     "default_label",
+    "diagnostics_path",
     "export_schema",
     "find_record",
     "history_path",
@@ -85,12 +105,18 @@ __all__ = [
     "make_run_id",
     "merge",
     "predictions_path",
+    "questions_path",
+    "read_diagnostics",
     "read_history",
+    "read_questions",
     "read_record",
     "read_records",
     "record_path",
+    "samples_folder",
     "spec_hash",
+    "write_diagnostics",
     "write_history",
     "write_predictions",
+    "write_questions",
     "write_record",
 ]

@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from harness.errors import UserError, first_error
-from harness.files import read_file, write_atomic
+from harness.files import write_atomic
+from harness.records.beside import check_run, read_kept
 from harness.records.sections import Count, Seconds, Section, SpecHash
 
 MOST_POINTS = 500
@@ -151,16 +151,7 @@ def read_history(record_path: Path) -> History | None:
         UserError: the file cannot be read, is not a history, or is that of another run.
     """
     path = history_path(record_path)
-    advice = "remove it; no table needs it"
-    try:
-        found = History.model_validate_json(read_file(path))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-    except ValidationError as error:
-        first = first_error(error)
-        raise UserError(f"{path}: {first.field or 'history'}: {first.message}; {advice}") from error
-    if not record_path.stem.endswith(f"-{found.spec_hash}"):
-        raise UserError(f"{path}: spec_hash: it is the history of the run {found.spec_hash}; {advice}")
+    found = read_kept(path, History)
+    if found is not None:
+        check_run(path, found.spec_hash, record_path)
     return found

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.files import write_atomic
+from harness.records.diagnostics import diagnostics_path
 from harness.records.history import history_path
+from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
 from harness.records.store import predictions_path, read_records, record_path
 
@@ -88,14 +90,19 @@ def _copy_run(record: Record, source: Path, target: Path) -> None:
     """Copy one run with all that belongs to it, the record last."""
     old, new = record_path(record, source), record_path(record, target)
     try:
-        for part in (predictions_path, history_path):
+        for part in (predictions_path, history_path, diagnostics_path):
             if part(old).is_file():
                 write_atomic(part(new), part(old).read_bytes())
-        for sample in record.samples:
-            if ".." in Path(sample.image).parts:
-                raise UserError(f"{old}: samples: {sample.image} leaves the folder; repair the record or remove it")
-            if (source / sample.image).is_file():
-                write_atomic(target / sample.image, (source / sample.image).read_bytes())
+        kept = read_questions(record.task, record.data, source)
+        asked = [question.image for question in kept.questions if question.image is not None] if kept else []
+        for image in (*(sample.image for sample in record.samples), *asked):
+            if ".." in Path(image).parts:
+                raise UserError(f"{old}: samples: {image} leaves the folder; repair the record or remove it")
+            if (source / image).is_file():
+                write_atomic(target / image, (source / image).read_bytes())
+        if kept is not None:
+            questions = questions_path(record.task, record.data, source)
+            write_atomic(questions_path(record.task, record.data, target), questions.read_bytes())
         run = old.relative_to(source / "records").with_suffix("")
         for name in FOLDERS:
             if (source / name / run).is_dir():

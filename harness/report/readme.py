@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from harness.escape import markdown, text_table
 from harness.files import write_atomic
-from harness.records import History, Record, read_records
+from harness.records import Diagnostics, History, Questions, Record, read_records
 from harness.report.breakdown import breakdown_text
 from harness.report.paper import disagreements, load_paper
 from harness.report.ranking import ranked
@@ -22,8 +22,9 @@ _HEAD = """\
 
 Each run has one JSON file, its record: `records/{task}/{model}/{label}/seed{seed}-{hash}.json`. The predictions of the
 run are stored next to it (`….predictions.jsonl`), and so is its training from step to step (`….history.json`, see
-[below](#fields-of-a-history)). Small copies of captioned images are in `samples/`; copies of COCO's photographs are
-under the licences of their photographers. The tables below are built from the records alone. Numbers are in percent
+[below](#fields-of-a-history)). A few questions and captions with small copies of their images are in `samples/`; copies
+of COCO's photographs are under the licences of their photographers, and those of ScienceQA under CC BY-NC-SA 4.0. The
+tables below are built from the records alone. Numbers are in percent
 unless the table says otherwise.
 
 The harness generates this page; do not edit it. To update it:
@@ -45,6 +46,16 @@ These are the runs that were made to choose each recipe. They are evaluated on t
 `search/`. No table above includes them. Each row names the settings in which the run differs from the recipe. The
 standard error over questions is in brackets (se); a difference of this size may be chance.
 """
+_DIAGNOSTICS = """\
+A method may show numbers of its inside, such as the weights of its fuser. A run computes them on the images of the
+evaluation split and keeps them beside its record, in `….diagnostics.json`, for people to look at; no table is made from
+them. `harness.records.read_diagnostics` reads them.
+"""
+_QUESTIONS = """\
+Runs on the same data share a few questions with copies of their images, in
+`samples/{task}/{data set}-{hash}/questions.json`, for people to look at; no table is made from them. The answers of a
+run are in its predictions. `harness.records.read_questions` reads them.
+"""
 
 
 def results_readme(records: Sequence[Record], results_dir: Path, searched: str = "", by_category: str = "") -> str:
@@ -63,6 +74,8 @@ def results_readme(records: Sequence[Record], results_dir: Path, searched: str =
     parts += ["## Picture questions of the small world\n", by_category] if by_category else []
     parts += ["## What was searched\n", _SEARCHED, searched] if searched else []
     parts += ["## Fields of a record\n", _guide(), "## Fields of a history\n", _history_guide()]
+    parts += ["## Fields of diagnostics\n", _DIAGNOSTICS, _table(list(_fields(Diagnostics)), "Field", "Meaning")]
+    parts += ["## Fields of kept questions\n", _QUESTIONS, _table(list(_fields(Questions)), "Field", "Meaning")]
     parts += ["## Where the paper disagrees\n", _disagreements()]
     return "\n".join(parts)
 

@@ -15,6 +15,7 @@ from harness.config.presets import BackboneSpec
 from harness.records import (
     BackboneInfo,
     Data,
+    Diagnostics,
     Energy,
     Environment,
     Loss,
@@ -51,6 +52,7 @@ class Outcome:
         evaluation: metrics and predictions.
         peak: peak memory.
         eval_joules: energy of the GPU in evaluation; None if it is not reported.
+        diagnostics: what the method shows of its inside; None if it shows nothing.
         write_s: seconds spent on writing adapter, samples, predictions and history.
         problems: what could not be written, one line each; the run has then failed, whatever else went well.
     """
@@ -63,6 +65,7 @@ class Outcome:
     evaluation: Evaluation | None = None
     peak: PeakMemory = field(default_factory=PeakMemory)
     eval_joules: float | None = None
+    diagnostics: Diagnostics | None = None
     write_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 

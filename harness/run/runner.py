@@ -27,13 +27,16 @@ from harness.files import write_atomic
 from harness.processes import Processes
 from harness.records import (
     BackboneInfo,
+    Diagnostics,
     Record,
     Sample,
+    diagnostics_path,
     find_record,
     history_path,
     make_history,
     predictions_path,
     spec_hash,
+    write_diagnostics,
     write_history,
     write_predictions,
     write_record,
@@ -41,6 +44,7 @@ from harness.records import (
 from harness.run.attach import attach
 from harness.run.captured import Captured
 from harness.run.compiled import compiled_regions
+from harness.run.diagnose import diagnose
 from harness.run.energy import EnergyMeter
 from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.memory import read_peak, reset_peak
@@ -54,8 +58,8 @@ from harness.run.train import train
 from harness.run.watch import VALIDATED, Watch
 from harness.run.workspace import Workspace
 from harness.stopping import Stopped
-from harness.tasks.contract import Task
-from harness.tasks.samples import keep_samples
+from harness.tasks.contract import Evaluation, Task
+from harness.tasks.samples import keep_questions, keep_samples
 from methods.checkpoint import load_adapter_state, save_adapter
 from methods.tuned import TunedModel
 
@@ -234,6 +238,23 @@ class Runner:
         after = meter.joules()
         outcome.eval_joules = None if before is None or after is None else after - before
         outcome.peak = read_peak(self.machine.device)
+        if self.processes.is_main and self.backbone_info().weights != "random":
+            outcome.diagnostics = self._diagnose(plan, model, preprocessor, outcome.evaluation)
+
+    def _diagnose(
+        self, plan: RunPlan, model: TunedModel, preprocessor: ImagePreprocessor, evaluation: Evaluation
+    ) -> Diagnostics | None:
+        """Return what the method shows of its inside on the evaluated images; None if it shows nothing."""
+        kept = {image.qid for image, _ in evaluation.shown} | {question.qid for question in evaluation.questions}
+        return diagnose(
+            model,
+            self.task.pictured(plan.recipe),
+            kept,
+            preprocessor,
+            plan.recipe.eval_batch_size,
+            self.workspace(plan).spec_hash,
+            self.loading,
+        )
 
     def _phases(self, plan: RunPlan) -> dict[str, int]:
         """Return the phases of a run that show progress, with their numbers of samples."""
@@ -423,7 +444,9 @@ class Runner:
         samples: list[Sample] = []
         if answered is not None:
             with _part("samples", outcome):
-                samples = keep_samples(answered.shown, self.task.name, self.task.data(plan.recipe), self.results_dir)
+                data = self.task.data(plan.recipe)
+                samples = keep_samples(answered.shown, self.task.name, data, self.results_dir)
+                keep_questions(answered.questions, self.task.name, data, self.results_dir)
         path = self.results_dir / "records" / work.run.with_suffix(".json")
         with _part("history", outcome):
             if outcome.training.steps:
@@ -431,6 +454,11 @@ class Runner:
                 write_history(path, make_history(work.spec_hash, training.steps, training.validations))
             else:
                 history_path(path).unlink(missing_ok=True)
+        with _part("diagnostics", outcome):
+            if outcome.diagnostics is not None:
+                write_diagnostics(path, outcome.diagnostics)
+            else:
+                diagnostics_path(path).unlink(missing_ok=True)
         with _part("predictions", outcome):
             if answered is not None:
                 write_predictions(path, answered.rows)

@@ -66,6 +66,11 @@ class CocoTask:
         """Return the number of images in the evaluation split."""
         return len(self.set.samples(recipe.eval_split))
 
+    def pictured(self, recipe: TrainRecipe) -> list[Example]:
+        """Return all images of the evaluation split."""
+        images = self.set.samples(recipe.eval_split)
+        return [Example(image.qid, CAPTION_PROMPT, None, image.image) for image in images]
+
     def evaluate(
         self,
         model: EvaluatedModel,
@@ -79,7 +84,7 @@ class CocoTask:
         started = time.perf_counter()
         images = self.set.samples(recipe.eval_split)
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
-        examples = [Example(image.qid, CAPTION_PROMPT, None, image.image) for image in images]
+        examples = self.pictured(recipe)
         search = search_of(recipe)
         texts = decode_texts(model, examples, collator, recipe.eval_batch_size, search, on_progress, log, loading)
         decoded = time.perf_counter()

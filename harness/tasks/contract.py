@@ -14,6 +14,7 @@ from harness.data.dataset import DataSet
 from harness.data.imagefile import HasImage
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
+from harness.data.problem import Problem
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.model import EvaluatedModel
@@ -69,6 +70,7 @@ class Evaluation:
         rows: the predictions, one JSON object per sample.
         shown: images with the caption that the model gave, to be kept with the record; empty for tasks without
             captions. See `harness.tasks.samples`.
+        questions: questions to be kept beside the records; empty for tasks without questions.
         eval_s: seconds spent on decoding.
         scoring_s: seconds spent on scoring.
     """
@@ -78,6 +80,7 @@ class Evaluation:
     truncated: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     shown: Sequence[tuple[CaptionImage, str]] = ()
+    questions: Sequence[Problem] = ()
     eval_s: float = 0.0
     scoring_s: float = 0.0
 
@@ -101,6 +104,10 @@ class Task(Protocol):
 
     def evaluation_size(self, recipe: TrainRecipe) -> int:
         """Return the number of samples in the evaluation split."""
+        ...
+
+    def pictured(self, recipe: TrainRecipe) -> list[Example]:
+        """Return the samples of the evaluation split that have an image, without their answers."""
         ...
 
     def require_oracle(self, recipe: TrainRecipe) -> None:

@@ -1,4 +1,4 @@
-"""Keep a few captions and small copies of their images, so that a reader can look at them.
+"""Keep a few captions or questions and small copies of their images, so that a reader can look at them.
 
 All runs on a data set keep the same few images and share the copies. The copies are stored in the results folder, so
 that a page made from the records shows them without the data set. They are encoded again from the decoded pixels, so
@@ -13,11 +13,14 @@ from PIL import Image
 
 from harness.data.coco import CaptionImage
 from harness.data.imagefile import load_image
+from harness.data.problem import Problem
 from harness.files import write_atomic
-from harness.records import Data, Sample
+from harness.records import Data, Question, Questions, Sample, samples_folder, write_questions
 
 SAMPLES = 20
-"""Number of samples that a run keeps: the first ones of the evaluation split."""
+"""Number of samples with an image that a run keeps."""
+TEXT_SAMPLES = 5
+"""Number of questions without an image that a run keeps."""
 SIDE = 320
 """Longest side of a copy in pixels."""
 
@@ -37,16 +40,67 @@ def keep_samples(shown: Sequence[tuple[CaptionImage, str]], task: str, data: Dat
     Raises:
         UserError: an image cannot be read.
     """
-    folder = Path("samples", task, f"{data.name}-{data.data_hash[:16]}")
-    samples = []
-    for image, caption in shown:
-        content, suffix = _copy(image.image)
-        place = folder / f"{image.qid}{suffix}"
-        write_atomic(results_dir / place, content)
-        samples.append(
-            Sample(image_id=image.qid, image=place.as_posix(), caption=caption, references=list(image.captions))
+    folder = samples_folder(task, data)
+    return [
+        Sample(
+            image_id=image.qid,
+            image=_keep_image(image.qid, image.image, folder, results_dir),
+            caption=caption,
+            references=list(image.captions),
         )
-    return samples
+        for image, caption in shown
+    ]
+
+
+def chosen_questions(problems: Sequence[Problem]) -> list[Problem]:
+    """Return the questions of a split that runs keep, in order: evenly spread ones with an image, and without."""
+    pictured = [problem for problem in problems if problem.image is not None]
+    others = [problem for problem in problems if problem.image is None]
+    chosen = {problem.qid for problem in (*_spread(pictured, SAMPLES), *_spread(others, TEXT_SAMPLES))}
+    return [problem for problem in problems if problem.qid in chosen]
+
+
+def _spread(problems: Sequence[Problem], most: int) -> list[Problem]:
+    count = min(most, len(problems))
+    return [problems[index * len(problems) // count] for index in range(count)]
+
+
+def keep_questions(problems: Sequence[Problem], task: str, data: Data, results_dir: Path) -> None:
+    """Write questions and copies of their images, atomically, where all runs on the same data look for them.
+
+    Args:
+        problems: the questions; nothing is written if there are none.
+        task: the task's name.
+        data: the record's `data` section.
+        results_dir: the results folder.
+
+    Raises:
+        UserError: an image cannot be read, or a file cannot be written.
+    """
+    if not problems:
+        return
+    folder = samples_folder(task, data)
+    kept = [
+        Question(
+            qid=problem.qid,
+            question=problem.question,
+            options=list(problem.choices),
+            gold=problem.answer,
+            hint=problem.hint,
+            category=problem.category,
+            image=None if problem.image is None else _keep_image(problem.qid, problem.image, folder, results_dir),
+        )
+        for problem in problems
+    ]
+    write_questions(task, data, results_dir, Questions(questions=kept))
+
+
+def _keep_image(name: str, path: Path, folder: Path, results_dir: Path) -> str:
+    """Write the copy of an image, and return its path inside the results folder."""
+    content, suffix = _copy(path)
+    place = folder / f"{name}{suffix}"
+    write_atomic(results_dir / place, content)
+    return place.as_posix()
 
 
 def _copy(path: Path) -> tuple[bytes, str]:

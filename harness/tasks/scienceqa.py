@@ -22,6 +22,7 @@ from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import columns_of, score_scienceqa
 from harness.records import Data, ParseFailures
 from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section
+from harness.tasks.samples import chosen_questions
 
 
 class ScienceQATask:
@@ -63,6 +64,11 @@ class ScienceQATask:
     def evaluation_size(self, recipe: TrainRecipe) -> int:
         """Return the number of problems in the evaluation split."""
         return len(self.set.samples(recipe.eval_split))
+
+    def pictured(self, recipe: TrainRecipe) -> list[Example]:
+        """Return the problems of the evaluation split that have an image."""
+        problems = [problem for problem in self.set.samples(recipe.eval_split) if problem.image is not None]
+        return [Example(problem.qid, problem.question, None, problem.image) for problem in problems]
 
     def evaluate(
         self,
@@ -152,6 +158,7 @@ class ScienceQATask:
             ParseFailures(count=scores.unreadable["Avg"], n=len(rows)),
             collator.truncated,
             rows,
+            questions=chosen_questions(original),
             eval_s=decoded - started,
             scoring_s=time.perf_counter() - decoded,
         )

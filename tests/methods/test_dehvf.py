@@ -209,3 +209,28 @@ def test_published_count_at_13b(memory_length: int, printed: str) -> None:
     """The paper's parameter count implies 400 rows. Its Table 5 says 420, which gives another count."""
     count = paper_count("dehvf", real_size_backbone("13b"), memory_length=memory_length)
     assert f"{count / 1e6:.2f}" == printed
+
+
+# What it shows of its inside
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_shares_of_the_blocks_are_the_fusers_weights(variant: str) -> None:
+    model = tuned_model("dehvf", tiny_backbone(num_layers=4, vision_layers=4), num_groups=2, **VARIANTS[variant])
+    sharpen(model.method)
+    with torch.no_grad():
+        visual = model.eval().encode(random_batch(model.backbone, batch=3, has_image=[True] * 3))
+    found = model.method.diagnostics(visual)
+    if model.method.config.fusion != "adaptive":
+        assert not found
+        return
+    by_group, by_layer = (item.values_BNM for item in found)
+    assert by_group.shape == (3, 2, 4) and by_layer.shape == (3, 4, 4)
+    assert all(len(item.row_labels) == item.values_BNM.shape[1] for item in found)
+    torch.testing.assert_close(by_layer.sum(dim=-1), torch.ones(3, 4))
+    torch.testing.assert_close(by_layer.unflatten(1, (2, 2)).mean(dim=2), by_group)
+    # Layer 0 reads group 0, which holds blocks 1, 2 and the penultimate block 3; layer 3 reads 3, 4 and 3 again.
+    weights_BSK = visual["weights_BYSK"][:, 3].mean(dim=1)
+    torch.testing.assert_close(by_layer[:, 3, 2], weights_BSK[:, 0] + weights_BSK[:, 2])
+    assert not by_layer[:, 0, 3].any() and not by_layer[:, 3, :2].any()
+    assert by_layer[0].std(dim=0).max() > 0

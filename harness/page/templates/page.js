@@ -102,6 +102,33 @@
   };
   showImages(document);
 
+  for (const section of document.querySelectorAll("section.questions")) {
+    const category = section.querySelector(".category");
+    const disputed = section.querySelector(".disputed");
+    const filter = () => {
+      for (const card of section.querySelectorAll(".card")) {
+        const { category: own, disputed: open } = card.dataset;
+        card.hidden = (category.value !== "" && own !== category.value) || (disputed.value !== "" && open !== "yes");
+      }
+    };
+    category.addEventListener("change", filter);
+    disputed.addEventListener("change", filter);
+  }
+
+  for (const select of document.querySelectorAll("select[data-inside]")) {
+    const name = select.dataset.inside;
+    const { values, images } = data.samples[name];
+    const image = select.closest(".inside").querySelector("img.sample");
+    const element = document.querySelector(`.plot[data-figure="${name}"]`);
+    select.addEventListener("change", () => {
+      const [mean] = data.figures[name].data;
+      const address = data.images[images[select.value]];
+      draw(element, [{ ...mean, z: values[select.value] ?? mean.z }], data.figures[name].layout);
+      image.hidden = !address;
+      if (address) image.src = address;
+    });
+  }
+
   const dialog = document.getElementById("records");
   const opened = document.getElementById("opened");
   function openRecords() {

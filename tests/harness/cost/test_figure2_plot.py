@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from harness.cost.figure2 import figure2
-from harness.cost.figure2_plot import plot_figure2
+from harness.cost.figure2_plot import draw_figure2, plot_figure2
 from harness.errors import UserError
 
 
@@ -16,6 +16,17 @@ def test_the_drawing_is_written_and_the_same_each_time(tmp_path, suffix):
     one, other = (plot_figure2(figure2(), tmp_path / f"{name}{suffix}") for name in "ab")
     assert one.stat().st_size > 5000
     assert one.read_bytes() == other.read_bytes()
+
+
+def test_every_point_is_inside_its_panel():
+    pytest.importorskip("matplotlib")
+    drawing = draw_figure2(figure2())
+    for panel in drawing.axes:
+        lines = [line.get_xydata() for line in panel.get_lines()]
+        (left, right), (bottom, top) = panel.get_xlim(), panel.get_ylim()
+        assert len(lines) == 2
+        assert all(left <= x <= right and bottom <= y <= top for line in lines for x, y in line)
+    assert len(drawing.axes) == 4 and bottom == 0
 
 
 def test_another_suffix_is_rejected(tmp_path):

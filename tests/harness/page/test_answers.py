@@ -5,11 +5,20 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.page.answers import agreement_rows, answered, captioned, disagreement_figure, read_answers
+from harness.page.answers import (
+    agreement_rows,
+    answered,
+    asked,
+    captioned,
+    disagreement_figure,
+    kept_questions,
+    read_answers,
+)
+from harness.page.inside import inside_figures
 from harness.records import predictions_path, read_records, record_path
 from harness.tasks.facts import TASKS
 from tests.harness.page.conftest import keep
-from tests.record_factory import make
+from tests.record_factory import NINE, make
 
 
 def test_methods_are_compared_on_the_problems_that_all_answered(results: Path) -> None:
@@ -17,10 +26,32 @@ def test_methods_are_compared_on_the_problems_that_all_answered(results: Path) -
     assert group.title == "scienceqa on tiny, protocol uniform"
     assert {name: run.seed for name, run in group.runs.items()} == {"DEHVF": 0, "MemVP": 0}
     figure = disagreement_figure(0, group)
-    assert figure.data[0]["z"] == [[0, 50], [50, 0]]
-    assert figure.rows == (("DEHVF", "0.0", "50.0"), ("MemVP", "50.0", "0.0"))
-    counted = ("4", "1 (25.0 %)", "1 (25.0 %)", "2 (50.0 %)")
-    assert agreement_rows(group) == [("all", *counted), ("IMG", *counted), ("Avg", *counted)]
+    assert figure.data[0]["z"] == [[0, 75], [75, 0]]
+    assert figure.rows == (("DEHVF", "0.0", "75.0"), ("MemVP", "75.0", "0.0"))
+    counted = ("4", "1 (25.0 %)", "0 (0.0 %)", "3 (75.0 %)")
+    assert agreement_rows(group) == [(name, *counted) for name in ("all", *NINE)]
+
+
+def test_kept_questions_stand_with_every_answer(results: Path) -> None:
+    records = read_records(results)
+    (group,) = answered(records, results)
+    questions = kept_questions(records, results)
+    agreed, disputed = asked(group, questions[group.runs["MemVP"].spec_hash])
+    assert (agreed.disputed, disputed.disputed) == (False, True)
+    assert {name: disputed.option(answer) for name, answer in disputed.answers.items()} == {
+        "DEHVF": "no",
+        "MemVP": "yes",
+    }
+    assert {name: answer.is_right for name, answer in disputed.answers.items()} == {"DEHVF": False, "MemVP": True}
+
+
+def test_diagnostics_are_drawn_with_their_samples(results: Path) -> None:
+    records = read_records(results)
+    (item,) = inside_figures(records, results, kept_questions(records, results))
+    assert item.figure.title == "Weights: DEHVF, scienceqa on tiny, seed 0"
+    assert item.figure.rows == (("0", "0.250", "0.750"), ("1", "0.500", "0.500"))
+    assert item.figure.data[0]["z"] == [[0.25, 0.75], [0.5, 0.5]] and item.samples["1"] == [[0.0, 1.0], [1.0, 0.0]]
+    assert item.images["1"].endswith("/1.png")
 
 
 def test_captions_of_one_image_stand_together(results: Path) -> None:

@@ -128,6 +128,29 @@ def test_an_address_opens_a_record_with_its_captions(open_page: Any, page: Path)
     assert image.evaluate("image => image.complete && image.naturalWidth") == 8
 
 
+def test_questions_are_filtered_by_category_and_by_dispute(open_page: Any) -> None:
+    tab = open_page()
+    cards = tab.locator("section.questions .card:visible")
+    assert cards.count() == 2
+    tab.locator("select.category").select_option("Birds")
+    assert cards.count() == 1
+    tab.locator("select.category").select_option("")
+    tab.locator("select.disputed").select_option("yes")
+    assert cards.count() == 1
+    assert "wrong: no" in cards.inner_text() and "right: yes" in cards.inner_text()
+
+
+def test_the_weights_of_one_sample_stand_with_its_image(open_page: Any) -> None:
+    tab = open_page()
+    inside = tab.locator(".inside")
+    assert not inside.locator("img.sample").is_visible()
+    inside.locator("select").select_option("1")
+    assert inside.locator("img.sample").evaluate("image => image.naturalWidth") == 8
+    assert inside.locator(".plot").evaluate("plot => plot.data[0].z") == [[0, 1], [1, 0]]
+    inside.locator("select").select_option("")
+    assert inside.locator(".plot").evaluate("plot => plot.data[0].z") == [[0.25, 0.75], [0.5, 0.5]]
+
+
 def test_dark_follows_the_system_and_the_button(open_page: Any) -> None:
     tab = open_page(scheme="dark")
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -29,11 +29,11 @@ def test_scores_are_drawn_where_the_cost_is_known(results: Path) -> None:
     figures = {figure.title.partition(":")[0]: figure for figure in score_figures(read_records(results))}
     on_tiny = figures["Avg against seconds per training step"]
     assert [(trace["name"], trace["x"], trace["y"]) for trace in on_tiny.data[:-1]] == [
-        ("MemVP", [0.2], [50.5]),
-        ("DEHVF", [0.2], [60.5]),
+        ("MemVP", [0.2], [37.5]),
+        ("DEHVF", [0.2], [75.0]),
     ]
-    assert (on_tiny.data[-1]["x"], on_tiny.data[-1]["y"]) == ([0.2], [60.5])
-    assert on_tiny.rows == (("MemVP", "0.2", "50.50"), ("DEHVF", "0.2", "60.50"))
+    assert (on_tiny.data[-1]["x"], on_tiny.data[-1]["y"]) == ([0.2], [75.0])
+    assert on_tiny.rows == (("MemVP", "0.2", "37.50"), ("DEHVF", "0.2", "75.00"))
 
 
 def test_every_history_is_a_line(results: Path) -> None:

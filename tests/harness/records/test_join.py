@@ -22,7 +22,7 @@ def test_parts_of_a_sweep_join_into_the_whole(
     parts = [tmp_path / "one", tmp_path / "two"]
     for number, part in enumerate(parts, 1):
         base = quick_run(small_llm, small_clip, mini_set, part)
-        done = call(*base, "--methods", "memvp,oracle", "--shard", f"{number}/2", "--jobs", "1")
+        done = call(*base, "--methods", "dehvf,oracle", "--shard", f"{number}/2", "--jobs", "1")
         assert done.code == 0, done.err
     assert [len(read_records(part)) for part in parts] == [1, 1]
     merged = tmp_path / "all"
@@ -31,7 +31,7 @@ def test_parts_of_a_sweep_join_into_the_whole(
     assert files(merged) == files(parts[0]) | files(parts[1])
     again = call("results", "merge", *parts, "--results", merged)
     assert again.code == 0 and "0 runs copied" in again.out and "2 were there already" in again.out
-    third = call(*quick_run(small_llm, small_clip, mini_set, merged), "--methods", "memvp", "--shard", "3/3")
+    third = call(*quick_run(small_llm, small_clip, mini_set, merged), "--methods", "dehvf", "--shard", "3/3")
     assert third.code == 0 and "fewer runs than parts" in third.out
 
 

@@ -7,9 +7,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from harness.data.coco import CaptionImage
+from harness.data.problem import Problem
 from harness.errors import UserError
-from harness.records import Data
-from harness.tasks.samples import SIDE, keep_samples
+from harness.records import Data, read_questions
+from harness.tasks.samples import SAMPLES, SIDE, TEXT_SAMPLES, chosen_questions, keep_questions, keep_samples
 
 DATA = Data(name="mine", data_hash="a" * 64, files={}, split_sizes={})
 
@@ -66,3 +67,44 @@ def test_an_image_that_went_bad_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"a\.png: not a usable image"):
         keep(tmp_path / "results", tmp_path / "a.png")
+
+
+# Questions
+
+
+def problem(number: int, image: Path | None) -> Problem:
+    return Problem(str(number), "test", f"Which {number}?", ("a", "b"), 1, "a hint", image, category="Birds")
+
+
+@pytest.mark.parametrize(("pictured", "others"), [(0, 0), (1, 0), (3, 2), (400, 1000)])
+def test_questions_are_spread_over_the_split(pictured: int, others: int) -> None:
+    problems = [problem(n, Path("x.png") if n < pictured else None) for n in range(pictured + others)]
+    chosen = chosen_questions(problems)
+    numbers = [int(one.qid) for one in chosen]
+    assert numbers == sorted(set(numbers))
+    with_image = [n for n in numbers if n < pictured]
+    assert len(with_image) == min(pictured, SAMPLES) and len(numbers) - len(with_image) == min(others, TEXT_SAMPLES)
+    if pictured == 400:
+        assert with_image == list(range(0, 400, 20))
+
+
+def test_kept_questions_are_read_back(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    results = tmp_path / "results"
+    keep_questions([problem(1, tmp_path / "a.png"), problem(2, None)], "scienceqa", DATA, results)
+    kept = read_questions("scienceqa", DATA, results)
+    assert kept is not None
+    one, other = kept.questions
+    assert (one.question, one.options, one.gold, one.hint, one.category) == (
+        "Which 1?",
+        ["a", "b"],
+        1,
+        "a hint",
+        "Birds",
+    )
+    assert one.image is not None and Image.open(results / one.image).size == (8, 8) and other.image is None
+
+
+def test_nothing_is_written_without_questions(tmp_path: Path) -> None:
+    keep_questions([], "scienceqa", DATA, tmp_path)
+    assert not list(tmp_path.iterdir()) and read_questions("scienceqa", DATA, tmp_path) is None

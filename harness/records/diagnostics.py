@@ -1,0 +1,84 @@
+"""What a method shows of its inside on the test split. Kept beside the record, for people to look at.
+
+No table is made from it. Only methods that offer diagnostics have such a file, see `methods.base.Diagnostic`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from harness.files import write_atomic
+from harness.records.beside import check_run, read_kept
+from harness.records.sections import Count, Name, Section, SpecHash
+
+SUFFIX = ".diagnostics.json"
+"""What the name of the file ends in, where that of its record ends in `.json`."""
+Matrix = list[list[float]]
+
+
+class DiagnosticMatrix(Section):
+    name: Name
+    """Short name, such as `figure3` for Figure 3 of the method's paper."""
+    title: str
+    """What is shown."""
+    about: str
+    """How to read it, and what the method's paper says of it."""
+    rows: str
+    """What the rows count."""
+    columns: str
+    """What the columns count."""
+    row_labels: Annotated[list[str], Field(min_length=1)]
+    """Names of the rows."""
+    column_labels: Annotated[list[str], Field(min_length=1)]
+    """Names of the columns."""
+    mean: Matrix
+    """The values, averaged over the images."""
+    samples: dict[str, Matrix] = Field(default_factory=dict)
+    """The values of the samples that the run keeps, by id."""
+
+    @model_validator(mode="after")
+    def _one_value_for_each_label(self) -> Self:
+        shape = [len(self.column_labels)] * len(self.row_labels)
+        for name, matrix in {"mean": self.mean, **self.samples}.items():
+            if [len(row) for row in matrix] != shape:
+                raise ValueError(f"{name}: must have one value for each row label and column label")
+        return self
+
+
+class Diagnostics(Section):
+    """The diagnostics of one run. The description of each field is in results/README.md."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format; it is raised when a field changes its meaning."""
+    spec_hash: SpecHash
+    """The run's hash, as in its record."""
+    images: Annotated[Count, Field(ge=1)]
+    """Number of images of the evaluation split that the means are over."""
+    matrices: list[DiagnosticMatrix]
+    """What the method shows."""
+
+
+def diagnostics_path(record_path: Path) -> Path:
+    """Return the path of a run's diagnostics: next to its record, with the ending `.diagnostics.json`."""
+    return record_path.with_suffix(SUFFIX)
+
+
+def write_diagnostics(record_path: Path, diagnostics: Diagnostics) -> Path:
+    """Write a run's diagnostics next to its record, atomically, and return their path."""
+    path = diagnostics_path(record_path)
+    write_atomic(path, diagnostics.model_dump_json() + "\n")
+    return path
+
+
+def read_diagnostics(record_path: Path) -> Diagnostics | None:
+    """Return the diagnostics of a record's run; None if there are none.
+
+    Raises:
+        UserError: the file cannot be read, is not one of diagnostics, or is that of another run.
+    """
+    path = diagnostics_path(record_path)
+    found = read_kept(path, Diagnostics)
+    if found is not None:
+        check_run(path, found.spec_hash, record_path)
+    return found
