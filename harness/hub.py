@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils import build_hf_headers, filter_repo_objects
-from huggingface_hub.utils import tqdm as HubBar
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported when it is asked for
+from huggingface_hub.utils.tqdm import tqdm as HubBar
 
 from harness.errors import UserError, foreign
 from harness.escape import visible
@@ -220,7 +221,7 @@ def _wanted(source: Source, names: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    wanted = list(filter_repo_objects(names, allow_patterns=list(source.patterns)))
+    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in source.patterns)]
     if not wanted:
         raise UserError(f"{source.address}: has none of {', '.join(source.patterns)}; {source.remedy}")
     return wanted
@@ -276,7 +277,7 @@ class ProgressBar(HubBar):
         self.terminal = sys.stderr.isatty()
         if not self.terminal:
             options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False}
-        super().__init__(*args, **options)
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar."""
