@@ -200,6 +200,13 @@ def run(
         bool, typer.Option("--dry-run", help="Train nothing; print what each run would take and what is missing.")
     ] = False,
     format: Annotated[TextFormat, typer.Option(help="Output format of --dry-run.")] = TextFormat.markdown,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Use torch's deterministic algorithms only. A machine then repeats a run bit for bit, more slowly.",
+        ),
+    ] = False,
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, max=1e6, callback=_not_nan, help="Minutes between two checkpoints of training.")
     ] = 10.0,
@@ -285,6 +292,7 @@ def run(
         force=force,
         dry_run=dry_run,
         format=format.value,
+        deterministic=deterministic,
         checkpoint_minutes=checkpoint_minutes,
         micro_batch=typed.count_or_auto("--micro-batch", micro_batch),
         workers=typed.count_or_auto("--workers", workers, least=0),

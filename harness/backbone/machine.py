@@ -1,5 +1,6 @@
 """The device of a run, the dtype of the frozen weights, and whether these are pretrained or random."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,16 @@ class Machine:
     device: torch.device
     dtype: torch.dtype
     weights: str = "pretrained"
+
+
+def use_deterministic_algorithms() -> None:
+    """Let torch compute with deterministic algorithms only; an operation that has none is then an error.
+
+    Call it before anything is computed on a GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from harness.backbone.machine import Machine, resolve_machine
+from harness.backbone.machine import Machine, resolve_machine, use_deterministic_algorithms
 from harness.backbone.weights import check_weights, require_weights
 from harness.commands.dryrun import dry_run_text
 from harness.config.plan import Overrides, RunPlan, plan_runs
@@ -66,6 +66,7 @@ class RunOptions:
     force: bool
     dry_run: bool
     format: str
+    deterministic: bool
     checkpoint_minutes: float
     micro_batch: int | None
     workers: int | None
@@ -163,6 +164,8 @@ def _data(options: RunOptions, say: Say) -> DataOptions:
 
 def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
     """Read the data and return what makes the runs; called in each process that makes runs."""
+    if options.deterministic:
+        use_deterministic_algorithms()
     spec, machine = _backbone(options)
     begun = time.perf_counter()
     # The first process builds or checks the data, and the others find it done.

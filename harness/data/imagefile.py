@@ -210,7 +210,8 @@ def _what_it_is(content: bytes, path: Path) -> str:
         return "is a pointer of Git LFS; fetch the file itself with `git lfs pull`"
     Image.init()
     for name, (_, accepts) in Image.OPEN.items():
-        if name not in FORMATS and accepts is not None and accepts(content[:16]) is True:
+        # Pillow's plugins rely on 16 bytes.
+        if name not in FORMATS and accepts is not None and len(content) >= 16 and accepts(content[:16]) is True:
             return f"is a {name} file named {path.suffix or path.name}; convert it to PNG or JPEG"
     return "cannot identify it as PNG or JPEG"
 

@@ -16,7 +16,11 @@ _CODE = ("methods", "harness", "pyproject.toml")
 
 
 def collect_environment(
-    gpu: str | None = None, threads: int | None = None, method: str | None = None, processes: int | None = None
+    gpu: str | None = None,
+    threads: int | None = None,
+    method: str | None = None,
+    processes: int | None = None,
+    deterministic: bool | None = None,
 ) -> Environment:
     """Return the package versions and the hardware of this process.
 
@@ -27,6 +31,7 @@ def collect_environment(
         method: name of the method that is run. If a package outside this project provides it, that package's version
             is included.
         processes: number of processes that work together, each on a device of its own.
+        deterministic: whether torch computes with deterministic algorithms only.
     """
     package = package_of(method) if method else None
     packages = (*PACKAGES, package) if package else PACKAGES
@@ -39,6 +44,7 @@ def collect_environment(
         gpu=gpu,
         threads=threads,
         processes=processes,
+        deterministic=deterministic,
     )
 
 

@@ -71,7 +71,8 @@ class Record(Section):
     kind: Kind = "train"
     """What was run: training and evaluation, evaluation of the oracle, or timing. Decides which sections are filled."""
     spec_hash: SpecHash
-    """Hash of everything that can change the outcome of the run, seed included."""
+    """Hash of what was asked for: method, settings, model, task, data, weights, dtype and seed. Two runs with the same
+    hash differ at most in rounding, by what `environment` says: device, threads, versions, deterministic algorithms."""
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     """Time at which the record was made, in UTC."""
     method: Name
@@ -199,7 +200,7 @@ def make_run_id(fields: Mapping[str, Any]) -> str:
 def spec_hash(spec: Mapping[str, JsonValue]) -> str:
     """Return the first 16 hex digits of the SHA-256 of `spec` as canonical JSON (sorted keys, no spaces, UTF-8).
 
-    The spec of a run contains everything that can change its outcome, such as method, variant, model, task, seed,
+    The spec of a run contains everything that was asked for, such as method, variant, model, task, seed,
     config, data hash and weight hash. Two runs with the same hash are therefore the same run.
 
     Raises:

@@ -326,6 +326,8 @@ class Environment(Section):
     first one. Null where not reported."""
     threads: MaybeCount = None
     """Number of compute threads of torch. On a CPU the last bits of a result can depend on it."""
+    deterministic: bool | None = None
+    """Whether torch computed with deterministic algorithms only (--deterministic); null where not reported."""
 
 
 class Git(Section):

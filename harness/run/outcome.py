@@ -118,7 +118,13 @@ def make_record(
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads(), method=plan.method, processes=processes)
+    environment = collect_environment(
+        gpu=gpu,
+        threads=torch.get_num_threads(),
+        method=plan.method,
+        processes=processes,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+    )
     return Record(
         **identity,
         kind="train" if trained else "oracle",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -73,7 +73,20 @@ class Silent:
 
 
 class RunConsole(Console):
-    """A console that raises BrokenPipeError when nobody reads its output, where rich would end the process."""
+    """A console that outlives its output.
+
+    It raises BrokenPipeError when nobody reads the output, where rich would end the process. When the output cannot be
+    written for another reason, such as a full disk, it goes on without: a run is worth more than its lines.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, as long as the output can be written."""
+        try:
+            super().print(*objects, **options)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            self.quiet = True
 
     def on_broken_pipe(self) -> None:
         """Send further output nowhere, so that a record can still be written, and raise."""

@@ -113,7 +113,7 @@ class Runner:
         return self._info
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
-        """Return everything that can change the outcome of a run. Its hash identifies the run."""
+        """Return what is asked for of a run. Its hash identifies the run."""
         data = self.task.data(plan.recipe)
         return {
             "method": plan.method,

@@ -17,6 +17,9 @@ ODD = (
     float("inf"),
     "",
     "é\n\x1b[0m",
+    "\ud800",
+    "x" * 100_000,
+    "|<script>=1+1",
     "../x",
     [],
     {},
@@ -36,7 +39,7 @@ def mutate(content: bytes, chance: random.Random) -> bytes:
         value = json.loads(content)
     except ValueError:
         value = None
-    if not isinstance(value, dict) or chance.random() < 0.25:
+    if not isinstance(value, dict | list) or chance.random() < 0.25:
         return _mutate_bytes(content, chance)
     for _ in range(chance.randint(1, 3)):
         _mutate_value(value, chance)

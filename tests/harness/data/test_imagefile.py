@@ -106,6 +106,8 @@ def scans(count: int, side: int) -> bytes:
     [
         (b"", "is empty"),
         (b"nothing that Pillow knows", "cannot identify"),
+        (b"{}", "cannot identify"),
+        (b"\x28\0\0\0", "cannot identify"),
         (still("GIF"), r"is a GIF file named \.png; convert it"),
         (still("TIFF"), r"is a TIFF file named \.png"),
         (still("WEBP"), r"is a WEBP file named \.png"),

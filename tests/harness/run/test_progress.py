@@ -1,5 +1,6 @@
 """What the terminal shows of a run, and what a log file gets instead."""
 
+import errno
 import io
 import pickle
 import re
@@ -8,7 +9,7 @@ from itertools import pairwise
 import pytest
 from rich.console import Console
 
-from harness.run.progress import Progress, SweepProgress, print_line
+from harness.run.progress import Progress, RunConsole, SweepProgress, print_line
 
 
 class Clock:
@@ -111,3 +112,23 @@ def test_a_line_is_printed_as_it_is() -> None:
     line = "[bold]markup[/bold] and a line that is longer than the width of the console"
     print_line(Console(file=out, width=20), line)
     assert out.getvalue() == f"{line}\n"
+
+
+class Full(io.StringIO):
+    """An output on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_ends_the_output_and_not_the_run() -> None:
+    console = RunConsole(file=Full())
+    print_line(console, "a line")
+    print_line(console, "another")
+    assert console.quiet
+
+
+def test_a_line_cannot_act_on_the_terminal() -> None:
+    out = io.StringIO()
+    print_line(Console(file=out, width=200), "[bold]red\x1b[31m\nline")
+    assert out.getvalue() == "[bold]red\\x1b[31m\\nline\n"
