@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness import typed
 from harness.errors import UserError
-from harness.escape import visible
+from harness.escape import visible, visible_lines
 from harness.streams import prepare_streams, print_error, print_result
 
 EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 128 + signal interrupted."
@@ -533,7 +533,7 @@ def report(
     """Write one page with all leaderboards, figures, answers and records. It needs no server and no network."""
     from harness.commands.report import report_text
 
-    print(report_text(results, out))
+    print_result(visible_lines(report_text(results, out)))
 
 
 @app.command(epilog=_epilog("python -m harness pretrain --out my-tiny"))

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from harness.escape import visible
 from harness.records import merge
+from harness.streams import print_result
 
 
 def merge_command(folders: Sequence[Path], results: Path, format: str) -> int:
@@ -24,10 +26,10 @@ def merge_command(folders: Sequence[Path], results: Path, format: str) -> int:
     """
     merged = merge(folders, results)
     if format == "json":
-        print(json.dumps(asdict(merged), indent=2))
+        print_result(json.dumps(asdict(merged), indent=2))
         return 1 if merged.conflicts else 0
     for line in merged.conflicts:
-        print(f"conflict: {line}; remove one of the two")
+        print_result(visible(f"conflict: {line}; remove one of the two"))
     counts = f"{len(merged.added)} runs copied into {results}, {len(merged.present)} were there already"
-    print(f"{counts}, {len(merged.conflicts)} conflicts")
+    print_result(visible(f"{counts}, {len(merged.conflicts)} conflicts"))
     return 1 if merged.conflicts else 0

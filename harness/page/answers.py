@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.data.jsonio import parse_json_lines
 from harness.errors import UserError
+from harness.files import read_file
 from harness.page.boards import full_name, protocol, scored
 from harness.page.figures import PageFigure
 from harness.records import Question, Record, predictions_path, questions_path, read_questions, record_path
@@ -57,7 +58,7 @@ def read_answers(run: Record, results_dir: Path, keys: AnswerKeys) -> dict[str, 
     """
     path = predictions_path(record_path(run, results_dir))
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         return {}
     except OSError as error:

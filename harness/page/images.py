@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.files import read_file
 
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
@@ -26,7 +27,7 @@ def data_uris(paths: Iterable[str], results_dir: Path) -> dict[str, str]:
         if not place.is_relative_to(root) or place.suffix not in _TYPES:
             raise UserError(f"{path}: is not an image inside {results_dir}; repair the record that names it")
         try:
-            content = place.read_bytes()
+            content = read_file(place)
         except FileNotFoundError:
             continue
         except OSError as error:
