@@ -134,7 +134,12 @@ def conversation(arguments: Sequence[str], folder: Path, limit_s: float) -> Iter
             )
         except OSError as error:
             raise JavaError(f"{java} cannot be started: {error.strerror}") from error
-        timer = threading.Timer(limit_s, lambda: (late.set(), process.kill()))
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(limit_s, end)
         timer.daemon = True
         timer.start()
         try:
