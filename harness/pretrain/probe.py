@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.backbone.vision_tower import VisionTower
-from harness.data.mini.world import ATTRIBUTES, VOCABULARY, Thing, sample_scene
-from harness.pretrain.clip import pictures
+from harness.data.mini.world import ATTRIBUTES, VOCABULARY, sample_scene
+from harness.pretrain.clip import centre_patch, pictures
 
 BLOCKS = (2, 4, 6, 8)
 UNSEEN = 1_000_004  # seed of the scenes, which training does not use
@@ -52,8 +52,7 @@ def probe_accuracy(
         attribute: torch.tensor([VOCABULARY[attribute].index(getattr(scene.things[0], attribute)) for scene in things])
         for attribute in ATTRIBUTES
     }
-    _, columns = model.visual.grid_size
-    centres_N = torch.tensor([_centre(scene.things[0], model.visual.patch_size, columns) for scene in things])
+    centres_N = torch.tensor([centre_patch(scene.things[0]) for scene in things])
     centre_tokens = torch.arange(len(things)), 1 + centres_N
     inputs = {
         "cls": [feature_NJC[:, 0] for feature_NJC in features],
@@ -61,12 +60,6 @@ def probe_accuracy(
         "patch": [feature_NJC[centre_tokens] for feature_NJC in features],
     }
     return {name: _accuracies(blocks, words, fit, penalty) for name, blocks in inputs.items()}
-
-
-def _centre(thing: Thing, patch_size: tuple[int, int], columns: int) -> int:
-    """Return the index of the patch that contains the centre of a thing, counted row by row."""
-    (x, y), (height, width) = thing.centre, patch_size
-    return int(y // height) * columns + int(x // width)
 
 
 def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalty: float) -> dict[str, list[float]]:

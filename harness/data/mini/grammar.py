@@ -1,5 +1,6 @@
 """Put a scene into words: one complete description, and true captions in several wordings."""
 
+from collections.abc import Callable
 from random import Random
 
 from harness.data.mini.world import Scene, Thing, relation
@@ -62,7 +63,16 @@ def _short(t: Thing) -> str:
     return f"a {t.texture} {t.colour} {t.shape}, {t.place}"
 
 
+def _untextured(t: Thing) -> str:
+    return f"a {t.size} {t.colour} {t.shape} with {t.outline} outline, {t.place}"
+
+
+def _placed_first_untextured(t: Thing) -> str:
+    return f"{t.place} a {t.colour} {t.shape}, {t.size}, {t.outline} outline"
+
+
 _THING_WORDINGS = (_plain, _placed_first, _outlined, _short)
+_UNTEXTURED = (_untextured, _placed_first_untextured)
 
 
 def caption(scene: Scene, rng: Random, wording: int | None = None) -> str:
@@ -73,7 +83,16 @@ def caption(scene: Scene, rng: Random, wording: int | None = None) -> str:
         rng: draws the order, the opening and, if it is not given, the wording.
         wording: which of the four wordings of a thing is used, 0 to 3; None draws it.
     """
-    say = _THING_WORDINGS[rng.randrange(len(_THING_WORDINGS)) if wording is None else wording]
+    return _caption(scene, rng, _THING_WORDINGS[rng.randrange(len(_THING_WORDINGS)) if wording is None else wording])
+
+
+def caption_without_texture(scene: Scene, rng: Random) -> str:
+    """Return a true caption that names every attribute but textures; no data set contains such captions."""
+    return _caption(scene, rng, rng.choice(_UNTEXTURED))
+
+
+def _caption(scene: Scene, rng: Random, say: Callable[[Thing], str]) -> str:
+    """Return a caption of a scene that says each thing with `say`."""
     things = rng.sample(scene.things, len(scene.things))
     body = " and ".join(say(thing) for thing in things)
     lead = rng.choice(
