@@ -179,9 +179,9 @@ class HintSentence:
     first: Sequence[str]
     second: Sequence[str]
 
-    def pairs(self, rng: Random) -> list[tuple[str, str]]:
-        """Draw three pairs of words in which no word recurs."""
-        return list(zip(rng.sample(self.first, 3), rng.sample(self.second, 3), strict=True))
+    def pairs(self, rng: Random, number: int = 3) -> list[tuple[str, str]]:
+        """Draw pairs of words in which no word recurs."""
+        return list(zip(rng.sample(self.first, number), rng.sample(self.second, number), strict=True))
 
     def hint(self, pairs: list[tuple[str, str]]) -> str:
         """Return a hint with one sentence for each pair."""
@@ -193,28 +193,35 @@ LIVES = HintSentence("{0} lives in {1}.", know.NAMES, know.COUNTRIES)
 IS_HERE = HintSentence("the {0} {1} is here.", VOCABULARY["colour"], know.GOODS)
 
 
-def hinted(sentence: HintSentence, question: str, answer: int) -> Callable[[Random], Draft]:
-    """Return a generator of questions about one word of a pair in the hint.
+@dataclass(frozen=True)
+class HintQuestion:
+    """A generator of questions about one word of a pair in the hint.
 
-    Args:
+    Attributes:
         sentence: the sentence of the hint.
         question: names one word of the pair and asks for the other.
         answer: which word is asked for: 0 for the first, 1 for the second.
     """
 
-    def make(rng: Random) -> Draft:
-        pairs = sentence.pairs(rng)
-        pair = rng.choice(pairs)
-        words = [p[answer] for p in pairs]
-        return _draft(rng, question.format(*pair), pair[answer], words, 3, hint=sentence.hint(pairs))
+    sentence: HintSentence
+    question: str
+    answer: int
 
-    return make
+    def __call__(self, rng: Random) -> Draft:
+        """Draw a hint of three pairs, and a question about one of them."""
+        pairs = self.sentence.pairs(rng)
+        return self.about(rng, pairs, rng.choice(pairs))
+
+    def about(self, rng: Random, pairs: list[tuple[str, str]], pair: tuple[str, str]) -> Draft:
+        """Return the question about one pair of a hint; all options are words of the hint."""
+        words = [p[self.answer] for p in pairs]
+        return _draft(rng, self.question.format(*pair), pair[self.answer], words, 3, hint=self.sentence.hint(pairs))
 
 
-owner = hinted(HAS, "who has the {1}?", 0)
-owned = hinted(HAS, "what does {0} have?", 1)
-resident = hinted(LIVES, "where does {0} live?", 1)
-told_colour = hinted(IS_HERE, "what is the colour of the {1}?", 0)
+owner = HintQuestion(HAS, "who has the {1}?", 0)
+owned = HintQuestion(HAS, "what does {0} have?", 1)
+resident = HintQuestion(LIVES, "where does {0} live?", 1)
+told_colour = HintQuestion(IS_HERE, "what is the colour of the {1}?", 0)
 
 
 # ---- questions without picture or hint, whose answer must be known
