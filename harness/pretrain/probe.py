@@ -1,4 +1,4 @@
-"""Measure which attributes of a thing a linear layer can read from the features of the frozen tiny CLIP.
+"""Measure what a linear layer can read from the features of the frozen tiny CLIP.
 
 Methods read different features, and some read the CLS tokens alone. An attribute that is missing from these features is
 unavailable to such a method because of the backbone, and not because of the method.
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.backbone.vision_tower import VisionTower
-from harness.data.mini.world import ATTRIBUTES, VOCABULARY, sample_scene
+from harness.data.mini.world import ATTRIBUTES, NUMBERS, VOCABULARY, Scene, sample_scene
 from harness.pretrain.clip import centre_patch, pictures
 
 BLOCKS = (2, 4, 6, 8)
@@ -26,9 +26,10 @@ CHUNK = 200  # images per forward pass
 def probe_accuracy(
     model: CLIP, fit: int = 2000, held_out: int = 1000, penalty: float = 0.1
 ) -> dict[str, dict[str, list[float]]]:
-    """Return how accurately ridge regression predicts the attributes of a thing from CLIP's features.
+    """Return how accurately ridge regression predicts the content of a scene from CLIP's features.
 
-    Every scene has one thing. The regression predicts the one-hot value of each attribute.
+    The regression predicts the one-hot value of each attribute of the only thing in a scene. From other scenes, of one
+    to four things, it predicts their number, `count`.
 
     Args:
         model: the tiny CLIP, in float32.
@@ -38,28 +39,42 @@ def probe_accuracy(
 
     Returns:
         for each input, attribute -> accuracy after each block in `BLOCKS`. The inputs are `cls` (the CLS token),
-        `patches` (all patches, concatenated) and `patch` (the one patch at the centre of the thing).
+        `patches` (all patches, concatenated) and `patch` (the one patch at the centre of the thing), which has no
+        `count`.
     """
     rng = Random(UNSEEN)
-    things = [sample_scene(rng, 1) for _ in range(fit + held_out)]
+    single = [sample_scene(rng, 1) for _ in range(fit + held_out)]
+    several = [sample_scene(rng, rng.randint(1, len(NUMBERS))) for _ in range(fit + held_out)]
+    attributes = {
+        name: torch.tensor([VOCABULARY[name].index(getattr(scene.things[0], name)) for scene in single])
+        for name in ATTRIBUTES
+    }
+    counts = {"count": torch.tensor([NUMBERS.index(scene.count) for scene in several])}
+    features = _features(model, single)
+    centres = torch.arange(len(single)), 1 + torch.tensor([centre_patch(scene.things[0]) for scene in single])
+    found = {name: _accuracies(blocks, attributes, fit, penalty) for name, blocks in _inputs(features).items()}
+    found["patch"] = _accuracies([feature_NJC[centres] for feature_NJC in features], attributes, fit, penalty)
+    for name, blocks in _inputs(_features(model, several)).items():
+        found[name] |= _accuracies(blocks, counts, fit, penalty)
+    return found
+
+
+def _features(model: CLIP, scenes: list[Scene]) -> list[Tensor]:
+    """Return the hidden states of the scenes after each block in `BLOCKS`, each `N×J×C`."""
     tower = VisionTower(model.visual)
     chunks = [
-        tower.features(pictures(things[start : start + CHUNK]), BLOCKS, normalize=False)
-        for start in range(0, len(things), CHUNK)
+        tower.features(pictures(scenes[start : start + CHUNK]), BLOCKS, normalize=False)
+        for start in range(0, len(scenes), CHUNK)
     ]
-    features = [torch.cat(parts) for parts in zip(*chunks, strict=True)]
-    words = {
-        attribute: torch.tensor([VOCABULARY[attribute].index(getattr(scene.things[0], attribute)) for scene in things])
-        for attribute in ATTRIBUTES
-    }
-    centres_N = torch.tensor([centre_patch(scene.things[0]) for scene in things])
-    centre_tokens = torch.arange(len(things)), 1 + centres_N
-    inputs = {
+    return [torch.cat(parts) for parts in zip(*chunks, strict=True)]
+
+
+def _inputs(features: list[Tensor]) -> dict[str, list[Tensor]]:
+    """Return the inputs `cls` and `patches` of every block, each `N×C` with a C of its own."""
+    return {
         "cls": [feature_NJC[:, 0] for feature_NJC in features],
         "patches": [feature_NJC[:, 1:].flatten(1) for feature_NJC in features],
-        "patch": [feature_NJC[centre_tokens] for feature_NJC in features],
     }
-    return {name: _accuracies(blocks, words, fit, penalty) for name, blocks in inputs.items()}
 
 
 def _accuracies(inputs: list[Tensor], words: dict[str, Tensor], fit: int, penalty: float) -> dict[str, list[float]]:
