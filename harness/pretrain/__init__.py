@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.files import write_atomic
 
-CLIP_STEPS = 1500
+CLIP_STEPS = 3000
 LLM_STEPS = 4500
 
 
@@ -27,7 +27,7 @@ def pretrain(
     Args:
         out: folder to write to, created if necessary; files in it are replaced.
         seed: seed of everything that is drawn.
-        clip_steps: optimiser steps of CLIP, 128 pairs each.
+        clip_steps: optimiser steps of CLIP, 64 pairs each.
         llm_steps: optimiser steps of the language model, about 1,600 tokens each.
         threads: threads of each of the two trainings; None is 1.
 
