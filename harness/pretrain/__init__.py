@@ -12,8 +12,8 @@ from typing import Any
 from harness.errors import UserError
 from harness.files import write_atomic
 
-CLIP_STEPS = 3000
-LLM_STEPS = 4500
+CLIP_STEPS = 2000
+LLM_STEPS = 5500
 
 
 def pretrain(

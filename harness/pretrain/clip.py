@@ -1,6 +1,6 @@
 """Train the tiny CLIP on pictures of the small world and their captions.
 
-Three contrastive losses are added up:
+Four contrastive losses are added up:
 
 - Each picture is matched to its whole caption among those of the batch, and each caption to its picture, as in CLIP. A
   batch consists of families. A family is a scene and other scenes that differ from it in one attribute of one thing.
@@ -10,6 +10,9 @@ Three contrastive losses are added up:
   CLIP every attribute, and not only the easiest ones.
 - The patch at the centre of each thing is matched to the captions of this thing's facts, as in CLIP models that are
   trained on captions of regions. Without this loss the CLS token hardly learns where things are.
+- Each caption of a fact is matched to itself among the captions of that fact, which keeps their embeddings apart.
+  Without this loss the captions of some facts, of all places for example, may stay the same embedding for the whole
+  training. Then no picture is ever asked for that fact.
 
 Shapes: B pairs, C = 3 channels, H = W = 64 pixels, T text positions, E embedding width, J patches, F captions of facts,
 N things of a batch, K facts about a thing.
@@ -213,7 +216,7 @@ def clip_loss(model: CLIP, batch: PairBatch, facts_FT: Tensor) -> tuple[Tensor, 
         facts_FT: token ids of the captions of all facts.
 
     Returns:
-        the sum of the three losses, and the share of pictures whose own caption is the nearest.
+        the sum of the four losses, and the share of pictures whose own caption is the nearest.
     """
     scale = model.logit_scale.exp()
     pooled_BE, tokens_BJC = model.visual(batch.images_BCHW)
@@ -236,7 +239,10 @@ def clip_loss(model: CLIP, batch: PairBatch, facts_FT: Tensor) -> tuple[Tensor, 
     regions = torch.stack(
         [F.cross_entropy(logits, right_N) for logits, right_N in zip(of_patch, batch.right_NK.T, strict=True)]
     ).mean()
-    return whole + facts + regions, (logits_BB.argmax(-1) == own_B).float().mean().item()
+    apart = torch.stack(
+        [F.cross_entropy(scale * own_KE @ own_KE.T, torch.arange(len(own_KE))) for own_KE in fact_FE.split(sizes)]
+    ).mean()
+    return whole + facts + regions + apart, (logits_BB.argmax(-1) == own_B).float().mean().item()
 
 
 def train_clip(

@@ -19,7 +19,17 @@ from random import Random
 from harness.data.mini import knowledge
 from harness.data.mini.grammar import caption, describe, scene_words
 from harness.data.mini.kinds import HINTED, IMAGE_HINTS, KINDS, sample_kind
-from harness.data.mini.questions import Draft, SceneMaker, of_shape, one_thing
+from harness.data.mini.questions import (
+    Draft,
+    SceneMaker,
+    draw_story,
+    of_shape,
+    one_thing,
+    owned,
+    owner,
+    resident,
+    told_colour,
+)
 from harness.data.mini.world import ATTRIBUTES, NUMBERS, VOCABULARY, Scene, sample_scene
 from harness.data.problem import Problem
 from harness.data.prompts import build_prompt
@@ -63,8 +73,8 @@ class Stage:
 _ONE_THING = {"one": 0.45, "dense one": 0.25, "find": 0.20, "label": 0.10}
 _OVERLAY = {"one": 0.35, "dense one": 0.55, "find": 0.10}
 _ALL = {
-    "one": 0.14, "dense one": 0.10, "dense many": 0.10, "image": 0.33, "text": 0.10, "fact": 0.13,
-    "find": 0.03, "label": 0.01, "repeat": 0.01, "statement": 0.02, "caption": 0.03,
+    "one": 0.12, "dense one": 0.08, "dense many": 0.08, "image": 0.30, "text": 0.05, "dense text": 0.04, "fact": 0.22,
+    "find": 0.02, "label": 0.01, "repeat": 0.01, "statement": 0.04, "caption": 0.03,
 }  # fmt: skip
 STAGES = (
     Stage({"label": 1.0}),
@@ -212,9 +222,16 @@ def _text(rng: Random, stage: Stage) -> str:
     return ask(draft, draft.hint)
 
 
+def _dense_text(rng: Random, stage: Stage) -> str:
+    """Tell a story and ask two to four questions about it, each of another part."""
+    story = draw_story(rng)
+    makers = rng.sample((owner, owned, resident, told_colour), rng.randint(2, 4))
+    return "\n".join([f"Context: {story.hint()}", *(ask(maker(rng, story), "", "QM") for maker in makers)])
+
+
 def _fact(rng: Random, stage: Stage) -> str:
-    """Ask one to three questions without a context, one after the other."""
-    return "\n".join(ask(sample_kind(rng, "none").make(rng), "") for _ in range(rng.randint(1, 3)))
+    """Ask one to four questions without a context, one after the other."""
+    return "\n".join(ask(sample_kind(rng, "none").make(rng), "") for _ in range(rng.randint(1, 4)))
 
 
 _STATEMENTS = knowledge.statements()
@@ -239,6 +256,7 @@ _SORTS: dict[str, Callable[[Random, Stage], str | Document]] = {
     "one": _one,
     "image": _image,
     "text": _text,
+    "dense text": _dense_text,
     "fact": _fact,
     "statement": _statement,
     "caption": _caption,

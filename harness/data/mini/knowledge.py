@@ -36,10 +36,10 @@ CAPITALS = (
     ("Fennia", "Jura"), ("Galdor", "Kest"), ("Helvar", "Lund"), ("Istria", "Mora"),
 )  # fmt: skip
 CONTINENTS = {
-    "the north": ("Norland", "Borea", "Fennia", "Helvar"),
-    "the south": ("Sudia", "Caldia", "Doria", "Midora"),
-    "the east": ("Estmark", "Eldmark", "Istria", "Alvania"),
-    "the west": ("Westria", "Galdor"),
+    "north": ("Norland", "Borea", "Fennia", "Helvar"),
+    "south": ("Sudia", "Caldia", "Doria", "Midora"),
+    "east": ("Estmark", "Eldmark", "Istria", "Alvania"),
+    "west": ("Westria", "Galdor"),
 }
 WORD_CLASSES = {
     "noun": ("table", "river", "dog", "city", "leaf", "box"),
@@ -60,6 +60,6 @@ def statements() -> list[str]:
     said += [f"the {shape} has {sides} sides." for shape, sides in SIDES]
     said += [f"{a} and {b} paint mixed give {c}." for a, b, c in MIXTURES]
     said += [f"the capital of {country} is {city}." for country, city in CAPITALS]
-    said += [f"{country} lies in {part}." for part, members in CONTINENTS.items() for country in members]
+    said += [f"{country} lies in the {part}." for part, members in CONTINENTS.items() for country in members]
     said += [f"{word} is a kind of {name}." for name, words in WORD_CLASSES.items() for word in words]
     return said

@@ -43,6 +43,14 @@ class SceneMaker(Protocol):
         ...
 
 
+class StoryMaker(Protocol):
+    """A function that draws a question about the given story, or about a new one if none is given."""
+
+    def __call__(self, rng: Random, story: "Story | None" = None) -> Draft:
+        """Draw a question."""
+        ...
+
+
 def _draft(
     rng: Random,
     question: str,
@@ -172,56 +180,53 @@ def seen_from(rng: Random) -> Draft:
 
 
 @dataclass(frozen=True)
-class HintSentence:
-    """A sentence that joins two words, such as `"{0} has the {1}."`, and the vocabularies of both words."""
+class Story:
+    """What a hint tells about one person: `Anna lives in Norland and has the red cup.`"""
 
-    template: str
-    first: Sequence[str]
-    second: Sequence[str]
+    name: str
+    country: str
+    colour: str
+    good: str
 
-    def pairs(self, rng: Random, number: int = 3) -> list[tuple[str, str]]:
-        """Draw pairs of words in which no word recurs."""
-        return list(zip(rng.sample(self.first, number), rng.sample(self.second, number), strict=True))
-
-    def hint(self, pairs: list[tuple[str, str]]) -> str:
-        """Return a hint with one sentence for each pair."""
-        return " ".join(self.template.format(*pair) for pair in pairs)
+    def hint(self) -> str:
+        """Return the story as a sentence."""
+        return f"{self.name} lives in {self.country} and has the {self.colour} {self.good}."
 
 
-HAS = HintSentence("{0} has the {1}.", know.NAMES, know.GOODS)
-LIVES = HintSentence("{0} lives in {1}.", know.NAMES, know.COUNTRIES)
-IS_HERE = HintSentence("the {0} {1} is here.", VOCABULARY["colour"], know.GOODS)
+STORY_WORDS: Mapping[str, Sequence[str]] = {
+    "name": know.NAMES,
+    "country": know.COUNTRIES,
+    "colour": VOCABULARY["colour"],
+    "good": know.GOODS,
+}
+"""Part of a story -> the words it is drawn from."""
 
 
-@dataclass(frozen=True)
-class HintQuestion:
-    """A generator of questions about one word of a pair in the hint.
+def told(part: str, question: str) -> StoryMaker:
+    """Return a generator of questions about one part of a story; only the right option is a word of the hint.
 
-    Attributes:
-        sentence: the sentence of the hint.
-        question: names one word of the pair and asks for the other.
-        answer: which word is asked for: 0 for the first, 1 for the second.
+    Args:
+        part: the part that is asked for, a key of `STORY_WORDS`.
+        question: the question, in which `{name}` and `{good}` stand for the words of the story.
     """
 
-    sentence: HintSentence
-    question: str
-    answer: int
+    def make(rng: Random, story: Story | None = None) -> Draft:
+        story = story or draw_story(rng)
+        asked = question.format(name=story.name, good=story.good)
+        return _draft(rng, asked, getattr(story, part), STORY_WORDS[part], 4, hint=story.hint())
 
-    def __call__(self, rng: Random) -> Draft:
-        """Draw a hint of three pairs, and a question about one of them."""
-        pairs = self.sentence.pairs(rng)
-        return self.about(rng, pairs, rng.choice(pairs))
-
-    def about(self, rng: Random, pairs: list[tuple[str, str]], pair: tuple[str, str]) -> Draft:
-        """Return the question about one pair of a hint; all options are words of the hint."""
-        words = [p[self.answer] for p in pairs]
-        return _draft(rng, self.question.format(*pair), pair[self.answer], words, 3, hint=self.sentence.hint(pairs))
+    return make
 
 
-owner = HintQuestion(HAS, "who has the {1}?", 0)
-owned = HintQuestion(HAS, "what does {0} have?", 1)
-resident = HintQuestion(LIVES, "where does {0} live?", 1)
-told_colour = HintQuestion(IS_HERE, "what is the colour of the {1}?", 0)
+def draw_story(rng: Random) -> Story:
+    """Draw a story."""
+    return Story(**{part: rng.choice(words) for part, words in STORY_WORDS.items()})
+
+
+owner = told("name", "who has the {good}?")
+owned = told("good", "what does {name} have?")
+resident = told("country", "where does {name} live?")
+told_colour = told("colour", "what is the colour of the {good}?")
 
 
 # ---- questions without picture or hint, whose answer must be known
