@@ -38,8 +38,8 @@ python -m harness readme            # write this page
 _EARLIER = """\
 **The runs below were trained by an earlier version of the code.** Since then, the initial weights of the adapters in
 CLIP and the weight decay of LaVIN's biases were corrected to those of the published code, and parts of a training step
-are computed in another order. A run of today's code therefore gives somewhat different numbers. All runs will be made
-again.
+are computed in another order. The small world also has another backbone, other questions about hints, and 4,000 test
+problems instead of 1,000. A run of today's code therefore gives different numbers. All runs will be made again.
 """
 _SEARCHED = """\
 These are the runs that were made to choose each recipe. They are evaluated on the validation split and stored in
