@@ -239,8 +239,8 @@ def _overview(tables: dict[int, tuple[list[TableRow], list[str]]]) -> PageBoard:
 
 def costs(runs: Sequence[Record]) -> tuple[Value, Value]:
     """Return the seconds of a training step and the peak memory of a row, as means over its runs."""
-    steps = [step for run in runs if (step := run.times_s.train_step_median) is not None]
-    memory = [peak for run in runs if (peak := peak_memory(run)) is not None]
+    steps = [seconds for run in runs if (seconds := run.times_s.train_step_median) is not None]
+    memory = [size for run in runs if (size := peak_memory(run)) is not None]
     hashes = tuple(run.spec_hash for run in runs)
     step = Value(f"{fmean(steps):.3g}", fmean(steps), "", "", hashes) if steps else Value("")
     peak = Value(f"{fmean(memory) / 1e6:,.0f}", fmean(memory), "", "", hashes) if memory else Value("")

@@ -76,7 +76,6 @@ def _inside(
                 "z": matrix.mean,
                 "colorscale": "Cividis",
                 "colorbar": {"title": {"text": "share"}},
-                "zmin": 0,
                 "hovertemplate": f"{matrix.rows} %{{y}}, {matrix.columns} %{{x}}: %{{z:.3f}}<extra></extra>",
             }
         ],
