@@ -49,7 +49,6 @@ from methods.base import (
     VisualFeatures,
     plain_sequence,
 )
-from methods.checks import check_divisible
 from methods.cost import Entry, ImageCost, TokenCost, linear
 from methods.fuser import (
     HierarchicalVisualFuser,
@@ -57,6 +56,8 @@ from methods.fuser import (
     LearnableQueries,
     fuse,
     fuse_products,
+    layer_groups,
+    layers_per_group,
     visual_groups,
 )
 from methods.memory import (
@@ -93,8 +94,7 @@ class DEHVF(nn.Module):
         config: sizes, scales and ablations.
 
     Raises:
-        ValueError: the decoder layers or the CLIP blocks do not divide into the groups, or the memory has fewer rows
-            than there are patches.
+        ValueError: the CLIP blocks do not divide into the groups, or the memory has fewer rows than there are patches.
     """
 
     name: ClassVar[str] = "dehvf"
@@ -123,7 +123,6 @@ class DEHVF(nn.Module):
         super().__init__()
         vision = backbone.vision
         check_memory_length(config.memory_length, vision.num_patches)
-        check_divisible("the language model's layers", backbone.num_layers, config.num_groups, "num_groups")
         self.num_blocks = vision.num_layers
         self.groups = visual_groups(vision.num_layers, config.num_groups)
         self.register_buffer("index_GK", torch.tensor(self.groups) - 1, persistent=False)
@@ -175,7 +174,7 @@ class DEHVF(nn.Module):
             case "penultimate":
                 pairs = [(0, 0)] * self.num_layers
             case "mean":
-                pairs = [(layer * config.num_groups // self.num_layers,) * 2 for layer in layers]
+                pairs = [(group, group) for group in layer_groups(self.num_layers, config.num_groups)]
             case "adaptive" if self.num_queries == 1:
                 pairs = [(layer, layer) for layer in layers]
             case _:
@@ -257,10 +256,10 @@ class DEHVF(nn.Module):
         """
         if "weights_BYSK" not in visual:
             return []
-        groups = len(self.groups)
-        weights_BGQK = visual["weights_BYSK"].float().mean(dim=2).unflatten(1, (groups, -1))
-        shares_BGQX = weights_BGQK @ self.members_GKX
-        size = self.num_layers // groups
+        read_Y = layer_groups(self.num_layers, len(self.groups))
+        mean_BYK = visual["weights_BYSK"].float().mean(dim=2)
+        shares_BYX = (mean_BYK[:, :, None] @ self.members_GKX[read_Y]).squeeze(2)
+        readers = [[layer for layer, group in enumerate(read_Y) if group == m] for m in sorted(set(read_Y))]
         blocks = tuple(str(block) for block in range(1, self.num_blocks + 1))
         return [
             Diagnostic(
@@ -271,9 +270,9 @@ class DEHVF(nn.Module):
                 "layers.",
                 "decoder layers of the group",
                 "block of the vision tower",
-                tuple(f"{m * size} to {(m + 1) * size - 1}" for m in range(groups)),
+                tuple(f"{layers[0]} to {layers[-1]}" for layers in readers),
                 blocks,
-                shares_BGQX.mean(dim=2),
+                torch.stack([shares_BYX[:, layers].mean(dim=1) for layers in readers], dim=1),
             ),
             Diagnostic(
                 "figure4",
@@ -284,7 +283,7 @@ class DEHVF(nn.Module):
                 "block of the vision tower",
                 tuple(str(layer) for layer in range(self.num_layers)),
                 blocks,
-                shares_BGQX.flatten(1, 2),
+                shares_BYX,
             ),
         ]
 
@@ -305,9 +304,10 @@ class DEHVF(nn.Module):
             return ImageCost(blocks, Entry(0, "ffn"), products)
         adaptive = self.config.fusion == "adaptive"
         groups, features, _ = self.members_GKX.shape
-        queries = self.num_layers * self.num_queries // groups if adaptive else 1
+        queries = layers_per_group(self.num_layers, groups) * self.num_queries if adaptive else 1
+        fused = self.num_layers * self.num_queries if adaptive else groups
         entries = patches * self.config.projector_dim
-        products += fuse_products("fusion", self.members_GKX, images, queries, entries, weights_grad=adaptive)
+        products += fuse_products("fusion", self.members_GKX, images, queries, fused, entries, weights_grad=adaptive)
         if adaptive:
             products += self.queries.products("queries")
             products += self.fuser.products("fuser", images, queries, features)

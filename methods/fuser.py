@@ -163,11 +163,11 @@ class HierarchicalVisualFuser(nn.Module):
         batch, groups, features, _ = cls_BGKC.shape
         layers, sides, dim = queries_YSR.shape
         context_GKR = self.projection(cls_BGKC).flatten(0, 1)
-        query_GQR = queries_YSR.reshape(1, groups, -1, dim).expand(batch, -1, -1, -1).flatten(0, 1)
+        query_GQR = by_group(queries_YSR[None], groups).flatten(2, 3).expand(batch, -1, -1, -1).flatten(0, 1)
         for block in self.blocks:
             query_GQR = block(query_GQR, context_GKR)
         weights_GQK = (query_GQR @ context_GKR.mT * dim**-0.5).softmax(dim=-1)
-        return weights_GQK.reshape(batch, layers, sides, features)
+        return by_layer(weights_GQK.reshape(batch, groups, -1, sides, features), layers)
 
     def products(self, module: str, images: int, queries: int, features: int) -> list[Product]:
         """Return the products of one forward pass.
@@ -206,6 +206,47 @@ def visual_groups(num_blocks: int, num_groups: int) -> list[list[int]]:
     return [[*range(m * size + 1, (m + 1) * size + 1), num_blocks - 1] for m in range(num_groups)]
 
 
+def layer_groups(num_layers: int, num_groups: int) -> list[int]:
+    """Return the group that each decoder layer reads: `⌊l·G/Y⌋` for layer l, counted from 0."""
+    return [layer * num_groups // num_layers for layer in range(num_layers)]
+
+
+def layers_per_group(num_layers: int, num_groups: int) -> int:
+    """Return how many decoder layers read one group at most."""
+    return -(-num_layers // num_groups)
+
+
+def by_group(values_BYS: Tensor, num_groups: int) -> Tensor:
+    """Return values of decoder layers, `B×Y×…`, by the group that the layer reads: `B×G×(layers of a group)×…`.
+
+    A group that fewer layers read than another is filled up with zeros.
+    """
+    num_layers = values_BYS.shape[1]
+    if num_layers % num_groups == 0:
+        return values_BYS.unflatten(1, (num_groups, -1))
+    room = layers_per_group(num_layers, num_groups)
+    filled = []
+    for part in values_BYS.split(_group_sizes(num_layers, num_groups), dim=1):
+        empty = part.new_zeros(len(part), room - part.shape[1], *part.shape[2:])
+        filled.append(torch.cat([part, empty], dim=1))
+    return torch.stack(filled, dim=1)
+
+
+def by_layer(values_BGY: Tensor, num_layers: int) -> Tensor:
+    """Return values by decoder layer, `B×Y×…`, from the form that `by_group` returns."""
+    num_groups = values_BGY.shape[1]
+    if num_layers % num_groups == 0:
+        return values_BGY.flatten(1, 2)
+    sizes = _group_sizes(num_layers, num_groups)
+    return torch.cat([values_BGY[:, group, :size] for group, size in enumerate(sizes)], dim=1)
+
+
+def _group_sizes(num_layers: int, num_groups: int) -> list[int]:
+    """Return how many decoder layers read each group."""
+    groups = layer_groups(num_layers, num_groups)
+    return [groups.count(group) for group in range(num_groups)]
+
+
 def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Tensor:
     """Return `Σ_k α_k H_k`, the sum over the group that each decoder layer reads (Eq. 6).
 
@@ -220,13 +261,14 @@ def fuse(weights_BYSK: Tensor, members_GKX: Tensor, hidden_BXJP: Tensor) -> Tens
     Returns:
         `B×E×J×P`, where E = Y·S counts the layers and, within a layer, the sides.
     """
-    weights_BGQK = weights_BYSK.unflatten(1, (len(members_GKX), -1)).flatten(2, 3)
-    mix_BEX = (weights_BGQK @ members_GKX).flatten(1, 2)
+    layers, sides = weights_BYSK.shape[1:3]
+    weights_BGQK = by_group(weights_BYSK, len(members_GKX)).flatten(2, 3)
+    mix_BEX = by_layer((weights_BGQK @ members_GKX).unflatten(2, (-1, sides)), layers).flatten(1, 2)
     return (mix_BEX @ hidden_BXJP.flatten(2)).unflatten(2, hidden_BXJP.shape[2:])
 
 
 def fuse_products(
-    module: str, members_GKX: Tensor, images: int, queries: int, entries: int, *, weights_grad: bool
+    module: str, members_GKX: Tensor, images: int, queries: int, fused: int, entries: int, *, weights_grad: bool
 ) -> list[Product]:
     """Return the two products of `fuse`.
 
@@ -234,13 +276,13 @@ def fuse_products(
         module: the name under which they are counted.
         members_GKX: as given to `fuse`.
         images: B.
-        queries: fused features of each group and image (Q).
+        queries: rows of each group and image (Q).
+        fused: fused features of each image (E).
         entries: entries of one feature (J·P).
         weights_grad: whether α needs a gradient in training.
     """
     groups, features, blocks = members_GKX.shape
-    rows = images * groups * queries
     return [
-        matmul(module, rows, features, blocks, gradients=int(weights_grad)),
-        matmul(module, rows, blocks, entries, gradients=1 + int(weights_grad)),
+        matmul(module, images * groups * queries, features, blocks, gradients=int(weights_grad)),
+        matmul(module, images * fused, blocks, entries, gradients=1 + int(weights_grad)),
     ]

@@ -10,9 +10,10 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from harness.backbone.gguf_file import complete_tokenizer
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
-from harness.backbone.weights import INDEX, llm_folder, shards_of
+from harness.backbone.weights import INDEX, gguf_fault, is_gguf, llm_folder, shards_of
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.errors import UserError, foreign
 from harness.hub import hub_reachable
@@ -32,6 +33,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     if spec.llm_config is not None:
         return LlamaConfig(**spec.llm_config)
     assert spec.llm is not None, "a spec names a model or gives its sizes"
+    if fault := gguf_fault(spec):
+        raise UserError(fault)
     folder = llm_folder(spec.llm)
     if folder is None and not hub_reachable():
         raise UserError(
@@ -39,7 +42,7 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
         )
     require_regular_files(f"--llm {spec.llm}", Path(spec.llm))
     with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
-        config = AutoConfig.from_pretrained(folder or spec.llm, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder or spec.llm, trust_remote_code=False, **_file(spec.llm))
     if not isinstance(config, LlamaConfig):
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
@@ -54,6 +57,11 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     # A config may name an implementation of attention that transformers downloads and runs.
     config._attn_implementation = "sdpa"
     return config
+
+
+def _file(llm: str | Path) -> dict[str, Any]:
+    """Return the arguments with which transformers reads a model from a file in GGUF; none for any other model."""
+    return {"gguf_file": Path(llm).name} if is_gguf(llm) else {}
 
 
 def _fault(config: LlamaConfig) -> str | None:
@@ -138,8 +146,9 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
             device_map={"": device},
             attn_implementation="sdpa",
             trust_remote_code=False,
-            use_safetensors=True,
+            use_safetensors=None if is_gguf(str(spec.llm)) else True,
             output_loading_info=True,
+            **_file(str(spec.llm)),
         )
     llm, loading = loaded
     # transformers would fill missing weights with random numbers and go on.
@@ -154,15 +163,18 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a language model.
 
     Args:
-        source: folder or hub id of the model.
+        source: folder, GGUF file or hub id of the model.
 
     Raises:
         UserError: there is no tokenizer, or it defines no BOS or EOS token.
     """
     require_regular_files(f"--llm {source}", Path(source))
     with foreign(f"--llm {source}: has no tokenizer", "give a folder with one"):
-        loaded = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        place = Path(source).parent if is_gguf(source) else source
+        loaded = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **_file(source))
         tokenizer = cast(PreTrainedTokenizerBase, loaded)
+        if is_gguf(source):
+            complete_tokenizer(tokenizer, Path(source))
         # Faults of its rules and templates show only where it is used.
         tokenizer.decode(tokenizer.encode("A text."))
         tokenizer.encode("A text.", truncation=True, max_length=8)

@@ -18,7 +18,7 @@ from harness.backbone.language_model import (
 )
 from harness.backbone.requirements import require_free_memory
 from harness.backbone.vision_tower import VisionTower, pretrained_vision_tower, random_vision_tower
-from harness.backbone.weights import llm_folder, require_weights
+from harness.backbone.weights import is_gguf, llm_folder, require_weights
 from harness.config.presets import TINY, BackboneSpec
 from harness.errors import UserError
 from harness.hub import say_on_stderr
@@ -142,7 +142,8 @@ def tokenizer_of(spec: BackboneSpec, weights: str) -> PreTrainedTokenizerBase:
     """
     if weights == "random" or spec.llm is None:
         return load_tokenizer(TINY / "llm")
-    tokenizer, size = load_tokenizer(llm_folder(spec.llm) or spec.llm), llm_config(spec).vocab_size
+    source = None if is_gguf(spec.llm) else llm_folder(spec.llm)
+    tokenizer, size = load_tokenizer(source or spec.llm), llm_config(spec).vocab_size
     if (largest := max(tokenizer.get_vocab().values())) >= size:
         raise UserError(
             f"--llm {spec.llm}: its tokenizer has ids up to {largest}, but config.json has a vocab_size of {size}; "

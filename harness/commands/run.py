@@ -207,14 +207,14 @@ def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[
 def _with_files(options: RunOptions, spec: BackboneSpec, machine: Machine, say: Say) -> RunOptions:
     """Find or fetch the weights and the data, and return the options with the data's folder.
 
-    The shipped model comes with data of its own, which is not a folder of the user.
+    A packaged model comes with data of its own, which is not a folder of the user.
     """
     # The first process fetches, and the others find it done.
     with Processes.launched(machine.device).main_first():
         # What is wrong without a download is said before one begins.
         if options.weights == "pretrained":
             check_weights(spec)
-        if options.data_root is None and not spec.shipped:
+        if options.data_root is None and not spec.packaged:
             options = replace(options, data_root=find_or_fetch_data(options.task, say))
         if options.weights == "pretrained":
             require_weights(spec, say)
@@ -238,9 +238,9 @@ def _dry_run(options: RunOptions, console: Console) -> int:
     downloads: list[str] = []
     task = None
     with faults.collected():
-        root = options.data_root if options.data_root or spec.shipped else find_data(options.task)
+        root = options.data_root if options.data_root or spec.packaged else find_data(options.task)
         place = PLACES[options.task]
-        if root is not None or spec.shipped:
+        if root is not None or spec.packaged:
             data = _data(replace(options, data_root=root), lambda line: print_line(say, line))
             task = load_task(options.task, data)
             plans = _shortened(plans, options.steps, task)

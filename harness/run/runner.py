@@ -382,8 +382,8 @@ class Runner:
     def _save(self, plan: RunPlan, method: Any, folder: Path) -> None:
         """Write the trained adapter into a folder."""
         info = self.backbone_info()
-        # The path of the shipped backbone is that of the installed package, so it is not recorded.
-        parts = {} if self.spec.shipped else {"llm": self.spec.llm, "clip": self.spec.clip}
+        # The path of a packaged backbone is that of an installed package, so it is not recorded.
+        parts = {} if self.spec.packaged else {"llm": self.spec.llm, "clip": self.spec.clip}
         extra = {
             "backbone": {"model": self.spec.name, **parts, "weight_hash": info.weight_hash, "dtype": info.dtype},
             "task": self.task.name,

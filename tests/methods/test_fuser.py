@@ -31,7 +31,7 @@ def cases(draw: Any) -> dict[str, int]:
     return {
         "batch": draw(st.integers(1, 3)),
         "groups": groups,
-        "layers": groups * draw(st.integers(1, 3)),
+        "layers": draw(st.integers(1, 11)),
         "sides": draw(st.integers(1, 2)),
         "features": draw(st.integers(1, 5)),
         "width": draw(st.integers(1, 9)),

@@ -77,6 +77,16 @@ def test_formulas_match_on_grouped_queries_at_any_length(name, length, new_token
     check(*small(name, kv_heads), phase, work)
 
 
+@pytest.mark.parametrize("phase", ["train", "inference"])
+@pytest.mark.parametrize("fusion", ["adaptive", "mean"])
+def test_formulas_match_where_the_groups_have_different_numbers_of_layers(fusion, phase):
+    with torch.device("meta"):
+        backbone = tiny_backbone(num_layers=5)
+        method = get_method("dehvf")
+        attached = method(backbone, tiny_config(method, backbone, num_groups=2, fusion=fusion))
+    check(backbone, attached, phase)
+
+
 def test_backward_stops_at_the_first_trained_value():
     """The first of the four layers has no backward pass in a memory method, and the others cost their forward again."""
     backbone, method = attach_on_slice("memvp")
