@@ -33,6 +33,6 @@ def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     if kinds["model"] != "gpt2" or kinds["pre"] not in DIGITS_APART:
         kind = "-".join(kinds.values())
         raise UserError(f"--llm {path}: the tokenizer {kind!r} is not known here; give the model in safetensors")
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend = tokenizer.backend_tokenizer
     as_gpt2: PreTokenizer = backend.pre_tokenizer
     backend.pre_tokenizer = Sequence([Digits(individual_digits=True), as_gpt2])
