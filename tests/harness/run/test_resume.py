@@ -26,8 +26,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start the command line with a line of output and, unless told otherwise, a checkpoint after every step."""
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments, "--log-seconds", "0"]
-        + ["--checkpoint-minutes", checkpoint_minutes],
+        [sys.executable, "-m", "harness", *arguments, "--log-seconds", "0", "--checkpoint-minutes", checkpoint_minutes],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
