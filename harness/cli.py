@@ -138,7 +138,9 @@ def run(
         str | None,
         typer.Option(help="Run these ablations of the methods instead: names separated by commas, or `all`."),
     ] = None,
-    model: Annotated[str, typer.Option(help="Backbone preset: tiny, smol, 7b, 13b, or bench to measure cost.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="Backbone preset: tiny, smol, 7b, 13b, or bench to measure cost.")
+    ] = "tiny",
     task: Annotated[str, typer.Option(help="Task to train on and score: scienceqa or coco.")] = "scienceqa",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas. Each method runs once per seed.")] = "0",
     data_root: Annotated[

@@ -86,7 +86,7 @@ def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base[base.index("--steps") + 1] = "2"
-    monkeypatch.setattr("harness.run.train.learning_rate", lambda epochs, **recipe: 1e30 if epochs else 0.0)
+    monkeypatch.setattr("harness.run.train.learning_rate", lambda done, **recipe: 1e30 if done else 0.0)
     done = call(*base, "--methods", "memvp")
     assert done.code == 1
     (record,) = read_records(tmp_path / "results")
