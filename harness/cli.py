@@ -49,6 +49,13 @@ class TableFormat(StrEnum):
     html = "html"
 
 
+class ProtocolName(StrEnum):
+    """What a run asks and reads."""
+
+    uniform = "uniform"
+    published = "published"
+
+
 class TextFormat(StrEnum):
     """Formats of other output: markdown for people, JSON for programs."""
 
@@ -60,6 +67,17 @@ Results = Annotated[Path, typer.Option("--results", help="Folder of the records.
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")]
 Dtype = Annotated[
     str, typer.Option(help="Dtype of the frozen weights: float32, bfloat16, or auto: bfloat16 on a GPU, else float32.")
+]
+ProtocolOption = Annotated[
+    ProtocolName,
+    typer.Option(
+        "--protocol",
+        help="uniform: prompts, decoder and reading of answers are the same for every method, which makes methods "
+        "comparable. published: they are those of each method's own code, to reproduce its published numbers.",
+    ),
+]
+ShownProtocol = Annotated[
+    ProtocolName, typer.Option("--protocol", help="Protocol of the runs: uniform or published. They are never mixed.")
 ]
 Methods = Annotated[str, typer.Option(help="Names of methods, separated by commas, or `all`.")]
 CostModel = Annotated[str, typer.Option(help="Preset, or folder or hub id of a Llama model.")]
@@ -249,6 +267,7 @@ def run(
     tracker: Annotated[
         str, typer.Option(help="Also send every step to tensorboard, wandb or trackio. Each is an extra.")
     ] = "",
+    protocol: ProtocolOption = ProtocolName.uniform,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -301,6 +320,7 @@ def run(
         log_seconds=log_seconds,
         eval_every=eval_every,
         tracker=tracker,
+        protocol=protocol.value,
         jobs=jobs,
         threads=threads,
     )
@@ -317,6 +337,7 @@ def table(
             "--paper", help="Show the paper's numbers cell by cell, and whether the measured ones agree with them."
         ),
     ] = False,
+    protocol: ShownProtocol = ProtocolName.uniform,
     format: TableOutput = TableFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
@@ -324,11 +345,11 @@ def table(
     if paper:
         from harness.report.against_paper import against_paper_text
 
-        print_result(against_paper_text(results, number, model, format.value))
+        print_result(against_paper_text(results, number, model, format.value, protocol.value))
         return
     from harness.report.tables import table_text
 
-    print_result(table_text(results, number, model, format.value))
+    print_result(table_text(results, number, model, format.value, protocol.value))
 
 
 @app.command(epilog=_epilog("python -m harness compare dehvf memvp"))
@@ -337,13 +358,14 @@ def compare(
     second: Annotated[str, typer.Argument(help="The one to compare it with.")],
     model: Annotated[str, typer.Option(help="Model of the records.")] = "tiny",
     task: Annotated[str, typer.Option(help="Task of the records.")] = "scienceqa",
+    protocol: ShownProtocol = ProtocolName.uniform,
     format: TextOutput = TextFormat.markdown,
     results: Results = Path("results"),
 ) -> None:
     """Say whether one method is better than another, with intervals: a test over their seeds and their answers."""
     from harness.report.compare import compare_text
 
-    print_result(compare_text(results, first, second, model, task, format.value))
+    print_result(compare_text(results, first, second, model, task, format.value, protocol.value))
 
 
 @app.command(epilog=_epilog("python -m harness verify results/records/scienceqa/tiny/memvp/seed0-....json"))

@@ -19,6 +19,9 @@ Where the paper gives no detail or contradicts itself, this file chooses as foll
 - The printed counts contain MemVP's modality embedding, which no forward pass uses. It does not exist here;
   `reference_only` counts it, so that totals can be compared with the paper's.
 
+The published accuracies (93.54 at 7B, 94.19 at 13B) were made with prompts and a decoder that are not published. They
+are taken to be MemVP's, whose evaluation has a caption of the image in the prompt. See docs/protocols.md.
+
 The operations are reordered, with exactly the same result, to save work:
 - The first layer of the projector is linear. So each feature is projected once, and features are fused in P dimensions
   instead of C.

@@ -17,6 +17,8 @@ This is the baseline of the DEHVF paper, not a published run. Deviations from LL
   because every method in the comparison sees the same data.
 - A text-only sample has no visual tokens: their columns are masked.
 
+The published accuracy (90.85 at 7B) was made with prompts and a decoder that are not published. See docs/protocols.md.
+
 Shape suffixes as in `methods.base`, and J visual tokens, one per patch.
 """
 

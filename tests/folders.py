@@ -35,16 +35,22 @@ def save_llm(folder: Path, **changes: Any) -> Path:
         llm = LlamaForCausalLM(LlamaConfig(**config))
     tokenizer = byte_tokenizer()
     with torch.no_grad():  # make letters more likely, so that some answers are right and some are wrong
-        llm.lm_head.weight[tokenizer.encode("ABCDE", add_special_tokens=False)] *= 8
+        llm.lm_head.weight[tokenizer.encode(" A B C D E", add_special_tokens=False)] *= 8
     llm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token per byte."""
+def byte_tokenizer(letters: str = "ABCDE") -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token per byte, and one for a space with each of some capital letters behind it.
+
+    Args:
+        letters: the letters; the others are two tokens behind a space.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
+    merges = [("Ġ", letter) for letter in letters]
+    vocabulary = [*alphabet, *map("".join, merges)]
+    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<pad>", "<s>", "</s>")])

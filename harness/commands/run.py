@@ -73,6 +73,7 @@ class RunOptions:
     log_seconds: float
     eval_every: int
     tracker: str
+    protocol: str
     jobs: int | None
     threads: int | None
 
@@ -139,7 +140,7 @@ def _run(options: RunOptions, console: Console) -> int:
         return exit_status(stop)
     table = (facts.ablation_table if options.ablations else None) or facts.table
     console.print()
-    print_result(table_text(options.results, table, spec.name, "markdown"))
+    print_result(table_text(options.results, table, spec.name, "markdown", options.protocol))
     for record in result.failed:
         print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
     return 1 if result.failed else 0
@@ -191,7 +192,7 @@ def _plans(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[Ru
     settings = dict(options.settings)
     if machine.device.type == "cuda" and not settings.get("gradient_checkpointing"):
         settings = {"captured": True, **settings}
-    overrides = Overrides(options.epochs, settings)
+    overrides = Overrides(options.epochs, settings, options.protocol)
     part, parts = options.shard
     return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)[part - 1 :: parts]
 

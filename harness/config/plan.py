@@ -15,6 +15,7 @@ from harness.config.recipes import (
     TrainRecipe,
     apply_overrides,
     method_config,
+    published_settings,
     recipe_class,
     train_recipe,
 )
@@ -68,10 +69,12 @@ class Overrides:
     Attributes:
         epochs: value of `--epochs`; None keeps the recipe's.
         settings: the pairs of `--set`.
+        protocol: value of `--protocol`.
     """
 
     epochs: float | None = None
     settings: Mapping[str, Any] | None = None
+    protocol: str = "uniform"
 
 
 def plan_runs(
@@ -173,13 +176,13 @@ def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str
 
 def _oracle_plan(spec: BackboneSpec, task: str, overrides: Overrides, trained_fields: Sequence[str]) -> RunPlan:
     """Return the oracle's run. It ignores `--epochs` and the settings of the methods in the same command."""
-    recipe = train_recipe(ORACLE, spec.recipe, task)
+    recipe = train_recipe(ORACLE, spec.recipe, task, overrides.protocol)
     _, recipe = apply_overrides(ORACLE, {}, recipe, trained_fields, overrides.settings or {})
     return RunPlan(ORACLE, None, None, recipe, seed=0)
 
 
 def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: str, overrides: Overrides) -> RunPlan:
-    recipe = train_recipe(name, spec.recipe, task)
+    recipe = train_recipe(name, spec.recipe, task, overrides.protocol)
     method = named_method(name)
     fields = method_config(name, spec.recipe, variant)
     fixed = {} if variant is None else method.ablations[variant]
@@ -187,6 +190,10 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
     for field, value in fixed.items():
         if fields[field] != value:
             raise UserError(f"--set {field}: {default_label(name, variant)} fixes {field}={value}; remove this --set")
+    if overrides.protocol == "published":
+        for field, value in published_settings(name, task).items():
+            if getattr(recipe, field) != value:
+                raise UserError(f"--set {field}: the published protocol of {name} fixes {value}; remove this --set")
     if overrides.epochs is not None:
         recipe = recipe.with_length(overrides.epochs)
     try:

@@ -1,10 +1,14 @@
 """The recipes: the training settings of every run, and the sizes of each method at each model.
 
-This is the only module of the harness that names methods. The values of a recipe are the published ones unless its
-`tuning` says otherwise. The defaults of a method's Config are the values of its published 7B run, so an entry here
-lists only what differs. The scores that a published run should reach are in `harness/report/paper.toml`.
+This is the only module of the harness that names methods. The hyper-parameters of a recipe are the published ones
+unless its `tuning` says otherwise. The defaults of a method's Config are the values of its published 7B run, so an
+entry here lists only what differs. The scores that a published run should reach are in `harness/report/paper.toml`.
 
-Every run differs from the published ones in these points, for which a recipe has no field:
+What a model is asked and how its answer is read depends on the protocol. `uniform` is the same for every method, and
+differs from what some published runs did. `published` is what each method's own code did, where that is known; see
+`_PUBLISHED` and docs/protocols.md.
+
+Under both protocols, every run differs from the published ones in these points, for which a recipe has no field:
 - The published runs compute in float16 with a loss scaler. Here frozen weights are in float32 on a CPU and in bfloat16
   on a GPU, trained ones in float32, and neither needs a scaler.
 - The published runs drop the last batch of an epoch if it is not full. Here it is trained on, with fewer samples, so
@@ -15,7 +19,7 @@ Every run differs from the published ones in these points, for which a recipe ha
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,13 +30,18 @@ REFERENCES: Mapping[str, tuple[str, str]] = {"blind": ("dehvf", "no_visual_promp
 """Reference row -> the method and ablation that it runs. `blind` sees no image."""
 ORACLE = "oracle"
 """The reference row that trains nothing: the frozen language model reads a description of each image in words."""
+Protocol = Literal["uniform", "published"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+"""What a run asks and reads: the same for every method, or what the method's own code did."""
+Scoring = Literal["letter", "generate", "likelihood"]
+"""How a model answers a question with options: with one token, with a text, or by the likelihood of each option."""
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainRecipe(BaseModel):
-    """Training settings of one run.
+    """Training settings of one run, whatever its task.
 
     The peak learning rate is `base_lr · batch_size / 256`.
     """
@@ -60,8 +69,6 @@ class TrainRecipe(BaseModel):
     max_length: int = Field(
         512, ge=8, le=1_000_000, description="largest number of tokens per sample, including BOS and EOS"
     )
-    prompt_format: str = Field("QCM-A", max_length=100, description="format of the ScienceQA prompt, INPUT-OUTPUT")
-    use_caption: bool = Field(False, description="append the caption of the image to the context")
     image_statistics: Literal["imagenet", "clip"] = Field(
         "imagenet", description="statistics that images are normalised with; the published runs used imagenet"
     )
@@ -74,8 +81,13 @@ class TrainRecipe(BaseModel):
         False,
         description="compile each layer and replay training steps as CUDA graphs; needs a GPU, where it is the default",
     )
+    protocol: Protocol = Field(
+        "uniform",
+        description="uniform: prompts, decoder and reading of answers are the same for every method; published: they "
+        "are those of the method's own code",
+    )
     tuning: str = Field(
-        "the recipe of the published runs; nothing was searched",
+        "the hyper-parameters of the published runs; nothing was searched",
         max_length=2_000,
         description="where the values come from, and what was searched",
     )
@@ -110,6 +122,69 @@ class TrainRecipe(BaseModel):
         return self.model_copy(update={"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs})
 
 
+def answer_is_last(prompt_format: str) -> bool:
+    """Return whether the answer of a prompt format `INPUT-OUTPUT` comes after a lecture or an explanation."""
+    target = prompt_format.partition("-")[2]
+    return not target.startswith("A")
+
+
+def _scoring_of(fields: Mapping[str, Any]) -> Scoring:
+    return "generate" if answer_is_last(fields["eval_prompt_format"]) else "letter"
+
+
+def _new_tokens_of(fields: Mapping[str, Any]) -> int:
+    return int(fields["max_length"]) if answer_is_last(fields["eval_prompt_format"]) else 64
+
+
+class ChoiceRecipe(TrainRecipe):
+    """Settings of a run on questions with options: what the prompts contain, and how answers are given and read."""
+
+    prompt_format: str = Field("QCM-A", max_length=100, description="format of the prompt in training, INPUT-OUTPUT")
+    use_caption: bool = Field(False, description="append the caption of the image to the context in training")
+    eval_prompt_format: str = Field(
+        default_factory=lambda fields: fields["prompt_format"],
+        max_length=100,
+        description="format of the prompt in evaluation; by default that of training",
+    )
+    eval_use_caption: bool = Field(
+        default_factory=lambda fields: fields["use_caption"],
+        description="append the caption of the image to the context in evaluation; by default as in training",
+    )
+    scoring: Scoring = Field(
+        default_factory=_scoring_of,
+        description="letter: the likeliest token after `The answer is`; generate: a decoded text, which names the "
+        "letter; likelihood: the option whose `The answer is X.` is likeliest. By default letter, and generate for "
+        "formats whose answer comes last",
+    )
+    max_new_tokens: int = Field(
+        default_factory=_new_tokens_of,
+        ge=1,
+        le=100_000,
+        description="largest number of tokens of a decoded answer, including EOS; by default 64, and max_length for "
+        "formats whose answer comes last",
+    )
+    sampling_seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="seed of the published sampling (temperature 0.1, top-p 0.75), in which an answer that cannot be "
+        "read is replaced by a random choice; null decodes greedily and counts such an answer as wrong",
+    )
+
+    @model_validator(mode="after")
+    def _answers_can_be_read(self) -> Self:
+        if self.scoring != "generate" and answer_is_last(self.eval_prompt_format):
+            raise ValueError(
+                f"scoring: {self.scoring} asks for the answer first, but {self.eval_prompt_format} gives it last; set "
+                "scoring to generate, or eval_prompt_format to a format whose answer comes first"
+            )
+        if self.sampling_seed is not None and (self.protocol, self.scoring) != ("published", "generate"):
+            raise ValueError(
+                "sampling_seed: is for the published protocol of a method whose answers are generated; leave it out"
+            )
+        return self
+
+
 class CaptionRecipe(TrainRecipe):
     """Training and decoding settings of a captioning run. The default is greedy, because the papers do not say."""
 
@@ -120,7 +195,7 @@ class CaptionRecipe(TrainRecipe):
     )
 
 
-_RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"coco": CaptionRecipe}
+_RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"scienceqa": ChoiceRecipe, "coco": CaptionRecipe}
 _NOT_SEARCHED = frozenset({"tuning", "eval_split", "eval_batch_size", "gradient_checkpointing", "captured"})
 """Fields of a recipe that no search chooses: they change where a run is evaluated, or how it is computed."""
 _TINY_TUNING = (
@@ -185,6 +260,31 @@ _TRAIN_OF_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("llava_lora", "tiny"): {"base_lr": 0.013},
 }
 
+_OF_MEMVP: Mapping[str, Any] = {
+    "prompt_format": "QCM-A",
+    "use_caption": False,
+    "eval_prompt_format": "QCM-A",
+    "eval_use_caption": True,
+    "scoring": "letter",
+}
+# What the code of each method trained on, asked and read. DEHVF has no published code; as it builds on MemVP, its
+# protocol is taken to be MemVP's. Sampling is off by default, see `sampling_seed`.
+_PUBLISHED: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("scienceqa", "memvp"): _OF_MEMVP,
+    ("scienceqa", "dehvf"): _OF_MEMVP,
+    ("scienceqa", "lavin"): {
+        "prompt_format": "QCM-ALE",
+        "use_caption": False,
+        "eval_prompt_format": "QCM-ALE",
+        "eval_use_caption": False,
+        "scoring": "generate",
+        "max_new_tokens": 64,
+    },
+}
+_NOT_REPEATABLE: Mapping[str, str] = {
+    "coco": "LaVIN's captions start from an adapter that was trained before, and no other protocol is published"
+}
+
 # The published scales are made for a hidden size h = 4096. With h = 128 they make the memory's output negligible:
 # x·P_k has standard deviation prompt_std · sqrt(h), which is 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128).
 # The other two scales come from the search that `tuning` describes.
@@ -233,15 +333,39 @@ def recipe_class(task: str) -> type[TrainRecipe]:
     return _RECIPE_OF_TASK.get(task, TrainRecipe)
 
 
-def train_recipe(name: str, model: str, task: str) -> TrainRecipe:
+def train_recipe(name: str, model: str, task: str, protocol: str = "uniform") -> TrainRecipe:
     """Return the training settings of a method.
 
     Args:
         name: registry name of the method, or `oracle`.
         model: the preset whose recipe is used.
         task: name of the task.
+        protocol: one of `PROTOCOLS`.
+
+    Raises:
+        UserError: nothing is published on how this method was trained and evaluated on this task.
     """
-    return recipe_class(task)(**{**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((name, model), {})})
+    fields = {**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((name, model), {})}
+    if protocol != "uniform":
+        fields |= {**published_settings(name, task), "protocol": protocol}
+    return recipe_class(task)(**fields)
+
+
+def published_settings(name: str, task: str) -> Mapping[str, Any]:
+    """Return the fields of the recipe that the published protocol of a method fixes.
+
+    Raises:
+        UserError: as `train_recipe`.
+    """
+    if task in _NOT_REPEATABLE:
+        raise UserError(f"--protocol published: {_NOT_REPEATABLE[task]}; leave it out for {task}")
+    if (task, name) not in _PUBLISHED:
+        known = ", ".join(method for of, method in _PUBLISHED if of == task)
+        raise UserError(
+            f"--protocol published: nobody has published the protocol of {name} on {task}; give methods that have one "
+            f"({known}), or leave it out"
+        )
+    return _PUBLISHED[task, name]
 
 
 def apply_overrides(
@@ -270,6 +394,8 @@ def apply_overrides(
         owner, _, field = key.rpartition(".")
         if owner and owner != name:
             continue
+        if field == "protocol":
+            raise UserError(f"--set {key}: the protocol is an option of its own; give --protocol {value}")
         of_recipe = field in type(recipe).model_fields
         if field in method_fields and (owner or not of_recipe):
             fields[field] = value
@@ -281,7 +407,8 @@ def apply_overrides(
     if changed := [field for field in given if field not in _NOT_SEARCHED]:
         updates = {"tuning": f"{', '.join(changed)} as given with --set; nothing was searched", **updates}
     try:
-        return fields, type(recipe)(**{**recipe.model_dump(), **updates})
+        # Fields that nobody set follow the others, as the scoring follows the format.
+        return fields, type(recipe)(**{**recipe.model_dump(exclude_unset=True), **updates})
     except ValidationError as error:
         first = first_error(error)
         raise UserError(f"--set {first.field or 'recipe'}: {first.message}") from error

@@ -117,6 +117,7 @@ def settings_of_record(record: Record) -> str:
         "ablation": record.variant,
         **parts,
         "task": record.task,
+        "protocol": record.protocol,
         "seeds": [record.seed],
         "weights": "random" if backbone.weights == "random" else "pretrained",
         "limit": record.data.limit,
@@ -132,5 +133,6 @@ def settings_of_record(record: Record) -> str:
         for owner, fields in (("", train), (f"{record.method}.", method))
         if isinstance(fields, dict)
         for name, value in fields.items()
+        if owner or name != "protocol"  # it has an option of its own
     }
     return settings_text(Settings(options, settings), comments)

@@ -134,7 +134,8 @@ def _tidy(text: str) -> str:
     return text.replace("  ", " ").strip()
 
 
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the tokens of a text of a data set, without BOS and EOS."""
     # Text of a data set must not be read as special tokens: "</s>" in a question is four characters, not EOS.
     # What is too long is cut and counted later, so the tokenizer need not warn of it.
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False))
@@ -164,8 +165,8 @@ def tokenize_example(tokenizer: Tokenizer, prompt: str, answer: str, max_length:
         UserError: the tokenizer has no BOS or no EOS.
     """
     bos, eos = _special_tokens(tokenizer)
-    prompt_ids = _encode(tokenizer, prompt)
-    full_ids = _encode(tokenizer, prompt + answer)
+    prompt_ids = encode(tokenizer, prompt)
+    full_ids = encode(tokenizer, prompt + answer)
     start = 1 + _common_prefix(prompt_ids, full_ids)
     ids = [bos, *full_ids, eos]
     labels = [IGNORED] * start + ids[start:]
@@ -185,7 +186,7 @@ def tokenize_prompt(tokenizer: Tokenizer, prompt: str, max_length: int) -> Token
         UserError: the tokenizer has no BOS or no EOS.
     """
     bos, _ = _special_tokens(tokenizer)
-    ids = _encode(tokenizer, prompt)
+    ids = encode(tokenizer, prompt)
     kept = ids[max(0, len(ids) - (max_length - 1)) :]
     return TokenizedExample([bos, *kept], [IGNORED] * (1 + len(kept)), truncated=len(kept) < len(ids))
 

@@ -23,8 +23,7 @@ from harness.data.collate import Collator, Example
 from harness.data.loading import Loading
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
-from harness.evaluation.choices import EvaluationFailedError
-from harness.evaluation.model import EvaluatedModel
+from harness.evaluation.model import EvaluatedModel, EvaluationFailedError
 from methods.base import Batch
 
 

@@ -2,10 +2,29 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from methods.base import Backbone, Batch
 from methods.tuned import DecodingState
+
+
+class EvaluationFailedError(RuntimeError):
+    """The model's logits are NaN or infinite, so its answers mean nothing."""
+
+
+def require_finite(logits: Tensor, name: str) -> None:
+    """Check that logits are numbers.
+
+    Args:
+        logits: the logits, of any shape.
+        name: id of the first sample of their batch.
+
+    Raises:
+        EvaluationFailedError: one of them is NaN or infinite.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise EvaluationFailedError(f"logits are NaN or infinite in the batch of problem {name}")
 
 
 class EvaluatedModel(Protocol):

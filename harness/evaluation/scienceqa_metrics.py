@@ -1,11 +1,10 @@
-"""ScienceQA's scores: from the model's text to a choice, and from the choices to the nine columns of the benchmark.
+"""ScienceQA's scores: from the choices to the nine columns of the benchmark.
 
 The columns (Lu et al. 2022): NAT, SOC and LAN by subject; TXT for problems with a hint, IMG for problems with an image,
 NO for problems with neither (a problem can be in both TXT and IMG); G1-6 and G7-12 by grade; Avg over all problems. An
 answer that cannot be read counts as wrong and is never replaced by a random choice.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +17,6 @@ from harness.stats import binomial_stderr
 COLUMNS = ("NAT", "SOC", "LAN", "TXT", "IMG", "NO", "G1-6", "G7-12", "Avg")
 _SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
 _NEEDS = {"NAT": "subject", "SOC": "subject", "LAN": "subject", "G1-6": "grade", "G7-12": "grade"}
-_LETTER = re.compile(r"[A-Z]")
-_SENTENCE = re.compile(r"The answer is ([A-Z]).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +33,6 @@ class ScienceQAScores:
     metrics: dict[str, Metric]
     missing: dict[str, int]
     unreadable: dict[str, int]
-
-
-def parse_choice(text: str, num_choices: int) -> int | None:
-    """Return the choice in the text decoded after `The answer is`: its first capital letter A-Z.
-
-    Args:
-        text: the decoded text.
-        num_choices: number of choices of the problem.
-
-    Returns:
-        The index of the choice; None where the text has no capital letter, or the letter is none of the choices.
-    """
-    return _index(_LETTER.search(text), num_choices, 0)
-
-
-def parse_sentence(text: str, num_choices: int) -> int | None:
-    """Return the choice in a whole answer, by the reference code's pattern `The answer is ([A-Z]).`.
-
-    Args:
-        text: the whole answer.
-        num_choices: number of choices of the problem.
-
-    Returns:
-        The index of the choice; None where the pattern does not occur exactly once, or the letter is none of the
-        choices.
-    """
-    found = list(_SENTENCE.finditer(text))
-    return _index(found[0], num_choices, 1) if len(found) == 1 else None
-
-
-def _index(match: re.Match[str] | None, num_choices: int, group: int) -> int | None:
-    if match is None:
-        return None
-    index = ord(match[group]) - ord("A")
-    return index if index < num_choices else None
 
 
 def columns_of(problem: Problem) -> tuple[str, ...]:
@@ -124,13 +86,6 @@ def _accuracy(column: str, right: int, n: int, missing: int) -> Metric:
         return Metric(value=None, n=0, reason="no problem in this column")
     value = 100 * right / n
     return Metric(value=value, n=n, stderr=binomial_stderr(value, n))
-
-
-def failure_rate(problems: Sequence[Problem], predictions: Mapping[str, int | None]) -> float | None:
-    """Return the percentage of problems whose answer could not be read; None where there are no problems."""
-    if not problems:
-        return None
-    return 100 * score_scienceqa(problems, predictions).unreadable["Avg"] / len(problems)
 
 
 def _check_ids(qids: Sequence[str], predictions: Mapping[str, int | None]) -> None:

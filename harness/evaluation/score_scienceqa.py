@@ -1,5 +1,6 @@
 """Scoring saved ScienceQA answers against a problems file."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,12 @@ from harness.data.problem import Problem, parse_problem
 from harness.data.scienceqa import read_problems, read_splits
 from harness.errors import UserError
 from harness.evaluation.ids import listing, repeated
-from harness.evaluation.scienceqa_metrics import parse_sentence, score_scienceqa
+from harness.evaluation.reading import read_answer
+from harness.evaluation.scienceqa_metrics import score_scienceqa
 from harness.files import read_file
+
+_KEYS = frozenset({"qid", "question_id"})
+"""Keys of which each record of a file with lines has one."""
 
 
 def read_split(problems: Path, splits: Path, split: str = "test") -> list[Problem]:
@@ -43,11 +48,12 @@ def read_split(problems: Path, splits: Path, split: str = "test") -> list[Proble
 
 
 def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, int | None]:
-    """Read predictions in any of four formats.
+    """Read predictions in any of five formats.
 
-    The formats are: a run's `.predictions.jsonl`, with one record of `qid` and `choice` per line; `{qid: index}`;
-    `{"results": {qid: index}}`; and `{"outputs": {qid: text}}`, whose texts are read by the reference code's pattern.
-    Where a file has both `results` and `outputs`, `results` is taken, because that is what the authors scored.
+    Two formats have one record per line: a run's predictions, with `qid` and `choice`, and LLaVA's answers, with
+    `question_id` and `text`. The others are `{qid: index}`; `{"results": {qid: index}}`; and
+    `{"outputs": {qid: text}}`, whose texts are read by the reference code's pattern. Where a file has both `results`
+    and `outputs`, `results` is taken, because that is what the authors scored. The name of the file does not matter.
 
     Args:
         path: the file.
@@ -64,7 +70,7 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
         text = read_file(Path(path)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a text file in UTF-8") from error
-    if _is_jsonl(path, text):
+    if path.suffix == ".jsonl" or _has_lines(text):
         return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
     data = parse_json(text, str(path))
     if not isinstance(data, dict):
@@ -76,11 +82,15 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
     return _from_indices(path, data)
 
 
-def _is_jsonl(path: Path, text: str) -> bool:
-    if path.suffix == ".jsonl":
-        return True
-    first = text.lstrip().split("\n", 1)[0].strip()
-    return first.startswith('{"') and first.endswith("}") and '"qid"' in first
+def _has_lines(text: str) -> bool:
+    """Return whether a text has one JSON object per line, rather than one JSON value."""
+    first, _, rest = text.strip().partition("\n")
+    try:
+        record = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    # A single line is a record if it has a record's key; `{qid: index}` may be on one line too.
+    return isinstance(record, dict) and (bool(rest.strip()) or not _KEYS.isdisjoint(record))
 
 
 def _pairs(path: Path, table: Any) -> Iterator[tuple[str, Any]]:
@@ -105,7 +115,7 @@ def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict
         if not isinstance(text, str):
             raise UserError(f"{path}: problem {qid}: the output is not text; give a string")
         # Keep unknown ids: the scorer lists all of them in one message.
-        choices[qid] = parse_sentence(text, len(problems[qid].choices)) if qid in problems else None
+        choices[qid] = read_answer(text, len(problems[qid].choices), loose=True) if qid in problems else None
     return choices
 
 
@@ -113,8 +123,13 @@ def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[st
     choices: dict[str, int | None] = {}
     qids: list[str] = []
     for place, record in lines:
+        if isinstance(record, dict) and "question_id" in record:
+            qid, said = _llava_answer(place, record)
+            qids.append(qid)
+            choices[qid] = read_answer(said, len(problems[qid].choices)) if qid in problems else None
+            continue
         if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "choice" not in record:
-            raise UserError(f"{place}: expected a record with 'qid' and 'choice'; add them")
+            raise UserError(f"{place}: expected 'qid' and 'choice', or 'question_id' and 'text'; add them")
         qid = record["qid"]
         qids.append(qid)
         choices[qid] = _choice(path, qid, record["choice"])
@@ -124,6 +139,14 @@ def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[st
     if twice := repeated(qids):
         raise UserError(f"{path}: problems with two predictions: {listing(twice)}; keep one of each")
     return choices
+
+
+def _llava_answer(place: str, record: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the problem's id and the text of an answer line of LLaVA."""
+    qid, text = record["question_id"], record.get("text")
+    if isinstance(qid, bool) or not isinstance(qid, str | int) or not isinstance(text, str):
+        raise UserError(f"{place}: expected 'question_id' and 'text', and the text to be a string; correct the line")
+    return str(qid), text
 
 
 def score_scienceqa_files(

@@ -10,7 +10,7 @@ from typing import Any
 from harness.data.jsonio import parse_json_lines
 from harness.errors import UserError
 from harness.files import read_file
-from harness.page.boards import full_name, protocol, scored
+from harness.page.boards import full_name, scored
 from harness.page.figures import PageFigure
 from harness.records import Question, Record, predictions_path, questions_path, read_questions, record_path
 from harness.tasks.facts import TASKS, AnswerKeys
@@ -85,7 +85,7 @@ def answered(records: Sequence[Record], results_dir: Path) -> list[Answered]:
     for task, group in scored(records):
         if TASKS[task].answers is not None:
             run = min(group.runs, key=lambda run: run.seed)
-            rows[task, run.model, protocol(run), run.data.data_hash, full_name(group)] = run
+            rows[task, run.model, run.protocol, run.data.data_hash, full_name(group)] = run
     found = []
     for place, members in groupby(sorted(rows.items(), key=lambda item: item[0]), key=lambda item: item[0][:4]):
         runs = {key[4]: run for key, run in members}
@@ -235,7 +235,7 @@ def captioned(records: Sequence[Record]) -> dict[str, list[Captioned]]:
     found: dict[str, dict[tuple[str, str], Captioned]] = {}
     for task, group in scored(records):
         run = min(group.runs, key=lambda run: run.seed)
-        images = found.setdefault(f"{task} on {run.model}, protocol {protocol(run)}", {})
+        images = found.setdefault(f"{task} on {run.model}, protocol {run.protocol}", {})
         for sample in run.samples:
             known = images.get((sample.image_id, sample.image))
             captions = {**(known.captions if known else {}), full_name(group): sample.caption}

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
+from harness.config.recipes import PROTOCOLS
 from harness.records import Record
 from harness.report.paper import Column, layout, load_paper, method_names, paper_models
 from harness.report.ranking import ranked
@@ -106,11 +108,15 @@ def table_rows(
     found: dict[tuple[object, ...], TableRow] = {}
     notes: dict[str, None] = {}
     for model in models:
-        for part in by_setting([run for run in ours if run.model == model], table) or [[]]:
-            board = finish(leaderboard(part, table, model))
+        parts = by_setting([run for run in ours if run.model == model], table) or [[]]
+        for part, protocol in product(parts, PROTOCOLS):
+            own = [run for run in part if run.protocol == protocol]
+            if protocol != "uniform" and not own:
+                continue
+            board = finish(leaderboard(own, table, model, protocol))
             for row in board.rows:
-                place = (row.name, row.llm, row.model, hardware(row.runs[0]) if row.runs else "")
-                found.setdefault(place, row)
+                device = hardware(row.runs[0]) if row.runs else ""
+                found.setdefault((row.name, row.llm, row.model, device, protocol if row.runs else ""), row)
             notes |= dict.fromkeys(board.notes)
     measured = [row for row in found.values() if row.runs]
     known = {(row.name, row.model) for row in measured}
@@ -132,13 +138,6 @@ def hardware(record: Record) -> str:
         return environment.gpu if count == 1 else f"{count} × {environment.gpu}"
     threads = environment.threads
     return (environment.cpu or "unknown CPU") + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
-
-
-def protocol(record: Record) -> str:
-    """Return the name of a run's protocol: what was asked, and how answers were read."""
-    train = record.config.get("train")
-    named = train.get("protocol") if isinstance(train, dict) else None
-    return str(named) if named else "uniform"
 
 
 def _board(table: int, found: Sequence[TableRow], notes: Sequence[str]) -> PageBoard:
@@ -165,7 +164,7 @@ def _facets(row: TableRow, task: str) -> dict[str, str]:
         "Task": task,
         "Model": row.model or row.llm or "-",
         "Method": full_name(row),
-        "Protocol": protocol(runs[0]) if runs else "the paper's",
+        "Protocol": runs[0].protocol if runs else "the paper's",
         "Hardware": (where_measured(runs[0]) if runs[0].speed else hardware(runs[0])) if runs else NOT_MEASURED,
     }
     return {facet: values[facet] for facet in FACETS}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.page.boards import hardware, protocol
+from harness.page.boards import hardware
 from harness.records import History, Record, read_history, record_path
 
 _SIGNIFICANT = 4
@@ -68,7 +68,7 @@ def runs(records: Sequence[Record], results_dir: Path) -> list[Run]:
         UserError: a history has an error.
     """
     return [
-        Run(record, protocol(record), hardware(record), _parts(record), read_history(record_path(record, results_dir)))
+        Run(record, record.protocol, hardware(record), _parts(record), read_history(record_path(record, results_dir)))
         for record in records
     ]
 

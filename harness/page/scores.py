@@ -6,7 +6,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from harness.page.boards import full_name, hardware, peak_memory, protocol, scored
+from harness.page.boards import full_name, hardware, peak_memory, scored
 from harness.page.figures import GREY, PageFigure, style
 from harness.records import Record
 from harness.report.rows import TableRow
@@ -63,7 +63,7 @@ def score_figures(records: Sequence[Record]) -> list[PageFigure]:
 
 
 def _place(task: str, run: Record) -> tuple[str, str, str, str]:
-    return task, run.model, protocol(run), hardware(run)
+    return task, run.model, run.protocol, hardware(run)
 
 
 def _score_figure(

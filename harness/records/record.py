@@ -140,6 +140,12 @@ class Record(Section):
     missing: dict[Text, Text] = Field(default_factory=dict)
     """Why a field is null, by the path of the field; a path also covers every field below it."""
 
+    @property
+    def protocol(self) -> str:
+        """The protocol of the run, `uniform` or `published`, as in its config."""
+        train = self.config.get("train")
+        return str(train.get("protocol", "uniform")) if isinstance(train, dict) else "uniform"
+
     @field_serializer("created")
     def _utc(self, created: datetime) -> str:
         return created.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -71,7 +71,8 @@ class Data(Section):
     skipped_images: Count = 0
     """Number of samples that --skip-bad-images left out because their image could not be read."""
     prompt_format: Text | None = None
-    """Format of the prompt, such as `QCM-A`; null where the task has only one prompt."""
+    """Format of the prompt in training, such as `QCM-A`; null where the task has only one prompt. `config.train` has
+    that of evaluation."""
 
 
 class BackboneInfo(Section):
@@ -112,7 +113,8 @@ class Metric(Section):
 
 class ParseFailures(Section):
     count: Count
-    """Number of answers from which no choice could be read; they count as wrong."""
+    """Number of answers from which no choice could be read. They count as wrong, or with `config.train.sampling_seed`
+    were replaced by a random choice."""
     n: Count
     """Number of answers."""
 

@@ -28,6 +28,8 @@ _NOTES = """\
 - within noise: the difference is not larger than the noise. off: it is. One cell in twenty is off by chance.
 - other backbone: the method was run, but not on the paper's model and data. not run: there is no record that may enter
   the table. noise unknown: there is one seed, and its record has no standard error.
+- Protocol: {protocol}. The paper's values were made by the protocol of each method's own code, as far as it is known.
+  So under the uniform one, a difference may come from the protocol (docs/protocols.md).
 - Rows of the paper that are no method of this benchmark are left out.
 """
 
@@ -45,6 +47,7 @@ class PaperCell:
         noise: largest difference that chance explains; None where it is unknown.
         verdict: what follows.
         others: models that the method was run on, where it was not run on this one.
+        protocol: the protocol of the runs.
     """
 
     table: int
@@ -58,15 +61,19 @@ class PaperCell:
     noise: float | None
     verdict: Verdict
     others: tuple[str, ...]
+    protocol: str
 
 
-def against_paper(records: Iterable[Record], table: int, model: str | None = None) -> list[PaperCell]:
+def against_paper(
+    records: Iterable[Record], table: int, model: str | None = None, protocol: str = "uniform"
+) -> list[PaperCell]:
     """Return every number that the paper prints for a method of this benchmark, with its verdict.
 
     Args:
         records: any records.
         table: number of a table of scores.
         model: the preset to show; None shows all of the paper.
+        protocol: the protocol of the runs to show.
 
     Raises:
         UserError: there is no such table, it has times, or the paper has no row for the model.
@@ -74,8 +81,8 @@ def against_paper(records: Iterable[Record], table: int, model: str | None = Non
     plan = layout(table)
     if plan.setting != "data":
         raise UserError(f"--paper: table {table} has times of the paper's machine, not scores; leave --paper out")
-    records = list(records)
-    rows = [row for row in leaderboard(records, table, model).rows if row.method and _is_printed(row)]
+    records = [record for record in records if record.protocol == protocol]
+    rows = [row for row in leaderboard(records, table, model, protocol).rows if row.method and _is_printed(row)]
     if not rows:
         raise UserError(f"--model {model}: table {table} of the paper has no row for it; leave --model out")
     cells = []
@@ -83,7 +90,7 @@ def against_paper(records: Iterable[Record], table: int, model: str | None = Non
         ran_on = sorted({r.model for r in records if _is_run_of(r, row)} - {str(row.model)})
         for column in plan.columns:
             if row.metrics[column.key].paper is not None:
-                cells.append(_cell(row, column, row.metrics[column.key], ran_on))
+                cells.append(_cell(row, column, row.metrics[column.key], ran_on, protocol))
     return cells
 
 
@@ -97,7 +104,7 @@ def _is_run_of(record: Record, row: TableRow) -> bool:
     return same and record.status == "completed" and any(m.value is not None for m in record.metrics.values())
 
 
-def _cell(row: TableRow, column: Column, cell: Cell, ran_on: Sequence[str]) -> PaperCell:
+def _cell(row: TableRow, column: Column, cell: Cell, ran_on: Sequence[str], protocol: str) -> PaperCell:
     assert cell.paper is not None, "only printed cells get here"
     noise = None if cell.value is None else _noise(row, column)
     verdict: Verdict
@@ -119,6 +126,7 @@ def _cell(row: TableRow, column: Column, cell: Cell, ran_on: Sequence[str]) -> P
         noise=noise,
         verdict=verdict,
         others=tuple(ran_on) if verdict == "other backbone" else (),
+        protocol=protocol,
     )
 
 
@@ -132,18 +140,18 @@ def _noise(row: TableRow, column: Column) -> float | None:
     return None if error is None else _TWO_RUNS * error + rounding
 
 
-def against_paper_text(results_dir: Path, table: int, model: str | None, format: str) -> str:
+def against_paper_text(results_dir: Path, table: int, model: str | None, format: str, protocol: str = "uniform") -> str:
     """Return the paper's numbers against the measured ones as text.
 
     Args:
         results_dir: the results folder.
-        table, model: see `against_paper`.
+        table, model, protocol: see `against_paper`.
         format: markdown, latex, csv, json or html. The notes on the verdicts are below the markdown table only.
 
     Raises:
         UserError: see `against_paper`; or a record has an error.
     """
-    return _FORMATS[format](against_paper(read_records(results_dir), table, model))
+    return _FORMATS[format](against_paper(read_records(results_dir), table, model, protocol))
 
 
 def _grid(cells: Sequence[PaperCell], style: str) -> str:
@@ -173,7 +181,7 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
 
 def _markdown(cells: Sequence[PaperCell]) -> str:
     title = f"**Table {cells[0].table}, paper against measured. {layout(cells[0].table).title}**"
-    return f"{title}\n\n{_grid(cells, 'github')}\n\n{_NOTES}"
+    return f"{title}\n\n{_grid(cells, 'github')}\n\n{_NOTES.format(protocol=cells[0].protocol)}"
 
 
 def _csv(cells: Sequence[PaperCell]) -> str:

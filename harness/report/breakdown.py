@@ -25,11 +25,11 @@ _TABLE = TASKS["scienceqa"].table
 MAPS = "Maps"
 """Category of questions about positions, which the CLS tokens of the tiny CLIP model hardly encode."""
 _HEAD = f"""\
-The table shows the accuracy on each category of picture questions, as mean ± sample standard deviation over seeds. It
-is computed from the predictions of the runs. Questions of the category {MAPS} ask where things are, but the CLS
-tokens of the tiny CLIP model hardly encode positions ([model card](../harness/assets/tiny/README.md)). A method that
-reads only these tokens cannot answer such questions, unless its adapters inside CLIP add the position to the tokens.
-The last column is the accuracy on all other picture questions.
+The table shows the accuracy on each category of picture questions under the uniform protocol, as mean ± sample standard
+deviation over seeds. It is computed from the predictions of the runs. Questions of the category {MAPS} ask where things
+are, but the CLS tokens of the tiny CLIP model hardly encode positions ([model
+card](../harness/assets/tiny/README.md)). A method that reads only these tokens cannot answer such questions, unless its
+adapters inside CLIP add the position to the tokens. The last column is the accuracy on all other picture questions.
 """
 
 

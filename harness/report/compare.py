@@ -17,10 +17,14 @@ from harness.stats import Difference, holm, mean
 from harness.tasks.facts import TaskFacts, task_facts
 
 _NOTE = """\
+- Protocol: {protocol}.
 - Difference: {a} minus {b}, mean over the seeds that both have ({seeds}), with its 95 % interval.
 - p: two-sided. The verdict is on {summary}, which was chosen before any result, so its p is not corrected. p (Holm):
   the other columns, corrected for their number. A column differs where this is below 0.05.
 - Detectable: the true difference that one test at 5 % finds with a probability of 80 %, by the variation seen here.
+"""
+_OWN_PROTOCOLS = """\
+- Each method has its own protocol here, so a difference may come from the protocols.
 """
 
 
@@ -31,6 +35,7 @@ class Comparison:
     Attributes:
         a, b: labels of the two methods, such as `dehvf` or `dehvf-keys_only`.
         model, task: what both were run on.
+        protocol: the protocol of all runs.
         seeds: the seeds that both methods have.
         verdict: what follows, in plain sentences.
         means: column -> mean of `a` and mean of `b` over these seeds.
@@ -44,6 +49,7 @@ class Comparison:
     b: str
     model: str
     task: str
+    protocol: str
     seeds: tuple[int, ...]
     verdict: str
     means: Mapping[str, tuple[float, float]]
@@ -52,7 +58,7 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Comparison:
+def compare(results_dir: Path, a: str, b: str, model: str, task: str, protocol: str = "uniform") -> Comparison:
     """Compare two methods by the records that enter the tables.
 
     Args:
@@ -60,6 +66,7 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Compari
         a, b: labels: a method, `METHOD-ABLATION`, or a reference row such as `blind`.
         model: preset or model id, as in the records.
         task: `scienceqa` or `coco`.
+        protocol: the protocol of the runs.
 
     Raises:
         UserError: there is no such task, a label has no record that may enter a table, the two have no seed in common,
@@ -67,7 +74,7 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Compari
     """
     facts = task_facts(task)
     plan = layout(facts.table)
-    chosen = select([run for run in read_records(results_dir) if run.model == model], facts.table, plan)
+    chosen = select([run for run in read_records(results_dir) if run.model == model], facts.table, plan, protocol)
     runs = {group[0].label: by_seed(group) for group in chosen.groups.values()}
     ours, theirs = (_runs_of(label, runs, model, task) for label in (a, b))
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
@@ -82,6 +89,7 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str) -> Compari
         b,
         model,
         task,
+        protocol,
         seeds,
         verdict(_name(a, ours), _name(b, theirs), facts.summary, differences, corrected),
         {name: (_mean(ours, seeds, name), _mean(theirs, seeds, name)) for name in differences},
@@ -99,17 +107,20 @@ def correct(differences: Mapping[str, Difference], facts: TaskFacts) -> dict[str
     return {name: one.p_value if name == facts.summary else raised.get(name) for name, one in differences.items()}
 
 
-def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, format: str) -> str:
+def compare_text(
+    results_dir: Path, a: str, b: str, model: str, task: str, format: str, protocol: str = "uniform"
+) -> str:
     """Return the result of `compare` as text.
 
     Args:
         results_dir, a, b, model, task: see `compare`.
         format: `json`; anything else gives the verdict, a table and notes in markdown.
+        protocol: see `compare`.
 
     Raises:
         UserError: see `compare`.
     """
-    found = compare(results_dir, a, b, model, task)
+    found = compare(results_dir, a, b, model, task, protocol)
     if format == "json":
         return json.dumps(asdict(found), indent=2)
     rows = [
@@ -119,8 +130,13 @@ def compare_text(results_dir: Path, a: str, b: str, model: str, task: str, forma
     heads = ("Column", a, b, "Difference", "95 % interval", "p", "p (Holm)", "Detectable", "Seeds", "Problems")
     table = text_table(rows, heads, ("left", *("right" for _ in heads[1:])))
     notes = _NOTE.format(
-        a=markdown(a), b=markdown(b), seeds=", ".join(map(str, found.seeds)), summary=task_facts(task).summary
+        a=markdown(a),
+        b=markdown(b),
+        protocol=protocol,
+        seeds=", ".join(map(str, found.seeds)),
+        summary=task_facts(task).summary,
     )
+    notes += _OWN_PROTOCOLS if protocol == "published" else ""
     used = dict.fromkeys(one.over for one in found.differences.values())
     notes += "".join(f"- {_columns_of(found.differences, over)}: {MODELS[over]}\n" for over in used)
     left_out = "".join(f"- {markdown(note)}\n" for note in found.notes)

@@ -77,6 +77,11 @@ class Layout(_Model):
     """Whether the table is limited to the (method, variant) pairs that the paper prints."""
     scale: tuple[ScaleRow, ...] = ()
 
+    @property
+    def has_protocol(self) -> bool:
+        """Whether the protocol of a run matters for its numbers; it does not for the cost of texts of given sizes."""
+        return not self.random_weights
+
     @model_validator(mode="after")
     def _ratios(self) -> Self:
         keys = {column.key for column in self.columns}

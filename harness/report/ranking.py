@@ -22,12 +22,15 @@ _LEGEND = (
     "against the highest one, corrected for the number of tests. Reference rows are not ranked."
 )
 
+_OWN_PROTOCOLS = "No value is called best: each method has its own protocol here, so the methods are not comparable."
+
 
 def ranked(board: Board, results_dir: Path) -> Board:
     """Return a board whose cells say how they rank, with notes on how this was tested.
 
     Methods are ranked among the rows of one model, in columns of scores. The table's reference rows, such as the
-    oracle, are not ranked, and neither is a table of costs.
+    oracle, are not ranked, and neither are tables of costs or of the published protocol, which is another one for each
+    method.
 
     Args:
         board: the board.
@@ -38,6 +41,8 @@ def ranked(board: Board, results_dir: Path) -> Board:
     """
     if board.layout.setting != "data":
         return board
+    if board.protocol == "published":
+        return replace(board, notes=(*board.notes, _OWN_PROTOCOLS))
     ranks: dict[tuple[Place, str], Rank] = {}
     tested: dict[str, set[Over]] = defaultdict(set)
     for places in _rankings(board):

@@ -1,16 +1,18 @@
 """results/README.md: the leaderboards and a guide to the fields of a record, generated so that they stay up to date."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from harness.config.recipes import PROTOCOLS
 from harness.escape import markdown, text_table
 from harness.files import write_atomic
 from harness.records import Diagnostics, History, Questions, Record, read_records
 from harness.report.breakdown import breakdown_text
-from harness.report.paper import disagreements, load_paper
+from harness.report.paper import disagreements, layout, load_paper
 from harness.report.ranking import ranked
 from harness.report.render import render
 from harness.report.searched import searched_text
@@ -95,13 +97,15 @@ def write_readme(results_dir: Path) -> Path:
 
 def _boards(records: Sequence[Record], results_dir: Path) -> Iterator[str]:
     models = sorted({record.model for record in records})
-    for table in map(int, sorted(load_paper().tables)):
-        for model in models:
-            for group in by_setting([record for record in records if record.model == model], table):
-                board = ranked(leaderboard(group, table, model), results_dir)
-                if any(row.seeds for row in board.rows):
-                    where = f", {where_measured(group[0])}" if board.layout.setting == "device" else ""
-                    yield f"### {markdown(model)}: table {table}{markdown(where)}\n\n{render(board, 'markdown')}"
+    for table, protocol, model in product(map(int, sorted(load_paper().tables)), PROTOCOLS, models):
+        if protocol != "uniform" and not layout(table).has_protocol:
+            continue
+        for group in by_setting([record for record in records if record.model == model], table):
+            board = ranked(leaderboard(group, table, model, protocol), results_dir)
+            if any(row.seeds for row in board.rows):
+                where = f", {where_measured(group[0])}" if board.layout.setting == "device" else ""
+                where += ", published protocol" if protocol == "published" else ""
+                yield f"### {markdown(model)}: table {table}{markdown(where)}\n\n{render(board, 'markdown')}"
 
 
 def _guide() -> str:

@@ -49,7 +49,7 @@ def _html(board: Board) -> str:
 def _csv(board: Board) -> str:
     records = []
     for row in board.rows:
-        flat: dict[str, Any] = {**_identity(row), "seeds": " ".join(map(str, row.seeds))}
+        flat: dict[str, Any] = {**_identity(row, board), "seeds": " ".join(map(str, row.seeds))}
         for key, cell in row.metrics.items():
             flat |= {
                 key: cell.value,
@@ -66,7 +66,7 @@ def _csv(board: Board) -> str:
 
 def _json(board: Board) -> str:
     rows = [
-        _identity(row)
+        _identity(row, board)
         | {
             "seeds": list(row.seeds),
             "metrics": {
@@ -88,7 +88,7 @@ FORMATS: Mapping[str, Callable[[Board], str]] = {
 }
 
 
-def _identity(row: TableRow) -> dict[str, Any]:
+def _identity(row: TableRow, board: Board) -> dict[str, Any]:
     return {
         "table": row.table,
         "name": row.name,
@@ -97,6 +97,7 @@ def _identity(row: TableRow) -> dict[str, Any]:
         "model": row.model,
         "llm": row.llm,
         "task": row.task,
+        "protocol": board.protocol if board.layout.has_protocol else None,
         "trainable": row.trainable,
         "paper_trainable": row.paper_trainable,
     }
@@ -143,13 +144,16 @@ def _trainable(row: TableRow) -> str:
 
 
 def _title(board: Board) -> str:
-    return f"Table {board.table}. {board.layout.title}"
+    protocol = f", {board.protocol} protocol" if board.layout.has_protocol else ""
+    return f"Table {board.table}. {board.layout.title}{protocol}"
 
 
 def _notes(board: Board) -> list[str]:
     """Return how to read the cells, then the notes of the board."""
     cells = "Cells: the measured mean ± the sample standard deviation over seeds"
     cells += ", then / the paper's value (difference)." if board.has_paper else "."
+    if board.has_paper and board.layout.has_protocol and board.protocol == "uniform":
+        cells += " Each of the paper's values was made by the protocol of its own method, see docs/protocols.md."
     return [
         f"{cells} {ABSENT}: there is no record with this value.",
         "Trainable: number of trainable parameters as the published code counts them, including parameters that it "

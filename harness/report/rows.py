@@ -68,6 +68,8 @@ class Board:
     layout: Layout
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
+    protocol: str = "uniform"
+    """The protocol of its runs."""
 
     @property
     def has_paper(self) -> bool:

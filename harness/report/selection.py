@@ -27,9 +27,28 @@ class Selection:
     notes: list[str] = field(default_factory=list)
 
 
+_ASKED = (
+    "prompt_format",
+    "use_caption",
+    "eval_prompt_format",
+    "eval_use_caption",
+    "scoring",
+    "max_new_tokens",
+    "beams",
+    "length_penalty",
+)
+"""Settings of a run that say what is asked and how answers are read. Under the uniform protocol all rows share them."""
+
+
+def _asked(record: Record) -> tuple[object, ...]:
+    train = record.config.get("train")
+    shared = isinstance(train, dict) and record.protocol == "uniform"
+    return tuple(train.get(name) for name in _ASKED) if shared and isinstance(train, dict) else ()
+
+
 # What all rows of one model must share to be comparable.
 _SETTINGS: Mapping[str, Callable[[Record], tuple[object, ...]]] = {
-    "data": lambda r: (r.data.data_hash, r.backbone.weight_hash),
+    "data": lambda r: (r.data.data_hash, r.backbone.weight_hash, _asked(r)),
     "device": lambda r: (
         r.environment.gpu or r.environment.cpu,
         r.environment.threads,
@@ -51,22 +70,24 @@ def by_setting(records: Sequence[Record], table: int) -> list[list[Record]]:
     return list(_by(ours, _SETTINGS[plan.setting]).values())
 
 
-def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
+def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = "uniform") -> Selection:
     """Choose the records that enter one table, and group them by row.
 
     These are left out, with a note: runs that failed or were interrupted, runs on part of the data (--limit), runs with
     random weights (unless the table is about cost), timings on a busy machine, runs that were evaluated on the
-    validation split, and runs of the paper's models on any but the official data set.
+    validation split, runs of another protocol, and runs of the paper's models on any but the official data set.
 
-    All rows of a model share their data and weights. If the records contain several such settings, the one with the
-    most runs is kept, and of equally frequent ones the newest. In a table of costs, the rows share the device and the
-    timed setting instead. A row uses only the newest configuration, so runs with different configurations are never
-    averaged. Of several runs with one seed, the newest is used.
+    All rows of a model share their data and weights, and under the uniform protocol also their prompts and decoder. If
+    the records contain several such settings, the one with the most runs is kept, and of equally frequent ones the
+    newest. In a table of costs, the rows share the device and the timed setting instead. A row uses only the newest
+    configuration, so runs with different configurations are never averaged. Of several runs with one seed, the newest
+    is used.
 
     Args:
         records: any records; those of other tasks and kinds are ignored.
         table: number of the table.
         plan: how that table is laid out.
+        protocol: the protocol of the runs; runs of different protocols are never in one table.
     """
     selection = Selection()
     left_out: Counter[str] = Counter()
@@ -74,7 +95,7 @@ def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
     for record in records:
         if record.task != plan.task or record.kind not in plan.kinds:
             continue
-        if reason := _reason_to_leave_out(record, table, plan):
+        if reason := _reason_to_leave_out(record, table, plan, protocol):
             left_out[reason] += 1
         else:
             usable[record.model].append(record)
@@ -90,11 +111,13 @@ def select(records: Iterable[Record], table: int, plan: Layout) -> Selection:
     return selection
 
 
-def _reason_to_leave_out(record: Record, table: int, plan: Layout) -> str | None:
+def _reason_to_leave_out(record: Record, table: int, plan: Layout, protocol: str) -> str | None:
     """Return why a record may not enter the table; None where it may."""
     accuracy = not plan.random_weights
     loaded = record.speed is not None and record.speed.loaded
     reasons = {
+        f"of the {record.protocol} protocol, which --protocol {record.protocol} shows": plan.has_protocol
+        and record.protocol != protocol,
         record.status: record.status != "completed",
         "random weights": accuracy and record.backbone.weights == "random",
         "on part of the data only (--limit)": accuracy and record.data.limit is not None,
@@ -137,7 +160,7 @@ def _one_setting(
     settings = sorted(_by(runs, setting).values(), key=lambda group: (len(group), _newest(group)))
     for group in settings[:-1]:
         first = group[0]
-        reason = f"other data, weights or device than the other rows of {first.model} ({first.data.name})"
+        reason = f"other data, weights, prompts or device than the other rows of {first.model} ({first.data.name})"
         left_out[reason] += len(group)
     return settings[-1]
 
@@ -167,9 +190,29 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
         remarks.append(f"{count_runs(skipped)} skipped unreadable images.")
     if cut:
         remarks.append(f"{count_runs(cut)} cut texts that were longer than the recipe's max_length.")
+    if unread := _unread(kept):
+        remarks.append(f"Answers that could not be read: {unread}; they {_fate(kept)}.")
     if dirty:
         remarks.append(f"{count_runs(dirty)} from code with uncommitted changes or of an unknown commit.")
     return remarks
+
+
+def _unread(kept: Sequence[Record]) -> str:
+    """Return the share of unreadable answers of each row that has any, over its seeds."""
+    shares = []
+    several = len({record.model for record in kept}) > 1
+    for (label, model), runs in _by(kept, lambda r: (r.label, r.model)).items():
+        found = [run.parse_failures for run in runs if run.parse_failures]
+        if count := sum(failures.count for failures in found):
+            share = 100 * count / sum(failures.n for failures in found)
+            shares.append(f"{label}{f' on {model}' if several else ''} {max(share, 0.01):.2f} %")
+    return ", ".join(shares)
+
+
+def _fate(kept: Sequence[Record]) -> str:
+    """Return what became of the answers that could not be read."""
+    seeds = {train.get("sampling_seed") for r in kept if isinstance(train := r.config.get("train"), dict)} - {None}
+    return "count as wrong" + (", or with sampling_seed were replaced by a random choice" if seeds else "")
 
 
 def where_measured(record: Record) -> str:

@@ -27,13 +27,14 @@ class _Slot:
     paper: PaperRow | None = None
 
 
-def leaderboard(records: Iterable[Record], table: int, model: str | None = None) -> Board:
+def leaderboard(records: Iterable[Record], table: int, model: str | None = None, protocol: str = "uniform") -> Board:
     """Build one table: its rows in the paper's order, and notes on the records that were left out.
 
     Args:
         records: any records; those of other tasks and kinds are ignored.
         table: number of the table, 1 to 4.
         model: the model to show; None shows the paper's models and then every other model that has records.
+        protocol: the protocol of the runs to show.
 
     Returns:
         The table. Rows of the paper's models include the values that it prints. A method without a usable record has
@@ -46,11 +47,11 @@ def leaderboard(records: Iterable[Record], table: int, model: str | None = None)
     ours = [r for r in records if r.task == plan.task and r.kind in plan.kinds and model in (None, r.model)]
     slots = _slots(ours, table, plan, model)
     wanted = {(slot.method, slot.variant, slot.model) for slot in slots}
-    selection = select([r for r in ours if (r.method, r.variant, r.model) in wanted], table, plan)
+    selection = select([r for r in ours if (r.method, r.variant, r.model) in wanted], table, plan, protocol)
     rows = [_row(slot, selection.groups, table, plan) for slot in slots]
     without = [r.label for r in ours if (r.method, r.variant, r.model) not in wanted]
     notes = [*selection.notes, *_without_a_row(without, table)]
-    return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(notes))
+    return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(notes), protocol)
 
 
 def _without_a_row(labels: Sequence[str], table: int) -> list[str]:
@@ -58,7 +59,7 @@ def _without_a_row(labels: Sequence[str], table: int) -> list[str]:
     return [f"{count_runs(len(labels))} left out: table {table} has no row for {names}."] if labels else []
 
 
-def table_text(results_dir: Path, table: int, model: str | None, format: str) -> str:
+def table_text(results_dir: Path, table: int, model: str | None, format: str, protocol: str = "uniform") -> str:
     """Return one table as text, from the records in `results_dir`.
 
     Args:
@@ -67,11 +68,12 @@ def table_text(results_dir: Path, table: int, model: str | None, format: str) ->
         model: the model to show; None shows all.
         format: markdown, latex, csv, json or html. The notes on what was left out are printed below the table in
             markdown, latex and html; csv and json have none.
+        protocol: the protocol of the runs to show.
 
     Raises:
         UserError: a record or saved predictions have an error, or there is no such table or format.
     """
-    return render(ranked(leaderboard(read_records(results_dir), table, model), results_dir), format)
+    return render(ranked(leaderboard(read_records(results_dir), table, model, protocol), results_dir), format)
 
 
 def _slots(records: Sequence[Record], table: int, plan: Layout, model: str | None) -> list[_Slot]:

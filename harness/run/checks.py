@@ -34,9 +34,9 @@ def check_runs(
         What a user should know before the first run starts, one line each.
 
     Raises:
-        UserError: a method cannot be built at this size, `max_length` exceeds the language model's context or cuts off
-            every answer, the data does not suit a run, the results cannot be written, or one of the records that are
-            there is bad.
+        UserError: a method cannot be built at this size, the tokenizer does not suit the scoring, `max_length` exceeds
+            the language model's context or cuts off every answer, the data does not suit a run, the results cannot be
+            written, or one of the records that are there is bad.
     """
     checks = PlanChecks(spec, task, machine)
     notes = [note for plan in {plan.label: plan for plan in plans}.values() if (note := checks(plan))]
@@ -79,6 +79,7 @@ class PlanChecks:
         if plan.recipe.max_length > context:
             raise UserError(f"--set max_length={plan.recipe.max_length}: {reads}; give a smaller number")
         task.evaluation_size(plan.recipe)
+        task.require_answerable(plan.recipe, self._tokenizer)
         if plan.recipe.captured and self.machine.device.type != "cuda":
             raise UserError("--set captured=true: CUDA graphs need a GPU; leave it out, or give --device cuda")
         if plan.is_oracle:

@@ -21,7 +21,7 @@ from harness.config.presets import PRESETS, BackboneSpec
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.errors import UserError
-from harness.evaluation.choices import EvaluationFailedError
+from harness.evaluation.model import EvaluationFailedError
 from harness.records import Record, collect_environment, read_records
 from harness.run.attach import attach
 from harness.run.execution import Eager, MicroBatch

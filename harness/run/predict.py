@@ -18,7 +18,7 @@ from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import DTYPES
 from harness.config.lookup import named_method
 from harness.config.presets import PRESETS, BackboneSpec
-from harness.config.recipes import CaptionRecipe, TrainRecipe, recipe_class
+from harness.config.recipes import CaptionRecipe, ChoiceRecipe, TrainRecipe, recipe_class
 from harness.data.collate import Collator, Example
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.data.problem import Problem
@@ -28,6 +28,7 @@ from harness.evaluation.choices import answer_problems
 from harness.evaluation.decode import Search, decode_texts
 from harness.run.attach import meta_backbone
 from harness.tasks.coco import CAPTION_PROMPT, search_of
+from harness.tasks.scienceqa import answering
 from methods import checkpoint
 from methods.tuned import TunedModel
 
@@ -118,8 +119,10 @@ class LoadedAdapter:
         if not 2 <= len(choices) <= len(LETTERS) or not all(choice.strip() for choice in choices):
             raise UserError(f"--choices: give 2 to {len(LETTERS)} options, none of them empty")
         problem = Problem("question", "test", question, choices, 0, hint=hint, image=image)
-        prompt = build_prompt(problem, self.recipe.prompt_format)
-        (row,) = answer_problems(self.model, [problem], [prompt], self._collator, 1, self.model.llm.device)
+        # An adapter that was trained on captions is asked in the format that other adapters are asked in.
+        asked = self.recipe if isinstance(self.recipe, ChoiceRecipe) else ChoiceRecipe.model_validate({})
+        prompt = build_prompt(problem, asked.eval_prompt_format)
+        (row,) = answer_problems(self.model, [problem], [prompt], self._collator, 1, answering(asked))
         choice = row["choice"]
         return Answer("" if choice is None else choices[choice], choice, row["raw"])
 

@@ -22,7 +22,7 @@ from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.data.loading import Loading
 from harness.errors import UserError, first_line
 from harness.evaluation.answer_log import AnswerLog
-from harness.evaluation.choices import EvaluationFailedError
+from harness.evaluation.model import EvaluationFailedError
 from harness.files import write_atomic
 from harness.processes import Processes
 from harness.records import (

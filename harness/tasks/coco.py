@@ -16,6 +16,7 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
 from harness.data.mini.captions import ensure_captions
+from harness.data.prompts import Tokenizer
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.caption_metrics import check_tokenizer, score_captions
@@ -70,6 +71,9 @@ class CocoTask:
         """Return all images of the evaluation split."""
         images = self.set.samples(recipe.eval_split)
         return [Example(image.qid, CAPTION_PROMPT, None, image.image) for image in images]
+
+    def require_answerable(self, recipe: TrainRecipe, tokenizer: Tokenizer) -> None:
+        """Do nothing: every text is a caption."""
 
     def evaluate(
         self,

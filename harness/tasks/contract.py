@@ -15,6 +15,7 @@ from harness.data.imagefile import HasImage
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
 from harness.data.problem import Problem
+from harness.data.prompts import Tokenizer
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.model import EvaluatedModel
@@ -110,6 +111,14 @@ class Task(Protocol):
         """Return the samples of the evaluation split that have an image, without their answers."""
         ...
 
+    def require_answerable(self, recipe: TrainRecipe, tokenizer: Tokenizer) -> None:
+        """Check that what a model with this tokenizer will answer can be read as the recipe says.
+
+        Raises:
+            UserError: it cannot; the message names the option to change.
+        """
+        ...
+
     def require_oracle(self, recipe: TrainRecipe) -> None:
         """Check that the oracle can be evaluated: the data must describe every evaluated image in words.
 
@@ -188,7 +197,7 @@ def data_section(data: DataSet[SampleT], options: DataOptions, prompt_format: st
     Args:
         data: the set, its images checked.
         options: how it was read.
-        prompt_format: the recipe's prompt format; None where the task has one prompt only.
+        prompt_format: the recipe's prompt format in training; None where the task has one prompt only.
     """
     return Data(
         name=data.name,

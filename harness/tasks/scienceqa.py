@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.recipes import TrainRecipe
+from harness.config.recipes import ChoiceRecipe, TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.jsonio import read_json
 from harness.data.loading import Loading
 from harness.data.mini.build import ensure_mini
 from harness.data.problem import Problem
-from harness.data.prompts import Prompt, build_prompt
+from harness.data.prompts import Prompt, Tokenizer, build_prompt, check_format
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
-from harness.evaluation.choices import answer_problems
+from harness.evaluation.choices import Answering, answer_problems, unanswerable
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import columns_of, score_scienceqa
 from harness.records import Data, ParseFailures
@@ -53,12 +53,13 @@ class ScienceQATask:
 
     def data(self, recipe: TrainRecipe) -> Data:
         """Return the `data` section of the record."""
-        return data_section(self.set, self.options, recipe.prompt_format)
+        return data_section(self.set, self.options, choices_of(recipe).prompt_format)
 
     def train_examples(self, recipe: TrainRecipe) -> list[Example]:
         """Return prompt, answer and image of every training problem."""
         problems = self.set.samples("train")
-        prompts = self._prompts(problems, recipe)
+        own = choices_of(recipe)
+        prompts = self._prompts(problems, own.prompt_format, own.use_caption, "--set use_caption")
         return [Example(p.qid, q.prompt, q.answer, p.image) for p, q in zip(problems, prompts, strict=True)]
 
     def evaluation_size(self, recipe: TrainRecipe) -> int:
@@ -69,6 +70,18 @@ class ScienceQATask:
         """Return the problems of the evaluation split that have an image."""
         problems = [problem for problem in self.set.samples(recipe.eval_split) if problem.image is not None]
         return [Example(problem.qid, problem.question, None, problem.image) for problem in problems]
+
+    def require_answerable(self, recipe: TrainRecipe, tokenizer: Tokenizer) -> None:
+        """Check that the prompts can be made, and that the language model's tokenizer suits the scoring."""
+        own = choices_of(recipe)
+        check_format(own.eval_prompt_format)
+        problems = self.set.samples(recipe.eval_split)
+        for prompt in self._asked(problems[:1], own):
+            most = max(len(problem.choices) for problem in problems)
+            if reason := unanswerable(tokenizer, prompt, most, own.scoring):
+                others = "generate" if own.scoring == "likelihood" else "generate or likelihood"
+                first = "--protocol uniform with " if own.protocol == "published" else ""
+                raise UserError(f"--set scoring={own.scoring}: {reason}; give {first}--set scoring={others}")
 
     def evaluate(
         self,
@@ -93,8 +106,9 @@ class ScienceQATask:
             raise UserError(f"--eval-every: {self.set.root} has no validation split; leave it out")
         asked = random.Random(0).sample(split, min(most, len(split)))
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
-        prompts = self._prompts(asked, recipe)
-        rows = answer_problems(model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device)
+        own = choices_of(recipe)
+        prompts = self._asked(asked, own)
+        rows = answer_problems(model, asked, prompts, collator, recipe.eval_batch_size, answering(own))
         return 100 * sum(row["choice"] == row["gold"] for row in rows) / len(rows), len(rows)
 
     def evaluate_oracle(
@@ -127,10 +141,16 @@ class ScienceQATask:
         pictured = [problem.qid for problem in self.set.samples(recipe.eval_split) if problem.image]
         return {qid: _scene(path, found, qid) for qid in pictured}
 
-    def _prompts(self, problems: Sequence[Problem], recipe: TrainRecipe) -> list[Prompt]:
-        if recipe.use_caption and not self.has_captions:
-            raise UserError(f"--set use_caption: {self.set.root} has no captions.json; leave it false")
-        return [build_prompt(p, recipe.prompt_format, recipe.use_caption) for p in problems]
+    def _asked(self, problems: Sequence[Problem], recipe: ChoiceRecipe) -> list[Prompt]:
+        """Return the prompts of evaluation."""
+        option = "--protocol published" if recipe.protocol == "published" else "--set eval_use_caption"
+        option = "--set use_caption" if recipe.use_caption else option
+        return self._prompts(problems, recipe.eval_prompt_format, recipe.eval_use_caption, option)
+
+    def _prompts(self, problems: Sequence[Problem], format: str, captions: bool, option: str) -> list[Prompt]:
+        if captions and not self.has_captions:
+            raise UserError(f"{option}: {self.set.root} has no captions.json; add it, or leave the option out")
+        return [build_prompt(problem, format, captions) for problem in problems]
 
     def _evaluate(
         self,
@@ -144,9 +164,10 @@ class ScienceQATask:
     ) -> Evaluation:
         started = time.perf_counter()
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
-        prompts = self._prompts(asked, recipe)
+        own = choices_of(recipe)
+        prompts = self._asked(asked, own)
         rows = answer_problems(
-            model, asked, prompts, collator, recipe.eval_batch_size, model.backbone.device, on_progress, log, loading
+            model, asked, prompts, collator, recipe.eval_batch_size, answering(own), on_progress, log, loading
         )
         decoded = time.perf_counter()
         # Score the original problems: the oracle's copies have no image, but must still count in IMG.
@@ -155,13 +176,26 @@ class ScienceQATask:
         rows = [{**row, "columns": columns_of(problem)} for row, problem in zip(rows, original, strict=True)]
         return Evaluation(
             scores.metrics,
-            ParseFailures(count=scores.unreadable["Avg"], n=len(rows)),
+            # An answer that sampling replaced by a random choice could not be read either.
+            ParseFailures(count=scores.unreadable["Avg"] + sum(row.get("guessed", False) for row in rows), n=len(rows)),
             collator.truncated,
             rows,
             questions=chosen_questions(original),
             eval_s=decoded - started,
             scoring_s=time.perf_counter() - decoded,
         )
+
+
+def choices_of(recipe: TrainRecipe) -> ChoiceRecipe:
+    """Return a recipe of this task as what it is."""
+    assert isinstance(recipe, ChoiceRecipe), "runs on questions with options have a ChoiceRecipe"
+    return recipe
+
+
+def answering(recipe: ChoiceRecipe) -> Answering:
+    """Return how a recipe answers questions and reads answers. Only the published protocol reads loosely."""
+    loose = recipe.protocol == "published"
+    return Answering(recipe.scoring, loose, recipe.max_new_tokens, recipe.sampling_seed)
 
 
 def _scene(path: Path, scenes: object, qid: str) -> str:

@@ -171,6 +171,18 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --llm {llm} --clip {clip} --data-root nowhere", "nowhere: no such data folder"),
         ("run --llm {llm} --clip {clip} --data-root {data} --full", "is declared as the full ScienceQA"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set prompt_format=XX", "unknown prompt format 'XX'"),
+        (
+            "run --methods lavin,llava_lora --protocol published",
+            "--protocol published: nobody has published the protocol of llava_lora on scienceqa; give methods",
+        ),
+        ("run --methods lavin --protocol published --task coco", "start from an adapter that was trained before"),
+        (
+            "run --protocol published --methods lavin --set prompt_format=QCM-A",
+            "published protocol of lavin fixes QCM-ALE",
+        ),
+        ("run --set protocol=published", "give --protocol published"),
+        ("run --set sampling_seed=1", "--set sampling_seed: is for the published protocol"),
+        ("run --set prompt_format=QCM-LEA --set scoring=letter", "but QCM-LEA gives it last; set scoring to generate"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads at most 1024 tokens"),

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
-from harness.evaluation.choices import EvaluationFailedError
 from harness.evaluation.decode import Hypothesis, Search, decode, decode_texts
+from harness.evaluation.model import EvaluationFailedError
 from methods import registry
 from methods.base import Batch
 from methods.tuned import TunedModel

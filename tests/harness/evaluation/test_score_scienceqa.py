@@ -1,4 +1,4 @@
-"""Scoring saved answers: four forms, one result; broken files are named."""
+"""Scoring saved answers: five forms, one result; broken files are named."""
 
 import json
 from pathlib import Path
@@ -42,6 +42,11 @@ FORMS = {
         {"qid": "2", "prompt_hash": "y", "raw": "A", "choice": 0, "gold": 1},
         {"qid": "3", "prompt_hash": "z", "raw": "?", "choice": None, "gold": 1},
     ),
+    "llava": lines(
+        {"question_id": "1", "prompt": "Q", "text": "Because x.\nThe answer is A.", "answer_id": "i", "model_id": "m"},
+        {"question_id": 2, "text": "A"},
+        {"question_id": "3", "text": "The answer is Austria.", "metadata": {}},
+    ),
     "indices": {"1": 0, "2": 0, "3": -1},
     "results": {"acc": 1.0, "results": {"1": 0, "2": 0, "3": None}},
     "outputs": {"outputs": {"1": "The answer is A. BECAUSE: x", "2": "The answer is A.", "3": "no idea"}},
@@ -65,6 +70,18 @@ def test_line_breaks_of_unicode_are_text(files):
     assert score(files, text)["Avg"]["n"] == 3
 
 
+@pytest.mark.parametrize("name", ["answers", "answers.txt", "answers.json", "answers.jsonl"])
+@pytest.mark.parametrize("form", ["ours", "llava"])
+def test_lines_are_read_whatever_the_file_is_called(files, form, name):
+    renamed = files["predictions.json"].with_name(name)
+    assert score({**files, "predictions.json": renamed}, FORMS[form])["Avg"]["failures"] == 1
+
+
+def test_one_line_of_llava(files):
+    with pytest.raises(UserError, match="2 problems without a prediction: 2, 3"):
+        score(files, lines({"question_id": "1", "text": "A"}))
+
+
 def test_one_line_of_our_form(files):
     with pytest.raises(UserError, match="2 problems without a prediction: 2, 3"):
         score(files, lines({"qid": "1", "choice": 0}))
@@ -81,6 +98,9 @@ def test_one_line_of_our_form(files):
         (lines(*({"qid": q, "choice": 0} for q in "12312")), "two predictions: 1, 2"),
         (lines({"qid": "1", "choice": 0, "gold": 1}), "problem 1: its gold answer"),
         (lines({"qid": "1", "raw": "A"}), "line 1"),
+        (lines({"question_id": "1", "text": None}), "line 1: expected 'question_id' and 'text'"),
+        (lines({"question_id": True, "text": "A"}), "line 1"),
+        (lines(*({"question_id": q, "text": "A"} for q in ("1", 1, "2", "3"))), "two predictions: 1"),
         ({"1": "A", "2": 0, "3": 0}, "problem 1: 'A'"),
         ({"1": 0.0, "2": 0, "3": 0}, "problem 1"),
         ({"1": True, "2": 0, "3": 0}, "problem 1"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from harness.report.render import render
 from harness.report.tables import leaderboard
 from tests.harness.report.boards import ON_MINI, row
-from tests.record_factory import make, speed
+from tests.record_factory import WHY, make, speed
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_rows_of_one_model_share_data_and_weights():
     board = leaderboard([*rest, other_data, other_weights], 1, "tiny")
     assert row(board, "memvp").metrics["Avg"].value == 60
     assert row(board, "lavin").metrics["Avg"].value is None
-    assert sum("other data, weights or device" in note for note in board.notes) == 2
+    assert sum("other data, weights, prompts or device" in note for note in board.notes) == 2
 
 
 def test_the_same_seed_twice_counts_once():
@@ -108,3 +108,39 @@ def test_every_record_is_shown_or_noted(drawn):
     shown = sum(len(r.seeds) for r in board.rows)
     noted = sum(int(m.group(1)) for note in board.notes if (m := re.match(r"(\d+) runs? left out", note)))
     assert shown + noted == len(records)
+
+
+def train(**changes):
+    """Return the config of a run with these settings."""
+    return {"config": {"train": {"protocol": "uniform", "scoring": "letter", **changes}}}
+
+
+def test_protocols_never_share_a_table():
+    records = [make("memvp", value=60.0, **train()), make("dehvf", value=70.0, **train(protocol="published"))]
+    for protocol, method, value in (("uniform", "memvp", 60), ("published", "dehvf", 70)):
+        board = leaderboard(records, 1, "tiny", protocol)
+        assert {r.method: r.metrics["Avg"].value for r in board.rows if r.seeds} == {method: value}
+        other = "published" if protocol == "uniform" else "uniform"
+        assert f"1 run left out: of the {other} protocol, which --protocol {other} shows." in board.notes
+
+
+def test_rows_of_the_uniform_protocol_are_asked_the_same():
+    same = [make(method, value=60.0, **train()) for method in ("memvp", "lavin")]
+    other = make("dehvf", value=70.0, **train(scoring="generate"))
+    board = leaderboard([*same, other], 1, "tiny")
+    assert row(board, "dehvf").metrics["Avg"].value is None and row(board, "lavin").metrics["Avg"].value == 60
+    assert any("other data, weights, prompts or device" in note for note in board.notes)
+    # Under the published one, each method is asked in its own way.
+    own = [make("memvp", **train(protocol="published")), make("lavin", **train(protocol="published", scoring="x"))]
+    board = leaderboard(own, 1, "tiny", "published")
+    assert all(row(board, method).seeds == (0,) for method in ("memvp", "lavin"))
+
+
+def test_unreadable_answers_are_noted_where_there_are_any():
+    def read(method, seed, count):
+        missing = {key: why for key, why in WHY.items() if key not in ("parse_failures", "parameters")}
+        return make(method, seed, parse_failures={"count": count, "n": 200}, missing=missing)
+
+    board = leaderboard([read("memvp", 0, 3), read("memvp", 1, 0), read("lavin", 0, 0)], 1, "tiny")
+    assert "Answers that could not be read: memvp 0.75 %; they count as wrong." in board.notes
+    assert not any("could not be read" in note for note in leaderboard([read("lavin", 0, 0)], 1, "tiny").notes)

@@ -9,10 +9,10 @@ import torch
 
 from harness.backbone.loader import load_backbone
 from harness.config.presets import resolve_spec
-from harness.config.recipes import TrainRecipe
+from harness.config.recipes import ChoiceRecipe
 from harness.data.prompts import build_prompt
 from harness.errors import UserError
-from harness.evaluation.choices import EvaluationFailedError
+from harness.evaluation.model import EvaluationFailedError
 from harness.evaluation.scienceqa_metrics import COLUMNS
 from harness.records import Record, predictions_path, read_records, record_path
 from harness.tasks.contract import DataOptions, load_task
@@ -205,7 +205,7 @@ def test_reference_rows_on_the_shipped_backbone(call: Run, mini_set: Path, tmp_p
 def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Path, tmp_path: Path) -> None:
     base[base.index("--steps") + 1] = "12"  # two epochs: an example that is cut twice counts once
     task = load_task("scienceqa", DataOptions(mini_set))
-    recipe = TrainRecipe()
+    recipe = ChoiceRecipe()
     whole = [len((e.prompt + e.answer).encode()) + 2 for e in task.train_examples(recipe)]  # one token per byte
     limit = sorted(whole)[-3]
     assert call(*base, "--methods", "memvp", "--set", f"max_length={limit}").code == 0
@@ -220,7 +220,7 @@ def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Pat
 def test_one_text_without_room_for_its_answer_stops_nothing(
     call: Run, base: list[str], mini_set: Path, tmp_path: Path
 ) -> None:
-    examples = load_task("scienceqa", DataOptions(mini_set)).train_examples(TrainRecipe())
+    examples = load_task("scienceqa", DataOptions(mini_set)).train_examples(ChoiceRecipe())
     prompts = sorted(len(e.prompt.encode()) + 1 for e in examples)  # a byte is a token
     arguments = [*base, "--methods", "memvp", "--set", f"max_length={prompts[-1]}", "--micro-batch", "1"]
     arguments[arguments.index("batch_size=4")] = "batch_size=2"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.recipes import TrainRecipe
+from harness.config.recipes import ChoiceRecipe
 from harness.data.images import ImagePreprocessor
 from harness.errors import UserError
 from harness.tasks.contract import DataOptions, load_task
@@ -31,21 +31,21 @@ def model() -> TunedModel:
 
 
 def test_every_training_problem_is_an_example_with_its_image(task: ScienceQATask) -> None:
-    examples = task.train_examples(TrainRecipe())
+    examples = task.train_examples(ChoiceRecipe())
     problems = task.set.samples("train")
     assert [(example.id, example.image) for example in examples] == [(p.qid, p.image) for p in problems]
     assert all(example.answer for example in examples)
 
 
 def test_the_data_section_has_the_prompt_format(task: ScienceQATask) -> None:
-    data = task.data(TrainRecipe(prompt_format="QCM-A"))
+    data = task.data(ChoiceRecipe(prompt_format="QCM-A"))
     assert data.prompt_format == "QCM-A"
-    assert data.split_sizes["test"] == task.evaluation_size(TrainRecipe())
+    assert data.split_sizes["test"] == task.evaluation_size(ChoiceRecipe())
 
 
 def test_an_evaluation_has_a_row_per_problem_and_the_nine_columns(task: ScienceQATask, model: TunedModel) -> None:
     done: list[int] = []
-    found = task.evaluate(model, TrainRecipe(), ImagePreprocessor(32), done.append)
+    found = task.evaluate(model, ChoiceRecipe(), ImagePreprocessor(32), done.append)
     assert [row["qid"] for row in found.rows] == [p.qid for p in task.set.samples("test")]
     assert done[-1] == found.metrics["Avg"].n == len(found.rows)
     assert found.failures is not None and found.failures.n == len(found.rows)
@@ -53,8 +53,8 @@ def test_an_evaluation_has_a_row_per_problem_and_the_nine_columns(task: ScienceQ
 
 
 def test_the_oracle_gets_words_and_is_scored_in_the_same_columns(task: ScienceQATask, model: TunedModel) -> None:
-    seen = [task.evaluate(model, TrainRecipe(), ImagePreprocessor(32), lambda done: None)]
-    seen.append(task.evaluate_oracle(model, TrainRecipe(), ImagePreprocessor(32), lambda done: None))
+    seen = [task.evaluate(model, ChoiceRecipe(), ImagePreprocessor(32), lambda done: None)]
+    seen.append(task.evaluate_oracle(model, ChoiceRecipe(), ImagePreprocessor(32), lambda done: None))
     plain, oracle = ({row["qid"]: row["prompt_sha256"] for row in found.rows} for found in seen)
     changed = {qid for qid in plain if plain[qid] != oracle[qid]}
     assert changed == {p.qid for p in task.set.samples("test") if p.image}
@@ -63,7 +63,7 @@ def test_the_oracle_gets_words_and_is_scored_in_the_same_columns(task: ScienceQA
 
 def test_every_row_names_the_columns_that_its_problem_counts_in(task: ScienceQATask, model: TunedModel) -> None:
     for evaluate in (task.evaluate, task.evaluate_oracle):
-        found = evaluate(model, TrainRecipe(), ImagePreprocessor(32), lambda done: None)
+        found = evaluate(model, ChoiceRecipe(), ImagePreprocessor(32), lambda done: None)
         for column, metric in found.metrics.items():
             right = [row["choice"] == row["gold"] for row in found.rows if column in row["columns"]]
             assert len(right) == metric.n
@@ -74,16 +74,16 @@ def test_the_oracle_needs_a_scene_for_every_image(mini_set: Path, tmp_path: Path
     folder = shutil.copytree(mini_set, tmp_path / "mini")
     scenes = json.loads((folder / "scenes.json").read_text())
     task = load_task("scienceqa", DataOptions(folder))
-    task.require_oracle(TrainRecipe())
+    task.require_oracle(ChoiceRecipe())
     assert isinstance(task, ScienceQATask)
     last = [p.qid for p in task.set.samples("test") if p.image][-1]
     del scenes[last]
     (folder / "scenes.json").write_text(json.dumps(scenes))
     with pytest.raises(UserError, match=rf"scenes\.json: problem {last}: its image has no scene in words"):
-        task.require_oracle(TrainRecipe())
+        task.require_oracle(ChoiceRecipe())
 
 
 def test_captions_need_a_file(task: ScienceQATask) -> None:
     task.has_captions = False
     with pytest.raises(UserError, match=r"--set use_caption: .* has no captions\.json"):
-        task.train_examples(TrainRecipe(use_caption=True))
+        task.train_examples(ChoiceRecipe(use_caption=True))
