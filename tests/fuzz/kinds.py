@@ -56,7 +56,7 @@ def make_records(folder: Path) -> None:
 
     for record in (make("memvp"), make("dehvf"), make("oracle", kind="oracle"), speed("lavin", 1, 1)):
         path = write_record(record, folder)
-        write_predictions(path, [{"qid": "1", "choice": 0, "gold": 1}, {"qid": "2", "choice": None, "gold": 0}])
+        write_predictions(path, [{"qid": "1", "choice": 0, "gold": 0}, {"qid": "2", "choice": None, "gold": 0}])
     write_record(make("memvp"), folder / "search")
 
 
