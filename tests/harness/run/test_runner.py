@@ -10,7 +10,7 @@ import torch
 from harness.backbone.loader import load_backbone
 from harness.config.presets import resolve_spec
 from harness.config.recipes import ChoiceRecipe
-from harness.data.prompts import build_prompt
+from harness.data.prompts import build_prompt, encode
 from harness.errors import UserError
 from harness.evaluation.model import EvaluationFailedError
 from harness.evaluation.scienceqa_metrics import COLUMNS
@@ -20,6 +20,7 @@ from methods import get_method
 from methods.checkpoint import load_adapter, load_adapter_state
 from tests import command_line
 from tests.command_line import Run, files, quick_run
+from tests.folders import byte_tokenizer
 
 ROOT = Path(__file__).parents[3]
 
@@ -206,11 +207,12 @@ def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Pat
     base[base.index("--steps") + 1] = "12"  # two epochs: an example that is cut twice counts once
     task = load_task("scienceqa", DataOptions(mini_set))
     recipe = ChoiceRecipe()
-    whole = [len((e.prompt + e.answer).encode()) + 2 for e in task.train_examples(recipe)]  # one token per byte
+    tokenizer = byte_tokenizer()
+    whole = [len(encode(tokenizer, e.prompt + e.answer)) + 2 for e in task.train_examples(recipe)]
     limit = sorted(whole)[-3]
     assert call(*base, "--methods", "memvp", "--set", f"max_length={limit}").code == 0
     (record,) = read_records(tmp_path / "results")
-    prompts = [len(build_prompt(p).scoring.encode()) + 1 for p in task.set.samples("test")]
+    prompts = [len(encode(tokenizer, build_prompt(p).scoring)) + 1 for p in task.set.samples("test")]
     assert record.truncated.train == sum(length > limit for length in whole) > 0
     assert record.truncated.eval == sum(length > limit for length in prompts)
     assert call(*base, "--methods", "memvp", "--set", f"max_length={max(whole)}").code == 0
