@@ -10,5 +10,5 @@ class NumberTokenizer:
     eos_token_id: int | None = 2
 
     def encode(self, text: str, *, add_special_tokens: bool = True, **kwargs: Any) -> list[int]:
-        assert not add_special_tokens and kwargs == {"split_special_tokens": True}
+        assert not add_special_tokens and kwargs == {"split_special_tokens": True, "verbose": False}
         return [int(word) for word in text.split()]
