@@ -52,9 +52,33 @@ def parse_json(text: str | bytes, source: str) -> Any:
     except DuplicateKeyError as error:
         raise UserError(f"{source}: {error}; keep one of them") from error
     except UnicodeEncodeError as error:
-        raise UserError(f"{source}: a string has half of a surrogate pair; correct the file") from error
+        raise UserError(f"{source}{_place_of(value)}: contains half of a surrogate pair; correct the file") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: not valid JSON ({error}); correct the file") from error
+
+
+def _place_of(value: Any) -> str:
+    """Return where in a JSON value a string, or a key of an object, has half of a surrogate pair."""
+    found, rest = "", value
+    while not isinstance(rest, str):
+        items = rest.items() if isinstance(rest, dict) else enumerate(rest) if isinstance(rest, list) else ()
+        for key, part in items:
+            if _is_broken(str(key)):
+                return f"{found}, a key"
+            if _is_broken(json.dumps(part, ensure_ascii=False)):
+                found, rest = f"{found}, {key}", part
+                break
+        else:
+            break
+    return found
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def parse_json_lines(content: bytes, source: str) -> list[tuple[str, Any]]:

@@ -8,8 +8,8 @@ import pytest
 from tests.fuzz.campaign import attempt, prepare
 from tests.fuzz.kinds import KINDS
 
-pytestmark = pytest.mark.fuzz
-COUNT = int(os.environ.get("FUZZ_COUNT", "200"))
+pytestmark = [pytest.mark.fuzz, pytest.mark.slow]
+COUNT = int(os.environ.get("FUZZ_COUNT", "50"))
 
 
 @pytest.fixture(scope="module")

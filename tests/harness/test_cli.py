@@ -194,7 +194,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("params --methods ,", "--methods ,: contains no name; give names"),
         ("params --model nowhere/model", "nowhere/model: is not on this machine"),
         ("flops --methods llama_adapter --model tiny --set num_scales=3", "choose num_scales among"),
-        ("params --model vicuna", "no such preset; presets: tiny, 7b"),
+        ("params --model vicuna", "no such preset; presets: tiny, smol, 7b"),
         ("table --table 9", "9"),
         ("data check vqa --data-root {data}", "no such data set"),
         ("data check scienceqa --data-root nowhere", "nowhere"),

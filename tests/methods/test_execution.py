@@ -77,6 +77,7 @@ def test_eager_attention_decodes_the_same(name: str) -> None:
     torch.testing.assert_close(greedy_logits(model, prompt, 2), decoded, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @methods
 def test_the_whole_language_model_compiles_into_one_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No method breaks the graph, neither in training nor in decoding."""

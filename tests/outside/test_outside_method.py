@@ -11,6 +11,7 @@ from harness.report.tables import leaderboard
 from tests.folders import save_mini
 from tests.outside.packages import ROOT, declare, install, python
 
+pytestmark = pytest.mark.slow
 PACKAGE = Path(__file__).parent / "image_bias"
 
 

@@ -188,7 +188,7 @@ LLM_FAULTS: dict[str, tuple[Harm, str]] = {
     "special token without text": (change("tokenizer_config.json", bos_token={"lstrip": True}), "tokenizer"),
     "length": (change("tokenizer_config.json", model_max_length="long"), "tokenizer"),
     "tokenizer class": (change("tokenizer_config.json", tokenizer_class=[1]), "tokenizer"),
-    "larger tokenizer": (change("config.json", vocab_size=200), "its tokenizer has ids up to 258"),
+    "larger tokenizer": (change("config.json", vocab_size=200), "its tokenizer has ids up to 263"),
     "empty weights": (replace("model.safetensors", b""), "cannot be loaded"),
     "empty state dict": (lambda folder: save_file({}, folder / "model.safetensors"), "not have"),
     "weights that are a folder": (

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def test_a_method_that_does_not_fit_the_depth_is_named():
-    expected = r"divide into 4 equal groups.*remove dehvf from --methods, or choose another --layers"
+    expected = r"layers cannot be adapted.*remove llama_adapter from --methods, or choose another --layers"
     with pytest.raises(UserError, match=expected):
-        measure(plan(("dehvf",), layers=3))
+        measure(plan(("llama_adapter",), layers=1))
 
 
 @pytest.mark.parametrize("batch", [10**12, 10**18])

@@ -76,7 +76,6 @@ def test_captions_are_read_on_request(folder):
         ({"choices": ["x"] * 27}, "choices"),
         ({"question": ""}, "question"),
         ({"question": None}, "question"),
-        ({"question": "\ud800"}, "question"),
         ({"hint": 3}, "hint"),
         ({"subject": "alchemy"}, "subject"),
         ({"grade": "grade13"}, "grade"),
@@ -96,6 +95,13 @@ def test_bad_record_is_named(folder, changes: dict[str, Any], field: str):
     with pytest.raises(UserError, match=rf"problem 4, field '{field}'") as caught:
         load_scienceqa(folder.root)
     assert "\n" not in str(caught.value)
+
+
+def test_half_of_a_surrogate_pair_is_named(folder):
+    folder.problems["4"] = folder.record("test", question="\ud800")
+    folder.write()
+    with pytest.raises(UserError, match=r"problems\.json, 4, question: contains half of a surrogate pair"):
+        load_scienceqa(folder.root)
 
 
 def test_image_through_a_link(folder):

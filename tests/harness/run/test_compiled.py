@@ -33,6 +33,7 @@ def decoded(model, prompt):
     return torch.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registry())
 def test_a_compiled_model_computes_the_same(name, eager_graphs):
     backbone = tiny_backbone()
