@@ -57,7 +57,7 @@ from harness.run.tracker import Tracker
 from harness.run.train import train
 from harness.run.watch import VALIDATED, Watch
 from harness.run.workspace import Workspace
-from harness.stopping import Stopped
+from harness.stopping import Stopped, stop_held_back
 from harness.tasks.contract import Evaluation, Task
 from harness.tasks.samples import keep_questions, keep_samples
 from methods.checkpoint import load_adapter_state, save_adapter
@@ -144,7 +144,7 @@ class Runner:
         """
         # Hash the weights first: a second backbone next to the trained one might not fit into memory.
         self.backbone_info()
-        outcome, ending = Outcome(self.data_s), Ending()
+        outcome = Outcome(self.data_s)
         self.processes.broadcast(plan)
         try:
             self._measure(plan, outcome, progress)
@@ -156,13 +156,16 @@ class Runner:
             self._write(plan, outcome, Ending("interrupted", f"interrupted {by}"))
             raise
         except Exception as failure:
-            # A failure of one run, or too little memory for it, must not stop the others.
-            ending = _ending_of(failure)
+            # A failure of one run, or too little memory for it, must not stop the others. A launcher that finds one
+            # process dead stops the others at once, so a stop may come now; the record is written first.
+            with stop_held_back():
+                return self._write(plan, outcome, _ending_of(failure))
         finally:
             # A wrapped backbone contains reference cycles, and the next run loads a backbone of its own.
             gc.collect()
             torch.cuda.empty_cache()
-        return self._write(plan, outcome, ending)
+        with stop_held_back():
+            return self._write(plan, outcome, Ending())
 
     @contextmanager
     def announced_end(self) -> Iterator[None]:
