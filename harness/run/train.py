@@ -135,8 +135,9 @@ def train(
                         warmup_epochs=recipe.warmup_epochs,
                         epochs=recipe.epochs,
                     )
-                    # A checkpoint holds whole steps, so a stop waits for the end of the step.
+                    # A checkpoint holds whole steps and what was measured after each, so a stop waits for both.
                     with stop_held_back():
+                        place.is_whole = False
                         loss = optimise(batches, rate, step + 1)
                         ended = time.perf_counter()
                         # The samples of all processes together.
@@ -148,14 +149,15 @@ def train(
                         result.epochs = length.epochs_after(step + 1)
                         result.micro_batch = micro_batch.size
                         place.done += 1
-                    on_step(result.steps[-1])
+                        on_step(result.steps[-1])
+                        place.is_whole = True
                     started += time.perf_counter() - ended
                     if processes.broadcast(checkpoints is not None and checkpoints.is_due):
                         place.keep()
             place.done = 0
     except KeyboardInterrupt:
         # Several processes would have to write it together, and some of them may be gone already.
-        if processes.count == 1 and result.steps:
+        if processes.count == 1 and result.steps and place.is_whole:
             try:
                 place.keep()
             except UserError as error:
@@ -187,6 +189,7 @@ class _Place:
         checkpoints: where they are kept, or None.
         epoch_rng: state of `generator` from before the current epoch.
         done: optimiser steps of the current epoch that are done.
+        is_whole: whether no step is under way. A second signal stops training in the middle of a step.
     """
 
     model: nn.Module
@@ -198,6 +201,7 @@ class _Place:
     checkpoints: Checkpoints | None
     epoch_rng: Tensor
     done: int = 0
+    is_whole: bool = True
 
     def resume(self, micro_batch: MicroBatch, say: Callable[[str], None]) -> None:
         """Put everything back to the newest checkpoint of the first process, if there is one."""

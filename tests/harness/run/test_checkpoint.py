@@ -1,6 +1,8 @@
 """Training that is interrupted and goes on from a checkpoint ends with the same bits as training in one go."""
 
 import json
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
 from harness.run.train import train
+from harness.stopping import Stopped, stop_on_signals
 from methods.base import Batch
 from tests.folders import byte_tokenizer
 
@@ -44,14 +47,21 @@ class Model(nn.Module):
         return losses.sum(), torch.tensor(losses.numel())
 
 
-def run(folder: Path | None, stop_after: int | None = None, said: list[str] | None = None) -> tuple[Model, TrainResult]:
-    """Train from the checkpoints in `folder`, with a checkpoint after every optimiser step."""
+def run(
+    folder: Path | None,
+    stop_after: int | None = None,
+    said: list[str] | None = None,
+    after_step: Callable[[StepMeasured], None] = lambda step: None,
+    minutes: float = 0.0,
+) -> tuple[Model, TrainResult]:
+    """Train from the checkpoints in `folder`, by default with a checkpoint after every optimiser step."""
     set_seed(5)
     model, result = Model(), TrainResult()
     collator = Collator(byte_tokenizer(), ImagePreprocessor(32), RECIPE.max_length)
     examples = [Example(str(i), "x" * i, "y") for i in range(11)]
 
     def on_step(step: StepMeasured) -> None:
+        after_step(step)
         if step.step == stop_after:
             raise Stop
 
@@ -64,7 +74,7 @@ def run(folder: Path | None, stop_after: int | None = None, said: list[str] | No
         7,
         on_step,
         result,
-        None if folder is None else Checkpoints(folder, HASH, 0.0),
+        None if folder is None else Checkpoints(folder, HASH, minutes),
         (said if said is not None else []).append,
         MicroBatch(2, automatic=True),
     )
@@ -86,6 +96,26 @@ def test_interrupted_training_ends_with_the_same_bits(stops: list[int], tmp_path
     assert same(resumed, whole)
     assert result.losses == expected.losses and len(result.losses) == STEPS
     assert result.epochs == expected.epochs == 3.0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_leaves_a_checkpoint_of_whole_steps_only(signals: int, tmp_path: Path) -> None:
+    finished = []
+
+    def after_step(step: StepMeasured) -> None:
+        for _ in range(signals if step.step == 4 else 0):
+            signal.raise_signal(signal.SIGTERM)
+        finished.append(step.step)
+
+    with pytest.raises(Stopped), stop_on_signals():
+        run(tmp_path, after_step=after_step, minutes=60.0)
+    if signals == 1:  # the stop waits until all that belongs to the step is done
+        assert finished == [1, 2, 3, 4]
+        assert [folder.name for folder in tmp_path.glob("step-*")] == ["step-00000004"]
+    else:
+        assert finished == [1, 2, 3]
+        assert not list(tmp_path.glob("step-*"))
+    assert same(run(tmp_path)[0], run(None)[0])
 
 
 def test_training_resumes_and_does_not_start_again(tmp_path: Path) -> None:
