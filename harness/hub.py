@@ -277,7 +277,7 @@ class ProgressBar(HubBar):
         self.terminal = sys.stderr.isatty()
         if not self.terminal:
             options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False}
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]  # tqdm has no types
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar."""

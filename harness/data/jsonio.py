@@ -46,7 +46,8 @@ def parse_json(text: str | bytes, source: str) -> Any:
     """
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys)
-        if (b"\\ud" if isinstance(text, bytes) else "\\ud") in text.lower():  # type: ignore[operator]
+        escaped = text.decode("latin-1") if isinstance(text, bytes) else text  # only to look for ASCII in it
+        if "\\ud" in escaped.lower():
             json.dumps(value, ensure_ascii=False).encode()  # fails where a file of ours could not contain the string
         return value
     except DuplicateKeyError as error:

@@ -154,4 +154,4 @@ def conversation(arguments: Sequence[str], folder: Path, limit_s: float) -> Iter
             process.wait()
             for stream in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):
-                    stream.close()  # type: ignore[union-attr]
+                    stream.close()  # type: ignore[union-attr]  # both are pipes, so neither is None

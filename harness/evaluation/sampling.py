@@ -46,7 +46,7 @@ def sample_texts(
     logits_BV, state = model.prefill(batch)
     for _ in range(max_new_tokens):
         require_finite(logits_BV, ids[decoding[0]])
-        # The warpers read no prompt, which is their first argument.
+        # The warpers read no prompt, which is their first argument; transformers' annotation asks for a LongTensor.
         p_BV = warp(torch.empty(0), logits_BV.float()).softmax(dim=-1).double()  # type: ignore[arg-type]
         u_B1 = torch.tensor([[draws[i].random()] for i in decoding], device=p_BV.device, dtype=p_BV.dtype)
         cumulative_BV = p_BV.cumsum(dim=-1)

@@ -6,6 +6,7 @@ Several processes may sweep over the same results folder: each run is made by on
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from rich.console import Console
 
@@ -125,7 +126,7 @@ def _run_in_turn(
     waiting = deque((plan, False) for plan in plans)
     while waiting:
         plan, may_wait = waiting.popleft()
-        result = attempt(runner, plan, force, may_wait, lambda name=plan.name: shown.run(name))  # type: ignore[misc]
+        result = attempt(runner, plan, force, may_wait, partial(shown.run, plan.name))
         report(plan, result)
         if result.record is None:
             # It comes after the others: by then the other process may have finished it.
