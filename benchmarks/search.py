@@ -8,12 +8,12 @@ import argparse
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.plan import Overrides, plan_runs
+from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import PRESETS
 from harness.config.recipes import train_recipe
 from harness.records import Record, read_records
@@ -35,6 +35,7 @@ class Plan:
         task: the task.
         seed: seed of every trial.
         rates: base learning rates.
+        start: method -> the settings of every trial that does not change them.
         methods: method -> the settings that it is tried with, one trial each.
     """
 
@@ -42,13 +43,16 @@ class Plan:
     task: str
     seed: int
     rates: Sequence[float]
+    start: Mapping[str, Settings]
     methods: Mapping[str, Sequence[Settings]]
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
         """Read a plan from a TOML file."""
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return cls(content["model"], content["task"], content["seed"], content["base_lr"], content["methods"])
+        return cls(
+            content["model"], content["task"], content["seed"], content["base_lr"], content["start"], content["methods"]
+        )
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,12 @@ class Trial:
 
 
 class Search:
-    """Makes the trials of a plan, five methods side by side.
+    """Makes the trials of a plan.
 
     Args:
         plan: what is tried.
         results: the results folder.
-        jobs: runs at the same time.
+        jobs: runs side by side.
     """
 
     def __init__(self, plan: Plan, results: Path, jobs: int) -> None:
@@ -76,7 +80,7 @@ class Search:
         methods = self.plan.methods
         trials: dict[str, list[Trial]] = {method: [] for method in methods}
         for rate in self.plan.rates:
-            self._try(trials, {method: {"base_lr": rate} for method in methods})
+            self._try(trials, {method: {**self.plan.start[method], "base_lr": rate} for method in methods})
         rates = {method: max(made, key=score).settings for method, made in trials.items()}
         for own in zip(*methods.values(), strict=True):
             self._try(trials, {method: {**rates[method], **other} for method, other in zip(methods, own, strict=True)})
@@ -103,8 +107,13 @@ class Search:
         runs = plan_runs(list(settings), [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=given))
         records = [record for record in read_records(self.folder) if record.status == "completed"]
         for run in runs:
-            (record,) = (r for r in records if r.method == run.method and r.config == run.resolved())
-            trials[run.method].append(Trial(settings[run.method], record))
+            trials[run.method].append(Trial(settings[run.method], newest(run, records)))
+
+
+def newest(run: RunPlan, records: Iterable[Record]) -> Record:
+    """Return the newest record of a run. Older ones with the same settings are of other data or of another backbone."""
+    found = [record for record in records if record.method == run.method and record.config == run.resolved()]
+    return max(found, key=lambda record: record.created)
 
 
 def score(trial: Trial) -> float:

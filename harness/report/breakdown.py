@@ -23,13 +23,12 @@ from harness.tasks.facts import TASKS
 
 _TABLE = TASKS["scienceqa"].table
 MAPS = "Maps"
-"""Category of questions about positions, which the CLS tokens of the tiny CLIP model hardly encode."""
+"""Category of questions about positions."""
 _HEAD = f"""\
 The table shows the accuracy on each category of picture questions under the uniform protocol, as mean ± sample standard
 deviation over seeds. It is computed from the predictions of the runs. Questions of the category {MAPS} ask where things
-are, but the CLS tokens of the tiny CLIP model hardly encode positions ([model
-card](../harness/assets/tiny/README.md)). A method that reads only these tokens cannot answer such questions, unless its
-adapters inside CLIP add the position to the tokens. The last column is the accuracy on all other picture questions.
+are. The CLS tokens and the patches of the tiny CLIP model both encode that ([model
+card](../harness/assets/tiny/README.md)). The last column is the accuracy on all other picture questions.
 """
 
 

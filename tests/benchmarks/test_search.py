@@ -1,11 +1,18 @@
 """The plan of the search for settings."""
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 
-from benchmarks.search import PLAN, Plan, Search
+from benchmarks.search import PLAN, Plan, Search, newest
 from harness.config.plan import Overrides, plan_runs
 from harness.config.presets import PRESETS
+from harness.records import read_records
+from harness.report.searched import FOLDER
 from methods import registry
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +29,10 @@ def test_every_method_has_the_same_number_of_trials(plan: Plan) -> None:
 def test_every_trial_is_a_run_of_its_own(plan: Plan) -> None:
     for method, trials in plan.methods.items():
         runs = [
-            plan_runs([method], [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=dict(own)))[0]
-            for own in [*({"base_lr": rate} for rate in plan.rates), *trials, {}]
+            plan_runs([method], [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=own))[0]
+            for own in [*({**plan.start[method], "base_lr": rate} for rate in plan.rates), *trials]
         ]
-        different = {repr(run.resolved()) for run in runs}
-        # One of the rates is that of the recipe.
-        assert len(different) == len(runs) - 1, method
+        assert len({repr(run.resolved()) for run in runs}) == len(runs), method
 
 
 def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +48,17 @@ def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatc
     monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
     best = search.run()
     assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 1
-    assert best["memvp"] == {"base_lr": 0.013, "memory_scale": 0.1}
-    assert best["lavin"] == {"base_lr": 0.013}
-    assert tried[-1]["memvp"].keys() == {"base_lr", "memory_scale", "epochs", "warmup_epochs"}
+    assert best["memvp"] == {"base_lr": 0.013, "memory_scale": 0.1, "visual_scale": 0.03}
+    assert best["lavin"] == {"base_lr": 0.013, "adapter_scale": 0.3}
+    assert tried[-1]["memvp"].keys() == {"base_lr", "memory_scale", "visual_scale", "epochs", "warmup_epochs"}
+
+
+def test_a_trial_is_the_newest_record_with_its_settings(plan: Plan) -> None:
+    records = read_records(RESULTS / FOLDER)
+    run = plan_runs(["memvp"], [], [0], PRESETS["tiny"], "scienceqa", Overrides(settings={"eval_split": "val"}))[0]
+    (record,) = (r for r in records if r.method == "memvp" and r.config == run.resolved())
+    older = record.model_copy(update={"created": record.created - timedelta(days=1)})
+    assert newest(run, [older, *records]) == newest(run, [*records, older]) == record
 
 
 class FakeTrial:

@@ -29,4 +29,4 @@ def test_a_changed_input_passes_or_is_refused_in_one_line(
     bad = [case for case in cases if case.is_bad]
     shown = "\n".join(f"seed {case.seed}, {case.what!r}, {case.seconds:.1f} s: {case.detail}" for case in bad[:5])
     assert not bad, f"{len(bad)} of {COUNT}:\n{shown}"
-    assert sum(case.outcome == "refused" for case in cases) > COUNT // 10
+    assert sum(case.outcome == "refused" for case in cases) > COUNT // 4
