@@ -115,7 +115,7 @@ def table_rows(
                 continue
             board = finish(leaderboard(own, table, model, protocol))
             for row in board.rows:
-                device = hardware(row.runs[0]) if row.runs else ""
+                device = _measured_on(row.runs[0]) if row.runs else ""
                 found.setdefault((row.name, row.llm, row.model, device, protocol if row.runs else ""), row)
             notes |= dict.fromkeys(board.notes)
     measured = [row for row in found.values() if row.runs]
@@ -138,6 +138,11 @@ def hardware(record: Record) -> str:
         return environment.gpu if count == 1 else f"{count} × {environment.gpu}"
     threads = environment.threads
     return (environment.cpu or "unknown CPU") + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
+
+
+def _measured_on(record: Record) -> str:
+    """Return what tells measurements apart: the device and, for times, also the dtype and the sizes."""
+    return where_measured(record) if record.speed else hardware(record)
 
 
 def _board(table: int, found: Sequence[TableRow], notes: Sequence[str]) -> PageBoard:
@@ -165,7 +170,7 @@ def _facets(row: TableRow, task: str) -> dict[str, str]:
         "Model": row.model or row.llm or "-",
         "Method": full_name(row),
         "Protocol": runs[0].protocol if runs else "the paper's",
-        "Hardware": (where_measured(runs[0]) if runs[0].speed else hardware(runs[0])) if runs else NOT_MEASURED,
+        "Hardware": _measured_on(runs[0]) if runs else NOT_MEASURED,
     }
     return {facet: values[facet] for facet in FACETS}
 

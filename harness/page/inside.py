@@ -43,7 +43,9 @@ def inside_figures(
     seen: set[str] = set()
     for task, group in scored(records):
         for run in sorted(group.runs, key=lambda run: run.seed):
-            kept = None if run.spec_hash in seen else read_diagnostics(record_path(run, results_dir))
+            if run.spec_hash in seen:  # the row stands in another table too
+                break
+            kept = read_diagnostics(record_path(run, results_dir))
             if kept is not None:
                 seen.add(run.spec_hash)
                 title = f"{full_name(group)}, {task} on {run.model}, seed {run.seed}"

@@ -53,7 +53,8 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def score_figures(records: Sequence[Record]) -> list[PageFigure]:
     """Return scores against parameters, step time and memory: one figure for each task, model, protocol and device."""
-    rows = {(task, full_name(group), group.model): (task, group) for task, group in scored(records)}
+    # A row that stands in several tables has the same runs in each.
+    rows = {tuple(run.spec_hash for run in group.runs): (task, group) for task, group in scored(records)}
     placed = sorted(((_place(task, group.runs[0]), group) for task, group in rows.values()), key=lambda pair: pair[0])
     figures = []
     for number, (place, members) in enumerate(groupby(placed, key=lambda pair: pair[0])):

@@ -17,9 +17,9 @@ from harness.stats import CONFIDENCE, Difference, Over
 Place = int
 """Position of a row in its board."""
 _LEGEND = (
-    "best: better than every other method of its column. a: not distinguishable from the best value of its column. In "
-    "each column, the truly best method has one of these marks with a probability of 95 %: every value is tested "
-    "against the highest one, corrected for the number of tests. Reference rows are not ranked."
+    "best: better than every other method of its column. a: not distinguishable from the best value of its column. "
+    "Every value is tested against the highest one, corrected for the number of tests, so the truly best method of a "
+    "column is called worse with a probability of at most 5 %. Reference rows are not ranked."
 )
 
 _OWN_PROTOCOLS = "No value is called best: each method has its own protocol here, so the methods are not comparable."
@@ -93,9 +93,13 @@ def _ranks(places: Sequence[Place], top: Place, tests: Mapping[Place, Difference
     ranks: dict[Place, Rank] = {}
     for place in places:
         if place != top:
-            p_value = tests[place].p_value if place in tests else None
+            one = tests.get(place)
             level = (1 - CONFIDENCE) / (len(places) - 1)
-            ranks[place] = "untested" if p_value is None else "lower" if p_value < level else "tied"
+            if one is None or one.p_value is None:
+                ranks[place] = "untested"
+            else:
+                # Over the seeds in common, the value that is highest over all seeds may be the lower one.
+                ranks[place] = "lower" if one.p_value < level and one.value > 0 else "tied"
     return ranks | {top: "best" if set(ranks.values()) == {"lower"} else "tied"}
 
 

@@ -91,6 +91,7 @@ def changed_environment(then: Environment, now: Environment, code: tuple[Git, Gi
         *((name, version, now.versions.get(name)) for name, version in then.versions.items()),
         ("threads", then.threads, now.threads),
         ("processes", then.processes or 1, now.processes or 1),
+        ("deterministic", bool(then.deterministic), bool(now.deterministic)),
         ("gpu", then.gpu, now.gpu),
         ("cpu", then.cpu, now.cpu),
     ]
@@ -188,8 +189,8 @@ def _difference(old: Any, new: Any) -> str | None:
     if not isinstance(old, dict) or not isinstance(new, dict):
         return None if old == new else f"{_short(old)} in the record, {_short(new)} now"
     sample = next((f"{name} {value}" for name, value in old.items()), "an empty row")
-    for name in old.keys() & new.keys():
-        if old[name] != new[name]:
+    for name in old:
+        if name in new and old[name] != new[name]:
             return f"{sample}: {name}: {_short(old[name])} in the record, {_short(new[name])} now"
     return None
 

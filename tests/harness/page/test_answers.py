@@ -1,5 +1,6 @@
 """Where methods disagree, from the predictions beside the records."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from harness.page.answers import (
     read_answers,
 )
 from harness.page.inside import inside_figures
-from harness.records import predictions_path, read_records, record_path
+from harness.records import predictions_path, read_diagnostics, read_records, record_path, write_diagnostics
 from harness.tasks.facts import TASKS
 from tests.harness.page.conftest import keep
 from tests.record_factory import NINE, make
@@ -69,3 +70,15 @@ def test_a_line_without_an_answer_is_named(tmp_path: Path) -> None:
     assert keys is not None
     with pytest.raises(UserError, match=r"predictions\.jsonl.*no 'qid', 'choice' and 'gold'"):
         read_answers(run, tmp_path, keys)
+
+
+def test_of_several_seeds_the_diagnostics_of_the_lowest_are_drawn(results: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(results, tmp_path / "results"))
+    records = read_records(copied)
+    first, second = (run for run in records if (run.method, run.kind) == ("dehvf", "train"))
+    kept = read_diagnostics(record_path(first, copied))
+    assert kept is not None
+    write_diagnostics(record_path(second, copied), kept.model_copy(update={"spec_hash": second.spec_hash}))
+    assert [item.figure.title for item in inside_figures(records, copied, {})] == [
+        "Weights: DEHVF, scienceqa on tiny, seed 0"
+    ]

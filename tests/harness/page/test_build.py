@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.page.boards import table_rows
 from harness.page.build import LARGEST, write_page
 from harness.records import history_path, record_path
 from tests.command_line import Run
-from tests.harness.page.conftest import HOSTILE, keep
+from tests.harness.page.conftest import HOSTILE, keep, timing
 from tests.record_factory import make
 
 
@@ -104,3 +105,11 @@ def test_a_faulty_history_is_named(tmp_path: Path) -> None:
 
 def test_the_same_records_give_the_same_page(results: Path, page: Path, tmp_path: Path) -> None:
     assert write_page(results, tmp_path).read_bytes() == page.read_bytes()
+
+
+def test_every_timed_setting_is_a_row_of_its_own() -> None:
+    section = {"phases": {"train": timing(1.0), "inference": timing(1.0)}, "loaded": False}
+    common = {"kind": "speed", "metrics": {}, "speed": section}
+    times = [make("memvp", **common, backbone={"weights": "random", "dtype": d}) for d in ("float32", "bfloat16")]
+    rows, _ = table_rows(times, 2)
+    assert [run.backbone.dtype for row in rows for run in row.runs] == ["float32", "bfloat16"]

@@ -11,6 +11,7 @@ from harness.page.losses import loss_figures
 from harness.page.runs import runs
 from harness.page.scores import pareto, score_figures
 from harness.records import read_records
+from tests.record_factory import make
 
 POINTS = st.lists(st.tuples(st.integers(0, 9).map(float), st.integers(0, 9).map(float)), min_size=1, max_size=12)
 
@@ -62,3 +63,10 @@ def test_no_two_series_look_the_same() -> None:
     looks = [(style(i)["marker"]["color"], style(i)["marker"]["symbol"]) for i in range(42)]
     lines = [(style(i)["line"]["color"], style(i)["line"]["dash"]) for i in range(42)]
     assert len(set(looks)) == len(set(lines)) == 42
+
+
+def test_each_protocol_has_a_figure_of_its_own(tmp_path: Path) -> None:
+    published = {"method": {}, "train": {"protocol": "published"}}
+    records = [make("memvp"), make("dehvf"), make("memvp", config=published)]
+    shown = [[trace["name"] for trace in figure.data[:-1]] for figure in score_figures(records)]
+    assert ["MemVP", "DEHVF"] in shown and ["MemVP"] in shown

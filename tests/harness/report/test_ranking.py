@@ -82,3 +82,14 @@ def test_models_are_ranked_apart_and_costs_not_at_all(tmp_path: Path) -> None:
     assert row(board, "dehvf", model="7b").metrics["Avg"].rank is None
     times = leaderboard([make()], 2)
     assert ranked(times, tmp_path) is times
+
+
+def test_a_row_that_is_better_on_the_seeds_in_common_is_not_called_lower(tmp_path: Path) -> None:
+    for seed in range(3):
+        save(tmp_path, "memvp", seed, {*range(8 + seed)})
+        save(tmp_path, "dehvf", seed, {*range(20 + seed)})
+    save(tmp_path, "memvp", 3, {*range(PROBLEMS)})
+    save(tmp_path, "memvp", 4, {*range(PROBLEMS)})
+    board = leaderboard(read_records(tmp_path), 1, "tiny")
+    assert row(board, "memvp").metrics["Avg"].value > row(board, "dehvf").metrics["Avg"].value
+    assert ranks(tmp_path, "Avg") == {"memvp": "tied", "dehvf": "tied"}

@@ -66,8 +66,9 @@ def test_fields_that_older_predictions_lack_do_not_count(tmp_path: Path) -> None
 
 def test_code_libraries_and_threads_that_differ_are_said(tmp_path: Path) -> None:
     environment = fields()["environment"].model_dump(mode="json")
+    versions = environment["versions"] | {"torch": "1.0"}
     other: dict[str, Any] = {
-        "environment": environment | {"threads": 2, "versions": environment["versions"] | {"torch": "1.0"}},
+        "environment": environment | {"threads": 2, "deterministic": True, "versions": versions},
         "git": {"commit": "b" * 40, "dirty": True},
     }
     found = compared(tmp_path, save(tmp_path, "memvp", 0, ()), save(tmp_path, "memvp", 0, (), **other))
@@ -76,6 +77,7 @@ def test_code_libraries_and_threads_that_differ_are_said(tmp_path: Path) -> None
         "code: aaaaaaaaaaaa in the record, bbbbbbbbbbbb with uncommitted changes now",
         f'torch: "{environment["versions"]["torch"]}" in the record, "1.0" now',
         "threads: 1 in the record, 2 now",
+        "deterministic: false in the record, true now",
     )
 
 
