@@ -372,7 +372,7 @@ def compare(
 def verify(
     record: Annotated[Path, typer.Argument(help="File of a record; its predictions are looked for beside it.")],
     data_root: Annotated[
-        Path | None, typer.Option(help="Data folder of the recorded run. The tiny model makes its own data.")
+        Path | None, typer.Option(help="Data folder of the recorded run. Without it, where `run` looks.")
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Preset of the recorded run, where --llm or --clip replaced a part of it.")

@@ -48,7 +48,9 @@ def settings_of(context: typer.Context, pairs: Mapping[str, Any]) -> dict[str, A
         context: the command.
         pairs: those of the command line.
     """
-    return {**context.meta.get(SET, {}), **pairs}
+    # Of several pairs for one setting the last one counts, so those of the command line come last.
+    others = {name: value for name, value in context.meta.get(SET, {}).items() if name not in pairs}
+    return {**others, **pairs}
 
 
 def save_config(context: typer.Context, settings: Mapping[str, Any], path: Path) -> None:

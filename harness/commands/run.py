@@ -109,7 +109,7 @@ def _run(options: RunOptions, console: Console) -> int:
     if options.format != "markdown" and not options.dry_run:
         raise UserError(f"--format {options.format}: only --dry-run prints it; leave it out")
     if options.dry_run:
-        return _dry_run(options, console)
+        return 0 if is_follower() else _dry_run(options, console)
     facts = task_facts(options.task)
     require_tracker(options.tracker)
     _require_accuracy(options, facts)

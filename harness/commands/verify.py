@@ -3,16 +3,17 @@
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from harness.backbone.machine import Machine, resolve_machine
+from harness.backbone.machine import Machine, resolve_machine, use_deterministic_algorithms
 from harness.backbone.weights import require_weights
 from harness.config.plan import RunPlan, recorded_plan
 from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
+from harness.data.places import find_data
 from harness.errors import UserError
 from harness.escape import visible
 from harness.records import Record, read_record, record_path
@@ -67,7 +68,9 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
     machine = resolve_machine(options.device, record.backbone.dtype, weights)
     plan = recorded_plan(record)
     if options.data_root is None and not spec.packaged:
-        raise UserError(f"--data-root DIR: needed for {spec.display}; give the data folder of the recorded run")
+        options = replace(options, data_root=find_data(record.task))
+        if options.data_root is None:
+            raise UserError(f"--data-root DIR: needed for {spec.display}; give the data folder of the recorded run")
     if weights == "pretrained":
         require_weights(spec, partial(print_line, console))
     if options.into is not None:
@@ -125,11 +128,13 @@ def _verify(
 
 
 def _runner(options: VerifyOptions, record: Record, spec: BackboneSpec, machine: Machine, into: Path) -> Runner:
-    """Read the data and return what makes the run."""
+    """Read the data and return what makes the run, with the settings of the record that can change bits."""
+    if record.environment.deterministic:
+        use_deterministic_algorithms()
     begun = time.perf_counter()
     skipped = record.data.skipped_images > 0
     task = load_task(record.task, DataOptions(options.data_root, record.data.limit, skipped))
-    return Runner(spec, task, machine, time.perf_counter() - begun, into)
+    return Runner(spec, task, machine, time.perf_counter() - begun, into, micro_batch=record.micro_batch)
 
 
 def _say_length(record: Record, console: Console) -> None:

@@ -126,6 +126,7 @@ def settings_of_record(record: Record) -> str:
         "dtype": backbone.dtype,
         "micro-batch": None if record.micro_batch is None else str(record.micro_batch),
         "threads": environment.threads if environment.gpu is None else None,
+        "deterministic": bool(environment.deterministic),
     }
     train, method = (record.config.get(part) for part in ("train", "method"))
     settings = {

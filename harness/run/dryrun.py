@@ -138,8 +138,6 @@ def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str
     """Return the weights that are missing, and those that are not on this machine but can be downloaded."""
     if machine.weights == "random":
         return [], []
-    if spec.llm is None:
-        return [f"pretrained weights, because --model {spec.name} has none; give --weights random"], []
     missing = missing_weights(spec)
     if missing.sources and hub_reachable():
         return missing.faults, [source.offer() for source in missing.sources]

@@ -3,6 +3,7 @@
 The time of a run is that of its optimiser steps and of its answers; loading and scoring are small beside them.
 """
 
+import gc
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -106,7 +107,12 @@ class Paces:
             return None
         if plan.label not in self._measured:
             assert self._task is not None, "nothing is measured without data"
-            self._measured[plan.label] = measure(plan, self._spec, self._machine, self._task, micro_batch)
+            try:
+                self._measured[plan.label] = measure(plan, self._spec, self._machine, self._task, micro_batch)
+            finally:
+                # What torch keeps of the measured model would be missing from the free memory of the next rows.
+                gc.collect()
+                torch.cuda.empty_cache()
         return self._measured[plan.label]
 
     def _from_runs(self, plan: RunPlan) -> Pace | None:
@@ -155,7 +161,7 @@ class Paces:
 def measure(
     plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task, micro_batch: int | None = None
 ) -> Pace | None:
-    """Make a few optimiser steps and answer a few problems, and return their pace; None if training fails.
+    """Make a few optimiser steps and answer a few problems, and return their pace; None if they fail.
 
     The passes run eagerly, also where the run itself replays graphs, which is faster.
 
@@ -196,10 +202,11 @@ def measure(
     try:
         step()  # allocation and caches settle
         times = _repeated(step)
-    except TrainingFailedError:
+        model.eval()
+        answer_s = _answer_s(task, model, plan, preprocessor)
+    except (TrainingFailedError, torch.OutOfMemoryError):
         return None
-    model.eval()
-    return Pace(median(times), _answer_s(task, model, plan, preprocessor), "a short measurement")
+    return Pace(median(times), answer_s, "a short measurement")
 
 
 def _repeated(step: Callable[[], float]) -> Sequence[float]:

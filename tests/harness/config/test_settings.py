@@ -1,5 +1,6 @@
 """Settings files: what they hold, what is refused, and that one file makes a run again."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,12 @@ def test_a_file_reproduces_a_run(call: Run, small_llm: Path, small_clip: Path, m
     assert (changed.seed, changed.steps) == (7, 2)
     method = changed.config["method"]
     assert isinstance(method, dict) and method["memory_dropout"] == 0.25
+
+
+def test_every_pair_of_the_command_line_wins(call: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[set]\nbase_lr = 0.01\n[set.dehvf]\nbase_lr = 0.02\n")
+    options = ["run", "--config", file, "--methods", "dehvf", "--dry-run", "--format", "json"]
+    for pairs, rate in (([], 0.02), (["--set", "base_lr=0.03"], 0.03)):
+        (row,) = json.loads(call(*options, *pairs, "--results", tmp_path / "results").out)["runs"]
+        assert row["train"]["base_lr"] == rate

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.records import read_records
 from harness.run import duration
@@ -103,3 +104,20 @@ def test_what_a_method_refuses_is_named_beside_the_others(call: Run, base: list[
 def test_the_format_belongs_to_the_dry_run(call: Run, base: list[str]) -> None:
     done = call(*base, "--format", "json")
     assert done.code == 2 and "--format json: only --dry-run prints it" in done.err
+
+
+def test_one_process_of_several_makes_the_dry_run(call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    done = call(*base, "--methods", "memvp", "--dry-run")
+    assert (done.code, done.out) == (0, "")
+
+
+def test_memory_that_runs_out_while_measuring_gives_no_time(
+    call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*args: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(duration, "_repeated", too_large)
+    done = call(*base, "--methods", "memvp", "--dry-run", "--format", "json")
+    assert done.code == 0 and _found(done)["runs"][0]["step_s"] is None
