@@ -64,8 +64,8 @@ def cache_folder() -> Path:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Make a folder that is there as a whole or not at all.
 
-    The body fills a folder beside it, which is renamed at the end. If the body fails, that folder stays, so that the
-    body can go on with it the next time; whoever starts anew removes what is in it.
+    The body fills a folder beside it, which is renamed at the end. If the body fails, that folder stays, and the next
+    call finds in it what the first one left.
 
     Args:
         folder: a folder that does not exist yet, or an empty one.
@@ -76,7 +76,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: `folder` contains something, or cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))  # `.` has no name to make that of the other folder from
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not an empty folder; give a new folder")
     filled = folder.with_name(f"{folder.name}.partial")

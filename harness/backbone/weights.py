@@ -53,6 +53,10 @@ def missing_weights(spec: BackboneSpec) -> Missing:
         UserError: a local folder contains something that is no file, or open_clip has no such vision tower.
     """
     faults, sources = [], []
+    if spec.llm is None or spec.clip is None:
+        faults.append(
+            f"--model {spec.name}: has no pretrained weights, because it only measures cost; give --weights random"
+        )
     if spec.llm is not None and is_gguf(spec.llm):
         faults += [fault] if (fault := gguf_fault(spec)) else []
     elif spec.llm is not None:
@@ -83,10 +87,6 @@ def check_weights(spec: BackboneSpec) -> Missing:
         UserError: the preset has no pretrained weights, open_clip has no vision tower of that name, or a local folder
             is incomplete.
     """
-    if spec.llm is None or spec.clip is None:
-        raise UserError(
-            f"--model {spec.name}: has no pretrained weights, because it only measures cost; give --weights random"
-        )
     missing = missing_weights(spec)
     if missing.faults:
         raise UserError(missing.faults[0])

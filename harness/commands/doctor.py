@@ -193,14 +193,10 @@ def _weights(spec: BackboneSpec, reachable: bool) -> Iterator[Finding]:
         else:
             yield Finding("weights", "missing", source.absent(), source.remedy)
     if not missing.lines:
-        yield Finding("weights", "ok", _names(spec))
+        yield Finding("weights", "ok", f"{spec.llm} and {spec.clip}")
 
 
 def _divided(fault: str) -> Sequence[str]:
     """Return what is wrong and what to do, which a message has in one line."""
     what, _, remedy = fault.partition("; ")
     return what, remedy
-
-
-def _names(spec: BackboneSpec) -> str:
-    return f"{spec.llm or 'no language model'} and {spec.clip or 'no vision tower'}"

@@ -84,10 +84,14 @@ def fetch_coco(root: Path, say: Say, images: Path | None = None) -> None:
     with new_folder(root) as folder:
         say(f"downloading {offer() if images is None else KARPATHY.url} into {root}")
         for name in FOLDERS:
+            target = folder / name
+            if target.is_symlink():  # from an earlier try with --images
+                target.unlink()
+            if target.is_dir():  # from an earlier try that downloaded it
+                continue
             if images is not None:
-                (folder / name).unlink(missing_ok=True)
-                (folder / name).symlink_to((images / name).resolve(), target_is_directory=True)
-            elif not (folder / name).is_dir():
+                target.symlink_to((images / name).resolve(), target_is_directory=True)
+            else:
                 _unpack(IMAGES[name], name, folder, say)
         if not (folder / ANNOTATIONS).is_file():
             _unpack(KARPATHY, ANNOTATIONS, folder, say)

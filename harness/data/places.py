@@ -67,8 +67,10 @@ def find_data(task: str) -> Path | None:
         UserError: the user has no cache folder.
     """
     named = os.environ.get(ENVIRONMENT)
-    folders = [*([Path(named, task)] if named else []), kept_folder(task)]
-    return next((folder for folder in folders if (folder / PLACES[task].annotations).is_file()), None)
+    if named and (Path(named, task) / PLACES[task].annotations).is_file():
+        return Path(named, task)
+    kept = kept_folder(task)
+    return kept if (kept / PLACES[task].annotations).is_file() else None
 
 
 def find_or_fetch_data(task: str, say: Say) -> Path:
@@ -81,6 +83,8 @@ def find_or_fetch_data(task: str, say: Say) -> Path:
     Raises:
         UserError: the data cannot be downloaded, or is not complete.
     """
+    if folder := find_data(task):
+        return folder
     kept = kept_folder(task)
     require_writable(kept.parent)
     # Of several commands that need the same data, one fetches it.

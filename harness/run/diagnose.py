@@ -59,14 +59,14 @@ def diagnose(
     ) as prepared:
         for chosen, batch in zip(batches, prepared, strict=True):
             shown = model.method.diagnostics(model.encode(batch.to(model.backbone.device)))
+            if not shown:
+                return None
             for item in shown:
                 values_BNM = item.values_BNM.double().cpu()
                 totals[item.name] = totals.get(item.name, 0) + values_BNM.sum(dim=0)
                 own = samples.setdefault(item.name, {})
                 ids = [examples[index].id for index in chosen]
                 own |= {name: matrix for name, matrix in zip(ids, values_BNM, strict=True) if name in kept}
-    if not shown:
-        return None
     return Diagnostics(
         spec_hash=spec_hash,
         images=len(examples),

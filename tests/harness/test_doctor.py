@@ -84,3 +84,10 @@ def test_faults_of_folders(call: Run, ready: list[str], tmp_path: Path, small_ll
     assert "has no model.safetensors" in findings["weights"]["found"]
     assert findings["data"]["remedy"] == f"python -m harness data fetch scienceqa --data-root {tmp_path}"
     assert sys.version.split()[0] in findings["Python"]["found"]
+
+
+def test_a_model_that_only_measures_cost_has_no_weights(call: Run) -> None:
+    done = call("doctor", "--model", "bench", "--format", "json")
+    assert done.code == 2
+    assert found(done.out)["weights"]["status"] == "missing"
+    assert "only measures cost" in found(done.out)["weights"]["found"]

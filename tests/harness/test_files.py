@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.files import require_writable, sha256_file, sha256_of_files, write_atomic
+from harness.files import new_folder, require_writable, sha256_file, sha256_of_files, write_atomic
 
 
 @pytest.fixture(params=["file", "file/below"])
@@ -55,3 +55,12 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 def test_the_hash_of_several_files_covers_names_and_hashes_in_any_order() -> None:
     assert sha256_of_files({"a": "1", "b": "2"}) == sha256_of_files({"b": "2", "a": "1"})
     assert sha256_of_files({"a": "1", "b": "2"}) != sha256_of_files({"a": "2", "b": "1"})
+
+
+def test_a_new_folder_may_be_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(Path(".")) as folder:
+        (folder / "file").write_text("x")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["file"]
+    assert not (tmp_path / "here.partial").exists()

@@ -120,3 +120,17 @@ def test_offline_says_the_same(pages: Hub, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"not on this machine: COCO Captions .*data fetch coco"):
         fetched(tmp_path / "coco")
+
+
+@pytest.mark.parametrize("linked_first", [False, True])
+def test_a_fetch_goes_on_with_or_without_linked_images(
+    linked_first: bool, pages: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coco, "OFFICIAL_SIZES", {**SIZES, "val": 5})
+    with pytest.raises(UserError, match="declared as the full COCO Captions"):
+        fetched(tmp_path / "coco", tmp_path / "set" if linked_first else None)
+    monkeypatch.setattr(coco, "OFFICIAL_SIZES", SIZES)
+    fetched(tmp_path / "coco", None if linked_first else tmp_path / "set")
+    # What was downloaded stays; a link of the first try does not stand for what the second one downloads.
+    assert not (tmp_path / "coco" / "train2014").is_symlink()
+    assert load_coco(tmp_path / "coco", full=True).checked().used_sizes == SIZES

@@ -51,3 +51,11 @@ def test_without_a_network_it_is_said_what_is_missing() -> None:
     with pytest.raises(UserError, match=r"not on this machine: ScienceQA .*CC BY-NC-SA 4\.0.*data fetch scienceqa"):
         find_or_fetch_data("scienceqa", lambda line: None)
     assert not kept_folder("scienceqa").exists()
+
+
+def test_data_that_is_here_needs_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = put(tmp_path / "named" / "scienceqa")
+    monkeypatch.setenv("PEFT_VL_BENCH_DATA", str(tmp_path / "named"))
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
+    assert find_or_fetch_data("scienceqa", lambda line: None) == named
