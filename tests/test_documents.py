@@ -22,7 +22,7 @@ from harness.records import SCHEMA_VERSION
 from tests.test_architecture import LEVELS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 LINKING = (
     *DOCUMENTS,
     ROOT / "CHANGELOG.md",
@@ -165,7 +165,9 @@ def test_the_workflow_runs_the_environments_of_tox() -> None:
     matrix = job["strategy"]["matrix"]["include"]
     environments = re.search(r"^env_list = (.*)$", read("tox.ini"), flags=re.MULTILINE)
     assert environments and [row["env"] for row in matrix] == re.split(r",\s*", environments[1])
-    assert all(row["env"] in ("flows", "lint", "types", "py" + row["python"].replace(".", "")) for row in matrix)
+    assert all(
+        row["env"] in ("flows", "lint", "types", "docs", "py" + row["python"].replace(".", "")) for row in matrix
+    )
     (command,) = [step["run"] for step in job["steps"] if "run" in step]
     assert command.startswith("bash .ci/run -e ${{ matrix.env }}")
 

@@ -1,0 +1,69 @@
+"""The site of the documents: files of the repository that pages link to become pages. tox builds the whole of it."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def hook(name: str) -> ModuleType:
+    """Load a module of docs/hooks/, as MkDocs does."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs/hooks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+repository = hook("repository")
+
+
+@pytest.mark.parametrize(
+    ("uri", "text", "wanted"),
+    [
+        ("gpu.md", "see [Cost](cost.md#how-cost-is-measured)", "see [Cost](cost.md#how-cost-is-measured)"),
+        ("gpu.md", "[README](../README.md)", "[README](repository/README.md)"),
+        ("gpu.md", "[recipes](../harness/config/recipes.py)", "[recipes](repository/harness/config/recipes.py.md)"),
+        ("repository/README.md", "[Cost](docs/cost.md), [MIT](LICENSE)", "[Cost](../cost.md), [MIT](LICENSE.md)"),
+        ("repository/results/README.md", "[below](#fields)", "[below](#fields)"),
+        ("gpu.md", "[a page](https://example.org/a.md)", "[a page](https://example.org/a.md)"),
+        (
+            "gpu.md",
+            "`[x](../README.md)`\n\n```sh\n[x](../README.md)\n```",
+            "`[x](../README.md)`\n\n```sh\n[x](../README.md)\n```",
+        ),
+    ],
+)
+def test_links_to_files_become_links_to_pages(uri: str, text: str, wanted: str) -> None:
+    assert repository.relinked(text, uri) == wanted
+
+
+def test_the_files_that_a_document_links_to_are_found() -> None:
+    text = "[a](../README.md#top), [b](cost.md), [c](https://example.org), [d](#here) and `[e](e.md)`"
+    assert list(repository.linked("docs/gpu.md", text)) == ["README.md", "docs/cost.md"]
+
+
+def test_a_listing_is_one_block_of_code_whatever_the_file_contains() -> None:
+    page = repository.listing("methods/example.py", 'TEXT = """\n```sh\n[x](../README.md)\n```\n"""\n')
+    assert page.startswith("# methods/example.py\n\n````python\nTEXT") and page.endswith('\n"""\n````\n')
+    assert repository.relinked(page, "repository/methods/example.py.md") == page
+
+
+def test_the_navigation_names_files_that_exist() -> None:
+    def leaves(entry: object) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        inner = list(entry.values()) if isinstance(entry, dict) else entry
+        return [leaf for part in inner for leaf in leaves(part)]  # type: ignore[union-attr]
+
+    pages = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    prefix = repository.OUTSIDE
+    files = [page.removeprefix(prefix) if page.startswith(prefix) else f"docs/{page}" for page in pages]
+    assert files and not [file for file in files if not (ROOT / file).is_file()]
+    assert {file for file in files if file.startswith("docs/")} == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")
+    }
