@@ -120,14 +120,8 @@ def table_rows(
             notes |= dict.fromkeys(board.notes)
     measured = [row for row in found.values() if row.runs]
     known = {(row.name, row.model) for row in measured}
-    printed = [
-        row for row in found.values() if not row.runs and (row.name, row.model) not in known and _is_printed(row)
-    ]
+    printed = [row for row in found.values() if not row.runs and (row.name, row.model) not in known and row.is_printed]
     return measured + printed, list(notes)
-
-
-def _is_printed(row: TableRow) -> bool:
-    return any(cell.paper is not None for cell in row.metrics.values())
 
 
 def hardware(record: Record) -> str:

@@ -1,7 +1,7 @@
 """Put the page together from the records of a results folder."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -31,7 +31,7 @@ from harness.page.libraries import libraries, text_of
 from harness.page.losses import loss_figures
 from harness.page.runs import runs
 from harness.page.scores import score_figures
-from harness.records import Question, read_records
+from harness.records import Question, Record, read_records
 
 LARGEST = 5_000_000
 """Size in bytes that a page should not exceed, so that it can be sent by mail and opens at once."""
@@ -52,13 +52,12 @@ def write_page(results_dir: Path, out: Path) -> Path:
     if not records:
         raise UserError(f"--results {results_dir}: there is no record; make a run first, or name another folder")
     path = out / "index.html"
-    write_atomic(path, _render(_content(results_dir)))
+    write_atomic(path, _render(_content(records, results_dir)))
     return path
 
 
-def _content(results_dir: Path) -> dict[str, Any]:
+def _content(records: Sequence[Record], results_dir: Path) -> dict[str, Any]:
     """Return everything that the template shows."""
-    records = read_records(results_dir)
     shown = runs(records, results_dir)
     groups = answered(records, results_dir)
     captions = captioned(records)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.page.boards import table_rows
+from harness.page.boards import full_name, table_rows
 from harness.records import Record
 from harness.report.audit import audit_paper, audit_records
 from harness.report.paper import disagreements, layout, load_paper
@@ -53,8 +53,9 @@ def _against(records: Sequence[Record]) -> Table:
                     rows.append(
                         (
                             str(table),
-                            group.name,
+                            full_name(group),
                             group.model or "",
+                            group.runs[0].protocol,
                             column.title,
                             f"{cell.value:.{digits}f}" + ("" if cell.std is None else f" ± {cell.std:.{digits}f}"),
                             f"{cell.paper:.{digits}f}",
@@ -66,7 +67,7 @@ def _against(records: Sequence[Record]) -> Table:
         if rows
         else ("No run on the paper's models, data and settings is recorded yet, so nothing can be compared.")
     )
-    heads = ("Table", "Row", "Model", "Column", "Measured", "Paper", "Difference")
+    heads = ("Table", "Row", "Model", "Protocol", "Column", "Measured", "Paper", "Difference")
     return Table("against", "The paper against what was measured", text, heads, tuple(rows))
 
 

@@ -98,11 +98,11 @@ def _copy_run(record: Record, source: Path, target: Path) -> None:
         for image in (*(sample.image for sample in record.samples), *asked):
             if ".." in Path(image).parts:
                 raise UserError(f"{old}: samples: {image} leaves the folder; repair the record or remove it")
-            if (source / image).is_file():
+            if (source / image).is_file() and not (target / image).exists():
                 write_atomic(target / image, (source / image).read_bytes())
-        if kept is not None:
-            questions = questions_path(record.task, record.data, source)
-            write_atomic(questions_path(record.task, record.data, target), questions.read_bytes())
+        questions = questions_path(record.task, record.data, target)
+        if kept is not None and not questions.exists():
+            write_atomic(questions, questions_path(record.task, record.data, source).read_bytes())
         run = old.relative_to(source / "records").with_suffix("")
         for name in FOLDERS:
             if (source / name / run).is_dir():

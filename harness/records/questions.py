@@ -48,8 +48,9 @@ def samples_folder(task: str, data: Data) -> Path:
 
 
 def questions_path(task: str, data: Data, results_dir: Path) -> Path:
-    """Return the path of the kept questions of a data set."""
-    return results_dir / samples_folder(task, data) / "questions.json"
+    """Return the path of the kept questions of a data set. Runs on a part of it have questions of that part."""
+    name = "questions.json" if data.limit is None else f"questions-{data.limit}.json"
+    return results_dir / samples_folder(task, data) / name
 
 
 def write_questions(task: str, data: Data, results_dir: Path, questions: Questions) -> Path:

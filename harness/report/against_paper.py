@@ -82,7 +82,7 @@ def against_paper(
     if plan.setting != "data":
         raise UserError(f"--paper: table {table} has times of the paper's machine, not scores; leave --paper out")
     records = [record for record in records if record.protocol == protocol]
-    rows = [row for row in leaderboard(records, table, model, protocol).rows if row.method and _is_printed(row)]
+    rows = [row for row in leaderboard(records, table, model, protocol).rows if row.method and row.is_printed]
     if not rows:
         raise UserError(f"--model {model}: table {table} of the paper has no row for it; leave --model out")
     cells = []
@@ -92,10 +92,6 @@ def against_paper(
             if row.metrics[column.key].paper is not None:
                 cells.append(_cell(row, column, row.metrics[column.key], ran_on, protocol))
     return cells
-
-
-def _is_printed(row: TableRow) -> bool:
-    return any(cell.paper is not None for cell in row.metrics.values())
 
 
 def _is_run_of(record: Record, row: TableRow) -> bool:

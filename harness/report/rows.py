@@ -59,6 +59,11 @@ class TableRow:
         """The seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
+    @property
+    def is_printed(self) -> bool:
+        """Whether the paper prints a value for the row."""
+        return any(cell.paper is not None for cell in self.metrics.values())
+
 
 @dataclass(frozen=True)
 class Board:
@@ -74,4 +79,4 @@ class Board:
     @property
     def has_paper(self) -> bool:
         """Whether the paper prints a value for any of the rows."""
-        return any(cell.paper is not None for row in self.rows for cell in row.metrics.values())
+        return any(row.is_printed for row in self.rows)

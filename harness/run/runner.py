@@ -449,7 +449,8 @@ class Runner:
             with _part("samples", outcome):
                 data = self.task.data(plan.recipe)
                 samples = keep_samples(answered.shown, self.task.name, data, self.results_dir)
-                keep_questions(answered.questions, self.task.name, data, self.results_dir)
+                if plan.recipe.eval_split == "test":  # those of other splits stand in no table
+                    keep_questions(answered.questions, self.task.name, data, self.results_dir)
         path = self.results_dir / "records" / work.run.with_suffix(".json")
         with _part("history", outcome):
             if outcome.training.steps:

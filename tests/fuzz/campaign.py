@@ -125,20 +125,20 @@ def _use(kind: Kind, folder: Path, writer: int) -> None:
         kind.use(folder)
         outcome, detail = "passed", ""
     except UserError as error:
-        outcome, detail = "refused", message(str(error))
-        if not detail.strip() or len(detail) > _LINE or "\n" in detail:
+        outcome, detail = "refused", message(str(error))  # as the command line prints it
+        if not detail.strip() or len(detail) > _LINE or not detail.isprintable():
             outcome = "uncaught"
     except BaseException as error:
-        outcome, detail = _other(error)
+        outcome, detail = _other(error, is_command=kind.change is KINDS["options"].change)
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     os.write(writer, f"{outcome}\n{extra}\n{detail[-3_000:]}".encode(errors="replace")[:4_000])
     os._exit(0)
 
 
-def _other(error: BaseException) -> tuple[Outcome, str]:
+def _other(error: BaseException, is_command: bool) -> tuple[Outcome, str]:
     """Return what became of an input that raised something else than a `UserError`."""
     # The command line prints both in one line: wrong use of an option, and what the operating system refuses.
-    if type(error).__module__.startswith(("typer", "click")) or isinstance(error, OSError):
+    if is_command and (type(error).__module__.startswith(("typer", "click")) or isinstance(error, OSError)):
         return "refused", str(error)
     if isinstance(error, SystemExit):
         return ("refused" if error.code else "passed"), ""

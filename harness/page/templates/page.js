@@ -19,6 +19,12 @@
       columnDefs: [{ targets: 0, visible: false, searchable: false }],
       rowGroup: { enable: false, dataSrc: 0 },
     });
+    table.on("draw", () => {
+      // DataTables tells a screen reader the direction of the fixed order instead of that of the column.
+      for (const head of element.querySelectorAll("th[aria-sort]")) {
+        head.setAttribute("aria-sort", head.classList.contains("dt-ordering-desc") ? "descending" : "ascending");
+      }
+    });
     for (const select of section.querySelectorAll("select[data-facet]")) {
       select.addEventListener("change", () => {
         const chosen = select.value;

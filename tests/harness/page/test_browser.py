@@ -74,10 +74,12 @@ def test_a_column_sorts_within_the_measured_rows(open_page: Any) -> None:
     heading = tab.locator("#table-1 thead th", has_text="Avg")
     rows = tab.locator("#table-1 tbody tr")
     before = rows.all_inner_texts()
-    heading.click()
-    one = rows.all_inner_texts()
-    heading.click()
-    other = rows.all_inner_texts()
+    orders = []
+    for direction in ("ascending", "descending"):
+        heading.click()  # the table is sorted a moment later
+        tab.locator(f"#table-1 thead th[aria-sort='{direction}']", has_text="Avg").wait_for()
+        orders.append(rows.all_inner_texts())
+    one, other = orders
     measured = tab.locator("#table-1 tr.measured").count()
     assert measured == 3 and sorted(one) == sorted(before)
     assert one[:measured] == other[:measured][::-1] != other[:measured]

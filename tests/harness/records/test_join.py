@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from harness.records import Record, predictions_path, read_records, spec_hash, write_predictions, write_record
+from harness.records import (
+    Question,
+    Questions,
+    Record,
+    predictions_path,
+    read_questions,
+    read_records,
+    spec_hash,
+    write_predictions,
+    write_questions,
+    write_record,
+)
 from tests.command_line import Run, files, quick_run
 from tests.record_factory import fields
 
@@ -43,12 +54,17 @@ def test_conflicts_are_listed_and_nothing_is_overwritten(call: Run, tmp_path: Pa
     write_predictions(path, [{"id": "1"}])
     write_predictions(write_record(other, theirs), [{"id": "2"}])
     write_record(make_record(seed=1), theirs)
+    for qid, results in (("1", ours), ("2", theirs)):
+        asked = Question(qid=qid, question="Which?", options=["a", "b"], gold=0)
+        write_questions(mine.task, mine.data, results, Questions(questions=[asked]))
     before = path.read_bytes(), predictions_path(path).read_bytes()
     done = call("results", "merge", theirs, "--results", ours)
     assert done.code == 1
     assert f"conflict: {mine.run_id}: has the same metrics, and was made twice" in done.out
     assert (path.read_bytes(), predictions_path(path).read_bytes()) == before
     assert len(read_records(ours)) == 2
+    kept = read_questions(mine.task, mine.data, ours)
+    assert kept is not None and kept.questions[0].qid == "1"
 
 
 def test_a_completed_run_takes_the_place_of_a_failed_one(call: Run, tmp_path: Path) -> None:

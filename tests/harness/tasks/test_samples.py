@@ -108,3 +108,12 @@ def test_kept_questions_are_read_back(tmp_path: Path) -> None:
 def test_nothing_is_written_without_questions(tmp_path: Path) -> None:
     keep_questions([], "scienceqa", DATA, tmp_path)
     assert not list(tmp_path.iterdir()) and read_questions("scienceqa", DATA, tmp_path) is None
+
+
+def test_a_run_on_a_part_of_the_data_replaces_no_questions_of_the_whole(tmp_path: Path) -> None:
+    part = DATA.model_copy(update={"limit": 1})
+    keep_questions([problem(1, None)], "scienceqa", DATA, tmp_path)
+    keep_questions([problem(2, None)], "scienceqa", part, tmp_path)
+    for data, qid in ((DATA, "1"), (part, "2")):
+        kept = read_questions("scienceqa", data, tmp_path)
+        assert kept is not None and [question.qid for question in kept.questions] == [qid]
