@@ -14,7 +14,7 @@ from harness.processes import Processes
 from methods.base import Batch
 
 AnswerT = TypeVar("AnswerT")
-"""What the model says to one prompt, as a JSON value."""
+"""What the model says to one prompt. If it is logged, it is a JSON value."""
 
 
 def answer_in_batches(

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
-from harness.data.loading import Loading, prepared_batches
+from harness.data.loading import Loading
+from harness.evaluation.answer_log import AnswerLog
+from harness.evaluation.batches import answer_in_batches
 from harness.records import DiagnosticMatrix, Diagnostics
 from methods.base import Batch, Diagnostic
 from methods.tuned import TunedModel
@@ -49,24 +51,20 @@ def diagnose(
         return None
     model.eval()
     collator = Collator(model.backbone.tokenizer, preprocessor, _LONGEST_PROMPT, padding_side="left")
-    indices = range(len(examples))
-    batches = [indices[start : start + batch_size] for start in range(0, len(examples), batch_size)]
-    totals: dict[str, Tensor] = {}
-    samples: dict[str, dict[str, Tensor]] = {}
-    shown: list[Diagnostic] = []
-    with prepared_batches(
-        examples, batches, lambda chosen: Batch(**collator(chosen)), collator, loading or Loading()
-    ) as prepared:
-        for chosen, batch in zip(batches, prepared, strict=True):
-            shown = model.method.diagnostics(model.encode(batch.to(model.backbone.device)))
-            if not shown:
-                return None
-            for item in shown:
-                values_BNM = item.values_BNM.double().cpu()
-                totals[item.name] = totals.get(item.name, 0) + values_BNM.sum(dim=0)
-                own = samples.setdefault(item.name, {})
-                ids = [examples[index].id for index in chosen]
-                own |= {name: matrix for name, matrix in zip(ids, values_BNM, strict=True) if name in kept}
+    shown: dict[str, Diagnostic] = {}
+
+    def values(batch: Batch, ids: Sequence[str]) -> list[dict[str, Tensor]]:
+        found = {item.name: item for item in model.method.diagnostics(model.encode(batch))}
+        shown.update(found)
+        matrices_BNM = {name: item.values_BNM.float().cpu() for name, item in found.items()}
+        return [{name: of_batch[index] for name, of_batch in matrices_BNM.items()} for index in range(len(ids))]
+
+    # Nothing is logged: after an interruption, encoding the images again is quick.
+    answers = answer_in_batches(
+        values, examples, collator, batch_size, model.backbone.device, lambda _: None, AnswerLog(), loading or Loading()
+    )
+    if not shown:
+        return None
     return Diagnostics(
         spec_hash=spec_hash,
         images=len(examples),
@@ -79,10 +77,14 @@ def diagnose(
                 columns=item.columns,
                 row_labels=list(item.row_labels),
                 column_labels=list(item.column_labels),
-                mean=_rounded(totals[item.name] / len(examples)),
-                samples={name: _rounded(matrix) for name, matrix in samples[item.name].items()},
+                mean=_rounded(torch.stack([own[item.name] for own in answers]).mean(dim=0, dtype=torch.float64)),
+                samples={
+                    example.id: _rounded(own[item.name])
+                    for example, own in zip(examples, answers, strict=True)
+                    if example.id in kept
+                },
             )
-            for item in shown
+            for item in shown.values()
         ],
     )
 

@@ -241,7 +241,7 @@ class Runner:
         after = meter.joules()
         outcome.eval_joules = None if before is None or after is None else after - before
         outcome.peak = read_peak(self.machine.device)
-        if self.processes.is_main and self.backbone_info().weights != "random":
+        if self.backbone_info().weights != "random":
             outcome.diagnostics = self._diagnose(plan, model, preprocessor, outcome.evaluation)
 
     def _diagnose(
