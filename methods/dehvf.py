@@ -5,6 +5,7 @@ Vision-Language Fine-Tuning", 2025. https://arxiv.org/abs/2508.17638 (the paper 
 Equations (1)-(13). The authors published no code.
 
 Where the paper gives no detail or contradicts itself, this file chooses as follows:
+
 - The paper names no activation, neither for the input embedding network nor for the FFN in the fuser's blocks. Both
   are GELU here.
 - The paper does not print all sizes of the fuser and of the input embedding network. The sizes here are those that
@@ -23,6 +24,7 @@ The published accuracies (93.54 at 7B, 94.19 at 13B) were made with prompts and 
 are taken to be MemVP's, whose evaluation has a caption of the image in the prompt. See docs/protocols.md.
 
 The operations are reordered, with exactly the same result, to save work:
+
 - The first layer of the projector is linear. So each feature is projected once, and features are fused in P dimensions
   instead of C.
 - The projector's second layer is applied to fused features only where that is cheaper (`methods.memory_forms`).

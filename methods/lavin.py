@@ -4,6 +4,7 @@ Paper: Luo, Zhou, Ren, Chen, Sun, Ji, "Cheap and Quick: Efficient Vision-Languag
 Language Models", 2023. https://arxiv.org/abs/2305.15023
 
 Deviations from the published code, and why:
+
 - In its CLIP adapters, the first dimension is the position, but the routing takes it for the batch. So sample 0 routes
   every sample, and the output of a sample depends on the others in its batch. Here every token is routed by its own
   feature, as the published code does for a batch of one.

@@ -7,6 +7,7 @@ The code of the paper's ScienceQA run was never published, so **the image branch
 that global CLIP features of several scales are concatenated and go through a small MLP. Here these features are the CLS
 tokens of the last blocks of four equal groups of CLIP blocks, and the MLP is `4·C → 64 → hidden_size` with SiLU, which
 fits the printed parameter count. The language side is the published one. The paper leaves these choices open too:
+
 - The CLS tokens are read after the vision tower's last layer norm (`ln_post`), as the features of MemVP are.
 - The MLP starts Xavier-uniform with zero biases, as the projectors of the other methods do. It has no norm and no
   dropout.
@@ -15,6 +16,7 @@ fits the printed parameter count. The language side is the published one. The pa
   are no vectors in its code, and so they are here.
 
 Deviations from the published code, and why:
+
 - The image feature is multiplied by the has-image flag. The published multimodal code gives a text-only sample an
   all-zero image, so that its output depends on CLIP's features of that image.
 - The key (or value) of a prompt plus an image feature is computed as the sum of the two projections. By linearity the

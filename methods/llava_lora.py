@@ -4,6 +4,7 @@ Paper: Liu, Li, Wu, Lee, "Visual Instruction Tuning", 2023. https://arxiv.org/ab
 "LoRA: Low-Rank Adaptation of Large Language Models", 2021. https://arxiv.org/abs/2106.09685
 
 This is the baseline of the DEHVF paper, not a published run. Deviations from LLaVA, and why:
+
 - Features are the patches of the penultimate block after `ln_post`, as in MemVP and DEHVF, so that the methods differ
   only in how the features enter the language model. LLaVA takes that block without `ln_post`; set
   `normalize_features` to false for that.

@@ -4,6 +4,7 @@ Paper: Jie, Tang, Ding, Deng, Han, Wang, "Memory-Space Visual Prompting for Effi
 Fine-Tuning", 2024. https://arxiv.org/abs/2405.05615
 
 Deviations from the published runs, and why:
+
 - The published code registers and counts a modality embedding of 2 × hidden_size that no forward pass uses. It does
   not exist here. `reference_only` counts it, so that totals can be compared with the paper's.
 - The CLIP adapter of the last block never runs, because features come from the penultimate block. It is treated in the

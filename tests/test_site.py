@@ -1,6 +1,7 @@
 """The site of the documents: files of the repository that pages link to become pages. tox builds the whole of it."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -67,3 +68,25 @@ def test_the_navigation_names_files_that_exist() -> None:
     assert {file for file in files if file.startswith("docs/")} == {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")
     }
+
+
+def test_the_output_of_a_command_stands_in_the_page_that_asks_for_it() -> None:
+    page = "Before\n\n```sh\npython -m harness audit --results nothing-here\n```\n\n<!-- prints -->\n\nAfter\n"
+    text = hook("printed").with_output(page, ROOT)
+    assert text.startswith("Before\n\n```sh\npython -m harness audit") and text.endswith("\n\nAfter\n")
+    assert "Records with accuracies: 0." in text and "<!--" not in text
+
+
+def test_a_command_that_fails_ends_the_build() -> None:
+    page = "```sh\npython -m harness table --table 9\n```\n\n<!-- prints -->\n"
+    with pytest.raises(RuntimeError, match=r"`python -m harness table --table 9` failed: error: --table 9"):
+        hook("printed").with_output(page, ROOT)
+
+
+def test_the_pictures_show_each_skill_once_with_the_right_option_marked() -> None:
+    cards = hook("pictures").gallery().split("-   ![")[1:]
+    skills = [re.search(r"\*([^*]+)\*", card) for card in cards]
+    assert len({skill[1] for skill in skills if skill}) == len(cards) > 5
+    for card in cards:
+        assert "](data:image/png;base64,iVBOR" in card
+        assert len(re.findall(r"\*\*[^*]+\*\*", card)) == 1

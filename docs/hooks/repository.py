@@ -15,6 +15,7 @@ OUTSIDE = "repository/"
 """Folder of the site for the files that are outside docs/."""
 # Code, in which nothing is a link; or the target of a link.
 _LINK = re.compile(r"^(`{3,}).*?^\1$|`[^`\n]+`|(?<=\]\()(?P<target>[^)\s]+)(?=\))", re.DOTALL | re.MULTILINE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:")
 _LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "sh", ".json": "json"}
 
 
@@ -51,7 +52,7 @@ def linked(source: str, text: str) -> Iterator[str]:
     """
     for match in _LINK.finditer(text):
         target = (match["target"] or "").partition("#")[0]
-        if target and "://" not in target:
+        if target and not _ADDRESS.match(target):
             yield posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
 
 
@@ -66,7 +67,7 @@ def relinked(text: str, uri: str) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         target, mark, anchor = (match["target"] or "").partition("#")
-        if not target or "://" in target:
+        if not target or _ADDRESS.match(target):
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         return posixpath.relpath(page_of(path), posixpath.dirname(uri) or ".") + mark + anchor

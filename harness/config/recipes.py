@@ -9,6 +9,7 @@ differs from what some published runs did. `published` is what each method's own
 `_PUBLISHED` and docs/protocols.md.
 
 Under both protocols, every run differs from the published ones in these points, for which a recipe has no field:
+
 - The published runs compute in float16 with a loss scaler. Here frozen weights are in float32 on a CPU and in bfloat16
   on a GPU, trained ones in float32, and neither needs a scaler.
 - The published runs drop the last batch of an epoch if it is not full. Here it is trained on, with fewer samples, so
