@@ -5,7 +5,6 @@ with a fixed seed, where CIDEr keeps the document frequencies of the whole set. 
 errors of a mean. METEOR has none, and neither has a set of one image.
 """
 
-import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ import numpy.typing as npt
 
 from harness.errors import UserError
 from harness.evaluation.ids import listing, mismatches
-from harness.evaluation.java import ENGLISH, JavaError, find_java, java_on_path
+from harness.evaluation.java import JavaError, find_java, run_java
 from harness.evaluation.meteor import meteor
+from harness.evaluation.spice import spice
 from harness.records import Metric
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
 RESAMPLES = 1_000
-_SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _TOKENIZER_S, _CAPTION_S = 600.0, 0.02
 
 Captions = Mapping[str, Sequence[str]]
@@ -84,25 +83,20 @@ def tokenize_captions(captions: Sequence[str]) -> list[str]:
     """
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS
 
-    java, jar = require_tokenizer()
+    _, jar = require_tokenizer()
     # The tokenizer reads one caption per line, so no caption may contain a line break of any kind.
     text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
-    command = [str(java), *ENGLISH, "-Dfile.encoding=UTF-8", "-cp", str(jar)]
-    command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
+    arguments = ["-Dfile.encoding=UTF-8", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+    arguments += ["-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
     limit_s = _TOKENIZER_S + _CAPTION_S * len(captions)
-    content = text.encode(errors="replace")
     try:
-        done = subprocess.run(command, input=content, capture_output=True, check=False, timeout=limit_s)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"the PTB tokenizer took longer than {limit_s:,.0f} seconds; repair or replace Java") from error
-    except OSError as error:
-        raise UserError(f"{java}: cannot be started ({error.strerror}); repair or reinstall Java") from error
-    lines = done.stdout.decode(errors="replace").split("\n")[:-1]
-    if done.returncode != 0 or len(lines) != len(captions):
-        tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        written = run_java(arguments, jar.parent, limit_s, text.encode(errors="replace"))
+    except JavaError as error:
+        raise UserError(f"the PTB tokenizer {error}; repair or replace Java") from error
+    lines = written.decode(errors="replace").split("\n")[:-1]
+    if len(lines) != len(captions):
         raise UserError(
-            f"the PTB tokenizer failed (exit {done.returncode}, {len(lines)} lines for {len(captions)} captions): "
-            f"{' '.join(tail) or 'no message'}"
+            f"the PTB tokenizer wrote {len(lines)} lines for {len(captions)} captions; reinstall pycocoevalcap"
         )
     return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
 
@@ -253,16 +247,8 @@ def _meteor(refs: Captions, hyps: Captions) -> Metric:
 
 
 def _spice(refs: Captions, hyps: Captions) -> Metric:
-    missing = [name for name in _SPICE_MODELS if not (_package() / "spice" / "lib" / name).is_file()]
-    if missing:
-        reason = f"SPICE's models are not installed in pycocoevalcap's spice/lib: {', '.join(missing)}"
-        return Metric(value=None, n=len(refs), reason=reason)
-    from pycocoevalcap.spice.spice import Spice
-
     try:
-        with java_on_path():
-            value, each = Spice().compute_score(refs, hyps)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Metric(value=None, n=len(refs), reason=f"SPICE's program failed: {error}")
-    singles = np.array([score["All"]["f"] for score in each])
-    return _scored(100 * float(value), len(refs), 100 * _error_of_mean(singles))
+        each = np.array(spice(_package() / "spice", refs, {key: captions[0] for key, captions in hyps.items()}))
+    except (JavaError, UserError) as error:
+        return Metric(value=None, n=len(refs), reason=f"SPICE's program {error}")
+    return _scored(100 * float(each.mean()), len(each), 100 * _error_of_mean(each))

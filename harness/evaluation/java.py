@@ -1,7 +1,6 @@
 """The Java that the COCO scorers need, and programs in it that are ended when they take too long."""
 
 import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -39,26 +38,45 @@ def find_java() -> Path:
     return Path(system)
 
 
-@contextlib.contextmanager
-def java_on_path() -> Iterator[None]:
-    """Put the Java of `find_java` first on the PATH of this process, because pycocoevalcap starts `java` by name.
+def run_java(arguments: Sequence[str], folder: Path, limit_s: float, content: bytes = b"") -> bytes:
+    """Run a program in Java to its end, and return what it wrote to standard output.
 
-    Its programs get the options `ENGLISH`.
+    Args:
+        arguments: arguments of `java`.
+        folder: where it is started.
+        limit_s: seconds after which it is killed.
+        content: what it reads from standard input.
 
     Raises:
         UserError: there is no Java.
+        JavaError: Java cannot be started, or the program failed or took too long.
     """
-    options = " ".join((*ENGLISH, os.environ.get("JAVA_TOOL_OPTIONS", ""))).strip()
-    path = os.pathsep.join((str(find_java().parent), *filter(None, (os.environ.get("PATH"),))))
-    before = {name: os.environ.get(name) for name in ("PATH", "JAVA_TOOL_OPTIONS")}
-    os.environ.update(PATH=path, JAVA_TOOL_OPTIONS=options)
+    java = find_java()
+    command = [str(java), *ENGLISH, *arguments]
     try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        done = subprocess.run(command, cwd=folder, input=content, capture_output=True, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise JavaError(_took_longer(limit_s)) from error
+    except OSError as error:
+        raise JavaError(_not_started(java, error)) from error
+    if done.returncode != 0:
+        raise JavaError(_ended(done.returncode, done.stderr))
+    return done.stdout
+
+
+def _not_started(java: Path, error: OSError) -> str:
+    return f"{java} cannot be started: {error.strerror}"
+
+
+def _took_longer(limit_s: float) -> str:
+    return f"took longer than {limit_s:,.0f} seconds"
+
+
+def _ended(status: int, errors: bytes) -> str:
+    """Return why a program ended: its exit status and the first line that it wrote to standard error."""
+    lines = errors[:_REASON_BYTES].decode(errors="replace").strip().splitlines()
+    said = next((line for line in lines if "JAVA_TOOL_OPTIONS" not in line), "it said nothing")
+    return visible(f"ended with status {status}: {said}")
 
 
 class Conversation:
@@ -98,12 +116,9 @@ class Conversation:
             self._process.stdin.flush()
 
     def _reason(self) -> str:
-        """Return why the program ended: the first line that it wrote to standard error, and its exit status."""
         status = self._process.wait()
         self._log.seek(0)
-        lines = self._log.read(_REASON_BYTES).decode(errors="replace").strip().splitlines()
-        said = next((line for line in lines if "JAVA_TOOL_OPTIONS" not in line), "it said nothing")
-        return visible(f"ended with status {status}: {said}")
+        return _ended(status, self._log.read(_REASON_BYTES))
 
 
 @contextlib.contextmanager
@@ -133,7 +148,7 @@ def conversation(arguments: Sequence[str], folder: Path, limit_s: float) -> Iter
                 errors="replace",
             )
         except OSError as error:
-            raise JavaError(f"{java} cannot be started: {error.strerror}") from error
+            raise JavaError(_not_started(java, error)) from error
 
         def end() -> None:
             late.set()
@@ -146,7 +161,7 @@ def conversation(arguments: Sequence[str], folder: Path, limit_s: float) -> Iter
             yield Conversation(process, log)
         except JavaError as error:
             if late.is_set():
-                raise JavaError(f"took longer than {limit_s:,.0f} seconds") from error
+                raise JavaError(_took_longer(limit_s)) from error
             raise
         finally:
             timer.cancel()

@@ -81,7 +81,7 @@ def test_a_failing_tokenizer_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(caption_metrics, "_package", lambda: tmp_path)
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR).write_bytes(b"no jar")
-    with pytest.raises(UserError, match="PTB tokenizer failed"):
+    with pytest.raises(UserError, match="the PTB tokenizer ended with status 1"):
         tokenize_captions(["a"])
 
 

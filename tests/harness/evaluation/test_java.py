@@ -1,8 +1,6 @@
-"""Finding Java, putting it on the PATH for a while, and its programs that fail."""
+"""Finding Java, and its programs that fail."""
 
-import os
-import shutil
-import subprocess
+import json
 import sys
 import time
 from pathlib import Path
@@ -12,16 +10,9 @@ import pytest
 from harness.errors import UserError
 from harness.evaluation import java
 from harness.evaluation.caption_metrics import score_captions, tokenize_captions
-from harness.evaluation.java import JavaError, conversation, find_java, java_on_path
+from harness.evaluation.java import JavaError, conversation, find_java, run_java
+from harness.evaluation.spice import MODELS, spice
 from tests.harness.evaluation.captions import REFERENCES
-
-
-def test_java_is_found_and_the_path_restored():
-    before = os.environ["PATH"]
-    with java_on_path():
-        assert shutil.which("java") == str(find_java())
-        assert subprocess.run(["java", "-version"], capture_output=True, check=False).returncode == 0
-    assert os.environ["PATH"] == before
 
 
 def test_missing_java_is_an_error(monkeypatch):
@@ -84,7 +75,7 @@ def test_a_program_that_answers_at_once_blocks_nobody(program, tmp_path):
 
 @pytest.mark.parametrize("script", ["exit 1", "while read line; do echo 0,5; echo 0,5; echo 0,5; echo 0,5; done"])
 def test_meteor_that_fails_leaves_the_other_metrics(script, program):
-    program(script)
+    program(f'case "$*" in *meteor*) ;; *) exec "{find_java()}" "$@";; esac; {script}')
     captions = {key: found[0] for key, found in REFERENCES.items()}
     scores, _ = score_captions(REFERENCES, captions, ("METEOR", "ROUGE-L"))
     assert scores["METEOR"].value is None and scores["METEOR"].reason.startswith("METEOR's program ")
@@ -96,3 +87,57 @@ def test_meteor_does_not_depend_on_the_user_s_language(monkeypatch):
     captions = {key: found[0] for key, found in REFERENCES.items()}
     score = score_captions(REFERENCES, captions, ("METEOR",))[0]["METEOR"]
     assert score.value == pytest.approx(100), score.reason
+
+
+def test_a_program_that_ends_is_read_whole_and_one_that_does_not_is_ended(program, tmp_path):
+    program("cat; echo done")
+    assert run_java([], tmp_path, 30, b"given\n") == b"given\ndone\n"
+    program("echo Picked up JAVA_TOOL_OPTIONS >&2; echo broken >&2; exit 3")
+    with pytest.raises(JavaError, match="ended with status 3: broken"):
+        run_java([], tmp_path, 30)
+    program("exec sleep 60")
+    with pytest.raises(JavaError, match="took longer than 0 seconds"):
+        run_java([], tmp_path, 0.2)
+
+
+@pytest.fixture
+def spice_folder(tmp_path: Path) -> Path:
+    """A folder with the files of SPICE's program, which are empty."""
+    folder = tmp_path / "pycocoevalcap" / "spice"
+    (folder / "lib").mkdir(parents=True)
+    for name in ("spice-1.0.jar", *(f"lib/{name}" for name in MODELS)):
+        (folder / name).touch()
+    return folder
+
+
+WRITE_SCORES = 'while [ "$1" != -out ]; do given=$1; shift; done; cp "$given" "$0.asked"; echo \'{}\' > "$2"'
+
+
+def test_spice_gets_every_caption_and_gives_a_score_for_each_image(program, spice_folder, tmp_path):
+    rows = [{"image_id": number, "scores": {"All": {"f": score}}} for number, score in ((1, 0.5), (0, 0.25))]
+    program(WRITE_SCORES.replace("{}", json.dumps(rows)))
+    references = {"7": ["a red square"], "../x\n": ["one", "two"]}
+    assert spice(spice_folder, references, {"7": "a square", "../x\n": "one"}) == [0.25, 0.5]
+    asked = json.loads((tmp_path / "java.asked").read_text())
+    assert [(row["test"], row["refs"]) for row in asked] == [("a square", ["a red square"]), ("one", ["one", "two"])]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 0", "wrote no scores"),
+        ("echo no memory >&2; exit 1", "ended with status 1: no memory"),
+        (WRITE_SCORES.replace("{}", "[]"), "wrote no scores"),
+        (WRITE_SCORES.replace("{}", '[{"image_id": 0, "scores": {"All": {"f": NaN}}}]'), "no number"),
+    ],
+)
+def test_spice_that_fails_says_why(script, reason, program, spice_folder):
+    program(script)
+    with pytest.raises(JavaError, match=reason):
+        spice(spice_folder, {"7": ["a"]}, {"7": "a"})
+
+
+def test_spice_without_its_models_names_them(spice_folder):
+    (spice_folder / "lib" / MODELS[0]).unlink()
+    with pytest.raises(JavaError, match=f"pycocoevalcap/spice has no lib/{MODELS[0]}"):
+        spice(spice_folder, {"7": ["a"]}, {"7": "a"})

@@ -77,11 +77,11 @@ def test_a_java_that_does_not_run_is_known_before_training(
     java = tmp_path / "java"
     java.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
     java.chmod(0o755)
-    monkeypatch.setattr("harness.evaluation.caption_metrics.find_java", lambda: java)
-    with pytest.raises(UserError, match=r"the PTB tokenizer failed \(exit 3.*broken"):
+    monkeypatch.setattr("harness.evaluation.java.find_java", lambda: java)
+    with pytest.raises(UserError, match="the PTB tokenizer ended with status 3: broken"):
         load_task("coco", DataOptions(captions))
     java.chmod(0o644)
-    with pytest.raises(UserError, match="java: cannot be started"):
+    with pytest.raises(UserError, match="java cannot be started"):
         load_task("coco", DataOptions(captions))
 
 
