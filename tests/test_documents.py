@@ -18,6 +18,8 @@ import typer
 import yaml
 
 from harness import cli
+from harness.data.problem import Problem
+from harness.data.prompts import build_prompt
 from harness.records import SCHEMA_VERSION
 from tests.test_architecture import LEVELS
 
@@ -59,6 +61,11 @@ def subcommand(line: str) -> tuple[Any, list[str]]:
     return command, words
 
 
+OTHER_OPTIONS = frozenset(
+    # of every command; of accelerate, pip, tensorboard, pytest's fuzzer, ruff and benchmarks/gpu.sh
+    {"--help", "--num_processes", "--cpu", "--no-deps", "--logdir", "--count", "--check", "--budget"}
+)
+"""Options that documents name and that are of other programs."""
 COMMANDS = sorted({line for path in DOCUMENTS for line in commands_in(read(path))})
 TYPED = sorted(
     {
@@ -90,6 +97,19 @@ def test_every_command_and_option_exists(line: str) -> None:
 def test_commands_of_shell_blocks_parse(line: str) -> None:
     command, words = subcommand(line)
     command.make_context(command.name, list(words))
+
+
+def test_every_option_that_a_document_names_exists() -> None:
+    def options(command: Any) -> set[str]:
+        own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        inner = [options(each) for each in getattr(command, "commands", {}).values()]
+        return own.union(*inner)
+
+    known = options(typer.main.get_command(cli.app)) | OTHER_OPTIONS
+    for path in DOCUMENTS:
+        code = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", read(path), flags=re.DOTALL | re.MULTILINE))
+        named = {option for text in code for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", text)}
+        assert named <= known, f"{document_name(path)}: {sorted(named - known)}"
 
 
 def test_every_subcommand_is_in_the_list_of_commands() -> None:
@@ -140,6 +160,11 @@ def test_the_citation_agrees_with_the_project() -> None:
     assert (str(citation["version"]), citation["license"]) == (PROJECT["version"], PROJECT["license"])
     assert citation["authors"] == PROJECT["authors"]
     assert citation["message"]
+
+
+def test_the_prompt_that_the_questions_show_is_the_real_one() -> None:
+    prompt = build_prompt(Problem("1", "test", "Which is the heaviest?", ("a feather", "a brick"), answer=1))
+    assert f"```text\n{prompt.prompt}{prompt.answer}\n```" in read("docs/questions.md")
 
 
 def test_the_licence_is_whole() -> None:
