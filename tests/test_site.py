@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 import yaml
 
+from harness.config.recipes import TrainRecipe
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -90,3 +92,16 @@ def test_the_pictures_show_each_skill_once_with_the_right_option_marked() -> Non
     for card in cards:
         assert "](data:image/png;base64,iVBOR" in card
         assert len(re.findall(r"\*\*[^*]+\*\*", card)) == 1
+
+
+def test_the_settings_of_a_class_become_a_table() -> None:
+    lines = hook("settings").table("harness.config.recipes.TrainRecipe", ROOT).splitlines()
+    names = [re.match(r"\| `(\w+)` \|", line) for line in lines[2:]]
+    assert [name[1] for name in names if name] == list(TrainRecipe.model_fields)
+    for line, field in zip(lines[2:], TrainRecipe.model_fields.values(), strict=True):
+        assert line.endswith(f" | {field.description} |")
+
+
+def test_a_class_without_settings_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"^methods\.memvp\.MemVPConfig: is no class with fields"):
+        hook("settings").table("methods.memvp.MemVPConfig", ROOT)
