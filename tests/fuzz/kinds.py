@@ -70,6 +70,18 @@ def use_records(folder: Path) -> None:
     command("compare", "dehvf", "memvp", "--results", folder)
 
 
+def make_page(folder: Path) -> None:
+    """Write records with everything that a page shows beside them."""
+    from tests.harness.page.conftest import fill
+
+    fill(folder)
+
+
+def use_page(folder: Path) -> None:
+    """Make the page."""
+    command("report", "--results", folder, "--out", folder / "site")
+
+
 # Data sets and predictions
 
 
@@ -287,8 +299,51 @@ def use_options(folder: Path) -> None:
     command(*json.loads((folder / "arguments.json").read_text()))
 
 
+_SETTINGS = """\
+methods = ["dehvf", "memvp"]
+model = "tiny"
+seeds = "0,1"
+jobs = 2
+epochs = 0.5
+checkpoint-minutes = 5.0
+workers = 0
+
+[set]
+base_lr = 0.02
+"memvp.memory_length" = 8
+betas = [0.9, 0.95]
+"""
+_VALUES = (*_NUMBERS, "true", "[[1]]", "{}", "{a = 1}", "1979-05-27", '"caf\\u00e9\\u001b[31m"', '"../x"', "[" * 3000)
+
+
+def make_settings(folder: Path) -> None:
+    """Write a settings file, after loading what `run` loads."""
+    importlib.import_module("harness.commands.run")
+    (folder / "settings.toml").write_text(_SETTINGS)
+
+
+def change_settings(folder: Path, chance: random.Random) -> str:
+    """Change the value or the name in a line, repeat a line, or mutate the bytes of the file."""
+    lines = _SETTINGS.splitlines()
+    place, kind = chance.randrange(len(lines)), chance.randrange(4)
+    name, _, value = lines[place].partition(" = ")
+    changed = (f"{name} = {chance.choice(_VALUES)}", f"{chance.choice(_TEXTS[2:])} = {value}", f"{lines[place]}\n" * 2)
+    content = "\n".join([*lines[:place], *changed[kind : kind + 1], *lines[place + 1 :]])
+    encoded = content.encode(errors="surrogatepass")
+    (folder / "settings.toml").write_bytes(mutate(encoded, chance) if kind == len(changed) else encoded)
+    return content[:200]
+
+
+def use_settings(folder: Path) -> None:
+    """Plan the runs of the settings file."""
+    command("run", "--config", folder / "settings.toml", "--data-root", "nowhere", "--dry-run")
+
+
 KINDS = {
     "records": Kind(make_records, use_records, one_file("*.json", "*.jsonl")),
+    "files of a page": Kind(
+        make_page, use_page, one_file("*.history.json", "*.diagnostics.json", "questions.json", "*.jsonl")
+    ),
     "problems": Kind(make_scienceqa, use_scienceqa, one_file("problems.json")),
     "splits": Kind(make_scienceqa, use_scienceqa, one_file("pid_splits.json")),
     "Karpathy JSON": Kind(make_coco, use_coco, one_file("*.json")),
@@ -298,4 +353,5 @@ KINDS = {
     "--llm folders": Kind(make_backbone, use_llm, one_file("llm/*")),
     "--clip folders": Kind(make_backbone, use_clip, one_file("clip/*")),
     "options": Kind(make_options, use_options, change_options),
+    "--config files": Kind(make_settings, use_settings, change_settings),
 }
