@@ -1,1 +1,30 @@
-"""How the methods are compared: training, scoring, cost, records and tables."""
+"""How the methods are compared: training, scoring, cost, records and tables.
+
+From Python, `import harness` gives `harness.run`, `harness.load_records`, `harness.load_adapter` and `harness.compare`,
+which `harness.api` describes. They import what they need when they are called.
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from harness.api import compare, load_adapter, load_records
+from harness.api import run as _run
+
+if TYPE_CHECKING:
+    from harness.api import run
+
+__all__ = ["compare", "load_adapter", "load_records", "run"]
+
+
+class _CallablePackage(ModuleType):
+    """The package `harness.run`, which is the function `harness.run` as well.
+
+    Python sets the name of a subpackage in its package when the subpackage is imported. A function of this name would
+    vanish then, so the subpackage itself can be called.
+    """
+
+    __call__ = staticmethod(_run)
+
+
+importlib.import_module("harness.run").__class__ = _CallablePackage

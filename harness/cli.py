@@ -4,9 +4,7 @@ Each command imports what it needs in its own body, so that `--help` stays fast.
 """
 
 import json
-import math
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +14,30 @@ from rich.console import Console
 from harness import typed
 from harness.errors import UserError
 from harness.escape import visible, visible_lines
+from harness.options import (
+    RECORDS,
+    CostModel,
+    Device,
+    Dtype,
+    EvalBatch,
+    Methods,
+    NewTokens,
+    ProtocolName,
+    ProtocolOption,
+    Results,
+    ShownProtocol,
+    TableFormat,
+    TextFormat,
+    TextLength,
+    TextOutput,
+    TrainBatch,
+    not_nan,
+)
 from harness.streams import prepare_streams, print_error, print_result
+from harness.terminal import terminal_width
 
+LOOK = "Look"
+TIMINGS = "Table 2 only"
 EXIT_CODES = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing, 128 + signal interrupted."
 
 PACKAGE = "peft-vl-bench"
@@ -33,67 +53,10 @@ score_app = typer.Typer(help="Score saved predictions.", no_args_is_help=True)
 data_app = typer.Typer(help="Download a data folder, or check one before training on it.", no_args_is_help=True)
 results_app = typer.Typer(help="Use folders of results.", no_args_is_help=True)
 records_app = typer.Typer(help="Use the records of runs.", no_args_is_help=True)
-app.add_typer(score_app, name="score")
-app.add_typer(data_app, name="data")
-app.add_typer(records_app, name="records")
-app.add_typer(results_app, name="results")
-
-
-class TableFormat(StrEnum):
-    """Formats of a table."""
-
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
-    html = "html"
-
-
-class ProtocolName(StrEnum):
-    """What a run asks and reads."""
-
-    uniform = "uniform"
-    published = "published"
-
-
-class TextFormat(StrEnum):
-    """Formats of other output: markdown for people, JSON for programs."""
-
-    markdown = "markdown"
-    json = "json"
-
-
-Results = Annotated[Path, typer.Option("--results", help="Folder of the records.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")]
-Dtype = Annotated[
-    str, typer.Option(help="Dtype of the frozen weights: float32, bfloat16, or auto: bfloat16 on a GPU, else float32.")
-]
-ProtocolOption = Annotated[
-    ProtocolName,
-    typer.Option(
-        "--protocol",
-        help="uniform: prompts, decoder and reading of answers are the same for every method, which makes methods "
-        "comparable. published: they are those of each method's own code, to reproduce its published numbers.",
-    ),
-]
-ShownProtocol = Annotated[
-    ProtocolName, typer.Option("--protocol", help="Protocol of the runs: uniform or published. They are never mixed.")
-]
-Methods = Annotated[str, typer.Option(help="Names of methods, separated by commas, or `all`.")]
-CostModel = Annotated[str, typer.Option(help="Preset, or folder or hub id of a Llama model.")]
-TextLength = Annotated[int, typer.Option(min=1, max=1_000_000, help="Text tokens per sample.")]
-NewTokens = Annotated[int, typer.Option(min=1, max=100_000, help="Tokens that inference decodes per sample.")]
-TrainBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per training step.")]
-EvalBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per batch of inference.")]
-TableOutput = Annotated[TableFormat, typer.Option(help="Output format.")]
-TextOutput = Annotated[TextFormat, typer.Option(help="Output format.")]
-
-
-def _not_nan(value: float | None) -> float | None:
-    """Refuse NaN, which no comparison with the limits of an option refuses."""
-    if value is not None and math.isnan(value):
-        raise typer.BadParameter("nan is not a number; give a number")
-    return value
+app.add_typer(score_app, name="score", rich_help_panel="Read results")
+app.add_typer(data_app, name="data", rich_help_panel="Set up")
+app.add_typer(records_app, name="records", rich_help_panel="Read results")
+app.add_typer(results_app, name="results", rich_help_panel="Read results")
 
 
 def _show_version(asked: bool) -> None:
@@ -128,72 +91,117 @@ def _use_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-@app.command(epilog=_epilog("python -m harness run --methods dehvf,memvp --model tiny --seeds 0,1,2"))
+@app.command(
+    rich_help_panel="Make runs",
+    epilog=_epilog("python -m harness run --methods dehvf,memvp --model tiny --seeds 0,1,2"),
+)
 def run(
     context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option(
+            rich_help_panel="Settings files",
             metavar="FILE.toml",
             is_eager=True,
             callback=_use_config,
             help="Take options from this file, where they have the same names, and the pairs of --set from its table "
-            "[set]. The command line wins.",
+            r"\[set]. The command line wins.",
         ),
     ] = None,
     save_config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.toml", help="Write the options of this command into a file for --config."),
+        typer.Option(
+            rich_help_panel="Settings files",
+            metavar="FILE.toml",
+            help="Write the options of this command into a file for --config.",
+        ),
     ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
+            rich_help_panel="Runs",
             help="Names of methods, separated by commas, or `all`. `blind` and `oracle` are reference rows. "
-            "By default the two memory methods."
+            "By default the two memory methods.",
         ),
     ] = None,
     ablation: Annotated[
         str | None,
-        typer.Option(help="Run these ablations of the methods instead: names separated by commas, or `all`."),
+        typer.Option(
+            rich_help_panel="Runs",
+            help="Run these ablations of the methods instead: names separated by commas, or `all`.",
+        ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Backbone preset: tiny, smol, 7b, 13b, or bench to measure cost.")
+        str,
+        typer.Option(rich_help_panel="Runs", help="Backbone preset: tiny, smol, 7b, 13b, or bench to measure cost."),
     ] = "tiny",
-    task: Annotated[str, typer.Option(help="Task to train on and score: scienceqa or coco.")] = "scienceqa",
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas. Each method runs once per seed.")] = "0",
+    task: Annotated[
+        str, typer.Option(rich_help_panel="Runs", help="Task to train on and score: scienceqa or coco.")
+    ] = "scienceqa",
+    seeds: Annotated[
+        str, typer.Option(rich_help_panel="Runs", help="Seeds, separated by commas. Each method runs once per seed.")
+    ] = "0",
     data_root: Annotated[
         Path | None,
         typer.Option(
-            help="Data folder in the official layout. Without it, $PEFT_VL_BENCH_DATA/TASK, the cache, or a download. "
-            "The tiny model makes its own data."
+            rich_help_panel="Data and weights",
+            help="Data folder in the official layout. Without it: the task's folder in $PEFT_VL_BENCH_DATA, the cache, "
+            "or a download. The tiny model makes its own data.",
         ),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Download nothing; say what is missing and how to get it.")
+        bool,
+        typer.Option(
+            "--offline",
+            rich_help_panel="Data and weights",
+            help="Download nothing; say what is missing and how to get it.",
+        ),
     ] = False,
     llm: Annotated[
-        str | None, typer.Option(help="Language model in place of the preset's: hub id or folder of a Llama model.")
+        str | None,
+        typer.Option(
+            rich_help_panel="Data and weights",
+            help="Language model in place of the preset's: hub id or folder of a Llama model.",
+        ),
     ] = None,
     clip: Annotated[
-        str | None, typer.Option(help="Vision tower in place of the preset's: NAME[:WEIGHTS] or local-dir:FOLDER.")
+        str | None,
+        typer.Option(
+            rich_help_panel="Data and weights",
+            help="Vision tower in place of the preset's: NAME[:WEIGHTS] or local-dir:FOLDER.",
+        ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="pretrained, or random to measure cost. No accuracy is reported for random weights.")
+        str,
+        typer.Option(
+            rich_help_panel="Data and weights",
+            help="pretrained, or random to measure cost. No accuracy is reported for random weights.",
+        ),
     ] = "pretrained",
     limit: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000_000, help="Number of samples to keep per split.")
+        int | None,
+        typer.Option(
+            rich_help_panel="Data and weights", min=1, max=1_000_000_000, help="Number of samples to keep per split."
+        ),
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Length of training in epochs, in place of the recipe's.")
+        float | None,
+        typer.Option(rich_help_panel="Training", help="Length of training in epochs, in place of the recipe's."),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, max=1_000_000_000, help="Length of training in optimiser steps, in place of epochs."),
+        typer.Option(
+            rich_help_panel="Training",
+            min=1,
+            max=1_000_000_000,
+            help="Length of training in optimiser steps, in place of epochs.",
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
+            rich_help_panel="Training",
             metavar="KEY=VALUE",
             help="Change a field of the recipe or of the methods; METHOD.KEY=VALUE changes one method. Repeatable.",
         ),
@@ -202,37 +210,64 @@ def run(
     dtype: Dtype = "auto",
     results: Results = Path("results"),
     skip_bad_images: Annotated[
-        bool, typer.Option("--skip-bad-images", help="Leave out samples whose image cannot be read, and count them.")
+        bool,
+        typer.Option(
+            "--skip-bad-images",
+            rich_help_panel="Data and weights",
+            help="Leave out samples whose image cannot be read, and count them.",
+        ),
     ] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Require that the data folder holds the full benchmark.")
+        bool,
+        typer.Option(
+            "--full", rich_help_panel="Data and weights", help="Require that the data folder holds the full benchmark."
+        ),
     ] = False,
     shard: Annotated[
         str,
         typer.Option(
+            rich_help_panel="Runs",
             metavar="I/N",
             help="Make only the I-th of N parts of the runs, for the I-th job of an array of N. `results merge` joins "
             "their folders.",
         ),
     ] = "1/1",
-    force: Annotated[bool, typer.Option("--force", help="Repeat runs that are already recorded.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Train nothing; print what each run would take and what is missing.")
+    force: Annotated[
+        bool, typer.Option("--force", rich_help_panel="Runs", help="Repeat runs that are already recorded.")
     ] = False,
-    format: Annotated[TextFormat, typer.Option(help="Output format of --dry-run.")] = TextFormat.markdown,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel="Runs",
+            help="Train nothing; print what each run would take and what is missing.",
+        ),
+    ] = False,
+    format: Annotated[
+        TextFormat, typer.Option(rich_help_panel="Runs", help="Output format of --dry-run.")
+    ] = TextFormat.markdown,
     deterministic: Annotated[
         bool,
         typer.Option(
             "--deterministic",
+            rich_help_panel="Machine",
             help="Use torch's deterministic algorithms only. A machine then repeats a run bit for bit, more slowly.",
         ),
     ] = False,
     checkpoint_minutes: Annotated[
-        float, typer.Option(min=0, max=1e6, callback=_not_nan, help="Minutes between two checkpoints of training.")
+        float,
+        typer.Option(
+            rich_help_panel="Machine",
+            min=0,
+            max=1e6,
+            callback=not_nan,
+            help="Minutes between two checkpoints of training.",
+        ),
     ] = 10.0,
     micro_batch: Annotated[
         str,
         typer.Option(
+            rich_help_panel="Machine",
             metavar="auto|N",
             help="Samples per forward pass in training. It changes the memory, not the loss. auto takes the whole "
             "batch, and half of it each time that memory runs out.",
@@ -241,6 +276,7 @@ def run(
     workers: Annotated[
         str,
         typer.Option(
+            rich_help_panel="Machine",
             metavar="auto|N",
             help="Processes that prepare batches ahead of the model. They change no result. auto starts none on a CPU, "
             "and up to 8 for a GPU.",
@@ -249,15 +285,17 @@ def run(
     log_seconds: Annotated[
         float,
         typer.Option(
+            rich_help_panel="Progress",
             min=0,
             max=1e6,
-            callback=_not_nan,
+            callback=not_nan,
             help="Longest time between two lines of progress where the output is no terminal; 0 prints every step.",
         ),
     ] = 30.0,
     eval_every: Annotated[
         int,
         typer.Option(
+            rich_help_panel="Progress",
             min=0,
             max=1_000_000_000,
             help="Optimiser steps between two validations during training, on 256 problems of the validation split; "
@@ -265,12 +303,16 @@ def run(
         ),
     ] = 0,
     tracker: Annotated[
-        str, typer.Option(help="Also send every step to tensorboard, wandb or trackio. Each is an extra.")
+        str,
+        typer.Option(
+            rich_help_panel="Progress", help="Also send every step to tensorboard, wandb or trackio. Each is an extra."
+        ),
     ] = "",
     protocol: ProtocolOption = ProtocolName.uniform,
     jobs: Annotated[
         int | None,
         typer.Option(
+            rich_help_panel="Machine",
             min=1,
             max=1024,
             help="Runs side by side on a CPU. By default one for each core, or for each --threads cores.",
@@ -278,7 +320,12 @@ def run(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Compute threads per run. By default 1 for the tiny model, else all cores."),
+        typer.Option(
+            rich_help_panel="Machine",
+            min=1,
+            max=1024,
+            help="Compute threads per run. By default 1 for the tiny model, else all cores.",
+        ),
     ] = None,
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
@@ -327,32 +374,90 @@ def run(
     raise typer.Exit(run_command(options, RunConsole()))
 
 
-@app.command(epilog=_epilog("python -m harness table --table 1 --format latex"))
+@app.command(rich_help_panel="Read results", epilog=_epilog("python -m harness table --table 1 --format latex"))
 def table(
     number: Annotated[int, typer.Option("--table", max=1_000, help="Number of the paper's table: 1, 2, 3 or 4.")] = 1,
-    model: Annotated[str | None, typer.Option(help="Show the rows of this model only.")] = None,
     paper: Annotated[
         bool,
         typer.Option(
             "--paper", help="Show the paper's numbers cell by cell, and whether the measured ones agree with them."
         ),
     ] = False,
+    columns: Annotated[
+        str | None, typer.Option(rich_help_panel=LOOK, help="Show these columns of values only, separated by commas.")
+    ] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", rich_help_panel=LOOK, help="Show all columns, also where the terminal is narrow.")
+    ] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", rich_help_panel=LOOK, help="In a terminal, also show the rows of the paper that have no record."
+        ),
+    ] = False,
+    format: Annotated[
+        TableFormat | None,
+        typer.Option(
+            rich_help_panel=LOOK,
+            help="Output format. By default what fits a terminal, and markdown in a file or a pipe.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(rich_help_panel=RECORDS, help="Show the rows of this model only.")
+    ] = None,
     protocol: ShownProtocol = ProtocolName.uniform,
-    format: TableOutput = TableFormat.markdown,
     results: Results = Path("results"),
+    device: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=TIMINGS, help="Timings on this device: cpu, gpu, or a part of its name."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(rich_help_panel=TIMINGS, help="Timings in this dtype: float32 or bfloat16.")
+    ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compiled/--not-compiled",
+            rich_help_panel=TIMINGS,
+            help="Timings of compiled decoder layers, or of others.",
+        ),
+    ] = None,
+    text_length: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, rich_help_panel=TIMINGS, help="Timings at this number of text tokens."),
+    ] = None,
 ) -> None:
     """Print one of the paper's tables from the records, and mark which values are not distinguishable from the best."""
+    from harness.report.timed import TimedFilter
+
+    chosen = () if columns is None else typed.names("--columns", columns)
+    timed = TimedFilter(device, dtype, compiled, text_length)
     if paper:
         from harness.report.against_paper import against_paper_text
 
-        print_result(against_paper_text(results, number, model, format.value, protocol.value))
+        if given := [*(["--columns"] if chosen else []), *timed.given()]:
+            raise UserError(f"{given[0]}: --paper shows all values; leave one of them out")
+        as_text = (format or TableFormat.markdown).value
+        print_result(against_paper_text(results, number, model, as_text, protocol.value))
         return
-    from harness.report.tables import table_text
+    from harness.commands.table import TableOptions, table_command_text
 
-    print_result(table_text(results, number, model, format.value, protocol.value))
+    options = TableOptions(
+        results=results,
+        number=number,
+        model=model,
+        protocol=protocol.value,
+        format=None if format is None else format.value,
+        columns=chosen,
+        wide=wide,
+        everything=everything,
+        timed=timed,
+        width=terminal_width(),
+    )
+    print_result(table_command_text(options))
 
 
-@app.command(epilog=_epilog("python -m harness compare dehvf memvp"))
+@app.command(rich_help_panel="Read results", epilog=_epilog("python -m harness compare dehvf memvp"))
 def compare(
     first: Annotated[str, typer.Argument(help="A method, METHOD-ABLATION, or `blind`.")],
     second: Annotated[str, typer.Argument(help="The one to compare it with.")],
@@ -368,7 +473,10 @@ def compare(
     print_result(compare_text(results, first, second, model, task, format.value, protocol.value))
 
 
-@app.command(epilog=_epilog("python -m harness verify results/records/scienceqa/tiny/memvp/seed0-....json"))
+@app.command(
+    rich_help_panel="Make runs",
+    epilog=_epilog("python -m harness verify results/records/scienceqa/tiny/memvp/seed0-....json"),
+)
 def verify(
     record: Annotated[Path, typer.Argument(help="File of a record; its predictions are looked for beside it.")],
     data_root: Annotated[
@@ -388,7 +496,7 @@ def verify(
         typer.Option(
             min=0,
             max=100,
-            callback=_not_nan,
+            callback=not_nan,
             help="Points that each score may differ by. By default two of its standard errors.",
         ),
     ] = None,
@@ -408,7 +516,7 @@ def verify(
     raise typer.Exit(verify_command(options, RunConsole(stderr=True)))
 
 
-@app.command(epilog=_epilog("python -m harness audit"))
+@app.command(rich_help_panel="Read results", epilog=_epilog("python -m harness audit"))
 def audit(format: TextOutput = TextFormat.markdown, results: Results = Path("results")) -> None:
     """Check by arithmetic whether accuracies can be true: those that the paper prints, and those of the records."""
     from harness.report.audit import audit_text
@@ -416,15 +524,17 @@ def audit(format: TextOutput = TextFormat.markdown, results: Results = Path("res
     print_result(audit_text(results, format.value))
 
 
-@app.command(epilog=_epilog("python -m harness methods"))
+@app.command(rich_help_panel="Methods and their cost", epilog=_epilog("python -m harness methods"))
 def methods(format: TextOutput = TextFormat.markdown) -> None:
     """List the registered methods with their papers."""
     from harness.commands.methods import methods_text
 
-    print_result(methods_text(format.value))
+    print_result(methods_text(format.value, terminal_width()))
 
 
-@app.command(epilog=_epilog("python -m harness params --model 13b --format json"))
+@app.command(
+    rich_help_panel="Methods and their cost", epilog=_epilog("python -m harness params --model 13b --format json")
+)
 def params(
     methods: Methods = "all",
     model: CostModel = "7b",
@@ -433,10 +543,12 @@ def params(
     """Count trainable parameters by module without loading weights, next to the paper's numbers."""
     from harness.cost.params import params_text
 
-    print_result(params_text(typed.names("--methods", methods), model, format.value))
+    print_result(params_text(typed.names("--methods", methods), model, format.value, width=terminal_width()))
 
 
-@app.command(epilog=_epilog("python -m harness flops --model 7b --text-length 128"))
+@app.command(
+    rich_help_panel="Methods and their cost", epilog=_epilog("python -m harness flops --model 7b --text-length 128")
+)
 def flops(
     methods: Methods = "all",
     model: CostModel = "7b",
@@ -467,11 +579,13 @@ def flops(
         return
     work = Workload(text_length=text_length, new_tokens=new_tokens, train_batch=train_batch, eval_batch=eval_batch)
     settings = typed.settings(set_ or [])
-    options = {"work": work, "visual_tokens": visual_tokens, "settings": settings}
+    options = {"work": work, "visual_tokens": visual_tokens, "settings": settings, "width": terminal_width()}
     print_result(flops_text(typed.names("--methods", methods), model, format.value, **options), end="")
 
 
-@app.command(epilog=_epilog("python -m harness speed --model slice --steps 20"))
+@app.command(
+    rich_help_panel="Methods and their cost", epilog=_epilog("python -m harness speed --model slice --steps 20")
+)
 def speed(
     methods: Methods = "all",
     model: Annotated[str, typer.Option(help="Backbone preset: tiny, bench, slice, 7b, 13b.")] = "tiny",
@@ -539,7 +653,7 @@ def speed(
     print_result(speed_text(options), end="")
 
 
-@app.command(epilog=_epilog("python -m harness readme --results results"))
+@app.command(rich_help_panel="Read results", epilog=_epilog("python -m harness readme --results results"))
 def readme(results: Results = Path("results")) -> None:
     """Write README.md and schema.json into the results folder, from its records."""
     from harness.records import export_schema
@@ -549,7 +663,7 @@ def readme(results: Results = Path("results")) -> None:
     print_result(visible(str(write_readme(results))))
 
 
-@app.command(epilog=_epilog("python -m harness report --results results --out site"))
+@app.command(rich_help_panel="Read results", epilog=_epilog("python -m harness report --results results --out site"))
 def report(
     results: Results = Path("results"),
     out: Annotated[Path, typer.Option(help="Folder of the page. Its index.html is replaced.")] = Path("site"),
@@ -560,7 +674,29 @@ def report(
     print_result(visible_lines(report_text(results, out)))
 
 
-@app.command(epilog=_epilog("python -m harness pretrain --out my-tiny"))
+@app.command(rich_help_panel="Read results", epilog=_epilog("python -m harness plot figure2 --out figure2.pdf"))
+def plot(
+    name: Annotated[
+        str, typer.Argument(help="figure2, or a figure that runs keep beside their records: figure3 or figure4.")
+    ],
+    out: Annotated[Path, typer.Option(help="The .png, .svg or .pdf file to write.")],
+    method: Annotated[
+        str | None, typer.Option(rich_help_panel=RECORDS, help="A method, or METHOD-ABLATION, of the records.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(rich_help_panel=RECORDS, help="Model of the records.")] = None,
+    task: Annotated[str | None, typer.Option(rich_help_panel=RECORDS, help="Task of the records.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(rich_help_panel=RECORDS, help="Seed of the run; by default the lowest.")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Draw one of the paper's figures for print."""
+    from harness.commands.plot import PlotOptions, plot_text
+
+    print_result(visible(plot_text(PlotOptions(name, out, results, method, model, task, seed))))
+
+
+@app.command(rich_help_panel="Set up", epilog=_epilog("python -m harness pretrain --out my-tiny"))
 def pretrain(
     out: Annotated[Path, typer.Option(help="Folder for the weights. Files in it are replaced.")] = Path("runs/tiny"),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the data and of the initial weights.")] = 0,
@@ -571,7 +707,10 @@ def pretrain(
     print_result(json.dumps(make(out, seed=seed), indent=2))
 
 
-@app.command(epilog=_epilog("python -m harness predict --adapter results/adapters/... --image FILE --question '...'"))
+@app.command(
+    rich_help_panel="Make runs",
+    epilog=_epilog("python -m harness predict --adapter results/adapters/... --image FILE --question '...'"),
+)
 def predict(
     adapter: Annotated[Path, typer.Option(help="Folder of a saved adapter.")],
     question: Annotated[str, typer.Option(help="The question. Without one, the image is captioned.")] = "",
@@ -591,7 +730,7 @@ def predict(
     print_result(predict_text(adapter, question, image, options, hint, device, format.value))
 
 
-@app.command(epilog=_epilog("python -m harness doctor --model 7b"))
+@app.command(rich_help_panel="Set up", epilog=_epilog("python -m harness doctor --model 7b"))
 def doctor(
     model: Annotated[str, typer.Option(help="Backbone preset of the run.")] = "7b",
     llm: Annotated[str | None, typer.Option(help="Language model in place of the preset's.")] = None,

@@ -52,6 +52,18 @@ def latex_comment(text: str) -> str:
     return f"% {visible(text)}"
 
 
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def latex(text: str) -> str:
+    """Return text for LaTeX, in which nothing is a command."""
+    return "".join(_LATEX.get(character, character) for character in visible(text))
+
+
 def csv_cell(value: Any) -> Any:
     """Return a value for a cell of CSV. Text that a spreadsheet would compute as a formula gets an apostrophe."""
     if not isinstance(value, str):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (
     ("escape",),
     ("errors",),
-    ("files", "hub", "processes", "stats", "stopping", "streams", "typed"),
+    ("files", "hub", "processes", "stats", "stopping", "streams", "terminal", "typed"),
     ("records",),
     ("config", "data"),
     ("backbone", "evaluation"),
@@ -25,6 +25,8 @@ LEVELS = (
     ("cost", "pretrain"),
     ("page",),
     ("commands",),
+    ("api",),
+    ("options",),
     ("cli",),
     ("__main__",),
 )
@@ -33,6 +35,9 @@ TORCH_FREE = (
     "harness.errors",
     "harness.escape",
     "harness.streams",
+    "harness.api",
+    "harness.options",
+    "harness.terminal",
     "harness.typed",
     "harness.files",
     "harness.hub",
@@ -95,6 +100,11 @@ def imports(module: str) -> set[str]:
     return _targets(module, list(ast.walk(tree(module))))
 
 
+def _for_types_only(node: ast.AST) -> bool:
+    """Return whether a statement is `if TYPE_CHECKING:`, whose body never runs."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def imports_at_once(module: str) -> set[str]:
     """Return what is imported when a module is: by its statements outside of functions, and its parent packages."""
     nodes: list[ast.AST] = []
@@ -102,7 +112,7 @@ def imports_at_once(module: str) -> set[str]:
     while pending:
         node = pending.pop()
         nodes.append(node)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not _for_types_only(node):
             pending += ast.iter_child_nodes(node)
     parents = module.split(".")
     packages = {".".join(parents[:i]) for i in range(1, len(parents))}

@@ -1,10 +1,11 @@
 """The subcommand `run`: check the options, then train and score, or only report what a run would take."""
 
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from harness.backbone.machine import Machine, resolve_machine, use_deterministic_algorithms
 from harness.backbone.weights import check_weights, require_weights
 from harness.commands.dryrun import dry_run_text
+from harness.commands.table import TableOptions, table_command_text
 from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipes import DEFAULT_METHODS
@@ -22,18 +24,19 @@ from harness.data.places import PLACES, find_data, find_or_fetch_data
 from harness.errors import UserError
 from harness.hub import go_offline, hub_reachable
 from harness.processes import Processes, is_follower
-from harness.report.tables import table_text
+from harness.records import Record, record_path
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.dryrun import Faults, dry_run
-from harness.run.progress import print_line
+from harness.run.progress import LOG_SECONDS, print_line
 from harness.run.runner import Runner
 from harness.run.schedule import with_steps
-from harness.run.sweep import sweep
+from harness.run.sweep import SweepResult, sweep
 from harness.run.tracker import require_tracker
 from harness.stopping import exit_status
 from harness.streams import print_result
 from harness.tasks.contract import DataOptions, Task, load_task
 from harness.tasks.facts import TaskFacts, task_facts
+from harness.terminal import terminal_width
 
 Say = Callable[[str], None]
 """Called with a line for the user."""
@@ -41,41 +44,41 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of `run`, as its help describes them."""
+    """The options of `run`, as its help describes them, with the same defaults."""
 
-    methods: tuple[str, ...]
-    ablations: tuple[str, ...]
-    model: str
-    task: str
-    seeds: tuple[int, ...]
-    data_root: Path | None
-    offline: bool
-    llm: str | None
-    clip: str | None
-    weights: str
-    limit: int | None
-    epochs: float | None
-    steps: int | None
-    settings: Mapping[str, Any]
-    device: str
-    dtype: str
-    results: Path
-    skip_bad_images: bool
-    full: bool
-    shard: tuple[int, int]
-    force: bool
-    dry_run: bool
-    format: str
-    deterministic: bool
-    checkpoint_minutes: float
-    micro_batch: int | None
-    workers: int | None
-    log_seconds: float
-    eval_every: int
-    tracker: str
-    protocol: str
-    jobs: int | None
-    threads: int | None
+    methods: tuple[str, ...] = ()
+    ablations: tuple[str, ...] = ()
+    model: str = "tiny"
+    task: str = "scienceqa"
+    seeds: tuple[int, ...] = (0,)
+    data_root: Path | None = None
+    offline: bool = False
+    llm: str | None = None
+    clip: str | None = None
+    weights: str = "pretrained"
+    limit: int | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    dtype: str = "auto"
+    results: Path = Path("results")
+    skip_bad_images: bool = False
+    full: bool = False
+    shard: tuple[int, int] = (1, 1)
+    force: bool = False
+    dry_run: bool = False
+    format: str = "markdown"
+    deterministic: bool = False
+    checkpoint_minutes: float = 10.0
+    micro_batch: int | None = None
+    workers: int | None = None
+    log_seconds: float = LOG_SECONDS
+    eval_every: int = 0
+    tracker: str = ""
+    protocol: str = "uniform"
+    jobs: int | None = None
+    threads: int | None = None
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -102,48 +105,104 @@ def run_command(options: RunOptions, console: Console) -> int:
 
 def _run(options: RunOptions, console: Console) -> int:
     """Do what `run_command` says."""
+    if options.format != "markdown" and not options.dry_run:
+        raise UserError(f"--format {options.format}: only --dry-run prints it; leave it out")
+    if options.dry_run:
+        _prepare(options)
+        return 0 if is_follower() else _dry_run(options, console)
+    try:
+        result = make_runs(options, console)
+    except KeyboardInterrupt as stop:
+        if not is_follower() and exit_status(stop) != 128 + signal.SIGPIPE:  # then nobody reads this either
+            name = str(stop) or "SIGINT"
+            print(f"interrupted by {name}; the same command goes on from the last checkpoint", file=sys.stderr)
+        return exit_status(stop)
+    if not result.records:  # a process that follows the first one, or a part without runs
+        return 0
+    facts = task_facts(options.task)
+    table = (facts.ablation_table if options.ablations else None) or facts.table
+    console.print()
+    model = _backbone(options)[0].name
+    shown = TableOptions(options.results, table, model, options.protocol, width=terminal_width())
+    print_result(table_command_text(shown))
+    for record in result.failed:
+        print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
+    for line in ending(options.results, result.records):
+        print_line(console, line)
+    return 1 if result.failed else 0
+
+
+def _prepare(options: RunOptions) -> None:
+    """Take the hub away where it was asked for, and check what needs no model."""
     if options.offline:
         go_offline()
     if options.steps is not None and options.epochs is not None:
         raise UserError("--steps and --epochs: give one of them, not both")
-    if options.format != "markdown" and not options.dry_run:
-        raise UserError(f"--format {options.format}: only --dry-run prints it; leave it out")
-    if options.dry_run:
-        return 0 if is_follower() else _dry_run(options, console)
-    facts = task_facts(options.task)
+
+
+def make_runs(options: RunOptions, console: Console) -> SweepResult:
+    """Check the options, and then train and score; nothing but progress is printed.
+
+    Args:
+        options: the options; those of a dry run are ignored.
+        console: where progress and messages go.
+
+    Returns:
+        The records of all runs; none in a process that follows the first one, and where `shard` leaves no run.
+
+    Raises:
+        UserError: an option is wrong, or something that a run needs is missing.
+        KeyboardInterrupt: a signal stopped the runs.
+    """
+    _prepare(options)
     require_tracker(options.tracker)
-    _require_accuracy(options, facts)
+    _require_accuracy(options, task_facts(options.task))
     spec, machine = _backbone(options)
     cores = divide_cores(options.jobs, options.threads, spec, machine)
     # Cheap checks come first: options before data, data before weights.
     plans = _plans(options, spec, machine)
     if not plans:
         print_line(console, f"--shard {options.shard[0]}/{options.shard[1]}: there are fewer runs than parts")
-        return 0
-    try:
-        options = _with_files(options, spec, machine, lambda line: print_line(console, line))
-        with compute_threads(cores.threads):
-            runner = _make_runner(options, lambda line: print_line(console, line))
-            plans = _shortened(plans, options.steps, runner.task)
-            result = sweep(
-                partial(_make_runner, options), runner, plans, console, options.force, cores, options.log_seconds
-            )
-            runner.processes.close()
-            if is_follower():
-                return 0
-    except KeyboardInterrupt as stop:
-        if is_follower():
-            return exit_status(stop)
-        if exit_status(stop) != 128 + signal.SIGPIPE:  # then nobody reads this either
-            name = str(stop) or "SIGINT"
-            print(f"interrupted by {name}; the same command goes on from the last checkpoint", file=sys.stderr)
-        return exit_status(stop)
-    table = (facts.ablation_table if options.ablations else None) or facts.table
-    console.print()
-    print_result(table_text(options.results, table, spec.name, "markdown", options.protocol))
-    for record in result.failed:
-        print_line(console, f"{record.status}: {record.label} seed {record.seed}: {record.error}")
-    return 1 if result.failed else 0
+        return SweepResult()
+    options = _with_files(options, spec, machine, lambda line: print_line(console, line))
+    with compute_threads(cores.threads):
+        runner = _make_runner(options, lambda line: print_line(console, line))
+        plans = _shortened(plans, options.steps, runner.task)
+        result = sweep(
+            partial(_make_runner, options), runner, plans, console, options.force, cores, options.log_seconds
+        )
+        runner.processes.close()
+    return result
+
+
+def ending(results: Path, records: Sequence[Record]) -> list[str]:
+    """Return what is written where, and a command to try next.
+
+    Args:
+        results: the results folder.
+        records: the records of the runs that were asked for, old ones included.
+    """
+    done = [record for record in records if record.status == "completed"]
+    if not done:
+        return [f"The record of each failed run is in {results / 'records'}; the same command makes them again."]
+    first = done[0]
+    lines = [f"Records, predictions and training curves: {record_path(first, results).parent.parent}"]
+    labels = list(dict.fromkeys(record.label for record in done))
+    shared = {record.seed for record in done if record.label == labels[0]} & {
+        record.seed for record in done if record.label == labels[-1]
+    }
+    folder = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+    adapters = results / "adapters" / record_path(first, results).parent.parent.relative_to(results / "records")
+    if adapters.is_dir():
+        lines.append(f"Adapters: {adapters}")
+    comparable = first.data.limit is None and first.backbone.weights != "random"
+    if len(labels) > 1 and shared and comparable:
+        protocol = "" if first.protocol == "uniform" else f" --protocol {first.protocol}"
+        asked = f"--model {shlex.quote(first.model)} --task {first.task}{protocol}"
+        lines.append(f"Next: python -m harness compare {labels[0]} {labels[-1]} {asked}{folder}")
+    else:
+        lines.append(f"Next: python -m harness report{folder}")
+    return lines
 
 
 def _require_accuracy(options: RunOptions, facts: TaskFacts) -> None:

@@ -6,9 +6,10 @@ from typing import Any, TypedDict
 
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
 from harness.cost.meta import cost_spec, method_names, method_plan
-from harness.cost.output import is_json, markdown_table
+from harness.cost.output import is_json, markdown_table, rounded, shown_table
 from harness.errors import UserError
 from harness.run.attach import attach_on_meta, meta_backbone
+from harness.terminal import paragraph
 from methods import get_method
 from methods.cost import Costed
 
@@ -94,13 +95,17 @@ def _check_settings(names: Sequence[str], settings: Mapping[str, Any]) -> None:
             raise UserError(f"--set {field}: not a field of these methods; choose one of {', '.join(sorted(known))}")
 
 
-def flops_text(methods: Sequence[str], model: str, format: str = "markdown", **options: Any) -> str:
+def flops_text(
+    methods: Sequence[str], model: str, format: str = "markdown", *, width: int | None = None, **options: Any
+) -> str:
     """Return the FLOPs of `flops_table` as text, ending in a newline.
 
     Args:
         methods: as in `flops_table`.
         model: as in `flops_table`.
         format: `markdown` for the totals and then the modules, in 10⁹ FLOPs; `json` for a list of rows, in FLOPs.
+        width: columns of the terminal, for which `markdown` is rounded and fits; None gives all digits, for files and
+            pipes.
         options: the other arguments of `flops_table`.
 
     Raises:
@@ -108,7 +113,42 @@ def flops_text(methods: Sequence[str], model: str, format: str = "markdown", **o
     """
     as_json = is_json(format)
     rows = flops_table(methods, model, **options)
-    return json.dumps(rows, indent=2) + "\n" if as_json else _markdown(rows)
+    if as_json:
+        return json.dumps(rows, indent=2) + "\n"
+    return _markdown(rows) if width is None else _shown(rows, width)
+
+
+def _shown(rows: Sequence[FlopsRow], width: int) -> str:
+    """Return the FLOPs for a terminal: rounded, both phases of a method in one line."""
+    by_method: dict[str, dict[Phase, FlopsRow]] = {}
+    for row in rows:
+        by_method.setdefault(row["method"], {})[row["phase"]] = row
+    totals = [
+        (name, *("n/a" if (total := phases[phase]["total"]) is None else rounded(total) for phase in _PHASES))
+        for name, phases in by_method.items()
+    ]
+    modules = [
+        (name, module, *(rounded(sum(phases[phase]["by_module"].get(module, {}).values())) for phase in _PHASES))
+        for name, phases in by_method.items()
+        for module in dict.fromkeys(module for row in phases.values() for module in row["by_module"])
+    ]
+    first = {row["phase"]: row for row in reversed(rows)}
+    sizes = ", ".join(f"{first[phase]['batch']} in {phase}" for phase in _PHASES)
+    about = (
+        f"FLOPs per batch on {rows[0]['model']}: {rows[0]['text_length']} text tokens, {rows[0]['visual_tokens']} "
+        f"visual tokens, batch {sizes}. Rounded; --format json has all digits and both passes."
+    )
+    return (
+        f"{paragraph(about, width)}\n{shown_table(('method', *_PHASES), totals, 'lrr', width)}\n"
+        f"By module, forward and backward\n\n{shown_table(('method', 'module', *_PHASES), modules, 'llrr', width)}"
+        f"{_uncounted(rows)}"
+    )
+
+
+def _uncounted(rows: Sequence[FlopsRow]) -> str:
+    """Return which methods do not count their FLOPs; empty if all do."""
+    names = sorted({row["method"] for row in rows if row["total"] is None})
+    return f"\nn/a: FLOPs not counted (see methods/cost.py) by {', '.join(names)}.\n" if names else ""
 
 
 def _markdown(rows: Sequence[FlopsRow]) -> str:
@@ -132,8 +172,7 @@ def _markdown(rows: Sequence[FlopsRow]) -> str:
     heads = ("method", "model", "phase", "batch", "text length", "visual tokens", "GFLOPs a batch")
     summary = markdown_table(heads, totals, "lllrrrr")
     parts = markdown_table(("method", "phase", "module", "forward", "backward"), modules, "lllrr")
-    uncounted = sorted({row["method"] for row in rows if row["total"] is None})
-    note = f"n/a: FLOPs not counted (see methods/cost.py) by {', '.join(uncounted)}.\n\n" if uncounted else ""
+    note = f"{uncounted.lstrip()}\n" if (uncounted := _uncounted(rows)) else ""
     return f"**FLOPs per batch**\n\n{summary}\n\n{note}**By module (GFLOPs)**\n\n{parts}\n"
 
 

@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, TypedDict
 
 from harness.cost.meta import cost_spec, method_names, method_plan
-from harness.cost.output import is_json, markdown_table
+from harness.cost.output import is_json, markdown_table, rounded, shown_table
 from harness.records import Parameters
 from harness.report.paper import load_paper, printed_trainable
 from harness.run.attach import attach_on_meta, meta_backbone
@@ -92,7 +92,13 @@ def _row(method: str, variant: str | None, model: str, counted: Parameters) -> P
 
 
 def params_text(
-    methods: Sequence[str], model: str, format: str = "markdown", *, llm: str | None = None, clip: str | None = None
+    methods: Sequence[str],
+    model: str,
+    format: str = "markdown",
+    *,
+    llm: str | None = None,
+    clip: str | None = None,
+    width: int | None = None,
 ) -> str:
     """Return the counts of `parameter_table` as text, ending in a newline.
 
@@ -102,17 +108,46 @@ def params_text(
         format: `markdown` for the counts and then the breakdown by module, or `json` for a list of rows.
         llm: as in `parameter_table`.
         clip: as in `parameter_table`.
+        width: columns of the terminal, for which `markdown` is rounded and fits; None gives all digits, for files and
+            pipes.
 
     Raises:
         UserError: the format is unknown, or as in `parameter_table`.
     """
     as_json = is_json(format)
     rows = parameter_table(methods, model, llm, clip)
-    return json.dumps(rows, indent=2) + "\n" if as_json else _markdown(rows)
+    if as_json:
+        return json.dumps(rows, indent=2) + "\n"
+    return _markdown(rows) if width is None else _shown(rows, width)
+
+
+_VERDICT = {True: "yes", False: "NO", None: ""}
+
+
+def _shown(rows: Sequence[ParameterRow], width: int) -> str:
+    """Return the counts for a terminal: rounded, and the modules of a method below each other."""
+    counts = [
+        (_label(row), rounded(row["trainable"]), rounded(row["trained"]), row["paper"] or "", _VERDICT[row["matches"]])
+        for row in rows
+    ]
+    modules = [
+        (_label(row) if first else "", name, rounded(module["count"]), module["status"])
+        for row in rows
+        for first, (name, module) in zip(
+            [True, *[False] * len(row["by_module"])], row["by_module"].items(), strict=False
+        )
+    ]
+    summary = shown_table(("method", "trainable", "trained", "paper", "matches"), counts, "lrrrl", width)
+    parts = shown_table(("method", "module", "parameters", "status"), modules, "llrl", width)
+    models = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    return (
+        f"Trainable parameters on {models}, rounded; --format json has all digits\n\n{summary}\n"
+        "trainable: as the paper counts; trained: those that receive gradients here\n\n"
+        f"By module\n\n{parts}"
+    )
 
 
 def _markdown(rows: Sequence[ParameterRow]) -> str:
-    verdict = {True: "yes", False: "NO", None: ""}
     counts = [
         (
             _label(row),
@@ -120,7 +155,7 @@ def _markdown(rows: Sequence[ParameterRow]) -> str:
             f"{row['trainable']:,}",
             f"{row['trained']:,}",
             row["paper"] or "n/a",
-            verdict[row["matches"]],
+            _VERDICT[row["matches"]],
         )
         for row in rows
     ]

@@ -1,17 +1,25 @@
 """Render a board, which is one table, as text: markdown, LaTeX and HTML with tabulate, CSV with pandas, and JSON."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from harness.errors import UserError
-from harness.escape import csv_cell, html, latex_comment, markdown, text_table
+from harness.escape import csv_cell, html, latex, latex_comment, markdown, text_table
 from harness.report.paper import Column
 from harness.report.rows import Board, Cell, Rank, TableRow
 
 ABSENT = "n/a"
+PREAMBLE = r"\usepackage{booktabs,graphicx}"
+"""What a document in LaTeX needs before it takes a table."""
+STYLE = (
+    "body{font:16px/1.4 sans-serif;margin:2rem}table{border-collapse:collapse}"
+    "td,th{padding:.25em .6em;border-bottom:1px solid #ccc}"
+)
+"""The look of a table in HTML."""
 MARKS: Mapping[Rank | None, str] = {"best": "best", "tied": "a", "untested": "?"}
 """Rank -> its mark in a printed table; the other ranks have none. `harness.report.ranking` explains the marks."""
 
@@ -32,18 +40,39 @@ def render(board: Board, format: str) -> str:
 
 
 def _markdown(board: Board) -> str:
-    notes = "".join(f"\n- {markdown(note)}" for note in _notes(board))
-    return f"**{_title(board)}**\n\n{grid(board, 'github')}\n{notes}"
+    notes = "".join(f"\n- {markdown(note)}" for note in board_notes(board))
+    return f"**{board_title(board)}**\n\n{grid(board, 'github')}\n{notes}"
 
 
 def _latex(board: Board) -> str:
-    notes = "".join(f"\n{latex_comment(note)}" for note in [_title(board), *_notes(board)])
-    return grid(board, "latex_booktabs") + notes
+    """Return a float that needs the package booktabs, with caption, label, and the notes as comments."""
+    notes = "".join(f"\n{latex_comment(note)}" for note in board_notes(board))
+    table = grid(board, "latex_booktabs").replace("±", r"$\pm$")
+    return (
+        f"{latex_comment('needs: ' + PREAMBLE)}\n"
+        f"\\begin{{table*}}[t]\n\\centering\n\\caption{{{latex(board_title(board))}}}\n\\label{{{label(board)}}}\n"
+        f"\\resizebox{{\\linewidth}}{{!}}{{%\n{table}%\n}}\n\\end{{table*}}{notes}"
+    )
+
+
+def label(board: Board) -> str:
+    """Return the label of a board in LaTeX, such as `tab:table1-uniform`."""
+    return f"tab:table{board.table}" + (f"-{board.protocol}" if board.layout.has_protocol else "")
 
 
 def _html(board: Board) -> str:
-    notes = "".join(f"<li>{html(note)}</li>\n" for note in _notes(board))
-    return f"<h2>{html(_title(board))}</h2>\n{grid(board, 'html')}\n<ul>\n{notes}</ul>"
+    """Return a whole document, in which the best value of each column is bold."""
+    notes = "".join(f"<li>{html(note)}</li>\n" for note in board_notes(board))
+    title = html(board_title(board))
+    mark = html(str(MARKS["best"]))
+    # A mark stands between a value, with or without a deviation, and the end of its cell or the paper's value.
+    table = re.sub(rf">\s*([\d.,]+(?: ± [\d.]+)?) {mark}(?=[ <])", r"><strong>\1</strong> " + mark, grid(board, "html"))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<h1>{title}</h1>\n{table}\n<ul>\n{notes}</ul>\n</body>\n</html>"
+    )
 
 
 def _csv(board: Board) -> str:
@@ -109,7 +138,7 @@ def grid(board: Board, style: str) -> str:
     body = [
         [
             row.name,
-            _trainable(row),
+            trainable_text(row),
             row.llm or "-",
             str(len(row.seeds)),
             *(cell_text(row.metrics[column.key], column) for column in board.layout.columns),
@@ -138,17 +167,19 @@ def cell_text(cell: Cell, column: Column) -> str:
     return text
 
 
-def _trainable(row: TableRow) -> str:
+def trainable_text(row: TableRow) -> str:
+    """Return the number of trainable parameters as text: counted / printed by the paper."""
     text = ABSENT if row.trainable is None else f"{row.trainable:,}"
     return text if row.paper_trainable is None else f"{text} / {row.paper_trainable}"
 
 
-def _title(board: Board) -> str:
+def board_title(board: Board) -> str:
+    """Return the title of a board: number and name of the table, and the protocol."""
     protocol = f", {board.protocol} protocol" if board.layout.has_protocol else ""
     return f"Table {board.table}. {board.layout.title}{protocol}"
 
 
-def _notes(board: Board) -> list[str]:
+def board_notes(board: Board) -> list[str]:
     """Return how to read the cells, then the notes of the board."""
     cells = "Cells: the measured mean ± the sample standard deviation over seeds"
     cells += ", then / the paper's value (difference)." if board.has_paper else "."

@@ -10,6 +10,8 @@ from harness.report.ranking import ranked
 from harness.report.render import render
 from harness.report.rows import Board, Cell, TableRow
 from harness.report.selection import RowKey, count_runs, select
+from harness.report.shown import with_columns
+from harness.report.timed import TimedFilter, filtered
 from harness.stats import mean, sample_std
 
 RowPair = tuple[str | None, str | None]
@@ -59,7 +61,16 @@ def _without_a_row(labels: Sequence[str], table: int) -> list[str]:
     return [f"{count_runs(len(labels))} left out: table {table} has no row for {names}."] if labels else []
 
 
-def table_text(results_dir: Path, table: int, model: str | None, format: str, protocol: str = "uniform") -> str:
+def table_text(
+    results_dir: Path,
+    table: int,
+    model: str | None,
+    format: str,
+    protocol: str = "uniform",
+    *,
+    columns: Sequence[str] = (),
+    timed: TimedFilter = TimedFilter(),  # noqa: B008 - it cannot be changed
+) -> str:
     """Return one table as text, from the records in `results_dir`.
 
     Args:
@@ -69,11 +80,14 @@ def table_text(results_dir: Path, table: int, model: str | None, format: str, pr
         format: markdown, latex, csv, json or html. The notes on what was left out are printed below the table in
             markdown, latex and html; csv and json have none.
         protocol: the protocol of the runs to show.
+        columns: the columns to show, by key or title; none shows all.
+        timed: which timings to show.
 
     Raises:
-        UserError: a record or saved predictions have an error, or there is no such table or format.
+        UserError: a record or saved predictions have an error, or there is no such table, format, column or timing.
     """
-    return render(ranked(leaderboard(read_records(results_dir), table, model, protocol), results_dir), format)
+    board = leaderboard(filtered(read_records(results_dir), table, timed), table, model, protocol)
+    return render(ranked(with_columns(board, columns), results_dir), format)
 
 
 def _slots(records: Sequence[Record], table: int, plan: Layout, model: str | None) -> list[_Slot]:

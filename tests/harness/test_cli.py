@@ -39,6 +39,24 @@ def test_every_command_explains_itself(command: list[str], call: Run) -> None:
     assert status in done.out
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", [[], *_commands()], ids=" ".join)
+def test_no_text_of_an_option_is_cut(command: list[str], width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", width)
+    group: Any = get_command(cli.app)
+    found: Any = group
+    for name in command:
+        found = found.commands[name]
+    text = CliRunner().invoke(group, [*command, "--help"]).output
+    assert "…" not in text and max(map(len, text.splitlines())) == width
+    words = set(text.replace("│", " ").split())
+    for option in found.params:
+        said = (getattr(option, "help", None) or "").replace("\\[", "[").split()
+        assert set(said) <= words, option.name
+
+
 def _loaded_by(arguments: Sequence[object], packages: Collection[str]) -> list[str]:
     """Run a command in a process of its own; return which of the packages it has imported."""
     code = (
@@ -253,6 +271,35 @@ def test_methods_lists_the_registry(call: Run) -> None:
     assert all(row["what"] and row["paper"] and row["url"].startswith("https://") for row in listed)
     text = call("methods").out
     assert all(row["title"] in text for row in listed)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A terminal of 80 columns."""
+    monkeypatch.setattr(cli, "terminal_width", lambda: 80)
+    return 80
+
+
+@pytest.mark.parametrize("command", ["methods", "params --model tiny", "flops --model tiny", "table"])
+def test_a_terminal_of_80_columns_is_wide_enough(command: str, call: Run, terminal: int, tmp_path: Path) -> None:
+    results = ["--results", tmp_path] if command == "table" else []
+    done = call(*command.split(), *results)
+    assert (done.code, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= terminal
+    assert "| --" not in done.out and "|--" not in done.out
+
+
+def test_methods_in_a_terminal_are_blocks_with_their_ablations(call: Run, terminal: int) -> None:
+    listed = json.loads(call("methods", "--format", "json").out)
+    text = " ".join(call("methods").out.split())
+    for row in listed:
+        assert f"{row['method']}: {row['title']} {row['what']} {row['paper']} {row['url']}" in text
+        assert not row["ablations"] or f"Ablations: {', '.join(row['ablations'])}" in text
+
+
+def test_an_explicit_format_is_the_same_in_a_terminal(call: Run, terminal: int, tmp_path: Path) -> None:
+    arguments = ("table", "--format", "markdown", "--results", tmp_path)
+    assert "| Human" in call(*arguments).out
 
 
 @pytest.mark.parametrize("format", ["markdown", "latex", "csv", "json", "html"])

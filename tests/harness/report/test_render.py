@@ -3,12 +3,16 @@
 import csv
 import io
 import json
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
 
 import pytest
 
 from harness.errors import UserError
 from harness.report.paper import paper_rows
-from harness.report.render import FORMATS, render
+from harness.report.render import FORMATS, PREAMBLE, render
 from harness.report.tables import leaderboard, table_text
 from tests.record_factory import NINE, make
 
@@ -62,6 +66,59 @@ def test_every_table_in_every_format_without_records(table, format, tmp_path):
 def test_html_escapes_what_a_record_brings():
     text = render(leaderboard([make(model="<script>alert(1)</script>")], 1), "html")
     assert "<script>" not in text
+
+
+class _Reader(HTMLParser):
+    """Collects the tags of a document and the text of its bold parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.bold: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] == "strong":
+            self.bold.append(data)
+            self.tags.append("#text")
+
+
+def test_html_is_a_whole_document_with_the_best_value_bold():
+    board = leaderboard([make("memvp", value=50.0), make("dehvf", value=40.0)], 1, "tiny")
+    best = [
+        replace(row, metrics={key: replace(cell, rank="best") for key, cell in row.metrics.items()})
+        if row.method == "memvp"
+        else row
+        for row in board.rows
+    ]
+    text = render(replace(board, rows=tuple(best)), "html")
+    assert text.startswith("<!doctype html>\n") and text.endswith("</html>\n") and '<meta charset="utf-8">' in text
+    reader = _Reader()
+    reader.feed(text)
+    assert {"html", "head", "meta", "title", "style", "body", "h1", "table"} <= set(reader.tags)
+    assert reader.bold == ["50.00"] * len(NINE)
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4])
+def test_latex_is_a_float_with_caption_and_label(table, tmp_path):
+    text = render(leaderboard([make(seed=s, value=50.0 + s, model="a_b & 5 % of #1") for s in (0, 1)], table), "latex")
+    for part in (
+        r"\begin{table*}",
+        r"\toprule",
+        r"\bottomrule",
+        r"\caption{Table",
+        r"\label{tab:table",
+        r"\end{table*}",
+    ):
+        assert text.count(part) == 1
+    assert "±" not in text.partition(r"\end{table*}")[0]
+    if shutil.which("pdflatex") is None:
+        return
+    document = rf"\documentclass{{article}}{PREAMBLE}\begin{{document}}{text}\end{{document}}"
+    (tmp_path / "table.tex").write_text(document)
+    subprocess.run(["pdflatex", "-halt-on-error", "table.tex"], cwd=tmp_path, check=True, capture_output=True)
 
 
 def test_an_unknown_table_is_an_error(tmp_path):

@@ -1,0 +1,98 @@
+"""A board as it is shown in a terminal: fewer columns where it is narrow, measured rows first.
+
+`harness.report.render` has the full text, for files and pipes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from harness.errors import UserError
+from harness.report.render import ABSENT, board_notes, board_title, cell_text, trainable_text
+from harness.report.rows import Board, TableRow
+from harness.tasks.facts import TASKS
+from harness.terminal import UNLIMITED, Column, fitting, paragraph, table_lines
+
+
+def with_columns(board: Board, names: Sequence[str]) -> Board:
+    """Return a board with some of its columns only, in the order that was asked for.
+
+    Args:
+        board: the board.
+        names: keys or titles of columns, in any case; empty keeps all.
+
+    Raises:
+        UserError: the board has no such column.
+    """
+    if not names:
+        return board
+    known = {key.lower(): column for column in board.layout.columns for key in (column.title, column.key)}
+    if unknown := [name for name in names if name.lower() not in known]:
+        titles = ", ".join(column.title for column in board.layout.columns)
+        raise UserError(f"--columns {unknown[0]}: table {board.table} has no such column; choose from: {titles}")
+    chosen = tuple(dict.fromkeys(known[name.lower()] for name in names))
+    keys = [column.key for column in chosen]
+    rows = tuple(replace(row, metrics={key: row.metrics[key] for key in keys}) for row in board.rows)
+    return replace(board, layout=board.layout.model_copy(update={"columns": chosen}), rows=rows)
+
+
+def shown(board: Board, width: int, *, wide: bool = False, everything: bool = False, where: str = "") -> str:
+    """Return a board as text for a terminal, ending in a newline.
+
+    Args:
+        board: the board.
+        width: columns of the terminal.
+        wide: show all columns, however wide the terminal is.
+        everything: also show the rows without a record, below the measured ones.
+        where: what all rows were measured on, for the title.
+    """
+    measured = [row for row in board.rows if row.runs]
+    others = [row for row in board.rows if not row.runs]
+    rows = [*measured, *others] if everything else measured
+    title = board_title(board) + (f"\n{where}" if where else "")
+    if not rows:
+        return paragraph(f"{title}\n\n{_without_records(board, len(others))}", width)
+    columns = _columns(board, rows)
+    chosen = columns if wide else fitting(columns, width)
+    text = table_lines(chosen, UNLIMITED if wide else width, title)
+    hints = list(_hints(columns, chosen, 0 if everything else len(others)))
+    return text + "\n" + "".join(paragraph(f"- {note}", width) for note in [*board_notes(board), *hints])
+
+
+def _without_records(board: Board, rows: int) -> str:
+    notes = "".join(f"\n- {note}" for note in board.notes)
+    return f"No row has a record yet. --all shows the {rows} rows that the paper's table has.{notes}"
+
+
+def _columns(board: Board, rows: Sequence[TableRow]) -> list[Column]:
+    """Return all columns: the method always comes, then the model and the columns that say most about a row."""
+    values = board.layout.columns
+    headline = [key for key in reversed(TASKS[board.layout.task].headline) if key in {column.key for column in values}]
+    leading = headline or [column.key for column in values]
+    others = [column.key for column in values if column.key not in leading]
+    order = [leading[0], "Seeds", *leading[1:], "Trainable", *others, "LLM"]
+    keep = {name: place + 1 for place, name in enumerate(order)}
+    several = len({row.llm for row in rows}) > 1
+    return [
+        Column("Method", [row.name for row in rows]),
+        Column("LLM", [row.llm or "-" for row in rows], keep=0 if several else keep["LLM"]),
+        Column("Seeds", [str(len(row.seeds)) for row in rows], right=True, keep=keep["Seeds"]),
+        Column("Trainable", [trainable_text(row) for row in rows], right=True, keep=keep["Trainable"]),
+        *(
+            Column(
+                column.title,
+                [cell_text(row.metrics[column.key], column) for row in rows],
+                right=True,
+                keep=keep[column.key],
+            )
+            for column in values
+        ),
+    ]
+
+
+def _hints(columns: Sequence[Column], chosen: Sequence[Column], hidden: int) -> Iterator[str]:
+    """Yield how to see what is not shown."""
+    kept = {column.title for column in chosen}
+    if left := [column.title for column in columns if column.title not in kept]:
+        yield f"Not shown, because the terminal is narrow: {', '.join(left)}. --wide shows all, --columns A,B chooses."
+    if hidden:
+        yield f"{hidden} row{'s' if hidden != 1 else ''} without a record ({ABSENT}) not shown; --all shows them."

@@ -1,0 +1,103 @@
+"""Tables and blocks for a person at a terminal, which fit its width. Files and pipes get the full text instead."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.escape import visible, visible_lines
+
+NARROWEST = 40
+"""Columns that a table takes at least; a narrower terminal wraps its lines."""
+UNLIMITED = 10_000
+"""A width that every table fits."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        title: its heading.
+        cells: one text for each row.
+        right: whether it is aligned to the right.
+        keep: order in which columns are kept where there is no room for all: the lowest first, 0 always.
+    """
+
+    title: str
+    cells: Sequence[str]
+    right: bool = False
+    keep: int = 0
+
+
+def terminal_width() -> int | None:
+    """Return the number of columns of the terminal that standard output is; None where it is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fitting(columns: Sequence[Column], width: int) -> list[Column]:
+    """Return the columns that fit beside each other, in their order; those that are always kept come in any case.
+
+    Args:
+        columns: all columns.
+        width: columns of the terminal.
+    """
+    shown = [column for column in columns if column.keep == 0]
+    for candidate in sorted((column for column in columns if column.keep), key=lambda column: column.keep):
+        wider = [column for column in columns if column in shown or column is candidate]
+        if _natural_width(wider) <= width:
+            shown = wider
+    return shown
+
+
+def table_lines(columns: Sequence[Column], width: int, title: str = "") -> str:
+    """Return a table as text that ends in a newline; cells that are too long for the width are wrapped, never cut.
+
+    Args:
+        columns: the columns.
+        width: columns of the terminal.
+        title: printed above the table, in bold.
+    """
+    text = _printed(_table(columns), width)
+    return (paragraph(title, width) if title else "") + text
+
+
+def paragraph(text: str, width: int, indent: int = 0) -> str:
+    """Return text that is wrapped to the width, ending in a newline.
+
+    Args:
+        text: the text; its line breaks stay.
+        width: columns of the terminal.
+        indent: number of spaces before each line.
+    """
+    return _printed(Padding(Text(visible_lines(text)), (0, 0, 0, indent), expand=False), width)
+
+
+def _table(columns: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(Text(visible(column.title)), justify="right" if column.right else "left", overflow="fold")
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    return table
+
+
+def _natural_width(columns: Sequence[Column]) -> int:
+    console = Console(file=StringIO(), width=UNLIMITED, color_system=None)
+    return console.measure(_table(columns)).maximum
+
+
+def _printed(what: Table | Padding, width: int) -> str:
+    file = StringIO()
+    console = Console(
+        file=file, width=max(width, NARROWEST), color_system=None, force_terminal=False, legacy_windows=False
+    )
+    console.print(what)
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())

@@ -1,0 +1,46 @@
+"""Tables that fit the width of a terminal."""
+
+import io
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.terminal import UNLIMITED, Column, fitting, paragraph, table_lines, terminal_width
+
+WORD = st.text("abcdefgh", min_size=1, max_size=30)
+
+
+@given(st.integers(40, 120), st.lists(st.tuples(WORD, WORD), min_size=1, max_size=8))
+def test_a_table_fits_and_keeps_the_first_columns(width: int, pairs: list[tuple[str, str]]) -> None:
+    columns = [Column(head, [cell], keep=place) for place, (head, cell) in enumerate(pairs)]
+    shown = fitting(columns, width)
+    assert shown[0] is columns[0]
+    assert [columns.index(column) for column in shown] == sorted(columns.index(column) for column in shown)
+    lines = table_lines(shown, width).splitlines()
+    assert max(map(len, lines)) <= width
+    # The next column is left out only because it has no room.
+    left = [column for column in columns if not any(column is one for one in shown)]
+    if left:
+        wider = [column for column in columns if column is left[0] or any(column is one for one in shown)]
+        assert max(map(len, table_lines(wider, UNLIMITED).splitlines())) >= width
+
+
+def test_a_cell_that_is_too_long_is_wrapped_and_not_cut() -> None:
+    text = table_lines([Column("Method", ["x" * 95])], 40)
+    assert text.count("x") == 95 and "…" not in text
+
+
+def test_text_from_outside_is_neither_markup_nor_a_code_of_the_terminal() -> None:
+    text = table_lines([Column("[bold]A[/bold]", ["\x1b[31mred", ":smile:"])], 60)
+    assert "[bold]A[/bold]" in text and ":smile:" in text and "\x1b" not in text and r"\x1b[31mred" in text
+    assert paragraph("[red]a[/red]", 60, 2) == "  [red]a[/red]\n"
+
+
+def test_a_file_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert terminal_width() is None
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "93")
+    assert terminal_width() == 93
