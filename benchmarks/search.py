@@ -15,7 +15,6 @@ from typing import Any
 
 from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import PRESETS
-from harness.config.recipes import train_recipe
 from harness.records import Record, read_records
 from harness.report.searched import FOLDER
 
@@ -34,6 +33,7 @@ class Plan:
         model: the preset.
         task: the task.
         seed: seed of every trial.
+        length: `epochs` and `warmup_epochs` of every trial but the last one of each method.
         rates: base learning rates.
         start: method -> the settings of every trial that does not change them.
         methods: method -> the settings that it is tried with, one trial each.
@@ -42,6 +42,7 @@ class Plan:
     model: str
     task: str
     seed: int
+    length: Mapping[str, float]
     rates: Sequence[float]
     start: Mapping[str, Settings]
     methods: Mapping[str, Sequence[Settings]]
@@ -51,7 +52,13 @@ class Plan:
         """Read a plan from a TOML file."""
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return cls(
-            content["model"], content["task"], content["seed"], content["base_lr"], content["start"], content["methods"]
+            content["model"],
+            content["task"],
+            content["seed"],
+            {name: content[name] for name in ("epochs", "warmup_epochs")},
+            content["base_lr"],
+            content["start"],
+            content["methods"],
         )
 
 
@@ -85,11 +92,8 @@ class Search:
         for own in zip(*methods.values(), strict=True):
             self._try(trials, {method: {**rates[method], **other} for method, other in zip(methods, own, strict=True)})
         best = {method: max(made, key=score) for method, made in trials.items()}
-        longer = {}
-        for method, trial in best.items():
-            recipe = train_recipe(method, self.plan.model, self.plan.task)
-            longer[method] = {**trial.settings, "epochs": 2 * recipe.epochs, "warmup_epochs": 2 * recipe.warmup_epochs}
-        self._try(trials, longer)
+        twice = {name: 2 * value for name, value in self.plan.length.items()}
+        self._try(trials, {method: {**trial.settings, **twice} for method, trial in best.items()})
         for method, trial in best.items():
             print(f"{method}: {dict(trial.settings)} is best, {METRIC} {score(trial):.2f}")
         return {method: trial.settings for method, trial in best.items()}
@@ -97,8 +101,9 @@ class Search:
     def _try(self, trials: dict[str, list[Trial]], settings: Mapping[str, Settings]) -> None:
         """Train each method with its settings and add the trials."""
         plan = self.plan
-        given = {"eval_split": "val"}
-        given |= {f"{method}.{name}": value for method, own in settings.items() for name, value in own.items()}
+        given: dict[str, Any] = {"eval_split": "val"}
+        for method, own in settings.items():
+            given |= {f"{method}.{name}": value for name, value in {**plan.length, **own}.items()}
         command = [sys.executable, "-m", "harness", "run", "--methods", ",".join(settings), "--model", plan.model]
         command += ["--task", plan.task, "--seeds", str(plan.seed), "--jobs", str(self.jobs)]
         command += ["--results", str(self.folder)]

@@ -105,22 +105,26 @@ def disagreement_figure(number: int, group: Answered) -> PageFigure:
     names = list(group.answers)
     share = [[_differing(group.answers[one], group.answers[other]) for other in names] for one in names]
     rows = [(one, *(f"{value:.1f}" for value in line)) for one, line in zip(names, share, strict=True)]
+    # Names below the columns would leave a phone no room for the matrix, so the columns have the numbers of the rows.
+    numbers = [str(place) for place in range(1, len(names) + 1)]
     return PageFigure(
         f"disagreement-{number}",
         f"Different answers: {group.title}",
-        f"Share of {len(group.problems):,} problems to which two methods give different answers, in percent.",
+        f"Share of {len(group.problems):,} problems to which two methods give different answers, in percent. A column "
+        "has the number of its method.",
         [
             {
                 "type": "heatmap",
-                "x": names,
-                "y": names,
+                "x": numbers,
+                "y": [f"{name} {place}" for name, place in zip(names, numbers, strict=True)],
                 "z": share,
+                "text": [[f"{one} and {other}" for other in names] for one in names],
                 "colorscale": "Cividis",
                 "colorbar": {"title": {"text": "%"}},
-                "hovertemplate": "%{y} and %{x}: %{z:.1f} %<extra></extra>",
+                "hovertemplate": "%{text}: %{z:.1f} %<extra></extra>",
             }
         ],
-        {"yaxis": {"autorange": "reversed", "dtick": 1}, "xaxis": {"dtick": 1}},
+        {"yaxis": {"autorange": "reversed", "dtick": 1}, "xaxis": {"type": "category"}},
         ("Method", *names),
         tuple(rows),
     )

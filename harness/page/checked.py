@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.page.boards import full_name, table_rows
+from harness.page.boards import full_name, hardware, table_rows
 from harness.records import Record
 from harness.report.audit import audit_paper, audit_records
 from harness.report.paper import disagreements, layout, load_paper
+from harness.report.selection import where_measured
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,24 @@ def _against(records: Sequence[Record]) -> Table:
         for group in table_rows(records, table)[0]:
             for column in columns:
                 cell, digits = group.metrics[column.key], column.digits
-                if cell.value is not None and cell.paper is not None and cell.difference is not None:
+                run = group.runs[0] if group.runs else None
+                if (
+                    run is not None
+                    and cell.value is not None
+                    and cell.paper is not None
+                    and cell.difference is not None
+                ):
                     rows.append(
                         (
                             str(table),
                             full_name(group),
                             group.model or "",
-                            group.runs[0].protocol,
+                            run.protocol,
                             column.title,
                             f"{cell.value:.{digits}f}" + ("" if cell.std is None else f" ± {cell.std:.{digits}f}"),
                             f"{cell.paper:.{digits}f}",
                             f"{cell.difference:+.{digits}f}",
+                            hardware(run) if run.speed is None else where_measured(run),
                         )
                     )
     text = (
@@ -67,7 +75,7 @@ def _against(records: Sequence[Record]) -> Table:
         if rows
         else ("No run on the paper's models, data and settings is recorded yet, so nothing can be compared.")
     )
-    heads = ("Table", "Row", "Model", "Protocol", "Column", "Measured", "Paper", "Difference")
+    heads = ("Table", "Row", "Model", "Protocol", "Column", "Measured", "Paper", "Difference", "Measured on")
     return Table("against", "The paper against what was measured", text, heads, tuple(rows))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from harness.config.lookup import named_method
@@ -18,6 +19,8 @@ FOLDER = "search"
 THE_RECIPE = "the recipe itself"
 _NOT_TRIED = frozenset({"eval_split", "tuning"})
 """Settings that differ from the recipe in every trial of a search but were not searched."""
+_LENGTH = ("epochs", "warmup_epochs")
+"""Settings whose usual value among the trials of a method was not searched: trials may train for a shorter time."""
 
 
 def searched_text(results_dir: Path) -> str:
@@ -45,9 +48,10 @@ def searched_text(results_dir: Path) -> str:
 def _table(title: str, records: Sequence[Record]) -> str:
     facts = TASKS.get(records[0].task)
     shown = [name for name in (facts.headline if facts else ()) if any(name in record.metrics for record in records)]
-    body = []
+    body, lengths = [], []
     for method, group in groupby(records, key=lambda record: record.method):
         trials = list(group)
+        lengths += [_values(record).get("epochs") for record in trials]
         rows = [(tried(record, trials), record) for record in trials]
         for changed, record in sorted(rows, key=_order):
             text = ", ".join(f"{name} {value}" for name, value in changed.items())
@@ -60,7 +64,14 @@ def _table(title: str, records: Sequence[Record]) -> str:
                 )
             )
     heads = ("Method", "Tried, else as the recipe", "Seed", *shown)
-    return f"{title}\n\n{text_table(body, heads)}\n"
+    recipe = _recipe_now(records[0])
+    length = ""
+    if recipe is not None and mode(lengths) != recipe["epochs"]:
+        length = (
+            f"The trials train for {mode(lengths):g} epochs where the table says nothing else, and the recipe trains "
+        )
+        length += f"for {recipe['epochs']:g}.\n\n"
+    return f"{title}\n\n{length}{text_table(body, heads)}\n"
 
 
 def _order(row: tuple[Mapping[str, Any], Record]) -> tuple[object, ...]:
@@ -82,15 +93,16 @@ def tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
 
     Args:
         record: the trial.
-        trials: all trials of the same method, model and task. They are compared with each other where the model is not
-            a preset, because the record does not say which recipe such a run started from, and where the method is not
-            installed.
+        trials: all trials of the same method, model and task. The length of training is compared with the usual one
+            among them. All settings are compared among them where the model is not a preset, because the record does
+            not say which recipe such a run started from, and where the method is not installed.
     """
     values = _values(record)
     recipe = _recipe_now(record)
-    if recipe is not None:
-        return {name: value for name, value in sorted(values.items()) if value != recipe.get(name)}
     others = [_values(trial) for trial in trials]
+    if recipe is not None:
+        usual = {name: mode(other.get(name) for other in others) for name in _LENGTH}
+        return {name: value for name, value in sorted(values.items()) if value != {**recipe, **usual}.get(name)}
     return {n: value for n, value in sorted(values.items()) if any(other.get(n) != value for other in others)}
 
 

@@ -55,7 +55,9 @@ def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatc
 
 def test_a_trial_is_the_newest_record_with_its_settings(plan: Plan) -> None:
     records = read_records(RESULTS / FOLDER)
-    run = plan_runs(["memvp"], [], [0], PRESETS["tiny"], "scienceqa", Overrides(settings={"eval_split": "val"}))[0]
+    run = plan_runs(
+        ["memvp"], [], [0], PRESETS["tiny"], "scienceqa", Overrides(settings={"eval_split": "val", **plan.length})
+    )[0]
     (record,) = (r for r in records if r.method == "memvp" and r.config == run.resolved())
     older = record.model_copy(update={"created": record.created - timedelta(days=1)})
     assert newest(run, [older, *records]) == newest(run, [*records, older]) == record

@@ -44,6 +44,22 @@ def test_trials_stand_beside_what_the_recipe_took(tmp_path):
     ]
 
 
+def test_the_length_of_shorter_trials_is_said_once(tmp_path):
+    short = {"epochs": 1.0, "warmup_epochs": 0.1}
+    twice = {"epochs": 2.0, "warmup_epochs": 0.2}
+    for changes in (short, {**short, "base_lr": 1.5}, {**short, "base_lr": 2.5}, twice):
+        write_record(trial("memvp", 41.0, **changes), tmp_path / FOLDER)
+    text = searched_text(tmp_path)
+    now = train_recipe("memvp", "tiny", "scienceqa").epochs
+    assert f"train for 1 epochs where the table says nothing else, and the recipe trains for {now:g}." in text
+    assert [row[1] for row in rows(text)[1]] == [
+        THE_RECIPE,
+        "base_lr 1.5",
+        "base_lr 2.5",
+        "epochs 2.0, warmup_epochs 0.2",
+    ]
+
+
 def test_a_search_is_a_section_of_the_results_page(tmp_path):
     write_record(trial("memvp", 41.0), tmp_path / FOLDER)
     text = write_readme(tmp_path).read_text(encoding="utf-8")
