@@ -94,7 +94,7 @@ class ZeroInitAttention(SelectiveAttention):
             gate_N: the gate of each head.
         """
         keys, values = (
-            self.heads(layer(prompts_KD) + F.linear(image_BKD, layer.weight)) for layer in (self.k_proj, self.v_proj)
+            self.heads(layer(prompts_KD) + _without_bias(layer, image_BKD)) for layer in (self.k_proj, self.v_proj)
         )
         return PromptMemory(keys, values, gate_N)
 
@@ -114,6 +114,11 @@ class ZeroInitAttention(SelectiveAttention):
             scale=self.scaling,
         )
         return attended_BRNX + prompted_BNRX.transpose(1, 2) * memory.gate_N.tanh().to(query_BNRX.dtype)[:, None]
+
+
+def _without_bias(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return a linear layer's product with `x`. The layer is called, because its weight may be quantised."""
+    return layer(x) if layer.bias is None else layer(x) - layer.bias
 
 
 class LLaMAAdapter(nn.Module):

@@ -2,15 +2,17 @@
 
 import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.backbone.gguf_file import complete_tokenizer
+from harness.backbone.quantised import mark_quantised, quantisation_config, quantise_layer, saved_bytes
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
 from harness.backbone.weights import INDEX, gguf_fault, is_gguf, llm_folder, shards_of
@@ -47,11 +49,11 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
         raise UserError(f"{spec.llm}: config.json: {fault}; correct the file, or give another model")
-    published = PRESETS[spec.name].llm_config if spec.name in PRESETS else None
+    published = PRESETS[spec.base].llm_config if spec.base in PRESETS else None
     for name, size in (published or {}).items():
         if getattr(config, name) != size:
             raise UserError(
-                f"{spec.llm}: has the name of the {spec.name} model, but its {name} is {getattr(config, name)}, "
+                f"{spec.llm}: has the name of the {spec.base} model, but its {name} is {getattr(config, name)}, "
                 f"not {size}; rename the folder, or give a hub model in a folder of another name"
             )
     # A config may name an implementation of attention that transformers downloads and runs.
@@ -85,25 +87,50 @@ def _fault(config: LlamaConfig) -> str | None:
     return None
 
 
-def count_llm_parameters(config: LlamaConfig) -> int:
-    """Return the number of parameters that a language model of this config has, without allocating any.
+class LlmSize(NamedTuple):
+    """How large a language model is.
+
+    Attributes:
+        parameters: number of its parameters.
+        bytes: what its weights take in memory.
+    """
+
+    parameters: int
+    bytes: int
+
+
+def llm_size(spec: BackboneSpec, dtype: torch.dtype) -> LlmSize:
+    """Return the size of the spec's language model, without allocating it.
+
+    Args:
+        spec: gives its sizes, and how it is quantised.
+        dtype: dtype of the weights that are not quantised.
 
     Raises:
         UserError: no model can be built from the config.
     """
+    config = llm_config(spec)
     wrong = f"{config.name_or_path or 'the language model'}: no model can be built from its config.json"
     with foreign(wrong, "correct the file, or give another model"), torch.device("meta"):
-        return sum(p.numel() for p in LlamaForCausalLM(config).parameters())
+        llm = LlamaForCausalLM(config)
+    parameters = sum(parameter.numel() for parameter in llm.parameters())
+    needed = parameters * dtype.itemsize
+    if spec.quantize is not None:
+        needed -= sum(saved_bytes(layer, spec.quantize, dtype) for layer in llm.model.layers)
+    return LlmSize(parameters, needed)
 
 
-def random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, seed: int) -> LlamaForCausalLM:
+def random_llm(
+    config: LlamaConfig, device: torch.device, dtype: torch.dtype, seed: int, quantize: str | None = None
+) -> LlamaForCausalLM:
     """Build a language model with random weights.
 
     Args:
         config: its sizes.
-        device: where the weights are created; on the meta device they have shapes only.
+        device: where the weights are created; on the meta device they have shapes only, and nothing is quantised.
         dtype: dtype of the weights.
         seed: seed of the random values.
+        quantize: how it is quantised; None for not at all.
     """
     with torch.device("meta"):
         llm = cast(
@@ -112,11 +139,20 @@ def random_llm(config: LlamaConfig, device: torch.device, dtype: torch.dtype, se
         )
     if device.type == "meta":
         return llm
+    if quantize is not None:
+        # One layer after another, because all of them may not fit into memory before they are quantised.
+        layers, llm.model.layers = llm.model.layers, nn.ModuleList()
+        for index, layer in enumerate(layers):
+            randomise(layer.to_empty(device=device), seed + index)
+            quantise_layer(layer, quantize)
     llm = llm.to_empty(device=device)
     llm.tie_weights()
     # Rotary frequencies are computed and not stored, so `to_empty` would leave them uninitialised.
     llm.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
     randomise(llm, seed)
+    if quantize is not None:
+        llm.model.layers = layers
+        mark_quantised(llm, quantize)
     return llm
 
 
@@ -133,6 +169,9 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
     """
     folder = llm_folder(str(spec.llm))
     assert folder is not None, "require_weights has found it"
+    gguf = is_gguf(str(spec.llm))
+    # transformers quantises no file in GGUF while it reads it.
+    at_once = spec.quantize is not None and not gguf
     with foreign(f"--llm {spec.llm}: cannot be loaded", "give a complete model in safetensors"):
         # transformers would load the adapter's base model from wherever the adapter says.
         if find_adapter_config_file(str(folder)) is not None:
@@ -146,8 +185,9 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
             device_map={"": device},
             attn_implementation="sdpa",
             trust_remote_code=False,
-            use_safetensors=None if is_gguf(str(spec.llm)) else True,
+            use_safetensors=None if gguf else True,
             output_loading_info=True,
+            quantization_config=quantisation_config(spec.quantize, dtype) if at_once else None,
             **_file(str(spec.llm)),
         )
     llm, loading = loaded
@@ -156,6 +196,10 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
         raise UserError(
             f"--llm {spec.llm}: its weights do not have {missing[0]} ({len(missing)} missing); give a complete model"
         )
+    if spec.quantize is not None:
+        for layer in llm.model.layers if gguf else ():
+            quantise_layer(layer, spec.quantize)
+        mark_quantised(llm, spec.quantize)
     return cast(LlamaForCausalLM, llm)
 
 

@@ -10,12 +10,13 @@ from torch import nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, logging
 
 from harness.backbone.language_model import (
-    count_llm_parameters,
     llm_config,
+    llm_size,
     load_tokenizer,
     pretrained_llm,
     random_llm,
 )
+from harness.backbone.quantised import require_quantisation
 from harness.backbone.requirements import require_free_memory
 from harness.backbone.vision_tower import VisionTower, pretrained_vision_tower, random_vision_tower
 from harness.backbone.weights import is_gguf, llm_folder, require_weights
@@ -106,22 +107,23 @@ def load_backbone(
         spec: which backbone, see `harness.config.presets.resolve_spec`.
         weights: "pretrained", or "random" to measure cost at the real size.
         device: where the weights go. Random weights are created there, without a copy on the CPU. On "meta" they have
-            shapes only.
-        dtype: dtype of the frozen weights.
+            shapes only, and those that are not quantised.
+        dtype: dtype of the frozen weights that are not quantised.
         seed: seed of the language model's random weights.
 
     Raises:
         UserError: weights are unavailable, the language model is not of the Llama architecture, the vision tower is not
-            an open_clip vision transformer, or there is too little memory.
+            an open_clip vision transformer, there is too little memory, or bitsandbytes cannot quantise here.
     """
     logging.disable_progress_bar()
     device = torch.device(device)
+    if device.type != "meta":
+        require_quantisation(spec.quantize, device)
     if weights != "random":
         require_weights(spec, say_on_stderr)
-    config = llm_config(spec)
-    require_free_memory(count_llm_parameters(config), dtype, device, f"--model {spec.name}")
+    require_free_memory(llm_size(spec, dtype).bytes, dtype, device, f"--model {spec.base}")
     if weights == "random":
-        llm = random_llm(config, device, dtype, seed)
+        llm = random_llm(llm_config(spec), device, dtype, seed, spec.quantize)
         vision = random_vision_tower(spec, device, dtype)
         return _frozen(Backbone(llm, vision, tokenizer_of(spec, weights), spec, "random"))
     llm = pretrained_llm(spec, device, dtype)

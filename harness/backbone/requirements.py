@@ -71,12 +71,12 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.device, model: str) -> None:
+def require_free_memory(needed: int, dtype: torch.dtype, device: torch.device, model: str) -> None:
     """Check that a model fits into the free memory of a device. The meta device needs none.
 
     Args:
-        parameters: number of its parameters.
-        dtype: their dtype.
+        needed: bytes of its weights.
+        dtype: their dtype, before they are quantised.
         device: where they go.
         model: the option that names it, and its value.
 
@@ -85,7 +85,7 @@ def require_free_memory(parameters: int, dtype: torch.dtype, device: torch.devic
     """
     if device.type == "meta":
         return
-    needed, free = parameters * dtype.itemsize, free_memory(device)
+    free = free_memory(device)
     if needed > free:
         raise UserError(
             f"{model}: the weights need {needed / GIB:.1f} GiB in {dtype_name(dtype)}, but {device.type} "

@@ -171,9 +171,8 @@ def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: tor
     if local:
         _require_safetensors(spec.clip)
         shapes = _clip_on_meta(_local_config(spec.clip), spec)
-        require_free_memory(
-            sum(p.numel() for p in shapes.parameters()), torch.float32, torch.device("cpu"), f"--clip {spec.clip}"
-        )
+        needed = sum(parameter.nbytes for parameter in shapes.parameters())
+        require_free_memory(needed, torch.float32, torch.device("cpu"), f"--clip {spec.clip}")
     # The file and not the tag, where it is here: nothing is then asked of the hub again.
     weights = None if local else clip_file(spec.clip)
     given = {"model_name": spec.clip} if local else {"model_name": name, "pretrained": str(weights or tag)}

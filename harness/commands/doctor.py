@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import constants
 from rich.console import Console
 
-from harness.backbone.language_model import count_llm_parameters, llm_config
+from harness.backbone.language_model import llm_size
 from harness.backbone.machine import DTYPES, dtype_name, resolve_machine
 from harness.backbone.requirements import GIB, free_memory
 from harness.backbone.weights import missing_weights
@@ -119,10 +119,9 @@ def _memory(spec: BackboneSpec) -> Finding:
     machine = resolve_machine("auto", "auto", "pretrained")
     where = machine.device.type
     try:
-        parameters = count_llm_parameters(llm_config(spec))
+        needed = llm_size(spec, machine.dtype).bytes
     except UserError as error:
         return Finding("memory", "warning", f"not known ({error})", "give a model whose config.json can be read")
-    needed = parameters * machine.dtype.itemsize
     free = free_memory(machine.device)
     found = (
         f"{spec.display} needs {needed / GIB:.1f} GiB in {dtype_name(machine.dtype)}, {where} has {free / GIB:.1f} free"

@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.backbone.machine import Machine, resolve_machine, use_deterministic_algorithms
 from harness.backbone.weights import require_weights
 from harness.config.plan import RunPlan, recorded_plan
-from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
+from harness.config.presets import PRESETS, BackboneSpec, base_model, resolve_spec
 from harness.data.places import find_data
 from harness.errors import UserError
 from harness.escape import visible
@@ -81,8 +81,9 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
 
 def _backbone(options: VerifyOptions, record: Record) -> BackboneSpec:
     """Return the backbone of the record, whose parts the options give where its model is no preset."""
-    preset = options.model or (record.model if record.model in PRESETS else "tiny")
-    spec = resolve_spec(preset, options.llm, options.clip)
+    base = base_model(record.model, record.backbone.quantize)
+    preset = options.model or (base if base in PRESETS else "tiny")
+    spec = resolve_spec(preset, options.llm, options.clip, record.backbone.quantize)
     if spec.name != record.model:
         raise UserError(
             f"--model, --llm, --clip: they name {spec.name}, but the record is of {record.model}; give the same as "

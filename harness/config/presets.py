@@ -15,6 +15,8 @@ from harness.errors import UserError
 ASSETS = Path(__file__).parents[1] / "assets"
 TINY = ASSETS / "tiny"
 WEIGHTS = ("pretrained", "random")
+QUANTIZE = ("8bit", "4bit")
+"""The ways to quantise a language model, see `harness.backbone.quantised`."""
 PUBLISHED = "7b"
 """The preset whose recipe is used for any other language model, unless `--model` names another size."""
 
@@ -31,7 +33,8 @@ class BackboneSpec:
     """Which backbone to load. The spec itself loads nothing.
 
     Attributes:
-        name: the value of `--model`. If `--llm` or `--clip` replaces a part, a name composed of the parts.
+        name: the value of `--model`. If `--llm` or `--clip` replaces a part, a name composed of the parts. A quantised
+            model has a name of its own, such as `7b-4bit`.
         llm: hub id, folder or GGUF file of a Llama-architecture model; None if there are only random weights.
         clip: open_clip model as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None if there are only random weights.
         llm_config: fields of the `LlamaConfig` to build; None reads them from `llm`.
@@ -41,6 +44,7 @@ class BackboneSpec:
         part_of: the preset that this is a copy of with fewer decoder layers; None for a whole model.
         like: the preset whose recipe it uses; None for its own.
         extra: the extra of this package whose installation brings the language model; None if none does.
+        quantize: one of `QUANTIZE`, how the language model is quantised; None for its weights as they are.
     """
 
     name: str
@@ -53,6 +57,7 @@ class BackboneSpec:
     part_of: str | None = None
     like: str | None = None
     extra: str | None = None
+    quantize: str | None = None
 
     @property
     def packaged(self) -> bool:
@@ -63,6 +68,11 @@ class BackboneSpec:
     def recipe(self) -> str:
         """The name of the preset whose recipe this backbone uses."""
         return self.like or self.name
+
+    @property
+    def base(self) -> str:
+        """The name of the model before it was quantised."""
+        return base_model(self.name, self.quantize)
 
 
 def _llama(hidden: int, intermediate: int, layers: int, heads: int, **more: Any) -> Mapping[str, Any]:
@@ -118,7 +128,19 @@ PRESETS: Mapping[str, BackboneSpec] = MappingProxyType(
 )
 
 
-def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None = None) -> BackboneSpec:
+def base_model(model: str, quantize: str | None) -> str:
+    """Return the name that a model had before it was quantised.
+
+    Args:
+        model: name of a spec, as in a record.
+        quantize: how it was quantised; None if it was not.
+    """
+    return model if quantize is None else model.removesuffix(f"-{quantize}")
+
+
+def resolve_spec(
+    model: str = "tiny", llm: str | None = None, clip: str | None = None, quantize: str | None = None
+) -> BackboneSpec:
     """Return the backbone that the options name.
 
     Args:
@@ -127,10 +149,23 @@ def resolve_spec(model: str = "tiny", llm: str | None = None, clip: str | None =
             preset's, as in `/weights/llama-7b`, it counts as a copy and the preset keeps its name. Loading rejects a
             copy of another size, and the record holds a hash of its weights.
         clip: `NAME[:WEIGHTS]` that replaces the preset's vision tower.
+        quantize: one of `QUANTIZE`; None leaves the weights as they are.
 
     Raises:
-        UserError: there is no such preset.
+        UserError: there is no such preset, or no such quantisation.
     """
+    spec = _unquantised(model, llm, clip)
+    if quantize is None:
+        return spec
+    if quantize not in QUANTIZE:
+        raise UserError(f"--quantize {quantize}: not supported; give {' or '.join(QUANTIZE)}, or leave it out")
+    # Under a name of its own, no table mixes it with the model that is not quantised. The recipe is the same.
+    name, display = f"{spec.name}-{quantize}", f"{spec.display} ({quantize})"
+    return replace(spec, name=name, display=display, like=spec.recipe, quantize=quantize)
+
+
+def _unquantised(model: str, llm: str | None, clip: str | None) -> BackboneSpec:
+    """Return the backbone with the weights as they are; see `resolve_spec`."""
     if model not in PRESETS:
         near = difflib.get_close_matches(model, PRESETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}; give any other model with --llm"

@@ -23,7 +23,7 @@ from typing import Any
 
 import tomli_w
 
-from harness.config.presets import PRESETS
+from harness.config.presets import PRESETS, base_model
 from harness.errors import UserError
 from harness.records import Record
 from harness.typed import value_of
@@ -108,14 +108,15 @@ def settings_of_record(record: Record) -> str:
         comments.append(f"Give the data folder as well: --data-root DIR ({record.data.name})")
     if record.data.skipped_images:
         comments.append(f"{record.data.skipped_images} samples were left out because their image could not be read")
-    preset = PRESETS.get(record.model)
-    parts: dict[str, Any] = {"model": record.model} if preset else {"llm": backbone.llm, "clip": backbone.clip}
+    preset = PRESETS.get(base_model(record.model, backbone.quantize))
+    parts: dict[str, Any] = {"model": preset.name} if preset else {"llm": backbone.llm, "clip": backbone.clip}
     if preset is None:
         comments.append("Of a folder, the record holds the last name only: then give --llm and --clip as well")
     options = {
         "methods": [record.method],
         "ablation": record.variant,
         **parts,
+        "quantize": backbone.quantize,
         "task": record.task,
         "protocol": record.protocol,
         "seeds": [record.seed],

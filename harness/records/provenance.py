@@ -21,6 +21,7 @@ def collect_environment(
     method: str | None = None,
     processes: int | None = None,
     deterministic: bool | None = None,
+    quantised: bool = False,
 ) -> Environment:
     """Return the package versions and the hardware of this process.
 
@@ -32,9 +33,10 @@ def collect_environment(
             is included.
         processes: number of processes that work together, each on a device of its own.
         deterministic: whether torch computes with deterministic algorithms only.
+        quantised: whether the language model is quantised; the version of the package that does it is then included.
     """
     package = package_of(method) if method else None
-    packages = (*PACKAGES, package) if package else PACKAGES
+    packages = (*PACKAGES, *([package] if package else []), *(["bitsandbytes"] if quantised else []))
     return Environment(
         python=platform.python_version(),
         versions={name: _version(name) for name in packages},

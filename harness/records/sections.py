@@ -39,6 +39,11 @@ MaybeSeconds = Annotated[Seconds | None, REASON]
 MaybeFloat = Annotated[float | None, REASON]
 
 
+def _is_none(value: object) -> bool:
+    """Return whether a field is left out of the file. Without it, the hash of a run is what it was before the field."""
+    return value is None
+
+
 def _descriptions_on_one_line(schema: dict[str, Any]) -> None:
     for field in schema.get("properties", {}).values():
         if "description" in field:
@@ -91,7 +96,10 @@ class BackboneInfo(Section):
     vision_layers: Count
     """Number of blocks of the vision tower, N_v in the paper."""
     dtype: Text
-    """Dtype of the frozen weights, such as `bfloat16`."""
+    """Dtype of the frozen weights, such as `bfloat16`; that of all but the linear layers in a quantised model."""
+    quantize: Annotated[Literal["8bit", "4bit"] | None, Field(exclude_if=_is_none)] = None
+    """How bitsandbytes quantised the linear layers of the language model (--quantize): `8bit` is LLM.int8, `4bit` is
+    NF4. Absent where they are not quantised. The `model` of such a record ends in it, so it is a model of its own."""
 
 
 class Metric(Section):

@@ -82,6 +82,8 @@ class PlanChecks:
         task.require_answerable(plan.recipe, self._tokenizer)
         if plan.recipe.captured and self.machine.device.type != "cuda":
             raise UserError("--set captured=true: CUDA graphs need a GPU; leave it out, or give --device cuda")
+        if plan.recipe.captured and spec.quantize is not None:
+            raise UserError("--set captured=true: a quantised model is not captured; leave it out, or --quantize")
         if plan.is_oracle:
             task.require_oracle(plan.recipe)
             return None

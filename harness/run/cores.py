@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.backbone.language_model import count_llm_parameters, llm_config
+from harness.backbone.language_model import llm_size
 from harness.backbone.machine import Machine
 from harness.backbone.requirements import GIB, free_memory
 from harness.config.presets import BackboneSpec
@@ -55,7 +55,7 @@ def divide_cores(jobs: int | None, threads: int | None, spec: BackboneSpec, mach
     if threads is None:
         threads = 1 if spec.shipped else max(1, available // (jobs or 1))
     if jobs is None:
-        needed = count_llm_parameters(llm_config(spec)) * machine.dtype.itemsize + PROCESS_BYTES
+        needed = llm_size(spec, machine.dtype).bytes + PROCESS_BYTES
         jobs = max(1, min(available // threads, free_memory(machine.device) // needed))
     return Cores(jobs, threads)
 

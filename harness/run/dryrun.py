@@ -15,26 +15,19 @@ from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.errors import UserError
 from harness.hub import hub_reachable
-from harness.records import Parameters
 from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
 from harness.run.checkpoint import KEPT
 from harness.run.checks import PlanChecks
 from harness.run.duration import Paces
-from harness.run.execution import MicroBatch
+from harness.run.footprint import Sizes, options_that_fit
 from harness.run.parameters import count_parameters
 from harness.run.schedule import training_length
 from harness.tasks.contract import Task
 from harness.tasks.facts import task_facts
 
-ADAM_BYTES = 16
-"""Bytes per trained parameter: the float32 value, its gradient and Adam's two moments."""
 ADAPTER_BYTES, CHECKPOINT_BYTES = 4, 12
 """Bytes per trained parameter on disk: in an adapter the value, in a checkpoint also Adam's two moments."""
-ACTIVATIONS_PER_LAYER = 34
-"""Values kept for the backward pass per decoder layer, token and unit of hidden_size (Korthikanti et al. 2022)."""
-TYPICAL_TOKENS = 128
-"""Text tokens per sample that the estimate of memory assumes."""
 
 
 class Faults:
@@ -122,16 +115,23 @@ def dry_run(
                 checks(plan)
             if paces is not None and not plan.is_oracle:
                 row |= _described(plan, spec, machine, task, paces, micro_batch)
-    needed = max((row["memory_gib"] or 0.0 for row in rows), default=0.0)
-    free = free_memory(machine.device) / GIB
-    if needed > free:
-        faults.add(f"about {needed:.1f} GiB of memory on {machine.device.type}, which has {free:.1f} GiB free")
+    if rows:
+        _note_memory(max(rows, key=lambda row: row["memory_gib"] or 0.0), machine, faults)
     trained = [row["trainable"] or 0 for row in rows]
     disk = ADAPTER_BYTES * sum(trained) + (KEPT + 1) * CHECKPOINT_BYTES * max(trained, default=0)
     place = next(folder for folder in (results_dir.absolute(), *results_dir.absolute().parents) if folder.is_dir())
     if (left := shutil.disk_usage(place).free) < disk:
         faults.add(f"about {disk / GIB:.1f} GiB on the disk of {results_dir}, which has {left / GIB:.1f} GiB free")
     return DryRun(rows, downloads, disk)
+
+
+def _note_memory(row: dict[str, Any], machine: Machine, faults: Faults) -> None:
+    """Note that the largest run does not fit into memory, if it does not, and the options that make it fit."""
+    needed, free = row["memory_gib"] or 0.0, free_memory(machine.device) / GIB
+    if needed > free:
+        mended = f"{row['fits_with']} makes it fit" if row["fits_with"] else "no option makes it fit: take a larger one"
+        where = f"{machine.device.type}, which has {free:.1f} GiB free"
+        faults.add(f"about {needed:.1f} GiB of memory on {where}; {mended}")
 
 
 def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:
@@ -148,7 +148,7 @@ def _named(plan: RunPlan, spec: BackboneSpec, task_name: str) -> dict[str, Any]:
     """Return the row of a run with what is known without a backbone; what is not known is None."""
     facts = task_facts(task_name)
     table = facts.ablation_table if plan.variant else facts.table
-    unknown = ("steps", "step_s", "hours", "hours_source", "memory_gib", "micro_batch", "trainable")
+    unknown = ("steps", "step_s", "hours", "hours_source", "memory_gib", "fits_with", "micro_batch", "trainable")
     return {
         "run": plan.label,
         "seed": plan.seed,
@@ -166,17 +166,22 @@ def _described(
 ) -> dict[str, Any]:
     """Return what the row of a run says about sizes, memory and time."""
     counts = count_parameters(*attach_on_meta(plan, spec))
-    memory, size = _memory_that_fits(plan, spec, machine, counts, micro_batch)
+    sizes, free = Sizes(spec, machine.dtype, counts), free_memory(machine.device)
+    peak = sizes.that_fits(plan.recipe, micro_batch, free)
+    fits = peak.bytes <= free
     found: dict[str, Any] = {
         "trainable": counts.trainable,
         "trainable_paper_convention": counts.paper_convention,
-        "micro_batch": size,
-        "memory_gib": round(memory / GIB, 2),
-        "free_memory_gib": round(free_memory(machine.device) / GIB, 2),
+        "micro_batch": peak.micro_batch,
+        "memory_gib": round(peak.bytes / GIB, 2),
+        "free_memory_gib": round(free / GIB, 2),
     }
+    if not fits and (mended := options_that_fit(sizes, plan.recipe, micro_batch, free)):
+        options, smaller = mended
+        found["fits_with"] = f"{options} (about {smaller.bytes / GIB:.1f} GiB)"
     if task is not None:
         found["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
-    pace = paces.of(plan, micro_batch) if memory <= free_memory(machine.device) else None
+    pace = paces.of(plan, micro_batch) if fits else None
     if pace is None:
         return found
     found |= {"step_s": round(pace.step_s, 3), "hours_source": pace.source}
@@ -188,33 +193,3 @@ def _described(
             seconds += task.evaluation_size(plan.recipe) * pace.answer_s
         found["hours"] = seconds / 3600
     return found
-
-
-def _memory_that_fits(
-    plan: RunPlan, spec: BackboneSpec, machine: Machine, counts: Parameters, micro_batch: int | None
-) -> tuple[float, int]:
-    """Return the memory at the given micro-batch, or, without one, at the largest that fits; and the micro-batch."""
-    size = MicroBatch.of(micro_batch, plan.recipe.batch_size)
-    while True:
-        found = memory_bytes(spec, machine, counts, size.size)
-        if not size.automatic or size.size == 1 or found <= free_memory(machine.device):
-            return found, size.size
-        size.halve()
-
-
-def memory_bytes(spec: BackboneSpec, machine: Machine, counts: Parameters, micro_batch: int) -> float:
-    """Return the rough peak memory of a run.
-
-    It holds the frozen weights, 16 bytes per trained parameter, and 34 values per decoder layer, token and unit of
-    hidden_size.
-
-    Args:
-        spec: the backbone; only its sizes are used.
-        machine: the dtype of the frozen weights.
-        counts: parameters of the backbone with the method attached.
-        micro_batch: samples per forward pass.
-    """
-    config = llm_config(spec)
-    activations = ACTIVATIONS_PER_LAYER * micro_batch * TYPICAL_TOKENS * config.hidden_size * config.num_hidden_layers
-    frozen = counts.total - counts.trainable
-    return (frozen + activations) * machine.dtype.itemsize + counts.trainable * ADAM_BYTES

@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from harness.backbone.language_model import count_llm_parameters, llm_config
+from harness.backbone.language_model import llm_size
 from harness.backbone.loader import load_backbone
 from harness.backbone.machine import Machine, dtype_name
 from harness.backbone.requirements import free_memory
@@ -152,7 +152,7 @@ class Paces:
         return None
 
     def _is_too_large(self) -> bool:
-        size = count_llm_parameters(llm_config(self._spec)) * self._machine.dtype.itemsize
+        size = llm_size(self._spec, self._machine.dtype).bytes
         return size > (
             LARGEST_MEASURED if self._machine.device.type == "cpu" else free_memory(self._machine.device) / 2
         )

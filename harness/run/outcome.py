@@ -124,6 +124,7 @@ def make_record(
         method=plan.method,
         processes=processes,
         deterministic=torch.are_deterministic_algorithms_enabled(),
+        quantised=identity["backbone"].quantize is not None,
     )
     return Record(
         **identity,
@@ -161,17 +162,18 @@ def describe_backbone(backbone: Backbone, spec: BackboneSpec) -> BackboneInfo:
         backbone: the loaded backbone, before a method is attached.
         spec: what it was loaded from.
     """
-    name = f"{spec.name}-llm" if spec.shipped else spec.llm
-    clip = f"{spec.name}-clip" if spec.shipped else spec.clip
+    name = f"{spec.base}-llm" if spec.shipped else spec.llm
+    clip = f"{spec.base}-clip" if spec.shipped else spec.clip
     return BackboneInfo(
-        llm=Path(name).name if name and Path(name).exists() else name or f"{spec.name} (random)",
-        clip=clip if clip and not clip.startswith("local-dir:") else Path(clip or spec.name).name,
+        llm=Path(name).name if name and Path(name).exists() else name or f"{spec.base} (random)",
+        clip=clip if clip and not clip.startswith("local-dir:") else Path(clip or spec.base).name,
         weights=backbone.weights,
         weight_hash=backbone.fingerprint(),
         hidden_size=backbone.hidden_size,
         num_layers=backbone.num_layers,
         vision_layers=backbone.vision.num_layers,
         dtype=dtype_name(backbone.dtype),
+        quantize=spec.quantize,
     )
 
 

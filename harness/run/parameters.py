@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from harness.backbone.loader import Backbone
+from harness.backbone.quantised import number_of_values
 from harness.errors import UserError
 from harness.records import ModuleCount, Parameters
 from methods.base import adapter_parameters
@@ -69,4 +70,4 @@ def module_of(parameter: str) -> str:
 
 def _total(modules: Sequence[nn.Module]) -> int:
     """Return the number of parameters. Those of an attached method are in the backbone too, and are counted once."""
-    return sum(p.numel() for p in {id(p): p for module in modules for p in module.parameters()}.values())
+    return sum(number_of_values(p) for p in {id(p): p for module in modules for p in module.parameters()}.values())

@@ -7,7 +7,7 @@ Example:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import DTYPES
 from harness.config.lookup import named_method
-from harness.config.presets import PRESETS, BackboneSpec
+from harness.config.presets import PRESETS, BackboneSpec, base_model
 from harness.config.recipes import CaptionRecipe, ChoiceRecipe, TrainRecipe, recipe_class
 from harness.data.collate import Collator, Example
 from harness.data.images import STATISTICS, ImagePreprocessor
@@ -46,6 +46,7 @@ class _SavedBackbone(BaseModel):
     clip: str | None = None
     weight_hash: str | None
     dtype: Literal["float32", "bfloat16"]
+    quantize: Literal["8bit", "4bit"] | None = None
 
 
 class _Saved(BaseModel):
@@ -174,12 +175,12 @@ def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
 
 def _spec(folder: Path, saved: _SavedBackbone) -> BackboneSpec:
     """Return which backbone an adapter was trained on."""
-    spec = PRESETS.get(saved.model)
+    spec = PRESETS.get(base_model(saved.model, saved.quantize))
     if spec is None or not spec.packaged:
         if saved.llm is None or saved.clip is None:
             raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights; give another adapter")
-        return BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
-    return spec
+        spec = BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
+    return replace(spec, name=saved.model, like=spec.recipe, quantize=saved.quantize) if saved.quantize else spec
 
 
 def _backbone(folder: Path, spec: BackboneSpec, saved: _SavedBackbone, device: str) -> Backbone:

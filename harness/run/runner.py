@@ -387,6 +387,7 @@ class Runner:
         info = self.backbone_info()
         # The path of a packaged backbone is that of an installed package, so it is not recorded.
         parts = {} if self.spec.packaged else {"llm": self.spec.llm, "clip": self.spec.clip}
+        parts |= {"quantize": info.quantize} if info.quantize else {}
         extra = {
             "backbone": {"model": self.spec.name, **parts, "weight_hash": info.weight_hash, "dtype": info.dtype},
             "task": self.task.name,

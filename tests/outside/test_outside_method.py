@@ -79,7 +79,8 @@ def test_it_is_trained_and_stands_in_the_table(site: Path, tmp_path: Path) -> No
 
 def test_it_keeps_the_contract(site: Path) -> None:
     """Run the tests that an outside author runs, by the command in CONTRIBUTING.md."""
-    command = "python -m pytest tests/test_method_contract.py tests/methods/test_execution.py -k image_bias"
+    files = "tests/test_method_contract.py tests/methods/test_execution.py tests/methods/test_quantised.py"
+    command = f"python -m pytest {files} -k image_bias"
     assert command in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     done = python(site, *command.split()[1:], "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout
