@@ -1,7 +1,7 @@
 """The measurements of `benchmarks/gpu.sh`: the commands, and the summary of what they measured."""
 
 import argparse
-import inspect
+import importlib.util
 import os
 import shlex
 import signal
@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.steps import FILE, Outcome, Step, run_steps
-from harness import cli
 from harness.config.recipes import TrainRecipe
 from harness.cost.output import markdown_table
 from harness.data.mini.build import build_mini
@@ -45,11 +44,12 @@ def steps_for(device: str, data: Path) -> list[Step]:
     speed += ["--model", "7b", "--compile"] if real else ["--model", "tiny", "--steps", "1", "--eval-batch", "1"]
     lengths = (128, 256) if real else (12, 16)
     whole_step = ["--train-batch", "32" if real else "2", "--text-length", str(lengths[0])]
+    few = ["--micro-batch", "4" if real else "1"]
     pair = "memvp,dehvf" if real else "memvp"
     captured = None if "captured" in TrainRecipe.model_fields else "recipes have no field `captured`"
-    quantised = None if "quantize" in inspect.signature(cli.run).parameters else "`run` has no option --quantize"
+    quantised = None if importlib.util.find_spec("bitsandbytes") else "the package bitsandbytes is not installed"
     steps = [
-        Step("run-eager-4", 110, [*run, "--methods", "memvp", "--micro-batch", "4" if real else "1"]),
+        Step("run-eager-4", 110, [*run, "--methods", "memvp", *few]),
         Step("run-eager-auto", 90, [*run, "--methods", pair, "--micro-batch", "auto"]),
         Step("run-captured", 120, [*run, "--methods", pair, "--set", "captured=true"], captured),
         *(
@@ -57,7 +57,7 @@ def steps_for(device: str, data: Path) -> list[Step]:
             for length in lengths
         ),
         Step("speed-profile", 100, [*speed, "--methods", pair, *whole_step, "--profile", "{profile}"]),
-        Step("run-quantised", 80, [*run, "--methods", "memvp", "--quantize", "4bit"], quantised),
+        Step("run-quantised", 80, [*run, "--methods", "memvp", "--quantize", "4bit", *few], quantised),
     ]
     return steps if real else [replace(step, estimate_s=REHEARSAL * step.estimate_s) for step in steps]
 
@@ -123,12 +123,12 @@ def _speed_rows(step: str, record: Record) -> Iterable[tuple[str, ...]]:
 
 def _equal_losses(outcomes: Sequence[Outcome]) -> list[str]:
     """Say how far the losses of runs of one method lie apart that should differ in speed alone."""
-    losses: dict[str, list[tuple[float, float]]] = {}
+    losses: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for record in (record for one in outcomes for record in one.records):
         if record.status == "completed" and record.loss and record.loss.first and record.loss.last:
-            losses.setdefault(record.label, []).append((record.loss.first, record.loss.last))
+            losses.setdefault((record.label, record.model), []).append((record.loss.first, record.loss.last))
     found = []
-    for label, pairs in losses.items():
+    for (label, _), pairs in losses.items():  # a quantised model is a model of its own
         apart = [max(abs(a / b - 1) for a, b in zip(one, two, strict=True)) for one, two in pairwise(pairs)]
         if apart:
             found.append(f"The losses of {label} differ by at most {max(apart):.2%} from one of its runs to the next.")

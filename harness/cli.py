@@ -178,6 +178,15 @@ def run(
             help="pretrained, or random to measure cost. No accuracy is reported for random weights.",
         ),
     ] = "pretrained",
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel="Data and weights",
+            metavar="8bit|4bit",
+            help="Quantise the frozen language model by bitsandbytes, an extra; what is trained stays in float32. The "
+            "quantised model is a model of its own in tables, such as `7b-4bit`.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -347,6 +356,7 @@ def run(
         llm=llm,
         clip=clip,
         weights=weights,
+        quantize=quantize,
         limit=limit,
         epochs=epochs,
         steps=steps,

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from harness.backbone.machine import Machine, resolve_machine, use_deterministic_algorithms
+from harness.backbone.quantised import require_quantisation
 from harness.backbone.weights import check_weights, require_weights
 from harness.commands.dryrun import dry_run_text
 from harness.commands.table import TableOptions, table_command_text
@@ -56,6 +57,7 @@ class RunOptions:
     llm: str | None = None
     clip: str | None = None
     weights: str = "pretrained"
+    quantize: str | None = None
     limit: int | None = None
     epochs: float | None = None
     steps: int | None = None
@@ -158,6 +160,7 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     require_tracker(options.tracker)
     _require_accuracy(options, task_facts(options.task))
     spec, machine = _backbone(options)
+    require_quantisation(spec.quantize, machine.device)
     cores = divide_cores(options.jobs, options.threads, spec, machine)
     # Cheap checks come first: options before data, data before weights.
     plans = _plans(options, spec, machine)
@@ -214,7 +217,7 @@ def _require_accuracy(options: RunOptions, facts: TaskFacts) -> None:
 
 
 def _backbone(options: RunOptions) -> tuple[BackboneSpec, Machine]:
-    spec = resolve_spec(options.model, options.llm, options.clip)
+    spec = resolve_spec(options.model, options.llm, options.clip, options.quantize)
     return spec, resolve_machine(options.device, options.dtype, options.weights)
 
 
@@ -249,7 +252,7 @@ def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
 def _plans(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[RunPlan]:
     names = options.methods or DEFAULT_METHODS
     settings = dict(options.settings)
-    if machine.device.type == "cuda" and not settings.get("gradient_checkpointing"):
+    if machine.device.type == "cuda" and spec.quantize is None and not settings.get("gradient_checkpointing"):
         settings = {"captured": True, **settings}
     overrides = Overrides(options.epochs, settings, options.protocol)
     part, parts = options.shard
@@ -290,6 +293,8 @@ def _dry_run(options: RunOptions, console: Console) -> int:
     with faults.collected():
         _require_accuracy(options, facts)
     spec, machine = _backbone(options)
+    with faults.collected():
+        require_quantisation(spec.quantize, machine.device)
     plans = _plans(options, spec, machine)
     cores = Cores(1, options.threads or torch.get_num_threads())
     with faults.collected():

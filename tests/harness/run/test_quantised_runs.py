@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from harness.backbone import quantised
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import PRESETS, resolve_spec
 from harness.config.recipes import TrainRecipe
 from harness.errors import UserError
-from harness.records import BackboneInfo, Data, spec_hash
+from harness.records import BackboneInfo, Data, read_records, record_path, spec_hash
+from harness.report.tables import leaderboard
 from harness.run.checks import PlanChecks
+from harness.run.predict import load_adapter
 from harness.run.runner import Runner
+from tests.command_line import Run
 
 
 class FixedRecipe(TrainRecipe):
@@ -61,3 +65,48 @@ def test_a_captured_step_is_refused() -> None:
     checks = PlanChecks(resolve_spec("tiny", quantize="4bit"), task, Machine(torch.device("cuda"), torch.bfloat16))
     with pytest.raises(UserError, match="--set captured=true: a quantised model is not captured; leave it out"):
         checks(RunPlan("memvp", None, None, TrainRecipe(captured=True), seed=0))
+
+
+@pytest.mark.slow
+def test_a_whole_run_in_4_bits_on_a_cpu(
+    call: Run, base: list[str], small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
+) -> None:
+    """It is trained, scored, recorded as a model of its own, made again, and its adapter answers."""
+    pytest.importorskip("bitsandbytes", reason="the extra `quantize` is not installed")
+    results = tmp_path / "results"
+    options = [*base, "--methods", "memvp", "--eval-every", "1"]
+    assert call(*options).code == 0
+    done = call(*options, "--quantize", "4bit")
+    assert done.code == 0, done.out + done.err
+    plain, packed = sorted(read_records(results), key=lambda record: record.created)
+    assert (packed.model, packed.backbone.quantize) == (f"{plain.model}-4bit", "4bit")
+    assert packed.parameters == plain.parameters and packed.environment.versions["bitsandbytes"]
+    assert "bitsandbytes" not in plain.environment.versions and plain.backbone.quantize is None
+    assert packed.loss is not None and plain.loss is not None and packed.loss != plain.loss
+    assert packed.loss.first == pytest.approx(plain.loss.first, rel=0.2)
+    # No table mixes them.
+    rows = {row.model: row for row in leaderboard([plain, packed], 1).rows if row.method == "memvp"}
+    assert [rows[record.model].runs for record in (plain, packed)] == [(plain,), (packed,)]
+    # The record says how to make it again, and the adapter which backbone it needs.
+    own = tmp_path / "own.toml"
+    own.write_text(call("records", "config", record_path(packed, results)).out)
+    assert 'quantize = "4bit"' in own.read_text()
+    folders = ["--llm", small_llm, "--clip", f"local-dir:{small_clip}", "--data-root", mini_set, "--results", results]
+    assert "already recorded" in call("run", "--config", own, *folders, "--eval-every", "1").out
+    parts = ["--llm", small_llm, "--clip", f"local-dir:{small_clip}", "--data-root", mini_set]
+    again = call("verify", record_path(packed, results), *parts)
+    assert again.code == 0 and again.out.startswith("identical"), again
+    adapters = [path.parent for path in (results / "adapters").rglob("adapter_model.safetensors")]
+    (adapter,) = (folder for folder in adapters if packed.spec_hash in folder.name)
+    assert load_adapter(adapter).answer("which colour is it?", choices=["red", "blue"]).raw
+
+
+def test_without_the_package_nothing_starts(call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantised.importlib.util, "find_spec", lambda name: None)
+    base[base.index("--data-root") + 1] = "nowhere"
+    done = call(*base, "--quantize", "4bit")
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert done.err.startswith("error: --quantize 4bit: needs the package bitsandbytes")
+    every = call(*base, "--quantize", "4bit", "--dry-run")
+    assert every.code == 2 and "missing: --quantize 4bit: needs" in every.out and "missing: nowhere" in every.out
+    assert call("run", "--quantize", "2bit").err.startswith("error: --quantize 2bit: not supported")
