@@ -12,7 +12,7 @@ from harness.report.paper import Column, layout, load_paper, method_names, paper
 from harness.report.ranking import ranked
 from harness.report.render import MARKS
 from harness.report.rows import Board, Cell, TableRow
-from harness.report.selection import by_setting, where_measured
+from harness.report.selection import by_setting, hardware, where_measured
 from harness.report.tables import leaderboard
 from harness.tasks.facts import TASKS
 
@@ -122,16 +122,6 @@ def table_rows(
     known = {(row.name, row.model) for row in measured}
     printed = [row for row in found.values() if not row.runs and (row.name, row.model) not in known and row.is_printed]
     return measured + printed, list(notes)
-
-
-def hardware(record: Record) -> str:
-    """Return the device of a run as text."""
-    environment = record.environment
-    if environment.gpu:
-        count = environment.processes or 1
-        return environment.gpu if count == 1 else f"{count} × {environment.gpu}"
-    threads = environment.threads
-    return (environment.cpu or "unknown CPU") + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
 
 
 def _measured_on(record: Record) -> str:

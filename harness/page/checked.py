@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.page.boards import full_name, hardware, table_rows
+from harness.page.boards import full_name, table_rows
 from harness.records import Record
 from harness.report.audit import audit_paper, audit_records
 from harness.report.paper import disagreements, layout, load_paper
-from harness.report.selection import where_measured
+from harness.report.selection import hardware, where_measured
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.page.boards import hardware
 from harness.records import History, Record, read_history, record_path
+from harness.report.selection import hardware
 
 _SIGNIFICANT = 4
 """Digits of the losses that the page contains."""

@@ -6,10 +6,11 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from harness.page.boards import full_name, hardware, peak_memory, scored
+from harness.page.boards import full_name, peak_memory, scored
 from harness.page.figures import GREY, PageFigure, style
 from harness.records import Record
 from harness.report.rows import TableRow
+from harness.report.selection import hardware
 from harness.tasks.facts import TASKS
 
 

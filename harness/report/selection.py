@@ -215,10 +215,19 @@ def _fate(kept: Sequence[Record]) -> str:
     return "count as wrong" + (", or with sampling_seed were replaced by a random choice" if seeds else "")
 
 
+def hardware(record: Record) -> str:
+    """Return the device of a run as text."""
+    environment = record.environment
+    if environment.gpu:
+        count = environment.processes or 1
+        return environment.gpu if count == 1 else f"{count} × {environment.gpu}"
+    threads = environment.threads
+    return (environment.cpu or "unknown CPU") + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
+
+
 def where_measured(record: Record) -> str:
     """Return the device, dtype, model and sizes of a speed measurement as text."""
-    environment = record.environment
-    device = environment.gpu or f"{environment.cpu or 'an unknown CPU'}, {environment.threads} threads"
+    device = hardware(record)
     setting = record.speed.setting if record.speed else None
     if setting is None:
         return f"{device}, {record.backbone.dtype} ({record.model})"
