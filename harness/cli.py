@@ -34,7 +34,7 @@ from harness.options import (
     not_nan,
 )
 from harness.streams import prepare_streams, print_error, print_result
-from harness.terminal import terminal_width
+from harness.terminal import document, terminal_width
 
 LOOK = "Look"
 TIMINGS = "Table 2 only"
@@ -77,6 +77,15 @@ def options_of_every_command(
     ] = False,
 ) -> None:
     """Parse the options before the subcommand. Each option does its work in its own callback."""
+
+
+def _print_markdown(text: str, format: str, end: str = "\n") -> None:
+    """Print the result of a command; in a terminal, Markdown is laid out for its width."""
+    width = terminal_width() if format == "markdown" else None
+    if width is None:
+        print_result(text, end=end)
+    else:
+        print_result(document(text, width), end="")
 
 
 def _epilog(example: str) -> str:
@@ -448,7 +457,7 @@ def table(
         if given := [*(["--columns"] if chosen else []), *timed.given()]:
             raise UserError(f"{given[0]}: --paper shows all values; leave one of them out")
         as_text = (format or TableFormat.markdown).value
-        print_result(against_paper_text(results, number, model, as_text, protocol.value))
+        _print_markdown(against_paper_text(results, number, model, as_text, protocol.value), as_text)
         return
     from harness.commands.table import TableOptions, table_command_text
 
@@ -480,7 +489,8 @@ def compare(
     """Say whether one method is better than another, with intervals: a test over their seeds and their answers."""
     from harness.report.compare import compare_text
 
-    print_result(compare_text(results, first, second, model, task, format.value, protocol.value))
+    width = terminal_width()
+    print_result(compare_text(results, first, second, model, task, format.value, protocol.value, width=width))
 
 
 @app.command(
@@ -531,7 +541,7 @@ def audit(format: TextOutput = TextFormat.markdown, results: Results = Path("res
     """Check by arithmetic whether accuracies can be true: those that the paper prints, and those of the records."""
     from harness.report.audit import audit_text
 
-    print_result(audit_text(results, format.value))
+    _print_markdown(audit_text(results, format.value), format.value)
 
 
 @app.command(rich_help_panel="Methods and their cost", epilog=_epilog("python -m harness methods"))
@@ -585,7 +595,7 @@ def flops(
     from harness.cost.flops_table import flops_text
 
     if figure2 or plot is not None:
-        print_result(figure_command_text(format.value, plot), end="")
+        _print_markdown(figure_command_text(format.value, plot), format.value, end="")
         return
     work = Workload(text_length=text_length, new_tokens=new_tokens, train_batch=train_batch, eval_batch=eval_batch)
     settings = typed.settings(set_ or [])
@@ -660,7 +670,7 @@ def speed(
         format=format.value,
         results=results,
     )
-    print_result(speed_text(options), end="")
+    _print_markdown(speed_text(options), format.value, end="")
 
 
 @app.command(rich_help_panel="Read results", epilog=_epilog("python -m harness readme --results results"))
@@ -769,7 +779,8 @@ def score_scienceqa(
     from harness.commands.score import scores_text
     from harness.evaluation.score_scienceqa import score_scienceqa_files
 
-    print_result(scores_text(score_scienceqa_files(problems, splits, predictions, split), format.value))
+    scores = score_scienceqa_files(problems, splits, predictions, split)
+    _print_markdown(scores_text(scores, format.value), format.value)
 
 
 @score_app.command("coco", epilog=_epilog("python -m harness score coco --references dataset_coco.json ..."))
@@ -798,7 +809,7 @@ def score_coco(
     from harness.evaluation.score_coco import score_coco_files
 
     scores = score_coco_files(references, predictions, split, only_predicted=only_predicted)
-    print_result(scores_text(scores, format.value))
+    _print_markdown(scores_text(scores, format.value), format.value)
 
 
 @records_app.command("config", epilog=_epilog("python -m harness records config RECORD.json > run.toml"))

@@ -2,13 +2,14 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.table import Column as TableColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -63,10 +64,44 @@ def table_lines(columns: Sequence[Column], width: int, title: str = "") -> str:
     Args:
         columns: the columns.
         width: columns of the terminal.
-        title: printed above the table, in bold.
+        title: printed above the table.
     """
-    text = _printed(_table(columns), width)
+    table = _table(columns)
+    _keep_words(table, width)
+    text = _printed(table, width)
     return (paragraph(title, width) if title else "") + text
+
+
+def bullets(lines: Sequence[str], width: int) -> str:
+    """Return a list with one item for each line, ending in a newline; items that are too long are wrapped."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for line in lines:
+        grid.add_row("-", Text(visible(line)))
+    return _printed(grid, width) if lines else ""
+
+
+def document(text: str, width: int) -> str:
+    """Return Markdown laid out for a terminal, ending in a newline; nothing in it is cut.
+
+    Args:
+        text: the document.
+        width: columns of the terminal.
+    """
+    # This import takes as long as those of all commands together, and --help needs none of it.
+    from rich.markdown import Markdown, TableElement
+
+    class FoldedTable(TableElement):
+        """A table that is as narrow as its words allow, and breaks words only below that."""
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            for table in super().__rich_console__(console, options):
+                if isinstance(table, Table):
+                    _keep_words(table, options.max_width)
+                yield table
+
+    found = Markdown(visible_lines(text), hyperlinks=False)
+    found.elements = {**Markdown.elements, "table_open": FoldedTable}
+    return _printed(found, width)
 
 
 def paragraph(text: str, width: int, indent: int = 0) -> str:
@@ -89,12 +124,30 @@ def _table(columns: Sequence[Column]) -> Table:
     return table
 
 
+def _keep_words(table: Table, width: int) -> None:
+    """Give each column room for its longest word, if the width has room for all of them; nothing is cut in any case."""
+    table.show_edge, table.box = False, box.SIMPLE_HEAD
+    words = [max(map(len, _words(column)), default=1) for column in table.columns]
+    gaps = len(words) - 1
+    room = sum(words) + 2 * gaps <= width
+    table.padding = (0, 1, 0, 0) if room else 0
+    for column, longest in zip(table.columns, words, strict=True):
+        column.overflow = "fold"
+        if sum(words) + gaps <= width:
+            column.min_width = longest
+
+
+def _words(column: TableColumn) -> Iterator[str]:
+    for cell in (column.header, *column.cells):
+        yield from str(cell).split()
+
+
 def _natural_width(columns: Sequence[Column]) -> int:
     console = Console(file=StringIO(), width=UNLIMITED, color_system=None)
     return console.measure(_table(columns)).maximum
 
 
-def _printed(what: Table | Padding, width: int) -> str:
+def _printed(what: RenderableType, width: int) -> str:
     file = StringIO()
     console = Console(
         file=file, width=max(width, NARROWEST), color_system=None, force_terminal=False, legacy_windows=False

@@ -4,14 +4,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from harness.cost.output import shown_table
 from harness.escape import text_table
 from harness.run.dryrun import DryRun
 
 HEADERS = ("Run", "Seed", "Steps", "Step (s)", "Hours", "Memory (GiB)", "Micro-batch", "Paper", "Time from")
+_SIDES = "lrrrrrrll"
 UNKNOWN = "unknown"
 
 
-def dry_run_text(found: DryRun, missing: Sequence[str], jobs: int, format: str) -> str:
+def dry_run_text(found: DryRun, missing: Sequence[str], jobs: int, format: str, width: int | None = None) -> str:
     """Return what a dry run found.
 
     Args:
@@ -19,12 +21,14 @@ def dry_run_text(found: DryRun, missing: Sequence[str], jobs: int, format: str) 
         missing: what the runs need and what is missing, one line each.
         jobs: how many runs are made side by side.
         format: `json`, or `markdown` for a table and lines below it.
+        width: columns of the terminal, which `markdown` fits; None for files and pipes.
     """
     total = {"runs": len(found.rows), "hours": found.hours, "side_by_side": jobs, "disk_bytes": found.disk_bytes}
     if format == "json":
         whole = {"runs": found.rows, "total": total, "downloads": found.downloads, "missing": list(missing)}
         return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    table = text_table([_cells(row) for row in found.rows], HEADERS)
+    cells = [_cells(row) for row in found.rows]
+    table = text_table(cells, HEADERS) if width is None else shown_table(HEADERS, cells, _SIDES, width).rstrip("\n")
     lines = [table, "", _total(found, jobs)]
     lines += [f"will be downloaded: {line}" for line in found.downloads]
     lines += [f"missing: {line}" for line in missing] or ["nothing is missing"]

@@ -318,5 +318,5 @@ def _dry_run(options: RunOptions, console: Console) -> int:
             spec, machine, plans, options.task, task, faults, options.results, cores.threads, options.micro_batch
         )
     found.downloads[:0] = downloads
-    print_result(dry_run_text(found, faults.lines, cores.jobs, options.format))
+    print_result(dry_run_text(found, faults.lines, cores.jobs, options.format, terminal_width()))
     return 2 if faults.lines else 0

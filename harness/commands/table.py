@@ -9,7 +9,7 @@ from harness.report.paper import layout
 from harness.report.ranking import ranked
 from harness.report.rows import Board
 from harness.report.selection import by_setting, where_measured
-from harness.report.shown import shown, with_columns
+from harness.report.shown import joined, shown, with_columns
 from harness.report.tables import leaderboard, table_text
 from harness.report.timed import TimedFilter, filtered
 
@@ -56,11 +56,12 @@ def table_command_text(options: TableOptions) -> str:
     records = filtered(read_records(options.results), options.number, options.timed)
     boards = list(_boards_by_setting(records, options))
     boards = boards or [("", leaderboard(records, options.number, options.model, options.protocol))]
-    texts = []
+    found = []
     for where, board in boards:
         finished = ranked(with_columns(board, options.columns), options.results)
-        texts.append(shown(finished, options.width, wide=options.wide, everything=options.everything, where=where))
-    return "\n".join(texts)
+        look = {"wide": options.wide, "everything": options.everything, "chosen": bool(options.columns)}
+        found.append(shown(finished, options.width, **look, where=where))
+    return joined(found, options.width)
 
 
 def _boards_by_setting(records: Sequence[Record], options: TableOptions) -> Iterator[tuple[str, Board]]:

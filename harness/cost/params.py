@@ -122,6 +122,8 @@ def params_text(
 
 
 _VERDICT = {True: "yes", False: "NO", None: ""}
+_SHORT = {"trained": "trained", "counted by the reference, unused": "unused"}
+"""The status of a module in a record -> the same in a terminal."""
 
 
 def _shown(rows: Sequence[ParameterRow], width: int) -> str:
@@ -131,7 +133,7 @@ def _shown(rows: Sequence[ParameterRow], width: int) -> str:
         for row in rows
     ]
     modules = [
-        (_label(row) if first else "", name, rounded(module["count"]), module["status"])
+        (_label(row) if first else "", name, rounded(module["count"]), _SHORT[module["status"]])
         for row in rows
         for first, (name, module) in zip(
             [True, *[False] * len(row["by_module"])], row["by_module"].items(), strict=False
@@ -143,7 +145,7 @@ def _shown(rows: Sequence[ParameterRow], width: int) -> str:
     return (
         f"Trainable parameters on {models}, rounded; --format json has all digits\n\n{summary}\n"
         "trainable: as the paper counts; trained: those that receive gradients here\n\n"
-        f"By module\n\n{parts}"
+        f"By module\n\n{parts}\nunused: the published code registers and counts it, but never uses it\n"
     )
 
 

@@ -15,6 +15,7 @@ from harness.report.selection import select
 from harness.report.verdict import MODELS, p_text, verdict
 from harness.stats import Difference, holm, mean
 from harness.tasks.facts import TaskFacts, task_facts
+from harness.terminal import Column, document, fitting, table_lines
 
 _NOTE = """\
 - Protocol: {protocol}.
@@ -108,7 +109,15 @@ def correct(differences: Mapping[str, Difference], facts: TaskFacts) -> dict[str
 
 
 def compare_text(
-    results_dir: Path, a: str, b: str, model: str, task: str, format: str, protocol: str = "uniform"
+    results_dir: Path,
+    a: str,
+    b: str,
+    model: str,
+    task: str,
+    format: str,
+    protocol: str = "uniform",
+    *,
+    width: int | None = None,
 ) -> str:
     """Return the result of `compare` as text.
 
@@ -116,6 +125,7 @@ def compare_text(
         results_dir, a, b, model, task: see `compare`.
         format: `json`; anything else gives the verdict, a table and notes in markdown.
         protocol: see `compare`.
+        width: columns of the terminal, which all but `json` fits; None for files and pipes.
 
     Raises:
         UserError: see `compare`.
@@ -128,7 +138,6 @@ def compare_text(
         for name, one in found.differences.items()
     ]
     heads = ("Column", a, b, "Difference", "95 % interval", "p", "p (Holm)", "Detectable", "Seeds", "Problems")
-    table = text_table(rows, heads, ("left", *("right" for _ in heads[1:])))
     notes = _NOTE.format(
         a=markdown(a),
         b=markdown(b),
@@ -139,8 +148,28 @@ def compare_text(
     notes += _OWN_PROTOCOLS if protocol == "published" else ""
     used = dict.fromkeys(one.over for one in found.differences.values())
     notes += "".join(f"- {_columns_of(found.differences, over)}: {MODELS[over]}\n" for over in used)
-    left_out = "".join(f"- {markdown(note)}\n" for note in found.notes)
-    return f"{markdown(found.verdict)}\n\n{table}\n\n{notes}{left_out}"
+    notes += "".join(f"- {markdown(note)}\n" for note in found.notes)
+    if width is not None:
+        table, hint = _fitted(heads, rows, width)
+        return f"{document(markdown(found.verdict), width)}\n{table}{document(notes + hint, width)}"
+    table = text_table(rows, heads, ("left", *("right" for _ in heads[1:])))
+    return f"{markdown(found.verdict)}\n\n{table}\n\n{notes}"
+
+
+_KEPT = (0, 0, 0, 0, 1, 4, 2, 5, 3, 6)
+"""The order in which the columns of the table are kept where a terminal is narrow; those with 0 always are."""
+
+
+def _fitted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[str, str]:
+    """Return the table with the columns that a terminal has room for, and a note on the others."""
+    columns = [
+        Column(head, [row[place] for row in rows], right=place > 0, keep=_KEPT[place])
+        for place, head in enumerate(heads)
+    ]
+    fit = fitting(columns, width)
+    hidden = [column.title for column in columns if column not in fit]
+    hint = f"- Not shown, because the terminal is narrow: {', '.join(hidden)}. A file or a pipe gets all columns.\n"
+    return table_lines(fit, width), hint if hidden else ""
 
 
 def _columns_of(differences: Mapping[str, Difference], over: str) -> str:

@@ -179,13 +179,18 @@ def _one_run_per_seed(runs: list[Record], left_out: Counter[str]) -> list[Record
     return [newest[seed] for seed in sorted(newest)]
 
 
+def measured_on(where: str) -> str:
+    """Return the note on where timings were measured, see `where_measured`."""
+    return f"Measured on {where}."
+
+
 def _remarks(kept: Sequence[Record]) -> list[str]:
     """Return what a reader must know about the records that entered the table."""
     skipped = sum(record.data.skipped_images > 0 for record in kept)
     cut = sum(any((record.truncated.train, record.truncated.eval)) for record in kept if record.truncated)
     machines = dict.fromkeys(where_measured(record) for record in kept if record.speed is not None)
     dirty = sum(record.git.dirty is not False for record in kept)
-    remarks = [f"Measured on {machine}." for machine in machines]
+    remarks = [measured_on(machine) for machine in machines]
     if skipped:
         remarks.append(f"{count_runs(skipped)} skipped unreadable images.")
     if cut:

@@ -4,13 +4,14 @@
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from harness.errors import UserError
 from harness.report.render import ABSENT, board_notes, board_title, cell_text, trainable_text
 from harness.report.rows import Board, TableRow
+from harness.report.selection import measured_on
 from harness.tasks.facts import TASKS
-from harness.terminal import UNLIMITED, Column, fitting, paragraph, table_lines
+from harness.terminal import UNLIMITED, Column, bullets, fitting, paragraph, table_lines
 
 
 def with_columns(board: Board, names: Sequence[str]) -> Board:
@@ -35,14 +36,25 @@ def with_columns(board: Board, names: Sequence[str]) -> Board:
     return replace(board, layout=board.layout.model_copy(update={"columns": chosen}), rows=rows)
 
 
-def shown(board: Board, width: int, *, wide: bool = False, everything: bool = False, where: str = "") -> str:
-    """Return a board as text for a terminal, ending in a newline.
+@dataclass(frozen=True)
+class Shown:
+    """A board as text for a terminal, ending in a newline, and the notes on it."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def shown(
+    board: Board, width: int, *, wide: bool = False, everything: bool = False, chosen: bool = False, where: str = ""
+) -> Shown:
+    """Return a board for a terminal.
 
     Args:
         board: the board.
         width: columns of the terminal.
         wide: show all columns, however wide the terminal is.
         everything: also show the rows without a record, below the measured ones.
+        chosen: the user has chosen the columns of values, so they come before all others where it is narrow.
         where: what all rows were measured on, for the title.
     """
     measured = [row for row in board.rows if row.runs]
@@ -50,26 +62,37 @@ def shown(board: Board, width: int, *, wide: bool = False, everything: bool = Fa
     rows = [*measured, *others] if everything else measured
     title = board_title(board) + (f"\n{where}" if where else "")
     if not rows:
-        return paragraph(f"{title}\n\n{_without_records(board, len(others))}", width)
-    columns = _columns(board, rows)
-    chosen = columns if wide else fitting(columns, width)
-    text = table_lines(chosen, UNLIMITED if wide else width, title)
-    hints = list(_hints(columns, chosen, 0 if everything else len(others)))
-    return text + "\n" + "".join(paragraph(f"- {note}", width) for note in [*board_notes(board), *hints])
+        none = f"No row has a record yet. --all shows the {len(others)} rows that the paper's table has."
+        return Shown(paragraph(f"{title}\n\n{none}", width), board.notes)
+    columns = _columns(board, rows, chosen)
+    fit = columns if wide else fitting(columns, width)
+    # The title says where, and the rows that are hidden need no explanation.
+    notes = [note for note in board_notes(replace(board, rows=tuple(rows))) if note != measured_on(where)]
+    hints = _hints(columns, fit, 0 if everything else len(others))
+    return Shown(table_lines(fit, UNLIMITED if wide else width, title), (*notes, *hints))
 
 
-def _without_records(board: Board, rows: int) -> str:
-    notes = "".join(f"\n- {note}" for note in board.notes)
-    return f"No row has a record yet. --all shows the {rows} rows that the paper's table has.{notes}"
+def joined(boards: Sequence[Shown], width: int) -> str:
+    """Return boards below each other, each with its notes; a note on all of them comes once, at the end.
+
+    Args:
+        boards: the boards.
+        width: columns of the terminal.
+    """
+    common = [note for note in boards[0].notes if all(note in board.notes for board in boards)]
+    parts = [(board.text, [note for note in board.notes if note not in common]) for board in boards]
+    texts = [text + (f"\n{bullets(notes, width)}" if notes else "") for text, notes in parts]
+    return "\n".join([*texts, bullets(common, width)] if common else texts)
 
 
-def _columns(board: Board, rows: Sequence[TableRow]) -> list[Column]:
+def _columns(board: Board, rows: Sequence[TableRow], chosen: bool) -> list[Column]:
     """Return all columns: the method always comes, then the model and the columns that say most about a row."""
     values = board.layout.columns
     headline = [key for key in reversed(TASKS[board.layout.task].headline) if key in {column.key for column in values}]
-    leading = headline or [column.key for column in values]
+    leading = headline if headline and not chosen else [column.key for column in values]
     others = [column.key for column in values if column.key not in leading]
-    order = [leading[0], "Seeds", *leading[1:], "Trainable", *others, "LLM"]
+    second = len(leading) if chosen else 1
+    order = [*leading[:second], "Seeds", *leading[second:], "Trainable", *others, "LLM"]
     keep = {name: place + 1 for place, name in enumerate(order)}
     several = len({row.llm for row in rows}) > 1
     return [

@@ -289,6 +289,13 @@ def test_a_terminal_of_80_columns_is_wide_enough(command: str, call: Run, termin
     assert "| --" not in done.out and "|--" not in done.out
 
 
+@pytest.mark.parametrize("command", ["compare dehvf memvp", "audit", "table --paper", "flops --figure2"])
+def test_committed_results_fit_a_terminal(command: str, call: Run, terminal: int) -> None:
+    done = call(*command.split(), *([] if "flops" in command else ["--results", Path(__file__).parents[2] / "results"]))
+    assert (done.code, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= terminal and "|--" not in done.out
+
+
 def test_methods_in_a_terminal_are_blocks_with_their_ablations(call: Run, terminal: int) -> None:
     listed = json.loads(call("methods", "--format", "json").out)
     text = " ".join(call("methods").out.split())

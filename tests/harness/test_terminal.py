@@ -4,14 +4,16 @@ import io
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.terminal import UNLIMITED, Column, fitting, paragraph, table_lines, terminal_width
+from harness.escape import text_table
+from harness.terminal import UNLIMITED, Column, bullets, document, fitting, paragraph, table_lines, terminal_width
 
 WORD = st.text("abcdefgh", min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(st.integers(40, 120), st.lists(st.tuples(WORD, WORD), min_size=1, max_size=8))
 def test_a_table_fits_and_keeps_the_first_columns(width: int, pairs: list[tuple[str, str]]) -> None:
     columns = [Column(head, [cell], keep=place) for place, (head, cell) in enumerate(pairs)]
@@ -36,6 +38,26 @@ def test_text_from_outside_is_neither_markup_nor_a_code_of_the_terminal() -> Non
     text = table_lines([Column("[bold]A[/bold]", ["\x1b[31mred", ":smile:"])], 60)
     assert "[bold]A[/bold]" in text and ":smile:" in text and "\x1b" not in text and r"\x1b[31mred" in text
     assert paragraph("[red]a[/red]", 60, 2) == "  [red]a[/red]\n"
+
+
+@settings(deadline=None)
+@given(st.integers(40, 120), st.lists(st.lists(WORD, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_a_document_fits_and_nothing_of_its_tables_is_lost(width: int, rows: list[list[str]]) -> None:
+    text = document(text_table(rows, ("One", "Two", "Three")), width)
+    assert max(map(len, text.splitlines())) <= width
+    kept = "".join(text.split())
+    assert len(kept) - kept.count("─") == len("OneTwoThree") + sum(len(cell) for row in rows for cell in row)
+
+
+def test_a_table_of_a_document_breaks_no_word_that_has_room() -> None:
+    heads = ("Column", "first", "second", "Difference", "95 % interval", "Detectable", "Verdict")
+    text = document(text_table([("NAT", "53.47", "54.29", "-0.82", "-6.70 to +5.06", "7.73", "lower " * 9)], heads), 60)
+    assert {"Column", "second", "Difference", "Detectable", "Verdict"} <= set(text.split())
+
+
+def test_lists_keep_their_text_in_line() -> None:
+    assert bullets(["[red] " + "word " * 12], 40).splitlines()[1].startswith("  word")
+    assert document("# Head\n\n- one\n- two", 40).count("•") == 2 and not bullets([], 40)
 
 
 def test_a_file_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:

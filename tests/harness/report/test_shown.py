@@ -64,6 +64,17 @@ def test_chosen_columns_in_every_output(results: Path) -> None:
         _shown(results, columns=("IMGG",))
 
 
+def test_chosen_columns_come_first_where_it_is_narrow(results: Path) -> None:
+    head = _head(_shown(results, width=44, columns=("NAT", "SOC", "LAN", "G1-6")))
+    assert {"NAT", "SOC", "LAN", "G1-6"} <= set(head) and "Trainable" not in head
+
+
+def test_notes_speak_of_what_is_shown(tmp_path: Path) -> None:
+    write_record(make("memvp", value=50.0, model="7b"), tmp_path)
+    write_record(make("memvp", value=50.0), tmp_path)
+    assert "the paper's value" not in _shown(tmp_path, model="tiny").replace("\n  ", " ")
+
+
 def test_a_pipe_gets_the_full_text(results: Path) -> None:
     piped = _shown(results, width=None)
     assert "| Human" in piped and piped == _shown(results, format="markdown")
@@ -83,6 +94,7 @@ def timed(tmp_path: Path) -> Path:
 def test_timings_of_two_settings_are_two_tables(timed: Path) -> None:
     tables = _shown(timed, 2, 200).split("Table 2.")[1:]
     assert len(tables) == 2
+    assert sum(text.count("- Trainable: ") for text in tables) == 1 and "- Measured on" not in "".join(tables)
     for text in tables:
         assert ("5.000" in text) == ("float32" in text) != ("0.500" in text)
 

@@ -53,6 +53,10 @@ def test_times_come_from_records_where_there_are_any(call: Run, base: list[str],
     line = next(line for line in table.splitlines() if line.startswith("| memvp"))
     assert "a run record" in line
     assert "total: 1 run; hours: " in table and "nothing is missing" in table
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.commands.run.terminal_width", lambda: 80)
+        shown = call(*base, "--methods", "memvp", "--seeds", "5", "--dry-run").out
+    assert "| memvp" not in shown and {"Micro-batch", "memvp", "Steps", "total:"} <= set(shown.split())
     # Another number of threads is another kind of device.
     other = call(*base, "--methods", "memvp", "--threads", "2", "--dry-run", "--format", "json")
     assert _found(other)["runs"][0]["hours_source"] == "a short measurement"
