@@ -236,6 +236,22 @@ def test_few_files_know_some_packages(package: str) -> None:
     assert not {user for user in users if not any(inside(user, owner) for owner in OWNERS[package])}
 
 
+READS_ITS_OWN_FILES = {
+    "harness.page.build",
+    "harness.page.libraries",
+    "harness.evaluation.spice",
+    "harness.pretrain.check",
+    "harness.records.provenance",
+    "harness.run.memory",
+}
+"""Modules that read a file of this package, of the system, or one that they have just written."""
+
+
+def test_files_from_outside_are_read_by_the_function_that_bounds_them() -> None:
+    readers = {m for m in MODULES if inside(m, "harness") and {"read_text", "read_bytes"} & _identifiers(m)}
+    assert readers == READS_ITS_OWN_FILES
+
+
 def _strings(module: str) -> list[str]:
     """Return the string constants of a module, without docstrings and example command lines."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

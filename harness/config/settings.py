@@ -24,7 +24,8 @@ from typing import Any
 import tomli_w
 
 from harness.config.presets import PRESETS, base_model
-from harness.errors import UserError
+from harness.errors import UserError, first_line
+from harness.files import read_file
 from harness.records import Record
 from harness.typed import value_of
 
@@ -52,11 +53,11 @@ def read_settings(path: Path) -> Settings:
         UserError: the file cannot be read, is not TOML, or `set` is not a table.
     """
     try:
-        options = tomllib.loads(path.read_text(encoding="utf-8"))
+        options = tomllib.loads(read_file(path).decode("utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({error.strerror}); give a TOML file") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"--config {path}: is not TOML ({error}); correct the file") from error
+    except (ValueError, RecursionError) as error:  # tomllib raises these two as well, for long numbers and deep arrays
+        raise UserError(f"--config {path}: is not TOML ({first_line(error)}); correct the file") from error
     table = options.pop(SET, {})
     if not isinstance(table, dict):
         raise UserError(f"--config {path}: {SET}: is not a table; write [{SET}] and one KEY = VALUE per line below it")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.files import read_file
 
 
 class AnswerLog:
@@ -59,14 +60,14 @@ class AnswerLog:
 def _read(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
     """Return the whole lines of a log by the ids of their samples; lines that are not whole are passed over."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_file(path).decode("utf-8", errors="replace")
     except OSError:
         return {}
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for line in text.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if _is_whole(entry):
             found[tuple(entry["ids"])] = entry

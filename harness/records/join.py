@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.files import write_atomic
+from harness.files import read_file, write_atomic
 from harness.records.diagnostics import diagnostics_path
 from harness.records.history import history_path
 from harness.records.questions import questions_path, read_questions
@@ -92,22 +92,22 @@ def _copy_run(record: Record, source: Path, target: Path) -> None:
     try:
         for part in (predictions_path, history_path, diagnostics_path):
             if part(old).is_file():
-                write_atomic(part(new), part(old).read_bytes())
+                write_atomic(part(new), read_file(part(old)))
         kept = read_questions(record.task, record.data, source)
         asked = [question.image for question in kept.questions if question.image is not None] if kept else []
         for image in (*(sample.image for sample in record.samples), *asked):
             if ".." in Path(image).parts:
                 raise UserError(f"{old}: samples: {image} leaves the folder; repair the record or remove it")
             if (source / image).is_file() and not (target / image).exists():
-                write_atomic(target / image, (source / image).read_bytes())
+                write_atomic(target / image, read_file(source / image))
         questions = questions_path(record.task, record.data, target)
         if kept is not None and not questions.exists():
-            write_atomic(questions, questions_path(record.task, record.data, source).read_bytes())
+            write_atomic(questions, read_file(questions_path(record.task, record.data, source)))
         run = old.relative_to(source / "records").with_suffix("")
         for name in FOLDERS:
             if (source / name / run).is_dir():
                 shutil.copytree(source / name / run, target / name / run, dirs_exist_ok=True)
-        content = old.read_bytes()
+        content = read_file(old)
     except OSError as error:
         raise UserError(f"{error.filename}: {record.run_id} cannot be copied ({error.strerror})") from error
     write_atomic(new, content)

@@ -28,13 +28,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from harness.errors import UserError, first_error, first_line
-from harness.files import write_atomic
+from harness.files import read_file, write_atomic
 from harness.run.measured import TrainResult
 from harness.run.random_states import RandomStates
 
 KEPT = 2
 """How many checkpoints of a run are kept."""
 TENSORS_FILE, STATE_FILE = "state.safetensors", "state.json"
+LARGEST_TENSORS = 2**40
+"""No file of a checkpoint's tensors has more bytes."""
 
 
 class TrainingState(BaseModel):
@@ -138,8 +140,8 @@ class Checkpoints:
 
     def _read(self, folder: Path) -> tuple[TrainingState, dict[str, Tensor]]:
         try:
-            state = TrainingState.model_validate_json((folder / STATE_FILE).read_bytes())
-            content = (folder / TENSORS_FILE).read_bytes()
+            state = TrainingState.model_validate_json(read_file(folder / STATE_FILE))
+            content = read_file(folder / TENSORS_FILE, LARGEST_TENSORS)
         except OSError as error:
             raise DamagedCheckpointError(f"{error.filename}: {error.strerror}") from error
         except ValidationError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import UserError
-from harness.files import write_atomic
+from harness.files import read_file, write_atomic
 
 LOCK_FILE, OWNER_FILE = "lock", "owner.json"
 
@@ -67,7 +67,7 @@ def _acquired(folder: Path, wait: bool, tries: int = 5) -> FileLock:
 def owner_of(folder: Path) -> str:
     """Return who makes the run, as `host, process 123`; for messages only."""
     try:
-        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+        owner = json.loads(read_file(folder / OWNER_FILE))
         return f"{owner['host']}, process {owner['pid']}"
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "another process"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.files import write_atomic
+from harness.files import read_file, write_atomic
 from harness.run.checkpoint import Checkpoints
 from harness.run.measured import TrainResult
 
@@ -73,7 +73,7 @@ class Workspace:
     def finished_training(self) -> FinishedTraining | None:
         """Return what training measured, if it finished in an earlier process; else None."""
         try:
-            return FinishedTraining.model_validate_json(self._finished.read_bytes())
+            return FinishedTraining.model_validate_json(read_file(self._finished))
         except (OSError, ValidationError):
             return None
 

@@ -1,6 +1,7 @@
 """Settings files: what they hold, what is refused, and that one file makes a run again."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def test_reading_gives_what_was_written(settings: dict[str, Any], tmp_path_facto
     ("text", "message"),
     [
         ("steps = [1", "is not TOML"),
+        ("steps = " + "9" * 5000, "is not TOML"),
+        ("steps = " + "[" * 9000 + "]" * 9000, "is not TOML"),
         ("method = 'memvp'", "method: no such option of `run`; did you mean methods?"),
         ("data_root = 'x'", "data_root: no such option of `run`; did you mean data-root?"),
         ("config = 'x'", "config: no such option"),
@@ -61,6 +64,14 @@ def test_a_faulty_file_is_one_line(text: str, message: str, call: Run, tmp_path:
     done = call("run", "--config", file)
     assert done.code == 2 and done.err.count("\n") == 1 and message in done.err, done.err
     assert call("run", "--config", tmp_path / "none.toml").err.startswith("error: --config ")
+
+
+@pytest.mark.timeout(60)
+def test_a_settings_file_that_never_ends_or_blocks_is_refused(call: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", Path("/dev/zero")):
+        done = call("run", "--config", path)
+        assert done.code == 2 and "cannot be read (not a regular file)" in done.err
 
 
 def test_a_file_reproduces_a_run(call: Run, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> None:
