@@ -40,7 +40,9 @@ def insert_after_bos(
     mask_BL = batch.attention_mask_BL.bool()
     is_bos_BL = first_token(mask_BL)
     text_BLD = embed_tokens(batch.input_ids_BL)
-    bos_B1D = (text_BLD * is_bos_BL[..., None].to(text_BLD.dtype)).sum(dim=1, keepdim=True)
+    # On a GPU, autocast gives a sum without a dtype in float32, and the whole sequence would then be in float32.
+    is_bos_BL1 = is_bos_BL[..., None].to(text_BLD.dtype)
+    bos_B1D = (text_BLD * is_bos_BL1).sum(dim=1, keepdim=True, dtype=text_BLD.dtype)
     embeds_BTD = torch.cat([bos_B1D, inserted_BSD.to(text_BLD.dtype), text_BLD], dim=1)
     valid_BT = torch.cat([mask_BL.any(dim=1, keepdim=True), inserted_mask_BS, mask_BL & ~is_bos_BL], dim=1)
     if max_length is not None:

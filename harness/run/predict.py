@@ -187,5 +187,9 @@ def _backbone(folder: Path, spec: BackboneSpec, saved: _SavedBackbone, device: s
     """Load the backbone that an adapter was trained on, and check its weights."""
     backbone = load_backbone(spec, device=device, dtype=DTYPES[saved.dtype])
     if backbone.fingerprint() != saved.weight_hash:
-        raise UserError(f"{folder}: was trained on other weights than {spec.display} has now; train the adapter again")
+        device_too = " (or --device is of another kind, where a model is quantised a little differently)"
+        raise UserError(
+            f"{folder}: was trained on other weights than {spec.display} has now{device_too if saved.quantize else ''}; "
+            "train the adapter again"
+        )
     return backbone

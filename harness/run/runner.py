@@ -110,6 +110,7 @@ class Runner:
         """Return the `backbone` section of the records. The first call loads the weights to hash them."""
         if self._info is None:
             self._info = describe_backbone(self._load(), self.spec)
+            gc.collect()  # quantised layers contain reference cycles, and a second backbone may not fit beside them
         return self._info
 
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:

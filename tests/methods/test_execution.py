@@ -49,6 +49,23 @@ def test_half_precision_keeps_the_dtypes_and_the_frozen_weights(name: str) -> No
     assert all(torch.equal(value, kept[name]) for name, value in half.llm.state_dict().items())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@methods
+def test_half_precision_keeps_its_dtype_on_a_gpu(name: str) -> None:
+    """Autocast gives more operations in float32 there than on a CPU."""
+    backbone = tiny_backbone(dtype=torch.bfloat16, **GROUPED)
+    for module in backbone.modules():
+        module.cuda()
+    half = tuned_model(name, backbone)
+    half.method.cuda()
+    seen = set()
+    for layer in half.llm.model.layers:
+        layer.register_forward_hook(lambda *args: seen.add(args[2].dtype))
+    half(random_batch(backbone, padding="left").to("cuda")).backward()
+    assert seen == {torch.bfloat16}
+
+
 @methods
 def test_half_precision_gives_nearly_the_same_loss(name: str) -> None:
     half, full = (
