@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from typing import ClassVar
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -99,9 +100,12 @@ def document(text: str, width: int) -> str:
                     _keep_words(table, options.max_width)
                 yield table
 
-    found = Markdown(visible_lines(text), hyperlinks=False)
-    found.elements = {**Markdown.elements, "table_open": FoldedTable}
-    return _printed(found, width)
+    class Document(Markdown):
+        """Markdown whose tables are as above."""
+
+        elements: ClassVar = {**Markdown.elements, "table_open": FoldedTable}
+
+    return _printed(Document(visible_lines(text), hyperlinks=False), width)
 
 
 def paragraph(text: str, width: int, indent: int = 0) -> str:

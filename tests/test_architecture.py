@@ -27,6 +27,7 @@ LEVELS = (
     ("commands",),
     ("api",),
     ("options",),
+    ("parsers",),
     ("cli",),
     ("__main__",),
 )
@@ -37,6 +38,7 @@ TORCH_FREE = (
     "harness.streams",
     "harness.api",
     "harness.options",
+    "harness.parsers",
     "harness.terminal",
     "harness.typed",
     "harness.files",

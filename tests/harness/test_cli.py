@@ -276,7 +276,7 @@ def test_methods_lists_the_registry(call: Run) -> None:
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> int:
     """A terminal of 80 columns."""
-    monkeypatch.setattr(cli, "terminal_width", lambda: 80)
+    monkeypatch.setattr("harness.terminal.terminal_width", lambda: 80)
     return 80
 
 
