@@ -189,7 +189,7 @@ def _backbone(folder: Path, spec: BackboneSpec, saved: _SavedBackbone, device: s
     if backbone.fingerprint() != saved.weight_hash:
         device_too = " (or --device is of another kind, where a model is quantised a little differently)"
         raise UserError(
-            f"{folder}: was trained on other weights than {spec.display} has now{device_too if saved.quantize else ''}; "
-            "train the adapter again"
+            f"{folder}: was trained on other weights than {spec.display} has now"
+            f"{device_too if saved.quantize else ''}; train the adapter again"
         )
     return backbone
