@@ -53,7 +53,7 @@ def run(
         quiet: print nothing.
         options: other options of the command, with `_` in place of `-`, such as `steps`, `epochs`, `limit`, `device`,
             `protocol`, `ablations` and `jobs`; see `harness.commands.run.RunOptions`. With more than one of `jobs`,
-            which is 1 here, the script needs `if __name__ == "__main__":`.
+            which is 1 here without an `executor`, the script needs `if __name__ == "__main__":`.
 
     Returns:
         One row for each run that was asked for, in their order, with the columns of `load_records`.
@@ -64,6 +64,7 @@ def run(
     """
     from harness.commands.run import RunOptions, make_runs
     from harness.report.frame import frame
+    from harness.run.executor_choice import LOCAL
     from harness.run.progress import RunConsole
 
     asked = RunOptions(
@@ -74,7 +75,7 @@ def run(
         results=Path(results),
         data_root=None if data_root is None else Path(data_root),
         settings=dict(settings or {}),
-        **{"jobs": 1, **options},
+        **{"jobs": None if options.get("executor", LOCAL) != LOCAL else 1, **options},
     )
     return frame(make_runs(asked, RunConsole(quiet=quiet)).records, Path(results))
 

@@ -11,7 +11,7 @@ import typer
 
 from harness import typed
 from harness.errors import UserError
-from harness.options import Device, Dtype, ProtocolName, ProtocolOption, Results, TextFormat, not_nan
+from harness.options import Device, Dtype, ExecutorName, ProtocolName, ProtocolOption, Results, TextFormat, not_nan
 from harness.parsers import again, cost, read, setup
 from harness.parsers.folders import records_app, results_app
 from harness.parsers.score import score_app
@@ -303,6 +303,22 @@ def run(
             help="Compute threads per run. By default 1 for the tiny model, else all cores.",
         ),
     ] = None,
+    executor: Annotated[
+        ExecutorName,
+        typer.Option(
+            rich_help_panel="Machine",
+            help="Where the runs are made: local is this machine, ray a Ray cluster, submitit a Slurm cluster or, "
+            "without Slurm, processes on this machine. All machines must see the same folders.",
+        ),
+    ] = ExecutorName.local,
+    submitit: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel="Machine",
+            metavar="KEY=VALUE,…",
+            help="Parameters of submitit's jobs, such as timeout_min=600,slurm_partition=gpu.",
+        ),
+    ] = "",
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
     from harness.commands import config_file
@@ -347,6 +363,8 @@ def run(
         protocol=protocol.value,
         jobs=jobs,
         threads=threads,
+        executor=executor.value,
+        submitit=typed.parameters("--submitit", submitit),
     )
     raise typer.Exit(run_command(options, RunConsole()))
 

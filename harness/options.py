@@ -30,6 +30,14 @@ class ProtocolName(StrEnum):
     published = "published"
 
 
+class ExecutorName(StrEnum):
+    """Where runs are made."""
+
+    local = "local"
+    ray = "ray"
+    submitit = "submitit"
+
+
 class TextFormat(StrEnum):
     """Formats of other output: markdown for people, JSON for programs."""
 

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -91,12 +91,12 @@ def stop_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def signals_blocked() -> Iterator[None]:
+def signals_blocked(signals: Sequence[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Keep signals back; a process that is started meanwhile gets them when it calls `unblock_signals`."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

@@ -80,6 +80,26 @@ def part(option: str, text: str) -> tuple[int, int]:
     return number, parts
 
 
+def parameters(option: str, text: str) -> dict[str, Any]:
+    """Return pairs such as `timeout_min=600,slurm_partition=gpu` as a dictionary. A comma may be part of a value.
+
+    A value that is not JSON is taken as text.
+
+    Raises:
+        UserError: the text is something else.
+    """
+    found: dict[str, Any] = {}
+    for pair in re.split(r",(?=\w+=)", text) if text else ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier() or not value:
+            raise UserError(f"{option} {pair}: is not KEY=VALUE; give, for example, timeout_min=600")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Return the pairs of `--set` as a dictionary. A value that is not JSON is taken as text.
 

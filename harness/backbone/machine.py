@@ -43,20 +43,23 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def resolve_machine(name: str, dtype: str, weights: str) -> Machine:
+def resolve_machine(name: str, dtype: str, weights: str, is_here: bool = True) -> Machine:
     """Return the machine that the options name.
 
     Args:
         name: value of `--device`.
         dtype: value of `--dtype`; `auto` is bfloat16 on a GPU and float32 elsewhere.
         weights: value of `--weights`.
+        is_here: whether it is this machine. Of another one nothing is known, so its device must be cpu or cuda.
 
     Raises:
         UserError: there is no such device, dtype or kind of weights.
     """
     if weights not in WEIGHTS:
         raise UserError(f"--weights {weights}: no such kind of weights; give {' or '.join(WEIGHTS)}")
-    device = torch_device(name)
+    if not is_here and name not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: other machines make the runs and may differ; give cpu or cuda")
+    device = torch_device(name) if is_here else torch.device(name)
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" else "float32"
     if dtype not in DTYPES:

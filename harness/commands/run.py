@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from harness.backbone.machine import Machine, resolve_machine, use_deterministic_algorithms
+from harness.backbone.machine import Machine, dtype_name, resolve_machine, use_deterministic_algorithms
 from harness.backbone.quantised import require_quantisation
 from harness.backbone.weights import check_weights, require_weights
 from harness.commands.dryrun import dry_run_text
@@ -28,6 +28,7 @@ from harness.processes import Processes, is_follower
 from harness.records import Record, record_path
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.dryrun import Faults, dry_run
+from harness.run.executor_choice import LOCAL, make_executor, require_executor
 from harness.run.progress import LOG_SECONDS, print_line
 from harness.run.runner import Runner
 from harness.run.schedule import with_steps
@@ -81,6 +82,8 @@ class RunOptions:
     protocol: str = "uniform"
     jobs: int | None = None
     threads: int | None = None
+    executor: str = LOCAL
+    submitit: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -158,10 +161,14 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     """
     _prepare(options)
     require_tracker(options.tracker)
+    require_executor(options.executor, options.submitit)
     _require_accuracy(options, task_facts(options.task))
     spec, machine = _backbone(options)
+    executor = make_executor(
+        options.executor, spec, machine, options.jobs, options.threads, options.results, options.submitit
+    )
     require_quantisation(spec.quantize, machine.device)
-    cores = divide_cores(options.jobs, options.threads, spec, machine)
+    cores = Cores(1, executor.threads) if executor else divide_cores(options.jobs, options.threads, spec, machine)
     # Cheap checks come first: options before data, data before weights.
     plans = _plans(options, spec, machine)
     if not plans:
@@ -169,11 +176,13 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
         return SweepResult()
     options = _with_files(options, spec, machine, lambda line: print_line(console, line))
     with compute_threads(cores.threads):
-        runner = _make_runner(options, lambda line: print_line(console, line))
+        there = replace(options, executor=LOCAL)
+        # A machine from which runs are submitted may have no GPU. It only hashes the weights.
+        here = replace(there, device="cpu", dtype=dtype_name(machine.dtype)) if executor else there
+        runner = _make_runner(here, lambda line: print_line(console, line))
         plans = _shortened(plans, options.steps, runner.task)
-        result = sweep(
-            partial(_make_runner, options), runner, plans, console, options.force, cores, options.log_seconds
-        )
+        make_runner = partial(_make_runner, there)
+        result = sweep(make_runner, runner, plans, console, options.force, cores, options.log_seconds, executor)
         runner.processes.close()
     return result
 
@@ -218,7 +227,7 @@ def _require_accuracy(options: RunOptions, facts: TaskFacts) -> None:
 
 def _backbone(options: RunOptions) -> tuple[BackboneSpec, Machine]:
     spec = resolve_spec(options.model, options.llm, options.clip, options.quantize)
-    return spec, resolve_machine(options.device, options.dtype, options.weights)
+    return spec, resolve_machine(options.device, options.dtype, options.weights, is_here=options.executor == LOCAL)
 
 
 def _data(options: RunOptions, say: Say) -> DataOptions:
@@ -229,6 +238,8 @@ def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
     """Read the data and return what makes the runs; called in each process that makes runs."""
     if options.deterministic:
         use_deterministic_algorithms()
+    if options.offline:
+        go_offline()
     spec, machine = _backbone(options)
     begun = time.perf_counter()
     # The first process builds or checks the data, and the others find it done.
@@ -290,6 +301,9 @@ def _dry_run(options: RunOptions, console: Console) -> int:
     facts = task_facts(options.task)
     with faults.collected():
         require_tracker(options.tracker)
+    with faults.collected():
+        require_executor(options.executor, options.submitit)
+    options = replace(options, executor=LOCAL)  # what follows is about this machine
     with faults.collected():
         _require_accuracy(options, facts)
     spec, machine = _backbone(options)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 
 from harness.config.plan import RunPlan
 from harness.records import Record, find_record
@@ -27,33 +28,77 @@ class Attempt:
     skipped: bool = False
 
 
-def attempt(
-    runner: Runner, plan: RunPlan, force: bool, wait: bool, begin: Callable[[], AbstractContextManager[Progress]]
-) -> Attempt:
-    """Make a run, unless another process makes it.
+@dataclass(frozen=True)
+class Wanted:
+    """A run that a sweep has decided to make.
+
+    Attributes:
+        plan: the run.
+        repeats: `created` of the complete record that the run repeats, see `--force`; None if there is none. A second
+            try of the run sees by it whether the first one has recorded the run.
+        wait: whether to wait for another process that is making the run.
+    """
+
+    plan: RunPlan
+    repeats: datetime | None = None
+    wait: bool = False
+
+
+def attempt(runner: Runner, wanted: Wanted, begin: Callable[[], AbstractContextManager[Progress]]) -> Attempt:
+    """Make a run, unless another process makes it or has recorded it since the sweep decided to make it.
 
     Args:
         runner: makes the run.
-        plan: the run.
-        force: repeat a run that is recorded.
-        wait: whether to wait for another process that is making the run.
+        wanted: the run.
         begin: called when the run begins; its context receives the progress and is left when the run ends.
 
     Raises:
         UserError: the run cannot be locked, or its record cannot be written.
         KeyboardInterrupt: a signal stopped the run; its record is written.
     """
-    work = runner.workspace(plan)
-    with run_lock(work.folder, wait) as is_ours:
+    work = runner.workspace(wanted.plan)
+    with run_lock(work.folder, wanted.wait) as is_ours:
         if not is_ours:
             return Attempt(None, f"being made by {owner_of(work.folder)}; going on with the others")
         # Another process may have completed it between the look at the records and the lock.
-        if not force and (found := completed(runner, work)):
-            work.remove()
-            return Attempt(found, f"recorded by another process as {found.run_id}", skipped=True)
+        if found := _made_since(runner, wanted):
+            return found
         with begin() as progress:
-            record = runner.run(plan, progress)
+            record = runner.run(wanted.plan, progress)
     return Attempt(record, outcome(record))
+
+
+def record_death(runner: Runner, wanted: Wanted, error: str) -> Attempt:
+    """Record that a run failed because its process died, unless it is recorded already.
+
+    Args:
+        runner: writes the record.
+        wanted: the run.
+        error: how the process ended.
+
+    Raises:
+        UserError: the record cannot be written.
+    """
+    with run_lock(runner.workspace(wanted.plan).folder, wait=False) as is_ours:
+        if not is_ours:
+            return Attempt(None, f"{error}; another process goes on with the run")
+        if found := _made_since(runner, wanted):
+            return found
+        record = runner.record_failure(wanted.plan, error)
+    return Attempt(record, outcome(record))
+
+
+def _made_since(runner: Runner, wanted: Wanted) -> Attempt | None:
+    """Return the run as one that was recorded since the sweep decided to make it, and remove what is left of it.
+
+    None if it was not recorded. The lock of the run must be held.
+    """
+    work = runner.workspace(wanted.plan)
+    found = completed(runner, work)
+    if found is None or found.created == wanted.repeats:
+        return None
+    work.remove()
+    return Attempt(found, f"recorded by another process as {found.run_id}", skipped=True)
 
 
 def completed(runner: Runner, work: Workspace) -> Record | None:

@@ -55,9 +55,13 @@ def divide_cores(jobs: int | None, threads: int | None, spec: BackboneSpec, mach
     if threads is None:
         threads = 1 if spec.shipped else max(1, available // (jobs or 1))
     if jobs is None:
-        needed = llm_size(spec, machine.dtype).bytes + PROCESS_BYTES
-        jobs = max(1, min(available // threads, free_memory(machine.device) // needed))
+        jobs = max(1, min(available // threads, free_memory(machine.device) // memory_needed(spec, machine)))
     return Cores(jobs, threads)
+
+
+def memory_needed(spec: BackboneSpec, machine: Machine) -> int:
+    """Return the bytes of memory that the process of a run is assumed to need on the host."""
+    return llm_size(spec, machine.dtype).bytes + PROCESS_BYTES
 
 
 @contextmanager

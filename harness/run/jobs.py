@@ -6,18 +6,18 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from harness.config.plan import RunPlan
 from harness.errors import UserError
-from harness.run.attempt import Attempt, outcome
-from harness.run.lock import run_lock
-from harness.run.progress import Progress, SweepProgress
+from harness.run.attempt import Attempt, Wanted, record_death
+from harness.run.messages import ReceivedProgress
+from harness.run.progress import SweepProgress
 from harness.run.runner import Runner
-from harness.run.worker import BEGIN, GRACE_S, work
+from harness.run.worker import GRACE_S, work
 from harness.stopping import Stopped, signal_of, signals_blocked
 
 Report = Callable[[RunPlan, Attempt], None]
@@ -30,33 +30,31 @@ class _Worker:
     Args:
         make_runner: loads what the runs need.
         threads: compute threads of a run.
-        force: repeat runs that are recorded.
     """
 
-    def __init__(self, make_runner: Callable[[], Runner], threads: int, force: bool) -> None:
+    def __init__(self, make_runner: Callable[[], Runner], threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection: Connection[Any, Any]
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, make_runner, threads, force))
+        self.process = context.Process(target=work, args=(theirs, make_runner, threads))
         # A signal would end a process that cannot answer it yet with a traceback.
         resource_tracker.ensure_running()  # which `start` would start itself, and let signals through again
         with signals_blocked():
             self.process.start()
         # Now it alone holds its end, so the connection breaks when it ends.
         theirs.close()
-        self.plan: RunPlan | None = None
-        self._progress: Progress | None = None
-        self._shown = ExitStack()
+        self.wanted: Wanted | None = None
+        self._progress: ReceivedProgress | None = None
 
-    def give(self, plan: RunPlan, may_wait: bool) -> None:
+    def give(self, wanted: Wanted, shown: SweepProgress) -> None:
         """Hand it the run that it makes next. It may have died already; then there is nothing to receive from it."""
-        self.plan = plan
+        self.wanted, self._progress = wanted, ReceivedProgress(wanted.plan.name, shown)
         try:
-            self.connection.send((plan, may_wait))
+            self.connection.send(wanted)
         except OSError:
             return
 
-    def receive(self, shown: SweepProgress) -> Attempt | None:
+    def receive(self) -> Attempt | None:
         """Receive one message and show it, if it is about progress.
 
         Returns:
@@ -66,7 +64,7 @@ class _Worker:
             EOFError: the process has ended.
             UserError: something that must end the sweep.
         """
-        assert self.plan is not None, "a worker without a run sends nothing"
+        assert self._progress is not None, "a worker without a run sends nothing"
         try:
             message = self.connection.recv()
         except OSError as error:
@@ -76,21 +74,18 @@ class _Worker:
         if isinstance(message, Attempt):
             self.end_run()
             return message
-        name, *arguments = message
-        if name == BEGIN:
-            self._progress = self._shown.enter_context(shown.run(self.plan.name))
-        else:
-            getattr(self._progress, name)(*arguments)
+        self._progress.receive(message)
         return None
 
     def end_run(self) -> None:
         """Show its run no longer."""
-        self._shown.close()
-        self.plan = self._progress = None
+        if self._progress is not None:
+            self._progress.end()
+        self.wanted = self._progress = None
 
     def stop(self, signum: int) -> None:
         """Begin to end the process: with a signal if it makes a run, whose record it then writes."""
-        if self._progress is None:
+        if self._progress is None or not self._progress.begun:
             self.process.kill()
         elif self.process.is_alive():
             os.kill(self.process.pid or 0, signum)
@@ -109,11 +104,10 @@ class _Worker:
 
 def run_side_by_side(
     jobs: int,
-    plans: Sequence[RunPlan],
+    runs: Sequence[Wanted],
     make_runner: Callable[[], Runner],
     runner: Runner,
     threads: int,
-    force: bool,
     shown: SweepProgress,
     report: Report,
 ) -> None:
@@ -121,11 +115,10 @@ def run_side_by_side(
 
     Args:
         jobs: number of processes.
-        plans: the runs.
+        runs: the runs.
         make_runner: makes a runner in a worker; it is sent there.
         runner: writes the records of runs whose process died.
         threads: compute threads of a run.
-        force: repeat runs that are recorded.
         shown: shows the progress.
         report: called with what became of each run, in the order in which they end.
 
@@ -133,30 +126,30 @@ def run_side_by_side(
         UserError: something that must end the sweep; the runs that were being made are recorded as interrupted.
         KeyboardInterrupt: a signal stopped the sweep, or nobody reads its output any more; likewise.
     """
-    waiting = deque((plan, False) for plan in plans)
+    waiting = deque(runs)
     workers: list[_Worker] = []
     signum = int(signal.SIGTERM)
     try:
-        while waiting or any(worker.plan for worker in workers):
-            while waiting and (idle := _idle(workers, jobs, lambda: _Worker(make_runner, threads, force))):
-                idle.give(*waiting.popleft())
-            busy = {worker.connection: worker for worker in workers if worker.plan}
+        while waiting or any(worker.wanted for worker in workers):
+            while waiting and (idle := _idle(workers, jobs, lambda: _Worker(make_runner, threads))):
+                idle.give(waiting.popleft(), shown)
+            busy = {worker.connection: worker for worker in workers if worker.wanted}
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]  # wait() returns the connections that it was given
-                plan = worker.plan
-                assert plan is not None
+                wanted = worker.wanted
+                assert wanted is not None
                 try:
-                    ended = worker.receive(shown)
+                    ended = worker.receive()
                 except EOFError:
                     workers.remove(worker)
                     worker.end_run()
-                    ended = _record_death(runner, plan, worker.death())
+                    ended = record_death(runner, wanted, worker.death())
                 if ended is None:
                     continue
-                report(plan, ended)
+                report(wanted.plan, ended)
                 if ended.record is None:
                     # It comes after the others: by then the other process may have finished it.
-                    waiting.append((plan, True))
+                    waiting.append(replace(wanted, wait=True))
     except BrokenPipeError as pipe:
         signum = signal.SIGHUP if hasattr(signal, "SIGHUP") else signum
         raise Stopped(signal.SIGPIPE) from pipe
@@ -170,21 +163,12 @@ def run_side_by_side(
 def _idle(workers: list[_Worker], jobs: int, start: Callable[[], _Worker]) -> _Worker | None:
     """Return a worker that makes no run, a new one where there may be more; None if all are busy."""
     for worker in workers:
-        if worker.plan is None:
+        if worker.wanted is None:
             return worker
     if len(workers) == jobs:
         return None
     workers.append(start())
     return workers[-1]
-
-
-def _record_death(runner: Runner, plan: RunPlan, error: str) -> Attempt:
-    """Record that a run failed because its process died."""
-    with run_lock(runner.workspace(plan).folder, wait=False) as is_ours:
-        if not is_ours:
-            return Attempt(None, f"{error}; another process goes on with the run")
-        record = runner.record_failure(plan, error)
-    return Attempt(record, outcome(record))
 
 
 def _stop(workers: Sequence[_Worker], signum: int) -> None:

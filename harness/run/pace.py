@@ -116,6 +116,10 @@ class SweepPace:
         """Note that a run need not be made."""
         self.pending -= 1
 
+    def repeat(self) -> None:
+        """Note that a run which has begun is begun again."""
+        self.pending += 1
+
     def end(self, run: RunPace) -> None:
         """Note that a run has ended."""
         self.known.update(run.seconds_per_sample)

@@ -147,6 +147,10 @@ class SweepProgress:
         """Note that a run need not be made."""
         self._pace.skip()
 
+    def repeat(self) -> None:
+        """Note that a run which has begun is begun again."""
+        self._pace.repeat()
+
     @contextmanager
     def run(self, name: str) -> Iterator["RunProgress"]:
         """Yield the progress of a run that begins now and ends with the context.
@@ -166,7 +170,9 @@ class SweepProgress:
 
     def times_left(self, run: RunPace) -> list[str]:
         """Return how long a run and the sweep still take, in words, as far as they are known."""
-        run_s, sweep_s = run.left_s, self._pace.left_s(self._running, self._side_by_side)
+        # An executor may make any number of runs at a time.
+        side_by_side = max(self._side_by_side, len(self._running))
+        run_s, sweep_s = run.left_s, self._pace.left_s(self._running, side_by_side)
         found = [] if run_s is None else [f"run {_duration(run_s)} left"]
         return found + ([f"sweep {_duration(sweep_s)} left"] if sweep_s is not None and self._runs > 1 else [])
 

@@ -5,16 +5,17 @@ Several processes may sweep over the same results folder: each run is made by on
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rich.console import Console
 
 from harness.config.plan import RunPlan
 from harness.records import Record
-from harness.run.attempt import Attempt, attempt, completed
+from harness.run.attempt import Attempt, Wanted, attempt, completed
 from harness.run.checks import check_runs
 from harness.run.cores import Cores
+from harness.run.executor import Executor, run_on_executor
 from harness.run.jobs import run_side_by_side
 from harness.run.progress import LOG_SECONDS, SweepProgress, print_line
 from harness.run.runner import Runner
@@ -47,6 +48,7 @@ def sweep(
     force: bool,
     cores: Cores,
     log_seconds: float = LOG_SECONDS,
+    executor: Executor | None = None,
 ) -> SweepResult:
     """Make every run that is not recorded as completed.
 
@@ -58,6 +60,7 @@ def sweep(
         force: repeat runs that are recorded.
         cores: how many runs are made side by side, and their threads.
         log_seconds: longest time between two lines of progress where the output is no terminal.
+        executor: makes the runs; None makes them here.
 
     Returns:
         All records, old and new; none in a process that follows the first one.
@@ -72,7 +75,7 @@ def sweep(
             runner.follow()
         return SweepResult()
     with runner.announced_end():
-        return _lead(make_runner, runner, plans, console, force, cores, log_seconds)
+        return _lead(make_runner, runner, plans, console, force, cores, log_seconds, executor)
 
 
 def _lead(
@@ -83,20 +86,25 @@ def _lead(
     force: bool,
     cores: Cores,
     log_seconds: float,
+    executor: Executor | None,
 ) -> SweepResult:
     """Make the runs in the first process, or in the only one; see `sweep`."""
     made: dict[str, Record] = {}
     skipped = 0
-    for note in check_runs(plans, runner.spec, runner.task, runner.machine, runner.results_dir):
+    machine = executor.machine if executor else runner.machine
+    for note in check_runs(plans, runner.spec, runner.task, machine, runner.results_dir):
         print_line(console, note)
+    pending: list[Wanted] = []
     for plan in plans:
-        if not force and (found := completed(runner, runner.workspace(plan))):
+        found = completed(runner, runner.workspace(plan))
+        if found and not force:
             print_line(console, f"{plan.name}: already recorded as {found.run_id}; --force repeats the run")
             made[plan.name], skipped = found, skipped + 1
-    pending = [plan for plan in plans if plan.name not in made]
-    for plan in pending:
-        runner.require_recordable(plan)
-    jobs = min(cores.jobs, len(pending))
+        else:
+            pending.append(Wanted(plan, found.created if found else None))
+    for wanted in pending:
+        runner.require_recordable(wanted.plan)
+    jobs = 1 if executor else min(cores.jobs, len(pending))
 
     def report(plan: RunPlan, result: Attempt) -> None:
         nonlocal skipped
@@ -108,26 +116,27 @@ def _lead(
             shown.skip()
 
     with stop_on_signals(), SweepProgress(console, len(pending), log_seconds, max(1, jobs)) as shown:
-        if jobs > 1:
-            run_side_by_side(jobs, pending, make_runner, runner, cores.threads, force, shown, report)
+        if executor:
+            run_on_executor(executor, pending, make_runner, runner, shown, report)
+        elif jobs > 1:
+            run_side_by_side(jobs, pending, make_runner, runner, cores.threads, shown, report)
         else:
-            _run_in_turn(pending, runner, force, shown, report)
+            _run_in_turn(pending, runner, shown, report)
     return SweepResult([made[plan.name] for plan in plans], skipped)
 
 
 def _run_in_turn(
-    plans: Sequence[RunPlan],
+    runs: Sequence[Wanted],
     runner: Runner,
-    force: bool,
     shown: SweepProgress,
     report: Callable[[RunPlan, Attempt], None],
 ) -> None:
     """Make runs in this process; `report` is called with what became of each."""
-    waiting = deque((plan, False) for plan in plans)
+    waiting = deque(runs)
     while waiting:
-        plan, may_wait = waiting.popleft()
-        result = attempt(runner, plan, force, may_wait, partial(shown.run, plan.name))
-        report(plan, result)
+        wanted = waiting.popleft()
+        result = attempt(runner, wanted, partial(shown.run, wanted.plan.name))
+        report(wanted.plan, result)
         if result.record is None:
             # It comes after the others: by then the other process may have finished it.
-            waiting.append((plan, True))
+            waiting.append(replace(wanted, wait=True))

@@ -4,17 +4,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
-from harness.config.plan import RunPlan
 from harness.errors import UserError
-from harness.run.attempt import attempt
+from harness.run.attempt import Wanted, attempt
+from harness.run.messages import BEGIN, SentProgress
 from harness.run.progress import Progress
 from harness.run.runner import Runner
 from harness.stopping import stop_on_signals, unblock_signals
@@ -22,55 +23,21 @@ from harness.stopping import stop_on_signals, unblock_signals
 GRACE_S = 60.0
 """Seconds that a process has to write the record of a stopped run before it is ended."""
 
-BEGIN = "begin"
-"""The message that a run begins. The messages after it are calls of its `Progress`, as name and arguments."""
 
-
-class SentProgress:
-    """The progress of a run, sent to the process that shows it; see `Progress`.
-
-    Args:
-        connection: to that process.
-    """
-
-    def __init__(self, connection: "Connection[Any, Any]") -> None:
-        self._connection = connection
-
-    def plan(self, phases: Mapping[str, int]) -> None:
-        """See `Progress.plan`."""
-        self._send("plan", phases)
-
-    def start(self, phase: str, total: int) -> None:
-        """See `Progress.start`."""
-        self._send("start", phase, total)
-
-    def advance(self, done: int, note: str = "") -> None:
-        """See `Progress.advance`."""
-        self._send("advance", done, note)
-
-    def say(self, line: str) -> None:
-        """See `Progress.say`."""
-        self._send("say", line)
-
-    def _send(self, *call: Any) -> None:
-        _send(self._connection, call)
-
-
-def work(connection: "Connection[Any, Any]", make_runner: Callable[[], Runner], threads: int, force: bool) -> None:
+def work(connection: "Connection[Any, Any]", make_runner: Callable[[], Runner], threads: int) -> None:
     """Make the runs that come through a connection, until it is closed or a signal stops the process.
 
     Args:
-        connection: brings runs as a plan and whether to wait for other processes; takes `BEGIN` and calls of `Progress`
-            during a run, and an `Attempt` after it, or a `UserError` that must end the sweep.
+        connection: brings each run as `Wanted`; takes a `Message` of each step of a run, and an `Attempt` after it, or
+            a `UserError` that must end the sweep.
         make_runner: loads what the runs need.
         threads: compute threads of torch.
-        force: repeat runs that are recorded.
     """
 
     @contextmanager
     def begin() -> Iterator[Progress]:
-        _send(connection, (BEGIN,))
-        yield SentProgress(connection)
+        _send(connection, BEGIN)
+        yield SentProgress(partial(_send, connection))
 
     # A run that a signal stops writes its record before it raises KeyboardInterrupt.
     with suppress(KeyboardInterrupt), stop_on_signals(once=True):
@@ -79,8 +46,8 @@ def work(connection: "Connection[Any, Any]", make_runner: Callable[[], Runner], 
         torch.set_num_threads(threads)
         try:
             runner = make_runner()
-            for plan, wait in _received(connection):
-                _send(connection, attempt(runner, plan, force, wait, begin))
+            for wanted in _received(connection):
+                _send(connection, attempt(runner, wanted, begin))
         except UserError as error:
             _send(connection, error)
 
@@ -91,7 +58,7 @@ def _send(connection: "Connection[Any, Any]", message: object) -> None:
         connection.send(message)
 
 
-def _received(connection: "Connection[Any, Any]") -> Iterator[tuple[RunPlan, bool]]:
+def _received(connection: "Connection[Any, Any]") -> Iterator[Wanted]:
     """Yield what comes through a connection until it is closed."""
     with suppress(EOFError, OSError):
         while True:

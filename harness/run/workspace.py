@@ -47,6 +47,7 @@ class Workspace:
         self.spec_hash = spec_hash
         self.adapter = self.folder / "adapter"
         self.answers = self.folder / "answers.jsonl"
+        self.messages = self.folder / "messages.jsonl"
         self._finished = self.folder / "training.json"
 
     def checkpoints(self, minutes: float) -> Checkpoints:

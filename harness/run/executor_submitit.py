@@ -1,0 +1,138 @@
+"""Runs as jobs of a Slurm cluster, through submitit; without Slurm, as processes on this machine."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import submitit
+import torch
+from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
+from submitit.helpers import Checkpointable
+from submitit.local.local import LocalJob
+
+from harness.backbone.machine import Machine
+from harness.backbone.requirements import GIB
+from harness.errors import UserError, first_line
+from harness.run.attempt import Attempt
+from harness.run.executor import TRIES, LostError
+from harness.run.unit import Unit
+from harness.stopping import signals_blocked
+
+DEFAULT_MINUTES = 24 * 60
+LOCAL = "local"
+"""submitit's name for this machine, which it uses where there is no Slurm."""
+
+
+class Requeued(Checkpointable):
+    """A run that submitit puts back into the queue when its time is over or its machine is taken away.
+
+    Args:
+        unit: the run.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+
+    def __call__(self) -> Attempt | UserError:
+        """Make the run, see `Unit`."""
+        return self.unit()
+
+
+class SubmititJob:
+    """A run that submitit has submitted; see `Job`.
+
+    Args:
+        job: submitit's own.
+    """
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    def done(self) -> bool:
+        """See `Job.done`."""
+        return bool(self._job.done())
+
+    def result(self) -> Attempt | UserError:
+        """See `Job.result`."""
+        logs = f"see {self._job.paths.stderr}"
+        try:
+            found: Attempt | UserError = self._job.result()
+        except FailedJobError as error:
+            raise LostError(f"its job {self._job.job_id} failed; {logs}", again=False) from error
+        except UncompletedJobError as error:
+            state = str(self._job.state)
+            reason = f"its job {self._job.job_id} ended without a result ({state}); {logs}"
+            raise LostError(reason, again=not state.startswith("CANCELLED")) from error
+        return found
+
+    def cancel(self) -> None:
+        """See `Job.cancel`. Without Slurm, submitit itself would end the process after a second."""
+        if isinstance(self._job, LocalJob):
+            with suppress(ProcessLookupError):
+                os.kill(int(self._job.job_id), signal.SIGTERM)
+        else:
+            self._job.cancel(check=False)
+
+
+class SubmititExecutor:
+    """Makes runs as jobs of Slurm; see `Executor`.
+
+    Args:
+        machine: device, dtype and kind of weights of the runs.
+        threads: compute threads of a run, and the cores that it asks for.
+        memory: bytes of memory that a run needs on the host.
+        jobs: largest number of jobs at a time; None if Slurm decides. Without Slurm, as many as have cores or the GPU.
+        folder: where submitit keeps its files and what the jobs print; all machines share it.
+        parameters: what submitit or Slurm are told besides, see `--submitit`.
+
+    Raises:
+        UserError: submitit does not know a parameter, or the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        threads: int,
+        memory: int,
+        jobs: int | None,
+        folder: Path,
+        parameters: Mapping[str, Any],
+    ) -> None:
+        self.machine, self.threads, self.jobs = machine, threads, jobs
+        try:
+            self._executor: Any = submitit.AutoExecutor(folder, slurm_max_num_timeout=TRIES)
+        except OSError as error:
+            raise UserError(f"--results {folder.parent}: cannot be written ({error.strerror}); give another") from error
+        if jobs is None and self._executor.cluster == LOCAL:
+            # Nothing else keeps a job waiting until a core or the GPU is free.
+            self.jobs = 1 if machine.device.type == "cuda" else max(1, torch.get_num_threads() // threads)
+        needs = {
+            "timeout_min": DEFAULT_MINUTES,
+            "cpus_per_task": threads,
+            "gpus_per_node": int(machine.device.type == "cuda"),
+            "mem_gb": -(-memory // GIB),
+        }
+        try:
+            self._executor.update_parameters(**{**needs, **parameters})
+        except (NameError, ValueError, AssertionError, TypeError) as error:
+            raise UserError(f"--submitit: {first_line(error)}; correct it, or leave it out") from error
+
+    def open(self, say: Callable[[str], None]) -> None:
+        """See `Executor.open`."""
+        say(f"--executor submitit: {self._executor.cluster}; jobs and what they print are in {self._executor.folder}")
+
+    def submit(self, unit: Unit) -> SubmititJob:
+        """See `Executor.submit`."""
+        self._executor.update_parameters(name=unit.wanted.plan.name.replace(" ", "-"))
+        try:
+            # From a terminal, this process alone gets it, and cancels the jobs.
+            with signals_blocked([signal.SIGINT]):
+                return SubmititJob(self._executor.submit(Requeued(unit)))
+        except (FailedSubmissionError, OSError) as error:
+            raise UserError(f"--executor submitit: {first_line(error)}; correct --submitit") from error
+
+    def close(self) -> None:
+        """See `Executor.close`."""
