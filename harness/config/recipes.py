@@ -200,12 +200,11 @@ _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"scienceqa": ChoiceRecipe, "
 _NOT_SEARCHED = frozenset({"tuning", "eval_split", "eval_batch_size", "gradient_checkpointing", "captured"})
 """Fields of a recipe that no search chooses: they change where a run is evaluated, or how it is computed."""
 _TINY_TUNING = (
-    "each method had nine trials of four epochs with seed 0, and the best average on the validation split was taken "
+    "each method had eight trials of four epochs with seed 0, and the best average on the validation split was taken "
     "(results/search): base_lr 0.004, 0.013, 0.04 and 0.12; then four scales of what the method adds (a third and "
     "three times memory_scale and visual_scale; adapter_scale 0.03 to 3 for LaVIN; a third and three times lora_alpha, "
-    "and three and ten times adapter_scale, for LLaVA-LoRA; prompt_std 0.3 to 30 for LLaMA-Adapter); then twice the "
-    "length, as a check only. All methods train equally long: six epochs, the longest that keeps the first command of "
-    "README within five minutes"
+    "and three and ten times adapter_scale, for LLaVA-LoRA; prompt_std 0.3 to 30 for LLaMA-Adapter). All methods train "
+    "equally long: six epochs, the longest that keeps the first command of README within five minutes"
 )
 _PAPER_COCO = {
     "epochs": 5,

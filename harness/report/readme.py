@@ -37,12 +37,6 @@ python -m harness table             # print a table; --table 1..4, --format mark
 python -m harness readme            # write this page
 ```
 """
-_EARLIER = """\
-**The runs below were trained by an earlier version of the code.** Since then, the initial weights of the adapters in
-CLIP and the weight decay of LaVIN's biases were corrected to those of the published code, and parts of a training step
-are computed in another order. The small world also has another backbone, other questions about hints, and 4,000 test
-problems instead of 1,000. A run of today's code therefore gives different numbers. All runs will be made again.
-"""
 _SEARCHED = """\
 These are the runs that were made to choose each recipe. They are evaluated on the validation split and stored in
 `search/`. No table above includes them. Each row names the settings in which the run differs from the recipe. The
@@ -71,7 +65,7 @@ def results_readme(records: Sequence[Record], results_dir: Path, searched: str =
             out.
     """
     boards = list(_boards(records, results_dir))
-    parts = [_HEAD, _EARLIER, "## Leaderboards\n"]
+    parts = [_HEAD, "## Leaderboards\n"]
     parts += boards or ["No completed run is recorded yet.\n"]
     parts += ["## Picture questions of the small world\n", by_category] if by_category else []
     parts += ["## What was searched\n", _SEARCHED, searched] if searched else []
