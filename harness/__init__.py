@@ -5,6 +5,7 @@ which `harness.api` describes. They import what they need when they are called.
 """
 
 import importlib
+import logging
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ from harness.api import run as _run
 
 if TYPE_CHECKING:
     from harness.api import run
+
+# bitsandbytes, which peft imports where it is installed, would say on some CPUs that it has not downloaded a kernel. At
+# each product in 8 bits it would say that inputs are cast to float16, which is how the format is defined.
+for _name in ("autograd._functions", "backends.cpu.ops"):
+    logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
 
 __all__ = ["compare", "load_adapter", "load_records", "run"]
 

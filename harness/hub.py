@@ -53,6 +53,7 @@ class Source:
         kind: kind of the repository, `model` or `dataset`.
         size: their bytes; None if not known before the hub is asked.
         licence: their licence; None if not known before the hub is asked.
+        essential: names of which the repository must have one, with `*` for anything; none for any file of `patterns`.
     """
 
     what: str
@@ -62,6 +63,7 @@ class Source:
     kind: str = "model"
     size: int | None = None
     licence: str | None = None
+    essential: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
@@ -153,12 +155,16 @@ def download(source: Source, say: Say) -> list[Path]:
         absent = {name: size for name, size in absent.items() if not cached_file(source.repo, name, source.kind)}
         licence = getattr(info.card_data, "license", None) if info.card_data else None
     say(f"downloading {source.offer(sum(absent.values()), licence)}")
-    require_space(sum(absent.values()), Path(constants.HF_HUB_CACHE))
+    with _explained(source):
+        large = {name: _blob(source, name) for name, size in absent.items() if size >= RESUMED_FROM}
+    begun = sum(blob.partial.stat().st_size for blob in large.values() if blob and blob.partial.exists())
+    remedy = "set HF_HOME to a folder on another disk"
+    require_space(sum(absent.values()) - begun, Path(constants.HF_HUB_CACHE), remedy)
     with _explained(source):
         paths = []
         for name in names:
-            if absent.get(name, 0) >= RESUMED_FROM:
-                _complete_blob(source, name)
+            if blob := large.get(name):
+                _complete_blob(blob, name)
             paths.append(Path(hf_hub_download(source.repo, name, repo_type=source.kind, tqdm_class=ProgressBar)))
         say(f"checking the hashes of {source.what}")
         verified = api.verify_repo_checksums(source.repo, repo_type=source.kind)
@@ -173,24 +179,45 @@ def download(source: Source, say: Say) -> list[Path]:
     return paths
 
 
-def _complete_blob(source: Source, name: str) -> None:
+@dataclass(frozen=True)
+class _Blob:
+    """The place of a file's content in the cache.
+
+    Attributes:
+        url: its address on the hub.
+        size: its bytes; None if the hub does not say.
+        path: where the client looks for it.
+        partial: its first bytes, which an earlier process left, if it exists.
+    """
+
+    url: str
+    size: int | None
+    path: Path
+    partial: Path
+
+
+def _blob(source: Source, name: str) -> _Blob | None:
+    """Return the place of a file's content in the cache; None if the hub does not name the content."""
+    url = hf_hub_url(source.repo, name, repo_type=source.kind)
+    about = get_hf_file_metadata(url)
+    if not about.etag:
+        return None
+    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=source.repo, repo_type=source.kind), "blobs")
+    return _Blob(url, about.size, blobs / about.etag, blobs / f"{about.etag}.partial")
+
+
+def _complete_blob(blob: _Blob, name: str) -> None:
     """Download a file's content to its place in the cache, beginning with what an earlier process left.
 
     The client itself goes on after a broken connection, but not after its process has ended. It finds the content that
     this leaves and downloads nothing.
     """
-    url = hf_hub_url(source.repo, name, repo_type=source.kind)
-    about = get_hf_file_metadata(url)
-    if not about.etag:
-        return
-    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=source.repo, repo_type=source.kind), "blobs")
-    blobs.mkdir(parents=True, exist_ok=True)
-    blob, partial = blobs / about.etag, blobs / f"{about.etag}.partial"
-    with FileLock(blobs / f"{about.etag}.lock"):
-        if blob.exists():
+    blob.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{blob.path}.lock"):
+        if blob.path.exists():
             return
-        complete_file(url, partial, about.size, name, build_hf_headers())
-        partial.replace(blob)
+        complete_file(blob.url, blob.partial, blob.size, name, build_hf_headers())
+        blob.partial.replace(blob.path)
 
 
 def complete_file(url: str, path: Path, size: int | None, name: str, headers: dict[str, str] | None = None) -> None:
@@ -219,31 +246,43 @@ def _wanted(source: Source, names: Sequence[str]) -> list[str]:
     """Return the names that the source's patterns select.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or no essential one.
     """
-    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in source.patterns)]
-    if not wanted:
-        raise UserError(f"{source.address}: has none of {', '.join(source.patterns)}; {source.remedy}")
-    return wanted
+    wanted = _matching(names, source.patterns)
+    if (wanted and not source.essential) or _matching(names, source.essential):
+        return wanted
+    lacking = f"{source.address}: has none of {', '.join(source.essential or source.patterns)}"
+    pickled = _matching(names, ("*.bin", "*.pt", "*.pth"))
+    but = f" (its {pickled[0]} may be a pickle, which can run code)" if source.essential and pickled else ""
+    raise UserError(f"{lacking}{but}; {source.remedy}")
 
 
-def require_space(size: int, folder: Path) -> None:
-    """Check that a disk has room for a download.
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+
+
+def free_space(folder: Path) -> int:
+    """Return the free bytes of the disk of a folder, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_space(size: int, folder: Path, remedy: str) -> None:
+    """Check that a disk has room for what is to be written.
 
     Args:
-        size: bytes of the download.
-        folder: where it goes; need not exist yet.
+        size: bytes that are still to be written.
+        folder: where they go; need not exist yet.
+        remedy: how to use another disk.
 
     Raises:
         UserError: there is too little space.
     """
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if size > free:
+    if size > (free := free_space(folder)):
         raise UserError(
-            f"{folder}: has {readable_size(free)} free, but the download needs {readable_size(size)}; free some space "
-            "or set HF_HOME to a folder on another disk"
+            f"{folder}: has {readable_size(free)} free, but {readable_size(size)} are still to be written; free some "
+            f"space, or {remedy}"
         )
 
 

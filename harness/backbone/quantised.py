@@ -12,7 +12,6 @@ bitsandbytes is imported when it is needed: it is an extra, and it takes a secon
 
 import importlib
 import importlib.util
-import logging
 import math
 import sys
 from typing import Any
@@ -22,11 +21,6 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from harness.errors import UserError, foreign
-
-# At each product in 8 bits it would say that inputs are cast to float16, which is how the format is defined, and at its
-# import on some CPUs that it has not downloaded a kernel.
-for _name in ("autograd._functions", "backends.cpu.ops"):
-    logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
 
 BLOCK = 64
 """Weights that share a scale in 4 bits; the default of bitsandbytes."""

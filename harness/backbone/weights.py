@@ -136,13 +136,14 @@ def clip_source(clip: str) -> Source | None:
     repo, names = _clip_files(clip)
     if not repo:
         return None
-    remedy = f"run `hf download {repo}` where there is a network, or give --clip local-dir:FOLDER"
-    return _source(repo, f"the weights of {clip}", ("open_clip_config.json", *names[:1]), remedy)
+    remedy = f"run `hf download {repo}` where there is a network, or give --clip local-dir:FOLDER of safetensors"
+    return _source(repo, f"the weights of {clip}", ("open_clip_config.json", *names[:1]), remedy, names[:1])
 
 
-def _source(repo: str, what: str, patterns: Sequence[str], remedy: str) -> Source:
+def _source(repo: str, what: str, patterns: Sequence[str], remedy: str, essential: Sequence[str] = ()) -> Source:
     size, licence = KNOWN.get(repo, (None, None))
-    return Source(what, repo, tuple(patterns), remedy, size=None if size is None else round(size * GB), licence=licence)
+    known = None if size is None else round(size * GB)
+    return Source(what, repo, tuple(patterns), remedy, size=known, licence=licence, essential=tuple(essential))
 
 
 def _clip_files(clip: str) -> tuple[str, tuple[str, ...]]:

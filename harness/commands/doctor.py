@@ -2,8 +2,7 @@
 
 import json
 import platform
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +19,10 @@ from harness.backbone.requirements import GIB, free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.data.places import PLACES, find_data, kept_folder
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.evaluation.caption_metrics import check_tokenizer
 from harness.files import cache_folder
-from harness.hub import hub_reachable, readable_size
+from harness.hub import free_space, hub_reachable, readable_size
 from harness.run.progress import print_line
 from harness.streams import print_result
 from harness.tasks.facts import task_facts
@@ -32,6 +31,7 @@ Status = Literal["ok", "warning", "missing"]
 PACKAGES = ("torch", "transformers", "open_clip_torch", "peft", "accelerate", "huggingface_hub", "datasets")
 JAVA_TASK = "coco"
 """The task whose scores need Java."""
+REPORT = "see what the message says; if it does not help, report it with the whole output"
 RECORDS_BYTES = 10**9
 """Space for records, adapters and checkpoints below which a sweep may fail."""
 
@@ -66,7 +66,7 @@ def doctor_command(
         console: where lines go.
 
     Raises:
-        UserError: there is no such model, vision tower or task.
+        UserError: there is no such model or task.
     """
     spec = resolve_spec(model, llm, clip)
     task_facts(task)
@@ -89,16 +89,34 @@ def examine(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[F
         task: the task.
         data_root: the data folder; None looks where `run` looks.
     """
-    yield Finding("Python", "ok", f"{platform.python_version()} on {platform.platform()}")
-    yield Finding("packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES))
-    yield from _devices()
-    yield _memory(spec)
-    yield _java(task)
     reachable = hub_reachable()
-    yield _hub(reachable)
-    yield from _disk()
-    yield _data(spec, task, data_root, reachable)
-    yield from _weights(spec, reachable)
+    probes: dict[str, Callable[[], Iterable[Finding]]] = {
+        "Python": lambda: [Finding("Python", "ok", f"{platform.python_version()} on {platform.platform()}")],
+        "packages": _packages,
+        "devices": _devices,
+        "memory": lambda: [_memory(spec)],
+        "Java": lambda: [_java(task)],
+        "hub": lambda: [_hub(reachable)],
+        "disk": _disk,
+        "data": lambda: [_data(spec, task, data_root, reachable)],
+        "weights": lambda: _weights(spec, reachable),
+        "downloads": lambda: _room(spec, task, data_root) if reachable else (),
+    }
+    for what, probe in probes.items():
+        try:
+            yield from probe()
+        except UserError as error:
+            yield Finding(what, "missing", *_divided(str(error)))
+        except Exception as error:  # what one probe meets must not hide what the others find
+            yield Finding(what, "missing", f"cannot be examined ({type(error).__name__}: {first_line(error)})", REPORT)
+
+
+def _packages() -> Iterator[Finding]:
+    absent = [name for name in PACKAGES if not list(metadata.distributions(name=name))]
+    if absent:
+        yield Finding("packages", "missing", f"not installed: {', '.join(absent)}", "pip install -e .")
+    present = [f"{name} {metadata.version(name)}" for name in PACKAGES if name not in absent]
+    yield Finding("packages", "ok", ", ".join(present))
 
 
 def _devices() -> Iterator[Finding]:
@@ -156,13 +174,30 @@ def _disk() -> Iterator[Finding]:
     """Look at the places where a run writes."""
     places = {"results": Path.cwd(), "cache": cache_folder(), "weights": Path(constants.HF_HUB_CACHE)}
     for what, folder in places.items():
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(there).free
+        free = free_space(folder)
         found = f"{readable_size(free)} free for {what} in {folder}"
         if free >= RECORDS_BYTES:
             yield Finding("disk", "ok", found)
         else:
             yield Finding("disk", "warning", found, "free some space, or use a folder on another disk")
+
+
+def _room(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Finding]:
+    """Compare what `run` would download with the free space, disk by disk."""
+    cache, place = Path(constants.HF_HUB_CACHE), PLACES[task]
+    writes = [(source.size or 0, cache) for source in missing_weights(spec).sources]
+    if data_root is None and not spec.packaged and find_data(task) is None:
+        writes += [(place.cached, cache), (place.size, kept_folder(task))]
+    disks: dict[int, list[tuple[int, Path]]] = {}
+    for size, folder in writes:
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        disks.setdefault(there.stat().st_dev, []).append((size, folder))
+    for parts in disks.values():
+        needed, free = sum(size for size, _ in parts), free_space(parts[0][1])
+        folders = " and ".join(str(folder) for folder in dict.fromkeys(folder for _, folder in parts))
+        found = f"{readable_size(needed)} to be written to {folders}, {readable_size(free)} free there"
+        remedy = "free some space, or set HF_HOME (weights) or XDG_CACHE_HOME (data) to a folder on another disk"
+        yield Finding("downloads", "ok", found) if needed <= free else Finding("downloads", "missing", found, remedy)
 
 
 def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:

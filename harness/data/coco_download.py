@@ -21,6 +21,7 @@ REMEDY = (
     "run `python -m harness data fetch coco` where there is a network, or give a folder with dataset_coco.json, "
     "train2014/ and val2014/ with --data-root DIR"
 )
+ANOTHER_DISK = "run `python -m harness data fetch coco --data-root DIR` with a folder on another disk"
 FOLDERS = ("train2014", "val2014")
 
 
@@ -49,6 +50,12 @@ IMAGES = {
     ),
 }
 """Folder of images -> the archive that contains it."""
+
+
+def peak_bytes() -> int:
+    """Return what a download takes on the disk at most: the images, and the largest archive beside its content."""
+    sizes = [archive.size for archive in (KARPATHY, *IMAGES.values())]
+    return sum(sizes) + max(sizes)
 
 
 def offer() -> str:
@@ -129,7 +136,7 @@ def _unpack(archive: Archive, wanted: str, folder: Path, say: Say) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)
     with foreign(f"{path}: cannot be unpacked", "remove it and run the same command again"), ZipFile(path) as content:
         names = [name for name in content.namelist() if name == wanted or name.startswith(f"{wanted}/")]
-        require_space(sum(content.getinfo(name).file_size for name in names), folder)
+        require_space(sum(content.getinfo(name).file_size for name in names), folder, ANOTHER_DISK)
         content.extractall(unpacked, members=names)
         (unpacked / wanted).replace(folder / wanted)
     shutil.rmtree(unpacked)
@@ -147,7 +154,7 @@ def _download(archive: Archive, folder: Path) -> Path:
         return path
     partial = path.with_name(f"{path.name}.partial")
     with foreign(f"{archive.url}: cannot be downloaded", "run the same command again; it goes on where it stopped"):
-        require_space(archive.size - (partial.stat().st_size if partial.exists() else 0), folder)
+        require_space(archive.size - (partial.stat().st_size if partial.exists() else 0), folder, ANOTHER_DISK)
         complete_file(archive.url, partial, archive.size, path.name)
         with open(partial, "rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()

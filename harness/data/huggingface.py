@@ -13,7 +13,7 @@ from harness.data.problem import Problem, parse_problem
 from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError, foreign
 from harness.files import new_folder, write_atomic
-from harness.hub import Say, Source, download
+from harness.hub import Say, Source, download, require_space
 
 DATASET = "derek-thomas/ScienceQA"
 SOURCE = Source(
@@ -24,7 +24,7 @@ SOURCE = Source(
     "with --data-root DIR",
     kind="dataset",
     size=626_000_000,
-    licence="CC BY-NC-SA 4.0",
+    licence="CC BY-NC-SA 4.0 by its authors' page, but cc-by-sa-4.0 by its card on the hub",
 )
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _FIELDS = (
@@ -122,6 +122,8 @@ def fetch_scienceqa(root: Path, say: Say) -> None:
         for path in download(SOURCE, say):
             files.setdefault(path.name.partition("-")[0], []).append(str(path))
         say(f"writing ScienceQA to {root}")
+        size = sum(Path(path).stat().st_size for paths in files.values() for path in paths)
+        require_space(size, folder, "run `python -m harness data fetch scienceqa --data-root DIR` with another disk")
         with foreign(f"{SOURCE.address}: cannot be read", SOURCE.remedy):
             # Rows are read as they are needed, so that the set is not copied into yet another cache.
             rows = datasets.load_dataset("parquet", data_files=files, streaming=True)

@@ -27,6 +27,8 @@ class Place:
         absent: returns the line that says that the data is not there.
         remedy: what to do where nothing can be downloaded.
         fetch: downloads the data into a new folder.
+        size: bytes that the folder takes while it is made.
+        cached: bytes that the download also leaves in the hub's cache.
     """
 
     annotations: str
@@ -34,13 +36,22 @@ class Place:
     absent: Callable[[], str]
     remedy: str
     fetch: Callable[[Path, Say], None]
+    size: int
+    cached: int = 0
 
 
 PLACES: Mapping[str, Place] = {
     "coco": Place(
-        coco.ANNOTATIONS, coco_download.offer, coco_download.absent, coco_download.REMEDY, coco_download.fetch_coco
+        coco.ANNOTATIONS,
+        coco_download.offer,
+        coco_download.absent,
+        coco_download.REMEDY,
+        coco_download.fetch_coco,
+        coco_download.peak_bytes(),
     ),
-    "scienceqa": Place("problems.json", SOURCE.offer, SOURCE.absent, SOURCE.remedy, fetch_scienceqa),
+    "scienceqa": Place(
+        "problems.json", SOURCE.offer, SOURCE.absent, SOURCE.remedy, fetch_scienceqa, SOURCE.size or 0, SOURCE.size or 0
+    ),
 }
 """Task -> place."""
 

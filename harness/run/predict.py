@@ -187,9 +187,7 @@ def _backbone(folder: Path, spec: BackboneSpec, saved: _SavedBackbone, device: s
     """Load the backbone that an adapter was trained on, and check its weights."""
     backbone = load_backbone(spec, device=device, dtype=DTYPES[saved.dtype])
     if backbone.fingerprint() != saved.weight_hash:
-        device_too = " (or --device is of another kind, where a model is quantised a little differently)"
-        raise UserError(
-            f"{folder}: was trained on other weights than {spec.display} has now"
-            f"{device_too if saved.quantize else ''}; train the adapter again"
-        )
+        why = " (or --device is of another kind, where a model is quantised a little differently)"
+        now = f"{spec.display} has now{why if saved.quantize else ''}"
+        raise UserError(f"{folder}: was trained on other weights than {now}; train the adapter again")
     return backbone

@@ -56,8 +56,10 @@ def test_a_machine_with_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_can_be_downloaded_stops_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    monkeypatch.setattr(doctor, "free_space", lambda folder: 10**12)
     done = call("doctor", "--task", "coco", "--format", "json")
     assert done.code == 0, done
+    assert found(done.out)["downloads"]["status"] == "ok"
     assert "`run` downloads" in found(done.out)["data"]["found"]
 
 
@@ -91,3 +93,31 @@ def test_a_model_that_only_measures_cost_has_no_weights(call: Run) -> None:
     assert done.code == 2
     assert found(done.out)["weights"]["status"] == "missing"
     assert "only measures cost" in found(done.out)["weights"]["found"]
+
+
+@pytest.mark.parametrize(("task", "size"), [("scienceqa", 16.4), ("coco", 48.9)])
+def test_downloads_need_space(task: str, size: float, call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of 7B and its vision tower, ScienceQA twice, COCO with its largest archive."""
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    monkeypatch.setattr(doctor, "free_space", lambda folder: 10**9)
+    monkeypatch.setattr(doctor.constants, "HF_HUB_CACHE", str(doctor.cache_folder() / "hub"))  # on one disk
+    done = call("doctor", "--task", task, "--format", "json")
+    assert done.code == 2
+    finding = found(done.out)["downloads"]
+    assert finding["status"] == "missing" and "HF_HOME" in finding["remedy"]
+    assert finding["found"].startswith(f"{size} GB to be written to ") and "1.0 GB free there" in finding["found"]
+
+
+def test_one_probe_that_fails_hides_no_other(call: Run, ready: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*words: object) -> None:
+        raise RuntimeError("no driver\nmore")
+
+    monkeypatch.setattr(doctor, "_memory", fails)
+    done = call("doctor", *ready, "--format", "json")
+    assert done.code == 2
+    findings = found(done.out)
+    assert findings["memory"]["found"] == "cannot be examined (RuntimeError: no driver)"
+    assert findings["weights"]["status"] == findings["data"]["status"] == "ok"
+    wrong = call("doctor", *ready[:2], "--clip", "ViT-L-41:openai", *ready[4:], "--format", "json")
+    assert wrong.code == 2 and "open_clip has no model ViT-L-41" in found(wrong.out)["weights"]["found"]
+    assert found(wrong.out)["data"]["status"] == "ok"

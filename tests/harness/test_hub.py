@@ -1,5 +1,6 @@
 """Downloads from the model hub, against a stand-in on this machine."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -172,8 +173,32 @@ def test_a_hub_behind_a_proxy(standin: Hub, tmp_path: Path, monkeypatch: pytest.
 
 def test_too_little_space(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match=r"has 1 kB free, but the download needs 1\.0 MB; .*HF_HOME"):
+    with pytest.raises(UserError, match=r"has 1 kB free, but 1\.0 MB are still to be written; .*HF_HOME"):
         fetched()
+
+
+def test_what_is_there_already_needs_no_space(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "RESUMED_FROM", 1000)
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 200_000}))
+    with pytest.raises(UserError, match="are still to be written"):
+        fetched()
+    blobs = Path(constants.HF_HUB_CACHE, "models--some--model", "blobs")
+    blobs.mkdir(parents=True)
+    (blobs / f"{hashlib.sha256(CONTENT).hexdigest()}.partial").write_bytes(CONTENT[:900_000])
+    fetched()
+    path = cached_file("some/model", "weights.bin")
+    assert path is not None and path.read_bytes() == CONTENT
+    assert standin.ranges == ["bytes=900000-"]
+
+
+def test_a_repository_of_pickled_weights_says_so(standin: Hub) -> None:
+    source = Source("a tower", "some/model", ("*.json", "*.safetensors"), "give another", essential=("*.safetensors",))
+    with pytest.raises(UserError) as error:
+        download(source, lambda line: None)
+    assert str(error.value).endswith(
+        "some/model: has none of *.safetensors (its weights.bin may be a pickle, which can run code); give another"
+    )
+    assert standin.downloads() == []
 
 
 @pytest.mark.parametrize(("size", "text"), [(1500, "2 kB"), (626_000_000, "626.0 MB"), (13_480_000_000, "13.5 GB")])

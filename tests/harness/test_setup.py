@@ -64,7 +64,8 @@ def test_the_literal_command_does_everything(hub: Hub, tmp_path: Path) -> None:
     assert offline.returncode == 2
     (line,) = offline.stderr.splitlines()
     assert line.startswith(
-        "error: not on this machine: ScienceQA (626.0 MB, licence: CC BY-NC-SA 4.0) from http://hub.invalid"
+        "error: not on this machine: ScienceQA (626.0 MB, licence: CC BY-NC-SA 4.0 by its authors' page, but "
+        "cc-by-sa-4.0 by its card on the hub) from http://hub.invalid"
     )
 
     # The machine reaches the hub through a proxy only, and one download breaks off.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.backbone.weights import POINTER, llm_fault, missing_weights, require_weights
+from harness.backbone.weights import POINTER, clip_source, llm_fault, missing_weights, require_weights
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.errors import UserError
 
@@ -73,6 +73,12 @@ def test_a_vision_tower_that_is_a_pointer(spec: BackboneSpec, small_clip: Path, 
     pointer("open_clip_model.safetensors")(folder)
     (line,) = missing_weights(replace(spec, clip=f"local-dir:{folder}")).lines
     assert "open_clip_model.safetensors is a git-lfs pointer" in line
+
+
+def test_a_vision_tower_is_fetched_in_safetensors_only() -> None:
+    source = clip_source(str(PRESETS["7b"].clip))
+    assert source is not None and source.essential == ("open_clip_model.safetensors",)
+    assert "open_clip_model.safetensors" in source.patterns and "local-dir:FOLDER of safetensors" in source.remedy
 
 
 @pytest.mark.parametrize(("model", "size"), [("7b", "13.5 GB"), ("13b", "26.0 GB")])

@@ -134,3 +134,12 @@ def test_a_fetch_goes_on_with_or_without_linked_images(
     # What was downloaded stays; a link of the first try does not stand for what the second one downloads.
     assert not (tmp_path / "coco" / "train2014").is_symlink()
     assert load_coco(tmp_path / "coco", full=True).checked().used_sizes == SIZES
+
+
+def test_too_little_space_names_the_folder_of_the_data(
+    pages: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
+    with pytest.raises(UserError, match=r"coco.*has 0 kB free, .*data fetch coco --data-root DIR`") as error:
+        fetched(tmp_path / "coco")
+    assert "HF_HOME" not in str(error.value)
