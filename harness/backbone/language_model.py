@@ -171,7 +171,7 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
     assert folder is not None, "require_weights has found it"
     gguf = is_gguf(str(spec.llm))
     # transformers quantises no file in GGUF while it reads it.
-    at_once = spec.quantize is not None and not gguf
+    at_once = None if gguf else spec.quantize
     with foreign(f"--llm {spec.llm}: cannot be loaded", "give a complete model in safetensors"):
         # transformers would load the adapter's base model from wherever the adapter says.
         if find_adapter_config_file(str(folder)) is not None:
@@ -187,7 +187,7 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
             trust_remote_code=False,
             use_safetensors=None if gguf else True,
             output_loading_info=True,
-            quantization_config=quantisation_config(spec.quantize, dtype) if at_once else None,
+            quantization_config=quantisation_config(at_once, dtype) if at_once else None,
             **_file(str(spec.llm)),
         )
     llm, loading = loaded

@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ def mark_quantised(llm: Any, quantize: str) -> None:
 
 def _settle(module: nn.Module) -> None:
     """Make quantised layers train after they have answered."""
-    for layer in module.modules():
+    layers: Iterable[Any] = module.modules()
+    for layer in layers:
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             # On a CPU with bfloat16 instructions, bitsandbytes repacks 4-bit weights at the first product in evaluation
             # mode. The products with repacked weights have no gradient, so training could not go on after a validation.

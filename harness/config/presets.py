@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from harness.errors import UserError
 
 ASSETS = Path(__file__).parents[1] / "assets"
 TINY = ASSETS / "tiny"
 WEIGHTS = ("pretrained", "random")
-QUANTIZE = ("8bit", "4bit")
+Quantize = Literal["8bit", "4bit"]
+QUANTIZE: tuple[Quantize, ...] = get_args(Quantize)
 """The ways to quantise a language model, see `harness.backbone.quantised`."""
 PUBLISHED = "7b"
 """The preset whose recipe is used for any other language model, unless `--model` names another size."""
@@ -57,7 +58,7 @@ class BackboneSpec:
     part_of: str | None = None
     like: str | None = None
     extra: str | None = None
-    quantize: str | None = None
+    quantize: Quantize | None = None
 
     @property
     def packaged(self) -> bool:
@@ -157,11 +158,12 @@ def resolve_spec(
     spec = _unquantised(model, llm, clip)
     if quantize is None:
         return spec
-    if quantize not in QUANTIZE:
+    known: Quantize | None = next((name for name in QUANTIZE if name == quantize), None)
+    if known is None:
         raise UserError(f"--quantize {quantize}: not supported; give {' or '.join(QUANTIZE)}, or leave it out")
     # Under a name of its own, no table mixes it with the model that is not quantised. The recipe is the same.
     name, display = f"{spec.name}-{quantize}", f"{spec.display} ({quantize})"
-    return replace(spec, name=name, display=display, like=spec.recipe, quantize=quantize)
+    return replace(spec, name=name, display=display, like=spec.recipe, quantize=known)
 
 
 def _unquantised(model: str, llm: str | None, clip: str | None) -> BackboneSpec:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from harness.backbone.language_model import llm_config, llm_size
-from harness.config.presets import QUANTIZE, BackboneSpec
+from harness.config.presets import QUANTIZE, BackboneSpec, Quantize
 from harness.config.recipes import CaptionRecipe, TrainRecipe
 from harness.records import Parameters
 from harness.run.execution import MicroBatch
@@ -48,7 +48,7 @@ class Sizes:
         others = counts.total - counts.trainable - llm.parameters
         self._weights = llm.bytes + others * dtype.itemsize + counts.trainable * ADAM_BYTES
 
-    def quantised(self, quantize: str | None) -> "Sizes":
+    def quantised(self, quantize: Quantize | None) -> "Sizes":
         """Return the sizes of the same model, quantised in this way."""
         return Sizes(replace(self.spec, quantize=quantize), self.dtype, self.counts)
 
@@ -66,6 +66,7 @@ class Sizes:
         config = self._config
         layers, width = config.num_hidden_layers, config.hidden_size
         kept = layers + ACTIVATIONS_PER_LAYER if recipe.gradient_checkpointing else layers * ACTIVATIONS_PER_LAYER
+        assert config.num_key_value_heads and config.head_dim, "a Llama config fills in both"
         cached = 2 * layers * config.num_key_value_heads * config.head_dim + ACTIVATIONS_PER_LAYER * width
         beams = recipe.beams if isinstance(recipe, CaptionRecipe) else 1
         values = max(micro_batch * kept * width, recipe.eval_batch_size * beams * cached)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import DTYPES
 from harness.config.lookup import named_method
-from harness.config.presets import PRESETS, BackboneSpec, base_model
+from harness.config.presets import PRESETS, BackboneSpec, Quantize, base_model
 from harness.config.recipes import CaptionRecipe, ChoiceRecipe, TrainRecipe, recipe_class
 from harness.data.collate import Collator, Example
 from harness.data.images import STATISTICS, ImagePreprocessor
@@ -46,7 +46,7 @@ class _SavedBackbone(BaseModel):
     clip: str | None = None
     weight_hash: str | None
     dtype: Literal["float32", "bfloat16"]
-    quantize: Literal["8bit", "4bit"] | None = None
+    quantize: Quantize | None = None
 
 
 class _Saved(BaseModel):
