@@ -1,6 +1,6 @@
 """Tables of the hyper-parameter searches, whose runs use the validation split and are stored in `results/search`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mode
@@ -19,6 +19,8 @@ FOLDER = "search"
 THE_RECIPE = "the recipe itself"
 _NOT_TRIED = frozenset({"eval_split", "tuning"})
 """Settings that differ from the recipe in every trial of a search but were not searched."""
+_LONGEST = 1_000_000
+"""No training has more epochs."""
 _LENGTH = ("epochs", "warmup_epochs")
 """Settings whose usual value among the trials of a method was not searched: trials may train for a shorter time."""
 
@@ -64,13 +66,11 @@ def _table(title: str, records: Sequence[Record]) -> str:
                 )
             )
     heads = ("Method", "Tried, else as the recipe", "Seed", *shown)
-    recipe = _recipe_now(records[0])
+    recipe, epochs = _recipe_now(records[0]), _usual(lengths)
     length = ""
-    if recipe is not None and mode(lengths) != recipe["epochs"]:
-        length = (
-            f"The trials train for {mode(lengths):g} epochs where the table says nothing else, and the recipe trains "
-        )
-        length += f"for {recipe['epochs']:g}.\n\n"
+    if recipe is not None and epochs is not None and epochs != recipe["epochs"]:
+        length = f"The trials train for {epochs:g} epochs where the table says nothing else, and the recipe trains for "
+        length += f"{recipe['epochs']:g}.\n\n"
     return f"{title}\n\n{length}{text_table(body, heads)}\n"
 
 
@@ -101,9 +101,19 @@ def tried(record: Record, trials: Sequence[Record]) -> dict[str, Any]:
     recipe = _recipe_now(record)
     others = [_values(trial) for trial in trials]
     if recipe is not None:
-        usual = {name: mode(other.get(name) for other in others) for name in _LENGTH}
+        usual = {name: _usual(other.get(name) for other in others) for name in _LENGTH}
         return {name: value for name, value in sorted(values.items()) if value != {**recipe, **usual}.get(name)}
     return {n: value for n, value in sorted(values.items()) if any(other.get(n) != value for other in others)}
+
+
+def _usual(values: Iterable[Any]) -> float | None:
+    """Return the most frequent number among values of records, which may be anything; None where there is none."""
+    numbers = [
+        value
+        for value in values
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LONGEST
+    ]
+    return mode(numbers) if numbers else None
 
 
 def _values(record: Record) -> dict[str, Any]:

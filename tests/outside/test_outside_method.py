@@ -82,7 +82,7 @@ def test_it_keeps_the_contract(site: Path) -> None:
     files = "tests/test_method_contract.py tests/methods/test_execution.py tests/methods/test_quantised.py"
     command = f"python -m pytest {files} -k image_bias"
     assert command in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    done = python(site, *command.split()[1:], "-p", "no:cacheprovider")
+    done = python(site, *command.split()[1:], "-p", "no:cacheprovider", "-m", "not gpu")
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout
 

@@ -75,6 +75,12 @@ def test_a_model_without_a_recipe_of_its_own_shows_what_its_trials_differ_in(tmp
     assert [row[1] for row in body] == ["base_lr 0.1", "base_lr 0.2"]
 
 
+def test_a_length_that_is_no_number_is_no_length(tmp_path):
+    for epochs in (None, [], {}, "x", True, 10**400):
+        write_record(trial("memvp", 40.0, epochs=epochs), tmp_path / FOLDER)
+    assert "train for" not in searched_text(tmp_path)
+
+
 def test_a_failed_trial_is_left_out(tmp_path):
     write_record(make(status="failed"), tmp_path / FOLDER)
     assert searched_text(tmp_path) == ""

@@ -133,7 +133,7 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(
     # One line for each run: none was made a second time after it had been recorded.
     assert sorted(re.findall(r"^memvp seed (\d): completed", out, re.MULTILINE)) == ["0", "1"], out
     assert len(re.findall(r"^memvp seed 0: .*; submitting it again$", out, re.MULTILINE)) == 1, out
-    assert re.search(r"memvp seed 0: resum", out) and "memvp seed 1: training: 60/60" in out, out
+    assert re.search(r"memvp seed 0: resum", out) and re.search(r"memvp seed 0: training: \d+/60", out), out
 
 
 @pytest.mark.slow
