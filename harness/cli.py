@@ -315,8 +315,8 @@ def run(
         str,
         typer.Option(
             rich_help_panel="Machine",
-            metavar="KEY=VALUE,…",
-            help="Parameters of submitit's jobs, such as timeout_min=600,slurm_partition=gpu.",
+            metavar="PAIRS",
+            help="Parameters of submitit's jobs as KEY=VALUE with commas between them, such as timeout_min=600.",
         ),
     ] = "",
 ) -> None:
