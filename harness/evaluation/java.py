@@ -38,6 +38,20 @@ def find_java() -> Path:
     return Path(system)
 
 
+def require_files(folder: Path, names: Sequence[str]) -> None:
+    """Check that a program in Java is there as a whole.
+
+    Args:
+        folder: where the program is.
+        names: the files that it needs, relative to the folder.
+
+    Raises:
+        JavaError: some are missing; the message names them.
+    """
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise JavaError(f"is incomplete: {folder.parent.name}/{folder.name} has no {', '.join(missing)}")
+
+
 def run_java(arguments: Sequence[str], folder: Path, limit_s: float, content: bytes = b"") -> bytes:
     """Run a program in Java to its end, and return what it wrote to standard output.
 

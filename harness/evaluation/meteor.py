@@ -7,7 +7,7 @@ same, so the scores are the same.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.evaluation.java import JavaError, conversation
+from harness.evaluation.java import JavaError, conversation, require_files
 
 _FILES = ("meteor-1.5.jar", "data/paraphrase-en.gz")
 _ARGUMENTS = ("-Xmx2G", "-jar", _FILES[0], "-", "-", "-stdio", "-l", "en", "-norm")
@@ -26,8 +26,7 @@ def meteor(folder: Path, references: Mapping[str, Sequence[str]], captions: Mapp
         JavaError: the program is incomplete, cannot be started, fails, or takes too long.
         UserError: there is no Java.
     """
-    if missing := [name for name in _FILES if not (folder / name).is_file()]:
-        raise JavaError(f"is incomplete: {folder.parent.name}/{folder.name} has no {', '.join(missing)}")
+    require_files(folder, _FILES)
     questions = []
     for key, found in references.items():
         # Three bars separate the fields of a line. What is done to the caption is what pycocoevalcap does.

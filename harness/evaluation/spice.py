@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.evaluation.java import JavaError, run_java
+from harness.evaluation.java import JavaError, require_files, run_java
 
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 """The files that its folder `lib` needs and that pycocoevalcap does not bring."""
@@ -33,8 +33,7 @@ def spice(folder: Path, references: Mapping[str, Sequence[str]], captions: Mappi
         JavaError: the program is incomplete, cannot be started, fails, takes too long, or leaves out an image.
         UserError: there is no Java.
     """
-    if missing := [name for name in (_JAR, *(f"lib/{name}" for name in MODELS)) if not (folder / name).is_file()]:
-        raise JavaError(f"is incomplete: {folder.parent.name}/{folder.name} has no {', '.join(missing)}")
+    require_files(folder, (_JAR, *(f"lib/{name}" for name in MODELS)))
     # The program gets numbers in place of ids, so that it gives them back unchanged whatever they contain.
     asked = [
         {"image_id": number, "test": captions[key], "refs": list(found)}
