@@ -1,101 +1,55 @@
 """What the methods answered: kept samples, and where the methods disagree."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from harness.data.jsonio import parse_json_lines
-from harness.errors import UserError
-from harness.files import read_file
+import numpy as np
+
 from harness.page.boards import full_name, scored
 from harness.page.figures import PageFigure
-from harness.records import Question, Record, predictions_path, questions_path, read_questions, record_path
-from harness.tasks.facts import TASKS, AnswerKeys
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer: what was given, what is right, and the columns that the problem counts in."""
-
-    given: Any
-    expected: Any
-    columns: tuple[str, ...]
-
-    @property
-    def is_right(self) -> bool:
-        """Whether the answer is right."""
-        return bool(self.given == self.expected)
+from harness.records import Question, Record, questions_path, read_questions
+from harness.report.answers import Answers, Booleans, read_answers
+from harness.tasks.facts import task_facts
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The methods that answered the same problems under the same protocol, each by its run with the lowest seed.
+    """The methods that answered the same N problems under the same protocol, each by its run with the lowest seed.
 
     Attributes:
         title: task, model and protocol.
-        runs: name of the method -> its run.
-        answers: name of the method -> id of the problem -> answer; only problems that all methods answered.
+        runs: name of the method -> its run, in the order of the tables.
+        answers: name of the method -> its answers to the problems that all methods answered.
     """
 
     title: str
     runs: Mapping[str, Record]
-    answers: Mapping[str, Mapping[str, Answer]]
+    answers: Mapping[str, Answers]
 
     @property
-    def problems(self) -> Mapping[str, Answer]:
-        """The problems with the answers of the first method."""
-        return next(iter(self.answers.values()))
-
-
-def read_answers(run: Record, results_dir: Path, keys: AnswerKeys) -> dict[str, Answer]:
-    """Return the saved answers of a run by the id of the problem; empty where no predictions are saved.
-
-    Raises:
-        UserError: the file cannot be read, or a line has no answer.
-    """
-    path = predictions_path(record_path(run, results_dir))
-    try:
-        content = read_file(path)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    found = {}
-    for place, row in parse_json_lines(content, str(path)):
-        if not isinstance(row, dict) or not {keys.sample, keys.given, keys.expected} <= row.keys():
-            raise UserError(
-                f"{place}: no '{keys.sample}', '{keys.given}' and '{keys.expected}'; repeat the run with --force"
-            )
-        columns = row.get(keys.columns)
-        names = tuple(map(str, columns)) if isinstance(columns, list) else ()
-        found[str(row[keys.sample])] = Answer(row[keys.given], row[keys.expected], names)
-    return found
+    def problems(self) -> tuple[str, ...]:
+        """The ids of the problems."""
+        return next(iter(self.answers.values())).problems
 
 
 def answered(records: Sequence[Record], results_dir: Path) -> list[Answered]:
-    """Return who answered what, for each task with right answers, model, data set and protocol with two methods.
+    """Return who answered what, for each task with right answers, model, protocol and data set with two methods.
 
     Raises:
-        UserError: see `read_answers`.
+        UserError: saved predictions have an error.
     """
-    rows = {}
+    placed: dict[tuple[str, str, str, str], dict[str, Record]] = {}
     for task, group in scored(records):
-        if TASKS[task].answers is not None:
-            run = min(group.runs, key=lambda run: run.seed)
-            rows[task, run.model, run.protocol, run.data.data_hash, full_name(group)] = run
+        run = min(group.runs, key=lambda run: run.seed)
+        placed.setdefault((task, run.model, run.protocol, run.data.data_hash), {})[full_name(group)] = run
     found = []
-    for place, members in groupby(sorted(rows.items(), key=lambda item: item[0]), key=lambda item: item[0][:4]):
-        runs = {key[4]: run for key, run in members}
-        keys = TASKS[place[0]].answers
-        assert keys is not None, "tasks without right answers were left out"
-        read = {name: answers for name, run in runs.items() if (answers := read_answers(run, results_dir, keys))}
-        shared = set.intersection(*(set(answers) for answers in read.values())) if read else set()
+    for (task, model, protocol, _), runs in sorted(placed.items(), key=lambda item: item[0]):
+        read = {name: answers for name, run in runs.items() if (answers := read_answers(run, results_dir))}
+        shared = sorted(set.intersection(*(set(answers.problems) for answers in read.values()))) if read else []
         if len(read) > 1 and shared:
-            common = {name: {qid: answers[qid] for qid in sorted(shared)} for name, answers in read.items()}
-            title = f"{place[0]} on {place[1]}, protocol {place[2]}"
+            common = {name: answers.to(shared) for name, answers in read.items()}
+            title = f"{task} on {model}, protocol {protocol}"
             found.append(Answered(title, {name: runs[name] for name in read}, common))
     return found
 
@@ -105,33 +59,37 @@ def disagreement_figure(number: int, group: Answered) -> PageFigure:
     names = list(group.answers)
     share = [[_differing(group.answers[one], group.answers[other]) for other in names] for one in names]
     rows = [(one, *(f"{value:.1f}" for value in line)) for one, line in zip(names, share, strict=True)]
-    # Names below the columns would leave a phone no room for the matrix, so the columns have the numbers of the rows.
+    # Names beside the rows would leave a phone no room for the matrix, so rows and columns have numbers.
     numbers = [str(place) for place in range(1, len(names) + 1)]
+    named = ", ".join(f"{number} {name}" for number, name in zip(numbers, names, strict=True))
     return PageFigure(
         f"disagreement-{number}",
         f"Different answers: {group.title}",
-        f"Share of {len(group.problems):,} problems to which two methods give different answers, in percent. A column "
-        "has the number of its method.",
+        f"Share of {len(group.problems):,} problems to which two methods give different answers, in percent: {named}.",
         [
             {
                 "type": "heatmap",
                 "x": numbers,
-                "y": [f"{name} {place}" for name, place in zip(names, numbers, strict=True)],
+                "y": numbers,
                 "z": share,
                 "text": [[f"{one} and {other}" for other in names] for one in names],
                 "colorscale": "Cividis",
-                "colorbar": {"title": {"text": "%"}},
+                "texttemplate": "%{z:.0f}",
+                "colorbar": {"title": {"text": "%"}, "thickness": 12},
                 "hovertemplate": "%{text}: %{z:.1f} %<extra></extra>",
             }
         ],
-        {"yaxis": {"autorange": "reversed", "dtick": 1}, "xaxis": {"type": "category"}},
+        {
+            "xaxis": {"type": "category", "showgrid": False},
+            "yaxis": {"type": "category", "showgrid": False, "autorange": "reversed"},
+        },
         ("Method", *names),
         tuple(rows),
     )
 
 
-def _differing(one: Mapping[str, Answer], other: Mapping[str, Answer]) -> float:
-    return 100 * sum(one[qid].given != other[qid].given for qid in one) / len(one)
+def _differing(one: Answers, other: Answers) -> float:
+    return 100 * sum(ours != theirs for ours, theirs in zip(one.given, other.given, strict=True)) / len(one.given)
 
 
 @dataclass(frozen=True)
@@ -140,30 +98,39 @@ class Asked:
 
     Attributes:
         question: the question.
-        answers: name of the method -> its answer.
+        given: name of the method -> the number of the option that it chose; anything else where none could be read.
     """
 
     question: Question
-    answers: Mapping[str, Answer]
+    given: Mapping[str, object]
 
     @property
     def disputed(self) -> bool:
         """Whether two methods give different answers."""
-        return len({answer.given for answer in self.answers.values()}) > 1
+        first, *others = self.given.values()
+        return any(given != first for given in others)
 
-    def option(self, answer: Answer) -> str:
-        """Return the option that an answer names, as text."""
-        given, options = answer.given, self.question.options
-        named = isinstance(given, int) and 0 <= given < len(options)
-        return options[given] if named else "could not be read"
+    @property
+    def chosen(self) -> list[tuple[str, list[str]]]:
+        """Each option with the methods that chose it."""
+        return [
+            (option, [name for name, given in self.given.items() if given == number])
+            for number, option in enumerate(self.question.options)
+        ]
+
+    @property
+    def unread(self) -> list[str]:
+        """The methods whose answer names no option."""
+        return [name for name, given in self.given.items() if given not in range(len(self.question.options))]
 
 
 def asked(group: Answered, questions: Mapping[str, Question]) -> list[Asked]:
     """Return the kept questions that all methods of a group answered, with their answers."""
+    place = {qid: index for index, qid in enumerate(group.problems)}
     return [
-        Asked(question, {name: answers[qid] for name, answers in group.answers.items()})
+        Asked(question, {name: answers.given[place[qid]] for name, answers in group.answers.items()})
         for qid, question in questions.items()
-        if qid in group.problems
+        if qid in place
     ]
 
 
@@ -192,26 +159,26 @@ def kept_questions(records: Sequence[Record], results_dir: Path) -> dict[str, di
     return by_run
 
 
-AGREEMENT_HEADS = ("Problems", "Number", "All right", "All wrong", "Methods disagree")
+AGREEMENT_HEADS = ("Problems", "Number", "All right", "All wrong", "Some right")
 
 
 def agreement_rows(group: Answered) -> list[tuple[str, ...]]:
-    """Return, for all problems and for each column, how many all methods answered rightly, or wrongly.
+    """Return, for all problems and for each column, how many all methods answered rightly, or wrongly, or only some.
 
-    The rows are under `AGREEMENT_HEADS`.
+    The rows are under `AGREEMENT_HEADS`, in the order of the task's columns; a column without a problem has none.
     """
-    members: dict[str, list[str]] = {"all": list(group.problems)}
-    for qid, answer in group.problems.items():
-        for column in answer.columns:
-            members.setdefault(column, []).append(qid)
-    return [_agreement(column, qids, group) for column, qids in members.items()]
+    right_MN = np.array([answers.right_N for answers in group.answers.values()])
+    summary = task_facts(next(iter(group.runs.values())).task).summary
+    columns = next(iter(group.answers.values())).columns
+    members = {"all": columns[summary]} | {name: asked_N for name, asked_N in columns.items() if name != summary}
+    return [_agreement(name, right_MN[:, asked_N]) for name, asked_N in members.items() if asked_N.any()]
 
 
-def _agreement(column: str, qids: Sequence[str], group: Answered) -> tuple[str, ...]:
-    methods = len(group.answers)
-    right = Counter(sum(answers[qid].is_right for answers in group.answers.values()) for qid in qids)
-    counts = (right[methods], right[0], len(qids) - right[methods] - right[0])
-    return column, f"{len(qids):,}", *(f"{count:,} ({100 * count / len(qids):.1f} %)" for count in counts)
+def _agreement(column: str, right_MN: Booleans) -> tuple[str, ...]:
+    count = right_MN.shape[1]
+    right, wrong = int(right_MN.all(axis=0).sum()), int((~right_MN).all(axis=0).sum())
+    counts = (right, wrong, count - right - wrong)
+    return column, f"{count:,}", *(f"{number:,} ({100 * number / count:.1f} %)" for number in counts)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The leaderboards of the page: the rows of the paper's tables, measured ones first, and an overview of all tasks."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.report.paper import Column, layout, load_paper, method_names, paper
 from harness.report.ranking import ranked
 from harness.report.render import MARKS
 from harness.report.rows import Board, Cell, TableRow
-from harness.report.selection import by_setting, hardware, where_measured
+from harness.report.selection import by_setting, hardware, measured_on, where_measured
 from harness.report.tables import leaderboard
 from harness.tasks.facts import TASKS
 
@@ -73,6 +73,11 @@ class PageBoard:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
+    @property
+    def varying(self) -> list[str]:
+        """The facets in which its rows differ."""
+        return [facet for facet in FACETS if len({row.facets[facet] for row in self.rows}) > 1]
+
 
 def boards(records: Sequence[Record], results_dir: Path) -> list[PageBoard]:
     """Return the overview, and then one board for each table of the paper, with marks of how values rank.
@@ -97,6 +102,8 @@ def table_rows(
 ) -> tuple[list[TableRow], list[str]]:
     """Return the rows of one table for every model and setting, measured ones first, and notes on them.
 
+    A note that does not hold for all boards with notes begins with the models and settings that it is about.
+
     Args:
         records: any records.
         table: number of the table.
@@ -106,7 +113,7 @@ def table_rows(
     ours = [run for run in records if run.task == plan.task and run.kind in plan.kinds]
     models = list(dict.fromkeys([*sorted({run.model for run in ours}), *paper_models(table)]))
     found: dict[tuple[object, ...], TableRow] = {}
-    notes: dict[str, None] = {}
+    notes: dict[str, list[str]] = {}
     for model in models:
         parts = by_setting([run for run in ours if run.model == model], table) or [[]]
         for part, protocol in product(parts, PROTOCOLS):
@@ -117,11 +124,31 @@ def table_rows(
             for row in board.rows:
                 device = _measured_on(row.runs[0]) if row.runs else ""
                 found.setdefault((row.name, row.llm, row.model, device, protocol if row.runs else ""), row)
-            notes |= dict.fromkeys(board.notes)
+            for note in board.notes:
+                notes.setdefault(note, []).append(_board_name(own, model, protocol))
     measured = [row for row in found.values() if row.runs]
     known = {(row.name, row.model) for row in measured}
     printed = [row for row in found.values() if not row.runs and (row.name, row.model) not in known and row.is_printed]
-    return measured + printed, list(notes)
+    return measured + printed, _placed(notes)
+
+
+def _board_name(runs: Sequence[Record], model: str, protocol: str) -> str:
+    """Return what tells a board from the others of its table."""
+    timed = next((where_measured(run) for run in runs if run.speed), None)
+    return timed or f"{model}, protocol {protocol}"
+
+
+def _placed(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the notes on several boards, each after the boards that it is on, unless it is on all that have any.
+
+    Where something was measured stands in the rows already.
+    """
+    noted = {place for places in notes.values() for place in places}
+    return [
+        note if set(places) == noted else f"{'; '.join(places)}: {note}"
+        for note, places in notes.items()
+        if note not in map(measured_on, places)
+    ]
 
 
 def _measured_on(record: Record) -> str:
@@ -242,10 +269,16 @@ def peak_memory(record: Record) -> int | None:
 
 
 def scored(records: Sequence[Record]) -> Iterator[tuple[str, TableRow]]:
-    """Yield each measured row that has a score, with its task. Tables of costs have none."""
+    """Yield each measured row that has a score, with its task. Tables of costs have none.
+
+    A row that stands in several tables, with the same runs in each, is yielded once.
+    """
+    known = set()
     for number in map(int, sorted(load_paper().tables)):
         plan = layout(number)
         if not plan.random_weights:
             for row in table_rows(records, number)[0]:
-                if row.runs:
+                runs = tuple(run.spec_hash for run in row.runs)
+                if runs and runs not in known:
+                    known.add(runs)
                     yield plan.task, row

@@ -23,7 +23,7 @@ from harness.page.answers import (
     kept_questions,
 )
 from harness.page.boards import FACETS, boards
-from harness.page.checked import checked_tables, records_sentence
+from harness.page.checked import checked_tables
 from harness.page.costs import TIME_HEADS, figure_2, ratio_figures, settings, time_rows
 from harness.page.images import data_uris
 from harness.page.inside import inside_figures
@@ -84,7 +84,6 @@ def _content(records: Sequence[Record], results_dir: Path) -> dict[str, Any]:
         "timed": {where: time_rows(timed) for where, timed in settings(records).items()},
         "time_heads": TIME_HEADS,
         "checked": checked_tables(records),
-        "records_sentence": records_sentence(records),
         "newest": max(record.created for record in records),
         "version": _version(),
         "libraries": libraries(),

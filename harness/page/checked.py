@@ -31,10 +31,10 @@ class Table:
 
 def checked_tables(records: Sequence[Record]) -> list[Table]:
     """Return the paper's values against measured ones, the audit, and the known disagreements."""
-    return [_against(records), _audit(), _disagreements()]
+    return [_against(records), _audit(records), _disagreements()]
 
 
-def records_sentence(records: Sequence[Record]) -> str:
+def _records_sentence(records: Sequence[Record]) -> str:
     """Return whether the accuracies of the records can be true, in a sentence."""
     found = audit_records(records)
     wrong = [name for name, row in found.items() if not row.agrees]
@@ -79,7 +79,7 @@ def _against(records: Sequence[Record]) -> Table:
     return Table("against", "The paper against what was measured", text, heads, tuple(rows))
 
 
-def _audit() -> Table:
+def _audit(records: Sequence[Record]) -> Table:
     rows = []
     for item in audit_paper():
         impossible = [
@@ -100,9 +100,10 @@ def _audit() -> Table:
         )
     return Table(
         "audit",
-        "Audit of the printed accuracies",
+        "Audit of the printed and the recorded accuracies",
         "Is each printed accuracy a whole number of right answers out of the problems of its column? And do the "
-        "columns that split all problems, weighted by their sizes, give the printed average (difference in brackets)?",
+        "columns that split all problems, weighted by their sizes, give the printed average (difference in brackets)? "
+        + _records_sentence(records),
         ("Table", "Row", "LLM", "Possible", "Impossible accuracies", "Weighted means"),
         tuple(rows),
     )

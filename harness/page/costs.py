@@ -6,7 +6,7 @@ from typing import Any
 from harness.cost.figure2 import figure2
 from harness.page.figures import PageFigure, style
 from harness.records import Record, Spread, Timing
-from harness.report.paper import cost_figure
+from harness.report.paper import cost_figure, layout, load_paper
 from harness.report.selection import where_measured
 
 PHASES = ("train", "inference")
@@ -22,6 +22,11 @@ TIME_HEADS = (
     "Images per s",
     "J per batch",
 )
+
+
+def baseline() -> str:
+    """Return the name of the method that times are divided by."""
+    return next(name for table in load_paper().tables if (name := layout(int(table)).baseline))
 
 
 def settings(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -120,11 +125,10 @@ def _ratio(record: Record, phase: str) -> Spread | None:
 def _ratio_figure(number: int, where: str, data: list[dict[str, Any]], rows: Sequence[tuple[str, ...]]) -> PageFigure:
     return PageFigure(
         f"ratio-{number}",
-        f"Time relative to the baseline: {where}",
-        "The median of the ratios to the baseline in the same round, with a 95 % interval of the median, or the 10th "
-        "to 90th percentile where there are too few rounds for one.",
+        f"Time relative to that of {baseline()}: {where}",
+        "Medians with their intervals.",
         data,
-        {"xaxis": {"title": {"text": "ratio"}}, "yaxis": {"dtick": 1}},
+        {"xaxis": {"title": {"text": f"time / time of {baseline()}"}}, "yaxis": {"dtick": 1, "autorange": "reversed"}},
         ("What was timed", "Phase", "Ratio", "Interval"),
         tuple(rows),
     )

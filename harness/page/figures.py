@@ -18,7 +18,7 @@ class PageFigure:
         name: its id in the page.
         title: its title.
         caption: what it shows, in sentences.
-        data: plotly's traces. `losses` in a trace stands for the history of the run with this spec hash.
+        data: plotly's traces.
         layout: plotly's layout.
         heads, rows: the same numbers as a table.
     """

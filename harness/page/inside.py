@@ -15,13 +15,13 @@ class Inside:
 
     Attributes:
         figure: the means.
-        samples: id of the sample -> its values.
+        samples: id of the sample -> its values; None for zero.
         images: id of the sample -> path of the copy of its image.
         questions: id of the sample -> what is asked, as text; empty for an image with captions.
     """
 
     figure: PageFigure
-    samples: Mapping[str, list[list[float]]]
+    samples: Mapping[str, list[list[float | None]]]
     images: Mapping[str, str]
     questions: Mapping[str, str]
 
@@ -40,14 +40,10 @@ def inside_figures(
         UserError: a file of diagnostics has an error.
     """
     found: list[Inside] = []
-    seen: set[str] = set()
     for task, group in scored(records):
         for run in sorted(group.runs, key=lambda run: run.seed):
-            if run.spec_hash in seen:  # the row stands in another table too
-                break
             kept = read_diagnostics(record_path(run, results_dir))
             if kept is not None:
-                seen.add(run.spec_hash)
                 title = f"{full_name(group)}, {task} on {run.model}, seed {run.seed}"
                 asked = questions.get(run.spec_hash, {})
                 found += [_inside(len(found) + n, title, run, kept, m, asked) for n, m in enumerate(kept.matrices)]
@@ -69,21 +65,28 @@ def _inside(
     figure = PageFigure(
         f"inside-{number}",
         f"{matrix.title}: {title}",
-        f"{matrix.about} The means are over {kept.images:,} images of the evaluation split.",
+        f"{matrix.about} The means are over {kept.images:,} images of the evaluation split. A value of exactly zero "
+        "is left empty.",
         [
             {
                 "type": "heatmap",
                 "x": matrix.column_labels,
                 "y": matrix.row_labels,
-                "z": matrix.mean,
+                "z": _shown(matrix.mean),
+                "texttemplate": "%{z:.2f}",
                 "colorscale": "Cividis",
-                "colorbar": {"title": {"text": "share"}},
+                "colorbar": {"title": {"text": "share"}, "thickness": 12},
                 "hovertemplate": f"{matrix.rows} %{{y}}, {matrix.columns} %{{x}}: %{{z:.3f}}<extra></extra>",
             }
         ],
         {
-            "xaxis": {"type": "category", "title": {"text": matrix.columns}},
-            "yaxis": {"type": "category", "title": {"text": matrix.rows}, "autorange": "reversed"},
+            "xaxis": {"type": "category", "showgrid": False, "title": {"text": matrix.columns}},
+            "yaxis": {
+                "type": "category",
+                "showgrid": False,
+                "title": {"text": matrix.rows},
+                "autorange": "reversed",
+            },
         },
         (matrix.rows, *matrix.column_labels),
         tuple(rows),
@@ -91,4 +94,9 @@ def _inside(
     images = {sample.image_id: sample.image for sample in run.samples}
     images |= {qid: question.image for qid, question in asked.items() if question.image is not None}
     texts = {qid: question.question for qid, question in asked.items()}
-    return Inside(figure, matrix.samples, images, texts)
+    return Inside(figure, {name: _shown(values) for name, values in matrix.samples.items()}, images, texts)
+
+
+def _shown(values: Sequence[Sequence[float]]) -> list[list[float | None]]:
+    """Return a matrix with None for each zero: most often, the method does not look there at all."""
+    return [[value or None for value in line] for line in values]

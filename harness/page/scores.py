@@ -53,10 +53,12 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def score_figures(records: Sequence[Record]) -> list[PageFigure]:
-    """Return scores against parameters, step time and memory: one figure for each task, model, protocol and device."""
-    # A row that stands in several tables has the same runs in each.
-    rows = {tuple(run.spec_hash for run in group.runs): (task, group) for task, group in scored(records)}
-    placed = sorted(((_place(task, group.runs[0]), group) for task, group in rows.values()), key=lambda pair: pair[0])
+    """Return scores of trained methods against parameters, step time and memory.
+
+    There is one figure for each of these, and for each task, model, protocol and device.
+    """
+    trained = [(task, group) for task, group in scored(records) if group.runs[0].kind == "train"]
+    placed = sorted(((_place(task, group.runs[0]), group) for task, group in trained), key=lambda pair: pair[0])
     figures = []
     for number, (place, members) in enumerate(groupby(placed, key=lambda pair: pair[0])):
         groups = [group for _, group in members]
@@ -108,7 +110,7 @@ def _score_figure(
             "hoverinfo": "skip",
         }
     )
-    scale = {"type": "log", "dtick": "D2"} if axis.log else {"type": "linear"}
+    scale = {"type": "log", "dtick": "D2", "tickformat": "~s"} if axis.log else {"type": "linear"}
     layout = {
         "xaxis": {"title": {"text": axis.title}, **scale},
         "yaxis": {"title": {"text": metric}},

@@ -1,6 +1,6 @@
-"""Which problems a run answered correctly, from its saved predictions, and which columns each problem counts in."""
+"""What a run answered to each problem, from its saved predictions, and which columns each problem counts in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,13 +26,22 @@ class Answers:
 
     Attributes:
         problems: ids of the problems, sorted.
+        given: what the run answered to each.
         right_N: whether each was answered correctly.
         columns: column -> whether each problem counts in it.
     """
 
     problems: tuple[str, ...]
+    given: tuple[object, ...]
     right_N: Booleans
     columns: Mapping[str, Booleans]
+
+    def to(self, problems: Sequence[str]) -> "Answers":
+        """Return the answers to some of the problems, in the given order."""
+        place = {name: index for index, name in enumerate(self.problems)}
+        chosen = [place[name] for name in problems]
+        columns = {column: members_N[chosen] for column, members_N in self.columns.items()}
+        return Answers(tuple(problems), tuple(self.given[i] for i in chosen), self.right_N[chosen], columns)
 
 
 def read_answers(run: Record, results_dir: Path) -> Answers | None:
@@ -77,7 +86,8 @@ def _read(path: Path, changed: int, size: int, task: str) -> Answers:
         rows[row[keys.sample]] = row
     problems = tuple(sorted(rows))
     right_N = np.array([rows[name][keys.given] == rows[name][keys.expected] for name in problems], dtype=np.bool_)
-    return Answers(problems, right_N, _columns([rows[name].get(keys.columns) for name in problems], facts))
+    given = tuple(rows[name][keys.given] for name in problems)
+    return Answers(problems, given, right_N, _columns([rows[name].get(keys.columns) for name in problems], facts))
 
 
 def _is_complete(row: object, keys: AnswerKeys) -> bool:

@@ -240,7 +240,7 @@ def where_measured(record: Record) -> str:
     return (
         f"{device}, {record.backbone.dtype}{', compiled' if setting.compiled else ''}{clock} ({record.model}: "
         f"{setting.text_length} text tokens, batch {setting.train_batch} in training and {setting.eval_batch} in "
-        f"inference, {setting.new_tokens} new tokens)"
+        f"inference, {setting.new_tokens} new token{'s' if setting.new_tokens != 1 else ''})"
     )
 
 

@@ -7,7 +7,16 @@
 
   // Columns of a leaderboard: whether a row is the paper's only, method, model, values, protocol, hardware, task.
   const columnOf = (facet, count) => [count - 1, 2, 1, count - 3, count - 2][facet];
-  const quiet = { paging: false, info: false, autoWidth: false, order: [] };
+  const quiet = { paging: false, info: false, autoWidth: false, order: [], language: { search: "Search" } };
+  const noSearch = { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null };
+
+  // An empty cell of a column of numbers, which DataTables takes for minus infinity, comes last in both directions.
+  const emptyLast = (sign) => (one, other) =>
+    one === other ? 0 : one === -Infinity ? 1 : other === -Infinity ? -1 : sign * (one - other);
+  for (const type of ["num", "num-fmt", "html-num", "html-num-fmt"]) {
+    const { pre } = DataTable.type(type).order;
+    DataTable.type(type, "order", { pre, asc: emptyLast(1), desc: emptyLast(-1) });
+  }
 
   for (const section of document.querySelectorAll("section.board")) {
     const element = section.querySelector("table");
@@ -16,9 +25,13 @@
     const table = new DataTable(element, {
       ...quiet,
       orderFixed: { pre: [[0, "asc"]] },
-      columnDefs: [{ targets: 0, visible: false, searchable: false }],
+      columnDefs: [
+        { targets: 0, visible: false, searchable: false },
+        { targets: "constant", visible: false },
+      ],
       rowGroup: { enable: false, dataSrc: 0 },
     });
+    section.querySelector(".controls").append(section.querySelector(".dt-search"));
     table.on("draw", () => {
       // DataTables tells a screen reader the direction of the fixed order instead of that of the column.
       for (const head of element.querySelectorAll("th[aria-sort]")) {
@@ -47,7 +60,10 @@
     });
   }
   for (const element of document.querySelectorAll("table.sortable")) {
-    new DataTable(element, { ...quiet, searching: element.tBodies[0].rows.length > 20 });
+    const searching = element.tBodies[0].rows.length > 20;
+    const scroll = element.closest(".scroll");
+    new DataTable(element, { ...quiet, searching, layout: searching ? { topEnd: "search" } : noSearch });
+    if (searching) scroll.before(scroll.querySelector(".dt-search"));
   }
 
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
@@ -67,10 +83,6 @@
     }
     return merged;
   }
-  const trace = (item) => {
-    const { losses, ...rest } = item;
-    return losses ? { ...rest, ...data.losses[losses] } : rest;
-  };
   const drawn = new Map();
   function draw(element, traces, layout) {
     drawn.set(element, [traces, layout]);
@@ -85,7 +97,7 @@
     const figure = data.figures[element.dataset.figure];
     const layout = narrow(figure.layout);
     if (layout !== figure.layout) element.style.height = `${16 * layout.grid.rows}rem`;
-    draw(element, figure.data.map(trace), layout);
+    draw(element, figure.data, layout);
   }
 
   function setTheme(dark) {
@@ -153,7 +165,7 @@
   function drawLosses(details) {
     const element = details.querySelector(".plot.loss");
     if (!element || !details.open || drawn.has(element)) return;
-    const axes = { xaxis: { title: { text: "optimiser step" } }, yaxis: { title: { text: "loss" }, type: "log" } };
+    const axes = { xaxis: { title: { text: "optimiser step" } }, yaxis: { title: { text: "loss" }, type: "log", tickformat: "~g" } };
     draw(element, [{ type: "scatter", mode: "lines", ...data.losses[element.dataset.losses] }], axes);
   }
   window.addEventListener("hashchange", openRecords);

@@ -113,3 +113,18 @@ def test_every_timed_setting_is_a_row_of_its_own() -> None:
     times = [make("memvp", **common, backbone={"weights": "random", "dtype": d}) for d in ("float32", "bfloat16")]
     rows, _ = table_rows(times, 2)
     assert [run.backbone.dtype for row in rows for run in row.runs] == ["float32", "bfloat16"]
+
+
+def test_a_note_names_the_boards_that_it_is_on_unless_it_is_on_all() -> None:
+    runs = [make("memvp"), make("dehvf"), make("memvp", model="small"), make("memvp", model="small", status="failed")]
+    _, notes = table_rows(runs, 1)
+    failed = [note for note in notes if "left out: failed" in note]
+    assert failed == ["small, protocol uniform: 1 run left out: failed."]
+    _, alone = table_rows(runs[2:], 1)
+    assert "1 run left out: failed." in alone
+
+
+def test_where_times_were_measured_is_not_noted_again() -> None:
+    section = {"phases": {"train": timing(1.0), "inference": timing(1.0)}, "loaded": False}
+    times = [make("memvp", kind="speed", metrics={}, speed=section, backbone={"weights": "random"})]
+    assert not [note for note in table_rows(times, 2)[1] if "Measured on" in note]

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.page.costs import figure_2, ratio_figures
 from harness.page.figures import style
-from harness.page.losses import loss_figures
+from harness.page.losses import coarse, loss_figures
 from harness.page.runs import runs
 from harness.page.scores import pareto, score_figures
 from harness.records import read_records
@@ -39,13 +40,26 @@ def test_scores_are_drawn_where_the_cost_is_known(results: Path) -> None:
 
 def test_every_history_is_a_line(results: Path) -> None:
     shown = runs(read_records(results), results)
-    lines = [trace["losses"] for figure in loss_figures(shown) for trace in figure.data]
-    assert sorted(lines) == sorted(run.record.spec_hash for run in shown if run.record.kind == "train")
-    assert shown[0].losses == {"x": [1, 2, 3], "y": [3.0, 1.5, 1.0]}
+    lines = [(trace["name"], trace["x"], trace["y"]) for figure in loss_figures(shown) for trace in figure.data]
+    labels = [run.record.label for run in shown if run.record.kind == "train"]
+    assert sorted(lines) == [(label, [1, 2, 3], [3.0, 1.5, 1.0]) for label in sorted(labels)]
+
+
+@given(st.lists(st.integers(1, 99).map(float), min_size=1, max_size=300), st.integers(1, 50))
+def test_coarse_losses_keep_mean_and_end(values: list[float], parts: int) -> None:
+    steps = [float(step) for step in range(1, len(values) + 1)]
+    found = coarse({"x": steps, "y": values}, parts)
+    assert len(found["x"]) == len(found["y"]) == min(parts, len(values))
+    assert found["x"] == sorted(set(found["x"])) and found["x"][-1] == steps[-1]
+    lengths = [end - start for start, end in zip([0, *found["x"]], found["x"], strict=False)]
+    assert max(lengths) - min(lengths) <= 1
+    total = sum(length * mean for length, mean in zip(lengths, found["y"], strict=True))
+    assert total == pytest.approx(sum(values), rel=1e-3)
 
 
 def test_ratios_have_the_interval_of_the_record(results: Path) -> None:
     figure = next(figure for figure in ratio_figures(read_records(results)) if "(tiny)" in figure.title)
+    assert figure.title.startswith("Time relative to that of memvp")
     assert figure.data[0]["y"] == ["dehvf", "memvp"] and figure.data[0]["x"] == [1.2, 1.0]
     assert [round(value, 9) for value in figure.data[0]["error_x"]["array"]] == [0.1, 0.1]
     assert ("dehvf", "train", "1.200", "1.100 to 1.300") in figure.rows
