@@ -2,12 +2,14 @@
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import ClassVar
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Column as TableColumn
@@ -108,6 +110,28 @@ def document(text: str, width: int) -> str:
     return _printed(Document(visible_lines(text), hyperlinks=False), width)
 
 
+def entry(head: str, text: str, width: int) -> str:
+    """Return text behind a head, with its further lines indented as the first one, ending in a newline.
+
+    Words are never broken, so that addresses and commands can be copied.
+
+    Args:
+        head: what the first line begins with.
+        text: the text; it becomes one paragraph.
+        width: columns of the terminal.
+    """
+    indent = " " * len(head)
+    lines = textwrap.wrap(
+        visible(text),
+        max(width, NARROWEST),
+        initial_indent=head,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "".join(f"{line}\n" for line in lines or [head.rstrip()])
+
+
 def paragraph(text: str, width: int, indent: int = 0) -> str:
     """Return text that is wrapped to the width, ending in a newline.
 
@@ -129,21 +153,43 @@ def _table(columns: Sequence[Column]) -> Table:
 
 
 def _keep_words(table: Table, width: int) -> None:
-    """Give each column room for its longest word, if the width has room for all of them; nothing is cut in any case."""
+    """Give each column room for its longest word, if the width has room for all of them; nothing is cut in any case.
+
+    The columns share what room is left as evenly as their texts allow. rich would take it from a column whose longest
+    word then makes the table wider than the terminal, which cuts the last column.
+    """
     table.show_edge, table.box = False, box.SIMPLE_HEAD
-    words = [max(map(len, _words(column)), default=1) for column in table.columns]
+    words = [max(map(cell_len, _words(column)), default=1) for column in table.columns]
     gaps = len(words) - 1
-    room = sum(words) + 2 * gaps <= width
-    table.padding = (0, 1, 0, 0) if room else 0
-    for column, longest in zip(table.columns, words, strict=True):
+    gap = 2 if sum(words) + 2 * gaps <= width else 1
+    table.padding = (0, 1, 0, 0) if gap == 2 else 0
+    for column in table.columns:
         column.overflow = "fold"
-        if sum(words) + gaps <= width:
-            column.min_width = longest
+    if sum(words) + gap * gaps <= width:
+        whole = [max(map(cell_len, _lines(column)), default=1) for column in table.columns]
+        for column, own in zip(table.columns, _shared(width - gap * gaps, words, whole), strict=True):
+            column.width = own
+
+
+def _shared(room: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    """Return the width of each column: between its least and its most, and the narrowest first where room is short."""
+    widths = list(least)
+    for _ in range(room - sum(least)):
+        narrow = [place for place, width in enumerate(widths) if width < most[place]]
+        if not narrow:
+            break
+        widths[min(narrow, key=lambda place: widths[place])] += 1
+    return widths
+
+
+def _lines(column: TableColumn) -> Iterator[str]:
+    for cell in (column.header, *column.cells):
+        yield from str(cell).splitlines()
 
 
 def _words(column: TableColumn) -> Iterator[str]:
-    for cell in (column.header, *column.cells):
-        yield from str(cell).split()
+    for line in _lines(column):
+        yield from line.split()
 
 
 def _natural_width(columns: Sequence[Column]) -> int:

@@ -26,6 +26,7 @@ from harness.hub import free_space, hub_reachable, readable_size
 from harness.run.progress import print_line
 from harness.streams import print_result
 from harness.tasks.facts import task_facts
+from harness.terminal import UNLIMITED, entry, terminal_width
 
 Status = Literal["ok", "warning", "missing"]
 PACKAGES = ("torch", "transformers", "open_clip_torch", "peft", "accelerate", "huggingface_hub", "datasets")
@@ -74,10 +75,13 @@ def doctor_command(
     if format == "json":
         print_result(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
+        width = terminal_width() or UNLIMITED
         for finding in findings:
-            print_line(console, f"{finding.status:8} {finding.what:9} {finding.found}")
+            shown = entry(f"{finding.status:8} {finding.what:9} ", finding.found, width)
             if finding.remedy:
-                print_line(console, f"{'':18} to mend it: {finding.remedy}")
+                shown += entry(" " * 19, f"to mend it: {finding.remedy}", width)
+            for line in shown.splitlines():
+                print_line(console, line)
     return 2 if any(finding.status == "missing" for finding in findings) else 0
 
 

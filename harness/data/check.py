@@ -13,6 +13,7 @@ from harness.data.imagefile import BadImage, HasImage
 from harness.data.problem import Problem
 from harness.data.scienceqa import load_scienceqa
 from harness.escape import visible
+from harness.terminal import UNLIMITED, Column, table_lines, terminal_width
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,14 +187,14 @@ def _across_splits(contents: Iterable[tuple[str, str, str]]) -> tuple[tuple[str,
 
 def print_report(report: CheckReport, console: "Console") -> None:
     """Print a report: a table of counts, then the bad images, the duplicates and the hashes."""
-    from rich.table import Table
-
-    table = Table("", *map(_plain, report.counts), title=_plain(f"{report.name} in {report.root}"))
     names = {name for counts in report.counts.values() for name in counts}
     plain = [name for name in next(iter(report.counts.values())) if ":" not in name]
-    for name in (*plain, *sorted(names - {*plain}, key=_row_order)):
-        table.add_row(_plain(name), *(f"{counts.get(name, 0):,}" for counts in report.counts.values()))
-    console.print(table)
+    rows = (*plain, *sorted(names - {*plain}, key=_row_order))
+    columns = [Column("", rows)]
+    for split, counts in report.counts.items():
+        columns.append(Column(split, [f"{counts.get(name, 0):,}" for name in rows], right=True))
+    table = table_lines(columns, terminal_width() or UNLIMITED, f"{report.name} in {report.root}\n")
+    console.print(table, highlight=False, markup=False, soft_wrap=True)
     _print_list(console, "bad images", [f"{bad.qid}: {bad.reason}" for bad in report.bad_images])
     _print_list(console, "same content in several splits", [" = ".join(ids) for ids in report.duplicates])
     for file, digest in report.sha256.items():

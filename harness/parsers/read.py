@@ -82,7 +82,9 @@ def table(
         if given := [*(["--columns"] if chosen else []), *timed.given()]:
             raise UserError(f"{given[0]}: --paper shows all values; leave one of them out")
         as_text = (format or TableFormat.markdown).value
-        print_markdown(against_paper_text(results, number, model, as_text, protocol.value), as_text)
+        fewer = terminal.terminal_width() is not None and not everything
+        text = against_paper_text(results, number, model, as_text, protocol.value, measured_only=fewer)
+        print_markdown(text, as_text)
         return
     from harness.commands.table import TableOptions, table_command_text
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,18 +137,28 @@ def _noise(row: TableRow, column: Column) -> float | None:
     return None if error is None else _TWO_RUNS * error + rounding
 
 
-def against_paper_text(results_dir: Path, table: int, model: str | None, format: str, protocol: str = "uniform") -> str:
+def against_paper_text(
+    results_dir: Path,
+    table: int,
+    model: str | None,
+    format: str,
+    protocol: str = "uniform",
+    *,
+    measured_only: bool = False,
+) -> str:
     """Return the paper's numbers against the measured ones as text.
 
     Args:
         results_dir: the results folder.
         table, model, protocol: see `against_paper`.
         format: markdown, latex, csv, json or html. The notes on the verdicts are below the markdown table only.
+        measured_only: in markdown, only say how many numbers have no measurement, instead of showing them.
 
     Raises:
         UserError: see `against_paper`; or a record has an error.
     """
-    return _FORMATS[format](against_paper(read_records(results_dir), table, model, protocol))
+    cells = against_paper(read_records(results_dir), table, model, protocol)
+    return _measured(cells) if measured_only and format == "markdown" else _FORMATS[format](cells)
 
 
 def _grid(cells: Sequence[PaperCell], style: str) -> str:
@@ -166,7 +177,7 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
             str(cell.seeds),
             shown(cell.difference, cell.column, "+"),
             shown(cell.noise, cell.column),
-            f"{cell.verdict} ({', '.join(cell.others)})" if cell.others else cell.verdict,
+            _verdict(cell),
         )
         for cell in cells
     ]
@@ -176,8 +187,27 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
 
 
 def _markdown(cells: Sequence[PaperCell]) -> str:
-    title = f"**Table {cells[0].table}, paper against measured. {layout(cells[0].table).title}**"
-    return f"{title}\n\n{_grid(cells, 'github')}\n\n{_NOTES.format(protocol=cells[0].protocol)}"
+    return f"{_title(cells)}\n\n{_grid(cells, 'github')}\n\n{_NOTES.format(protocol=cells[0].protocol)}"
+
+
+def _measured(cells: Sequence[PaperCell]) -> str:
+    """Return the measured cells in markdown, and how many have no measurement, by what is known of them."""
+    measured = [cell for cell in cells if cell.value is not None]
+    others = Counter(_verdict(cell) for cell in cells if cell.value is None)
+    text = _markdown(measured) if measured else f"{_title(cells)}\n\n"
+    if others:
+        why = ", ".join(f"{verdict}: {count}" for verdict, count in others.items())
+        bullet = "- " if measured else ""
+        text += f"{bullet}{others.total()} printed numbers have no measurement ({why}). --all shows them.\n"
+    return text
+
+
+def _title(cells: Sequence[PaperCell]) -> str:
+    return f"**Table {cells[0].table}, paper against measured. {layout(cells[0].table).title}**"
+
+
+def _verdict(cell: PaperCell) -> str:
+    return f"{cell.verdict} ({', '.join(cell.others)})" if cell.others else cell.verdict
 
 
 def _csv(cells: Sequence[PaperCell]) -> str:

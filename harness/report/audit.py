@@ -201,7 +201,7 @@ rounding does not explain it. The last column names the entry about this row amo
 
 def _paper_text(paper: Sequence[PaperAudit]) -> str:
     partitions = dict.fromkeys(mean.columns for item in paper for mean in item.found.means)
-    heads = ("Table", "Row", "LLM", "Cells", "Impossible", *(f"Mean of {', '.join(c)}" for c in partitions), "Listed")
+    heads = ("Table", "Row", "LLM", "Impossible", *(f"Mean of {', '.join(c)}" for c in partitions), "Listed")
     body = []
     for item in paper:
         means = {mean.columns: _mean_text(mean) for mean in item.found.means}
@@ -210,7 +210,6 @@ def _paper_text(paper: Sequence[PaperAudit]) -> str:
                 str(item.row.table),
                 item.row.name,
                 item.row.llm or "-",
-                str(len(item.found.cells)),
                 _impossible_text(item.found, 2),
                 *(means.get(columns, "-") for columns in partitions),
                 ", ".join(item.listed) or "-",

@@ -8,9 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.escape import text_table
-from harness.terminal import UNLIMITED, Column, bullets, document, fitting, paragraph, table_lines, terminal_width
+from harness.terminal import (
+    UNLIMITED,
+    Column,
+    bullets,
+    document,
+    entry,
+    fitting,
+    paragraph,
+    table_lines,
+    terminal_width,
+)
 
 WORD = st.text("abcdefgh", min_size=1, max_size=30)
+PHRASE = st.lists(WORD, min_size=1, max_size=12).map(" ".join)
 
 
 @settings(deadline=None)
@@ -41,12 +52,28 @@ def test_text_from_outside_is_neither_markup_nor_a_code_of_the_terminal() -> Non
 
 
 @settings(deadline=None)
-@given(st.integers(40, 120), st.lists(st.lists(WORD, min_size=3, max_size=3), min_size=1, max_size=4))
+@given(st.integers(40, 120), st.lists(st.lists(PHRASE, min_size=3, max_size=3), min_size=1, max_size=4))
 def test_a_document_fits_and_nothing_of_its_tables_is_lost(width: int, rows: list[list[str]]) -> None:
     text = document(text_table(rows, ("One", "Two", "Three")), width)
     assert max(map(len, text.splitlines())) <= width
     kept = "".join(text.split())
-    assert len(kept) - kept.count("─") == len("OneTwoThree") + sum(len(cell) for row in rows for cell in row)
+    given = "".join(" ".join(cell for row in rows for cell in row).split())
+    assert len(kept) - kept.count("─") == len("OneTwoThree") + len(given)
+
+
+def test_a_column_of_one_long_word_cuts_no_other_column() -> None:
+    rows = [("protocol-unpublished", *("Answers that cannot be read are wrong",) * 3)]
+    text = document(text_table(rows, ("Id", "Says", "Against", "Taken")), 80)
+    assert text.split().count("cannot") == text.split().count("wrong") == 3
+
+
+@settings(deadline=None)
+@given(st.integers(40, 120), st.lists(st.text("abc", min_size=1, max_size=28), min_size=1).map(" ".join))
+def test_an_entry_fits_and_breaks_no_word(width: int, text: str) -> None:
+    lines = entry("ok  memory  ", text, width).splitlines()
+    assert max(map(len, lines)) <= width and lines[0].startswith("ok  memory  ")
+    assert all(line.startswith(" " * 12) for line in lines[1:])
+    assert " ".join(lines).split()[2:] == text.split()
 
 
 def test_a_table_of_a_document_breaks_no_word_that_has_room() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.records import write_record
-from harness.report.against_paper import PaperCell, against_paper
+from harness.report.against_paper import PaperCell, against_paper, against_paper_text
 from tests.command_line import Done, call
 from tests.record_factory import NINE, make
 
@@ -80,3 +80,14 @@ def test_every_format_has_every_cell(tmp_path: Path) -> None:
 def test_what_has_no_printed_score_is_said(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     done = table(tmp_path, *options)
     assert done.code == 2 and message in done.err
+
+
+def test_in_a_terminal_numbers_without_a_measurement_are_counted_only(tmp_path: Path) -> None:
+    write_record(make("memvp"), tmp_path)
+    text = against_paper_text(tmp_path, 1, "7b", "markdown", measured_only=True)
+    assert "|" not in text
+    assert "45 printed numbers have no measurement (not run: 36, other backbone (tiny): 9). --all shows them." in text
+    write_record(make("memvp", model="7b", value=93.0), tmp_path)
+    text = against_paper_text(tmp_path, 1, "7b", "markdown", measured_only=True)
+    assert text.count("| MemVP") == 9 and "| DEHVF" not in text
+    assert text.endswith("\n- 36 printed numbers have no measurement (not run: 36). --all shows them.\n")
