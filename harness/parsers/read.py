@@ -82,7 +82,7 @@ def table(
         if given := [*(["--columns"] if chosen else []), *timed.given()]:
             raise UserError(f"{given[0]}: --paper shows all values; leave one of them out")
         as_text = (format or TableFormat.markdown).value
-        fewer = terminal.terminal_width() is not None and not everything
+        fewer = format is None and terminal.terminal_width() is not None and not everything
         text = against_paper_text(results, number, model, as_text, protocol.value, measured_only=fewer)
         print_markdown(text, as_text)
         return
