@@ -162,6 +162,19 @@ def test_the_citation_agrees_with_the_project() -> None:
     assert citation["message"]
 
 
+def test_a_release_tag_names_the_version_and_its_changes() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(
+        ["git", "tag", "--points-at", "HEAD", "--list", "v*"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tags = listed.stdout.split()
+    if not tags:
+        pytest.skip("no release tag on this commit")
+    assert tags == [f"v{PROJECT['version']}"]
+    assert re.search(rf"^## {re.escape(PROJECT['version'])}\b", read("CHANGELOG.md"), flags=re.MULTILINE)
+
+
 def test_the_prompt_that_the_questions_show_is_the_real_one() -> None:
     prompt = build_prompt(Problem("1", "test", "Which is the heaviest?", ("a feather", "a brick"), answer=1))
     assert f"```text\n{prompt.prompt}{prompt.answer}\n```" in read("docs/questions.md")
