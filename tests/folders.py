@@ -41,6 +41,46 @@ def save_llm(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def save_gguf(path: Path) -> Path:
+    """Save a random Llama of two layers and a byte tokenizer as one file in GGUF. This needs the package `gguf`."""
+    import gguf
+
+    width, ffn, layers, heads = 16, 24, 2, 2
+    special = ["<unk>", "<|endoftext|>", "<s>", "</s>"]  # transformers adds the first two where they are missing
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĠA", *special]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(ffn)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * (len(tokens) - 4) + [gguf.TokenType.CONTROL] * 4)
+    writer.add_token_merges(["Ġ A"])
+    writer.add_bos_token_id(len(tokens) - 2)
+    writer.add_eos_token_id(len(tokens) - 1)
+    shapes = {"token_embd": (len(tokens), width), "output": (len(tokens), width), "output_norm": (width,)}
+    for layer in range(layers):
+        shapes |= {f"blk.{layer}.attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
+        shapes |= {f"blk.{layer}.ffn_{name}": (ffn, width) for name in ("gate", "up")}
+        shapes |= {f"blk.{layer}.ffn_down": (width, ffn)}
+        shapes |= {f"blk.{layer}.{name}_norm": (width,) for name in ("attn", "ffn")}
+    for name, shape in shapes.items():
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        writer.add_tensor(f"{name}.weight", values.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def byte_tokenizer(letters: str = "ABCDE") -> PreTrainedTokenizerFast:
     """Return a tokenizer with one token per byte, and one for a space with each of some capital letters behind it.
 

@@ -1,14 +1,57 @@
-"""What transformers leaves out where it reads a tokenizer from a file in GGUF: how texts are split before merging."""
+"""What transformers leaves out where it reads a file in GGUF: bounds, and how texts are split before merging."""
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tokenizers.pre_tokenizers import Digits, PreTokenizer, Sequence
 from transformers import PreTrainedTokenizerBase
 
-from harness.errors import UserError
+from harness.errors import UserError, foreign
+
+MOST_PARTS = 2**22
+"""No file of a usable model has more values in its header, the characters of a text counted as one value."""
 
 DIGITS_APART = ("smollm",)
 """Kinds of byte-level BPE, as `tokenizer.ggml.pre` names them, that split texts at digits and then as GPT-2 does."""
+
+
+def require_bounded(path: Path) -> None:
+    """Check that a file in GGUF contains everything that its header names.
+
+    transformers reads as many values as the header says, however many the file has.
+
+    Args:
+        path: the file. The package `gguf` is installed.
+
+    Raises:
+        UserError: it is damaged, or too large to be a model.
+    """
+    status = path.stat()
+    _read(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, size: int, changed_ns: int) -> None:
+    """Do what `require_bounded` says. A file that has not changed since is not read again."""
+    from gguf import GGUFReader
+
+    class Bounded(GGUFReader):
+        """Raises where a value is behind the end of the file; the base class then returns an empty array."""
+
+        parts = 0
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            self.parts += 1
+            found = super()._get(offset, dtype, count, override_order)
+            if len(found) < count:
+                raise ValueError("it ends before the values that its header names")
+            if self.parts > MOST_PARTS:
+                raise ValueError(f"it has more than {MOST_PARTS} values in its header")
+            return found
+
+    with foreign(f"--llm {path}: is no complete file in GGUF", "give the model again, as it was published"):
+        Bounded(path)
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

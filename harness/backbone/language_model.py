@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from harness.backbone.gguf_file import complete_tokenizer
+from harness.backbone.gguf_file import complete_tokenizer, require_bounded
 from harness.backbone.quantised import mark_quantised, quantisation_config, quantise_layer, saved_bytes
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
@@ -37,6 +37,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     assert spec.llm is not None, "a spec names a model or gives its sizes"
     if fault := gguf_fault(spec):
         raise UserError(fault)
+    if is_gguf(spec.llm):
+        require_bounded(Path(spec.llm))
     folder = llm_folder(spec.llm)
     if folder is None and not hub_reachable():
         raise UserError(
@@ -213,6 +215,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         UserError: there is no tokenizer, or it defines no BOS or EOS token.
     """
     require_regular_files(f"--llm {source}", Path(source))
+    if is_gguf(source):
+        require_bounded(Path(source))
     with foreign(f"--llm {source}: has no tokenizer", "give a folder with one"):
         place = Path(source).parent if is_gguf(source) else source
         loaded = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **_file(source))

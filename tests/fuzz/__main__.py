@@ -1,6 +1,7 @@
 """Fuzz by hand: `python -m tests.fuzz --count 50000` tries so many inputs of each kind and prints a table."""
 
 import argparse
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -23,6 +24,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         for name in options.kinds:
+            if (needed := KINDS[name].needs) and importlib.util.find_spec(needed) is None:
+                print(f"{name}: not tried, because the package {needed} is not installed", flush=True)
+                continue
             source = prepare(name, Path(folder) / "sources")
             scratch = Path(folder) / "scratch"
             scratch.mkdir(exist_ok=True)

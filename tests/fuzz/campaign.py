@@ -18,7 +18,9 @@ from typing import Literal
 
 from tabulate import tabulate
 
-from tests.fuzz.kinds import KINDS, SOURCES, Kind
+from tests.fuzz.kind import Kind
+from tests.fuzz.kinds import KINDS
+from tests.fuzz.models import SOURCES
 
 SLOW_S = 5.0
 LARGE_BYTES = 10**9

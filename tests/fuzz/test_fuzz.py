@@ -24,6 +24,8 @@ def test_a_changed_input_passes_or_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("XDG_CACHE_HOME", str(sources / "cache"))
+    if needed := KINDS[name].needs:
+        pytest.importorskip(needed, reason=f"the package {needed} is not installed")
     source = prepare(name, sources)
     cases = [attempt(name, source, tmp_path, seed) for seed in range(COUNT)]
     bad = [case for case in cases if case.is_bad]
