@@ -1,7 +1,7 @@
 """How the methods are compared: training, scoring, cost, records and tables.
 
-From Python, `import harness` gives `harness.run`, `harness.load_records`, `harness.load_adapter` and `harness.compare`,
-which `harness.api` describes. They import what they need when they are called.
+From Python, `import harness` gives `harness.run`, `harness.load_records`, `harness.load_adapter`, `harness.compare`,
+`harness.push` and `harness.pull`, which `harness.api` describes. They import what they need when they are called.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import logging
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from harness.api import compare, load_adapter, load_records
+from harness.api import compare, load_adapter, load_records, pull, push
 from harness.api import run as _run
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 for _name in ("autograd._functions", "backends.cpu.ops"):
     logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
 
-__all__ = ["compare", "load_adapter", "load_records", "run"]
+__all__ = ["compare", "load_adapter", "load_records", "pull", "push", "run"]
 
 
 class _CallablePackage(ModuleType):

@@ -100,19 +100,64 @@ def load_records(results: str | Path = RESULTS) -> pd.DataFrame:
     return frame(read_records(Path(results)), Path(results))
 
 
-def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
+def load_adapter(
+    folder: str | Path, device: str = "cpu", llm: str | None = None, clip: str | None = None
+) -> LoadedAdapter:
     """Load a saved adapter and the backbone that it was trained on; its `answer` answers a question.
 
     Args:
-        folder: the adapter's folder, which a run writes as `RESULTS/adapters/TASK/MODEL/METHOD/seed…`.
+        folder: the adapter's folder, which a run writes as `RESULTS/adapters/TASK/MODEL/METHOD/seed…`, or which `pull`
+            returns.
         device: where the model goes, such as `cpu` or `cuda`.
+        llm: where its language model is on this machine, a folder or a hub id; None takes what the adapter names.
+        clip: where its vision tower is, as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None takes what the adapter names.
 
     Raises:
         UserError: the adapter is incomplete or damaged, or its backbone is unavailable or has different weights now.
     """
     from harness.run import predict
 
-    return predict.load_adapter(folder, device)
+    return predict.load_adapter(folder, device, llm, clip)
+
+
+def push(adapter: str | Path, repo: str, private: bool = False) -> str:
+    """Upload a saved adapter to the model hub, with a card made from its record.
+
+    Args:
+        adapter: the adapter's folder, in the results folder that its run wrote.
+        repo: the repository, `OWNER/NAME`; it is made if it is not there.
+        private: whether only its owner may see the repository.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UserError: the adapter or its record cannot be read, the run did not complete, or the hub cannot be used.
+    """
+    from harness.sharing.adapters import adapter_upload
+    from harness.sharing.upload import send
+
+    return send(adapter_upload(Path(adapter), repo), private)
+
+
+def pull(repo: str, out: str | Path | None = None, revision: str | None = None) -> Path:
+    """Download an adapter from the model hub and check it.
+
+    Args:
+        repo: the repository, `OWNER/NAME`.
+        out: a new folder for it; None takes the name of the repository, below the current folder.
+        revision: branch, tag or commit; None for the newest state.
+
+    Returns:
+        The adapter's folder, for `load_adapter`.
+
+    Raises:
+        UserError: it cannot be downloaded, is no adapter of this project, or the folder exists.
+    """
+    from harness.hub import say_on_stderr
+    from harness.sharing.adapters import pull_adapter
+
+    return pull_adapter(repo, None if out is None else Path(out), revision, say_on_stderr).folder
 
 
 def compare(

@@ -12,7 +12,7 @@ import typer
 from harness import typed
 from harness.errors import UserError
 from harness.options import Device, Dtype, ExecutorName, ProtocolName, ProtocolOption, Results, TextFormat, not_nan
-from harness.parsers import again, cost, read, setup
+from harness.parsers import again, cost, read, setup, share
 from harness.parsers.folders import records_app, results_app
 from harness.parsers.score import score_app
 from harness.parsers.setup import data_app
@@ -370,7 +370,7 @@ def run(
 
 
 # The order of the help.
-for group in (again.app, read.app, cost.app, setup.app):
+for group in (again.app, read.app, cost.app, share.app, setup.app):
     app.add_typer(group)
 app.add_typer(score_app, name="score", rich_help_panel="Read results")
 app.add_typer(data_app, name="data", rich_help_panel="Set up")

@@ -64,8 +64,8 @@ def cache_folder() -> Path:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Make a folder that is there as a whole or not at all.
 
-    The body fills a folder beside it, which is renamed at the end. If the body fails, that folder stays, and the next
-    call finds in it what the first one left.
+    The body fills a folder beside it, which is renamed at the end. If the body fails, what it has written stays in that
+    folder, and the next call finds it there.
 
     Args:
         folder: a folder that does not exist yet, or an empty one.
@@ -81,7 +81,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder}: exists and is not an empty folder; give a new folder")
     filled = folder.with_name(f"{folder.name}.partial")
     require_writable(filled)
-    yield filled
+    try:
+        yield filled
+    except BaseException:
+        with contextlib.suppress(OSError):  # it contains something
+            filled.rmdir()
+        raise
     try:
         filled.replace(folder)
     except OSError as error:

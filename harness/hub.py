@@ -7,9 +7,9 @@ downloaded is in its cache (`HF_HOME`).
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported when it is asked for
 from huggingface_hub.utils.tqdm import tqdm as HubBar
@@ -54,6 +54,8 @@ class Source:
         size: their bytes; None if not known before the hub is asked.
         licence: their licence; None if not known before the hub is asked.
         essential: names of which the repository must have one, with `*` for anything; none for any file of `patterns`.
+        revision: branch, tag or commit; None for the newest state, under which the cache finds it by name alone.
+        largest: name of a file -> the most bytes that it may have; other files may have any number.
     """
 
     what: str
@@ -64,11 +66,13 @@ class Source:
     size: int | None = None
     licence: str | None = None
     essential: tuple[str, ...] = ()
+    revision: str | None = None
+    largest: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
         """The page of the repository."""
-        return f"{constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo}"
+        return page_of(self.repo, self.kind)
 
     def offer(self, size: int | None = None, licence: str | None = None) -> str:
         """Return the line that says what a download is.
@@ -85,6 +89,16 @@ class Source:
     def absent(self) -> str:
         """Return the line that says what is missing, without what to do."""
         return f"not on this machine: {self.offer()}"
+
+
+def page_of(repo: str, kind: str) -> str:
+    """Return the address of the page of a repository.
+
+    Args:
+        repo: id of the repository.
+        kind: `model` or `dataset`.
+    """
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
 
 def say_on_stderr(line: str) -> None:
@@ -121,10 +135,10 @@ def hub_reachable(timeout_s: float = 3.0) -> bool:
     return True
 
 
-def cached_file(repo: str, name: str, kind: str = "model") -> Path | None:
+def cached_file(repo: str, name: str, kind: str = "model", revision: str | None = None) -> Path | None:
     """Return a file of a repository from the hub's cache; None if it is not there or `repo` is no valid id."""
     try:
-        found = try_to_load_from_cache(repo, name, repo_type=kind)
+        found = try_to_load_from_cache(repo, name, repo_type=kind, revision=revision)
     except ValueError:
         return None
     return Path(found) if isinstance(found, str) else None
@@ -141,7 +155,8 @@ def download(source: Source, say: Say) -> list[Path]:
         The files in the cache.
 
     Raises:
-        UserError: the hub may not be used or does not answer, refuses the files, or a file is not what the hub says.
+        UserError: the hub may not be used or does not answer, refuses the files, or a file is too large or is not what
+            the hub says.
     """
     if constants.HF_HUB_OFFLINE:
         raise UserError(f"{source.absent()}; downloads are switched off (--offline or HF_HUB_OFFLINE); {source.remedy}")
@@ -149,10 +164,13 @@ def download(source: Source, say: Say) -> list[Path]:
         raise UserError(f"{source.absent()}; the model hub cannot be reached; {source.remedy}")
     api = HfApi()
     with _explained(source):
-        info: Any = api.repo_info(source.repo, repo_type=source.kind, files_metadata=True)
+        info: Any = api.repo_info(source.repo, repo_type=source.kind, revision=source.revision, files_metadata=True)
+        if source.revision is not None:  # a branch may move between two files
+            source = replace(source, revision=info.sha)
         names = _wanted(source, [file.rfilename for file in info.siblings])
-        absent = {f.rfilename: f.size or 0 for f in info.siblings if f.rfilename in names}
-        absent = {name: size for name, size in absent.items() if not cached_file(source.repo, name, source.kind)}
+        sizes = {f.rfilename: f.size or 0 for f in info.siblings if f.rfilename in names}
+        _refuse_larger(source, sizes)
+        absent = {name: size for name, size in sizes.items() if not _cached(source, name)}
         licence = getattr(info.card_data, "license", None) if info.card_data else None
     say(f"downloading {source.offer(sum(absent.values()), licence)}")
     with _explained(source):
@@ -165,9 +183,9 @@ def download(source: Source, say: Say) -> list[Path]:
         for name in names:
             if blob := large.get(name):
                 _complete_blob(blob, name)
-            paths.append(Path(hf_hub_download(source.repo, name, repo_type=source.kind, tqdm_class=ProgressBar)))
+            paths.append(_fetched(source, name))
         say(f"checking the hashes of {source.what}")
-        verified = api.verify_repo_checksums(source.repo, repo_type=source.kind)
+        verified = api.verify_repo_checksums(source.repo, repo_type=source.kind, revision=source.revision)
     for mismatch in verified.mismatches:
         path = Path(verified.verified_path, mismatch["path"])
         path.resolve().unlink()
@@ -177,6 +195,24 @@ def download(source: Source, say: Say) -> list[Path]:
             "run the same command again"
         )
     return paths
+
+
+def _cached(source: Source, name: str) -> Path | None:
+    return cached_file(source.repo, name, source.kind, source.revision)
+
+
+def _fetched(source: Source, name: str) -> Path:
+    options: Any = {"repo_type": source.kind, "revision": source.revision, "tqdm_class": ProgressBar}
+    return Path(hf_hub_download(source.repo, name, **options))
+
+
+def _refuse_larger(source: Source, sizes: Mapping[str, int]) -> None:
+    for name, most in source.largest.items():
+        if sizes.get(name, 0) > most:
+            raise UserError(
+                f"{source.address}: {name}: has {readable_size(sizes[name])}, more than the {readable_size(most)} that "
+                f"such a file may have; {source.remedy}"
+            )
 
 
 @dataclass(frozen=True)
@@ -198,7 +234,7 @@ class _Blob:
 
 def _blob(source: Source, name: str) -> _Blob | None:
     """Return the place of a file's content in the cache; None if the hub does not name the content."""
-    url = hf_hub_url(source.repo, name, repo_type=source.kind)
+    url = hf_hub_url(source.repo, name, repo_type=source.kind, revision=source.revision)
     about = get_hf_file_metadata(url)
     if not about.etag:
         return None
@@ -300,6 +336,10 @@ def _explained(source: Source) -> Iterator[None]:
             raise UserError(
                 f"{source.address}: access is restricted; ask for it on that page, then log in with `hf auth login` or "
                 "set HF_TOKEN, and run the same command again"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise UserError(
+                f"{source.address}: has no revision {source.revision!r}; give a branch, a tag or a commit of it"
             ) from error
         except RepositoryNotFoundError as error:
             raise UserError(

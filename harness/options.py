@@ -81,6 +81,14 @@ TrainBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per
 EvalBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per batch of inference.")]
 TableOutput = Annotated[TableFormat, typer.Option(help="Output format.")]
 TextOutput = Annotated[TextFormat, typer.Option(help="Output format.")]
+Repository = Annotated[
+    str,
+    typer.Option(
+        "--repo", metavar="OWNER/NAME", help="Repository on the model hub. It is made if there is no such repository."
+    ),
+]
+Private = Annotated[bool, typer.Option("--private", help="Only its owner may see the repository.")]
+DryPush = Annotated[bool, typer.Option("--dry-run", help="Upload nothing; print the card and the files.")]
 
 
 def not_nan(value: float | None) -> float | None:

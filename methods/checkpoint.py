@@ -139,7 +139,7 @@ def check_adapter(folder: Path, method: Any) -> None:
             f"give a folder that holds an adapter of {method.name!r}"
         )
     path = Path(folder) / WEIGHTS_FILE
-    shapes = _read(path, _shapes)
+    shapes = tensor_shapes(folder)
     own = adapter_parameters(method)
     for name in own.keys() - shapes.keys():
         raise ValueError(f"{path}: {name}: is missing; save the adapter again")
@@ -153,6 +153,18 @@ def check_adapter(folder: Path, method: Any) -> None:
                 f"{path}: {name}: has shape {shapes[name]}, but this config and backbone need "
                 f"{tuple(parameter.shape)}; use the backbone that it was trained on"
             )
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each saved parameter. Only the header of their file is read.
+
+    Args:
+        folder: a folder that `save_adapter` wrote.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    return _read(Path(folder) / WEIGHTS_FILE, _shapes)
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -28,15 +28,19 @@ class Done(NamedTuple):
     err: str
 
 
-def call(*arguments: object) -> Done:
-    """Run `peft-vl-bench` with these arguments, without the model hub and on a terminal of 200 columns.
+def call(*arguments: object, offline: bool = True) -> Done:
+    """Run `peft-vl-bench` with these arguments on a terminal of 200 columns.
 
     Exceptions other than the exit of the command line are raised.
+
+    Args:
+        arguments: the arguments.
+        offline: whether the model hub is switched off.
     """
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setenv("COLUMNS", "200")
-        patch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(hub.constants, "HF_HUB_OFFLINE", offline)
         patch.setattr(sys, "argv", ["peft-vl-bench", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()

@@ -1,7 +1,7 @@
 """A stand-in for the model hub on 127.0.0.1, and an HTTP proxy in front of it.
 
-The hub speaks as much of the HTTP API of huggingface.co as huggingface_hub uses to download a repository. Its files are
-those of folders on disk.
+The hub speaks as much of the HTTP API of huggingface.co as huggingface_hub uses to download a repository, and, by
+`tests/standin_uploads.py`, to upload to one without Xet. Its files are those of folders on disk.
 """
 
 import hashlib
@@ -16,6 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+
 
 @dataclass
 class Repository:
@@ -25,11 +29,15 @@ class Repository:
         folder: its files.
         gated: whether only users with a token may read its files.
         licence: what its card says.
+        private: whether it is private, which is told and not kept.
+        history: commit before the newest one -> name and content of its files.
     """
 
     folder: Path
     gated: bool = False
     licence: str | None = None
+    private: bool = False
+    history: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
         """Return the content of each file by its name."""
@@ -42,7 +50,16 @@ class Repository:
     @property
     def commit(self) -> str:
         """A commit that changes with the content."""
-        return hashlib.sha1(b"".join(self.files().values())).hexdigest()
+        return commit_of(self.files())
+
+    def at(self, revision: str) -> dict[str, bytes] | None:
+        """Return the files of a revision; None if there is no such revision."""
+        return self.files() if revision in ("main", self.commit) else self.history.get(revision)
+
+
+def commit_of(files: Mapping[str, bytes]) -> str:
+    """Return the commit whose files these are."""
+    return hashlib.sha1(b"".join(files.values())).hexdigest()
 
 
 @dataclass
@@ -59,6 +76,11 @@ class Hub:
         ranges: the Range header of each request that has one.
         stalled: set while a download waits.
         release: lets it go on.
+        storage: where new repositories are made.
+        owners: names that may upload.
+        token: the access token that they have.
+        large: SHA-256 -> content of each large file that was uploaded.
+        refuses_commits: whether commits fail.
     """
 
     address: str = ""
@@ -71,6 +93,11 @@ class Hub:
     ranges: list[str] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
+    storage: Path | None = None
+    owners: set[str] = field(default_factory=lambda: {"me"})
+    token: str = "hf_secret"
+    large: dict[str, bytes] = field(default_factory=dict)
+    refuses_commits: bool = False
 
     def downloads(self) -> list[str]:
         """Return the names of the files that were sent so far, in whole or in part."""
@@ -91,6 +118,32 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self.answer()
 
+        def do_POST(self) -> None:
+            self.receive()
+
+        def do_PUT(self) -> None:
+            self.receive()
+
+        def receive(self) -> None:
+            from tests.standin_uploads import receive
+
+            path = urlsplit(self.path).path
+            hub.requests.append(f"{self.command} {path}")
+            token = (self.headers.get("authorization") or "").removeprefix("Bearer ")
+            status, content, headers = receive(hub, path, self.body(), token)
+            body = json.dumps(content).encode()
+            self.send(status, body, {"Content-Type": "application/json", **headers})
+
+        def body(self) -> bytes:
+            if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            chunks = []
+            while size := int(self.rfile.readline(), 16):
+                chunks.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(chunks)
+
         def answer(self) -> None:
             path = urlsplit(self.path).path
             hub.requests.append(f"{self.command} {path}{' (token)' if self.headers.get('authorization') else ''}")
@@ -98,28 +151,31 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             parts = path.removeprefix("/api/").strip("/").split("/")
             kind = parts.pop(0) if parts[0] in ("datasets", "models") else "models"
             repository = getattr(hub, kind).get("/".join(parts[:2]))
+            files = None if repository is None else repository.at(parts[3] if len(parts) > 3 else "main")
             if path == "/":
                 self.send(200, b"hub")
             elif repository is None:
                 self.send(401, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "not found"})
+            elif files is None:
+                self.send(404, b"", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "no such revision"})
             elif api and len(parts) > 2 and parts[2] == "tree":
-                self.send_json(tree(repository))
+                self.send_json(tree(files))
             elif api:
-                self.send_json(about("/".join(parts[:2]), repository))
+                self.send_json(about("/".join(parts[:2]), repository, files))
             else:
-                self.send_file(repository, "/".join(parts[4:]))
+                self.send_file(repository, files, "/".join(parts[4:]))
 
         def send_json(self, content: object) -> None:
             self.send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-        def send_file(self, repository: Repository, name: str) -> None:
+        def send_file(self, repository: Repository, files: Mapping[str, bytes], name: str) -> None:
             if repository.gated and not self.headers.get("authorization"):
                 headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": "access is restricted"}
                 return self.send(401, b"", headers)
-            content = repository.files().get(name)
+            content = files.get(name)
             if content is None:
                 return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "no such file"})
-            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": repository.commit}
+            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit_of(files)}
             if name in hub.damaged:
                 content = bytes([content[0] ^ 1]) + content[1:]
             status = 200
@@ -143,29 +199,29 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
                 self.send_header(key, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body if cut is None else body[:cut])
             self.close_connection = cut is not None
 
     return Handler
 
 
-def about(repo: str, repository: Repository) -> dict[str, object]:
-    """Return what the hub says about a repository."""
+def about(repo: str, repository: Repository, files: Mapping[str, bytes]) -> dict[str, object]:
+    """Return what the hub says about a repository with these files."""
     return {
         "id": repo,
         "_id": "0",
         "modelId": repo,
-        "sha": repository.commit,
+        "sha": commit_of(files),
         "gated": "manual" if repository.gated else False,
-        "private": False,
+        "private": repository.private,
         "cardData": {"license": repository.licence} if repository.licence else {},
         "tags": [],
-        "siblings": [{"rfilename": name, "size": len(content)} for name, content in repository.files().items()],
+        "siblings": [{"rfilename": name, "size": len(content)} for name, content in files.items()],
     }
 
 
-def tree(repository: Repository) -> list[dict[str, object]]:
+def tree(files: Mapping[str, bytes]) -> list[dict[str, object]]:
     """Return what the hub says about the files of a repository, each as if it were in git-lfs."""
     return [
         {
@@ -175,7 +231,7 @@ def tree(repository: Repository) -> list[dict[str, object]]:
             "oid": hashlib.sha1(content).hexdigest(),
             "lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 100},
         }
-        for name, content in repository.files().items()
+        for name, content in files.items()
     ]
 
 
@@ -247,6 +303,19 @@ def proxy_on_this_machine(hosts: dict[str, str]) -> Iterator[tuple[str, list[str
     seen: list[str] = []
     with _served(_proxy_handler(seen, hosts)) as address:
         yield address, seen
+
+
+def use(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the client in this process use a hub and a cache."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    close_session()
 
 
 TEXTS = ("question", "hint", "task", "grade", "subject", "topic", "category", "skill", "lecture", "solution")

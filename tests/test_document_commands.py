@@ -26,8 +26,18 @@ from tests.outside.packages import install
 from tests.test_documents import DOCUMENTS, ROOT, commands_in, document_name, read
 
 pytestmark = pytest.mark.slow
-ELSEWHERE = ("--model 7b", "--model 13b", "--device cuda", " data fetch", "/weights/", " doctor", " pretrain")
-"""Parts of commands that need a GPU, a network, weights that are not here, or an hour."""
+ELSEWHERE = (
+    "--model 7b",
+    "--model 13b",
+    "--device cuda",
+    " data fetch",
+    "/weights/",
+    " doctor",
+    " pretrain",
+    "/seed0-0123456789abcdef",
+    "--adapter memvp-tiny",
+)
+"""Parts of commands that need a GPU, a network, an hour, or weights or an adapter that are not here."""
 OTHER_PROGRAMS = ("pip install", "tox", "ruff", "pre-commit", "python -m pytest", "python -m tests.", "docker", "mkdir")
 """What else a shell block may begin a line with. It is not run."""
 _CODE = re.compile(r"^```(sh|python)\n(.*?)^```$|`(python -m harness [^`\n]+)`", re.DOTALL | re.MULTILINE)
@@ -56,7 +66,8 @@ def _is_mention(line: str) -> bool:
 
 def runs_here(line: str) -> bool:
     """Return whether a command needs nothing that is not here."""
-    return not any(part in f" {line} " for part in ELSEWHERE)
+    needs_hub = " pull " in line or (" push " in line and "--dry-run" not in line)
+    return not needs_hub and not any(part in f" {line} " for part in ELSEWHERE)
 
 
 RUN = {

@@ -69,11 +69,24 @@ def predict(
         typer.Option(help="The options, separated by commas. Give it once per option if options contain commas."),
     ] = None,
     hint: Annotated[str, typer.Option(help="Context of the question.")] = "",
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            help="Where its language model is on this machine: folder or hub id. By default as it was trained."
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="Where its vision tower is: NAME[:WEIGHTS] or local-dir:FOLDER. By default as it was trained."
+        ),
+    ] = None,
     device: Device = "auto",
     format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Answer one question, or caption one image, with a saved adapter."""
-    from harness.commands.predict import predict_text
+    from harness.commands.predict import loaded_adapter, predict_text
 
     options = typed.choices(choices or [])
-    print_result(predict_text(adapter, question, image, options, hint, device, format.value))
+    loaded = loaded_adapter(adapter, device, llm, clip)
+    print_result(predict_text(loaded, question, image, options, hint, format.value))

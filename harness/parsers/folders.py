@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.options import TextFormat, TextOutput
+from harness.options import DryPush, Private, Repository, TextFormat, TextOutput
 from harness.parsers.shown import epilog
 from harness.streams import print_result
 
@@ -32,3 +32,17 @@ def results_merge(
     from harness.commands.merge import merge_command
 
     raise typer.Exit(merge_command(folders, results, format.value))
+
+
+@results_app.command("push", epilog=epilog("python -m harness results push --repo me/results --dry-run"))
+def results_push(
+    repo: Repository,
+    results: Annotated[Path, typer.Option(help="Results folder to upload.")] = Path("results"),
+    private: Private = False,
+    dry_run: DryPush = False,
+) -> None:
+    """Upload the records to the model hub as a data set: a table with a row per record, the records, and a card."""
+    from harness.commands.push import push_text
+    from harness.sharing.results import results_upload
+
+    print_result(push_text(results_upload(results, repo), private, dry_run))

@@ -57,6 +57,8 @@ from harness.records.store import (
     read_record,
     read_records,
     record_path,
+    record_text,
+    schema_text,
     write_predictions,
     write_record,
 )
@@ -112,7 +114,9 @@ __all__ = [
     "read_record",
     "read_records",
     "record_path",
+    "record_text",
     "samples_folder",
+    "schema_text",
     "spec_hash",
     "write_diagnostics",
     "write_history",

@@ -35,8 +35,13 @@ def predictions_path(record_path: Path) -> Path:
 def write_record(record: Record, results_dir: Path) -> Path:
     """Write or replace a record's file, atomically, and return its path."""
     path = record_path(record, results_dir)
-    write_atomic(path, record.model_dump_json(indent=2) + "\n")
+    write_atomic(path, record_text(record))
     return path
+
+
+def record_text(record: Record) -> str:
+    """Return the content of a record's file."""
+    return record.model_dump_json(indent=2) + "\n"
 
 
 def write_predictions(record_path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -159,4 +164,9 @@ def _later(version: int) -> str:
 
 def export_schema(path: Path) -> None:
     """Write the JSON schema of a record to `path`, atomically."""
-    write_atomic(path, json.dumps(Record.model_json_schema(mode="serialization"), indent=2) + "\n")
+    write_atomic(path, schema_text())
+
+
+def schema_text() -> str:
+    """Return the JSON schema of a record."""
+    return json.dumps(Record.model_json_schema(mode="serialization"), indent=2) + "\n"

@@ -69,7 +69,7 @@ def results_readme(records: Sequence[Record], results_dir: Path, searched: str =
     parts += boards or ["No completed run is recorded yet.\n"]
     parts += ["## Picture questions of the small world\n", by_category] if by_category else []
     parts += ["## What was searched\n", _SEARCHED, searched] if searched else []
-    parts += ["## Fields of a record\n", _guide(), "## Fields of a history\n", _history_guide()]
+    parts += ["## Fields of a record\n", record_guide(), "## Fields of a history\n", _history_guide()]
     parts += ["## Fields of diagnostics\n", _DIAGNOSTICS, _table(list(_fields(Diagnostics)), "Field", "Meaning")]
     parts += ["## Fields of kept questions\n", _QUESTIONS, _table(list(_fields(Questions)), "Field", "Meaning")]
     parts += ["## Where the paper disagrees\n", _disagreements()]
@@ -102,7 +102,8 @@ def _boards(records: Sequence[Record], results_dir: Path) -> Iterator[str]:
                 yield f"### {markdown(model)}: table {table}{markdown(where)}\n\n{render(board, 'markdown')}"
 
 
-def _guide() -> str:
+def record_guide() -> str:
+    """Return what each field of a record means, as a table in Markdown."""
     head = (
         "Where a field is null and its description does not say why, the reason is in `missing` (field path -> reason) "
         "or in a `reason` next to it; for a run that did not complete, it is in `error`. The JSON schema is in "

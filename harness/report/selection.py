@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from harness.records import Record
 from harness.report.paper import Layout, layout, load_paper, paper_models
+from harness.tasks.facts import task_facts
 
 T = TypeVar("T", bound=Hashable)
 RowKey = tuple[str, str | None, str]
@@ -125,15 +126,23 @@ def _reason_to_leave_out(record: Record, table: int, plan: Layout, protocol: str
         "evaluated on the validation split, as part of a search": _eval_split(record) != "test",
         "not on the official data set, so not comparable with the paper": accuracy
         and record.model in paper_models(table)
-        and not _is_official(record),
+        and not is_official(record),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
 
 
-def _is_official(record: Record) -> bool:
+def is_official(record: Record) -> bool:
     """Return whether the data set has the official number of samples in every split."""
     official = load_paper().official_splits.get(record.task, {})
     return all(record.data.split_sizes.get(split) == size for split, size in official.items())
+
+
+def remarks_on(record: Record) -> list[str]:
+    """Return what a reader must know about the numbers of one record, in the sentences of the tables."""
+    number = task_facts(record.task).table
+    reason = _reason_to_leave_out(record, number, layout(number), record.protocol)
+    alone = [f"No table includes this run: {reason}."] if reason else []
+    return alone + _other_data([record]) + _remarks([record])
 
 
 def _other_data(kept: Sequence[Record]) -> list[str]:
@@ -144,7 +153,7 @@ def _other_data(kept: Sequence[Record]) -> list[str]:
         for model, name, sizes in dict.fromkeys(
             (record.model, record.data.name, tuple(record.data.split_sizes.items()))
             for record in kept
-            if not _is_official(record)
+            if not is_official(record)
         )
     ]
 

@@ -6,7 +6,8 @@ Example:
     adapter.answer("which colour is the star?", image="a.png", choices=["red", "blue"])
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -36,8 +37,16 @@ FREE_ANSWER = Search(max_new_tokens=64)
 """How a question without options is decoded: greedily, up to 64 tokens."""
 
 
-class _SavedBackbone(BaseModel):
-    """The backbone that an adapter was trained on; `llm` and `clip` are None for the shipped one."""
+class SavedBackbone(BaseModel):
+    """The backbone that an adapter was trained on; `llm` and `clip` are None where its name says where it is.
+
+    Attributes:
+        model: name of the model, as in a record.
+        llm, clip: language model and vision tower, as `--llm` and `--clip` name them.
+        weight_hash: hash of the frozen weights.
+        dtype: dtype of the frozen weights.
+        quantize: how the language model is quantised; None if it is not.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -54,7 +63,7 @@ class _Saved(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    backbone: _SavedBackbone
+    backbone: SavedBackbone
     task: str
     train: dict[str, Any]
 
@@ -141,49 +150,114 @@ class LoadedAdapter:
         return Answer(text, None, text)
 
 
-def load_adapter(folder: str | Path, device: str = "cpu") -> LoadedAdapter:
+@dataclass(frozen=True)
+class ReadAdapter:
+    """What the files of an adapter say. Nothing of its backbone is loaded.
+
+    Attributes:
+        folder: its folder.
+        method: the method's class, which satisfies `methods.base.Method`.
+        config: the method's config.
+        backbone: the backbone that it was trained on.
+        task: the task that it was trained on.
+        recipe: the recipe that it was trained with.
+    """
+
+    folder: Path
+    method: Any
+    config: Any
+    backbone: SavedBackbone
+    task: str
+    recipe: TrainRecipe
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Raise what `methods.checkpoint` finds wrong with an adapter as a `UserError`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise UserError(f"{folder / checkpoint.CONFIG_FILE}: {first_error(error)}") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def read_adapter(folder: str | Path) -> ReadAdapter:
+    """Read what an adapter is, and check its files as far as that needs no backbone.
+
+    The shapes of the parameters are checked where the sizes of the backbone are known without its files.
+
+    Args:
+        folder: the adapter's folder.
+
+    Raises:
+        UserError: the adapter is incomplete, damaged or of an unknown method, or was trained on random weights.
+    """
+    found = _read(Path(folder))
+    _spec(found.folder, found.backbone)
+    preset = PRESETS.get(base_model(found.backbone.model, found.backbone.quantize))
+    with _explained(found.folder):
+        checkpoint.tensor_shapes(found.folder)
+    if preset is not None and (preset.shipped or preset.llm_config is not None):
+        _check_shapes(found, preset)
+    return found
+
+
+def load_adapter(
+    folder: str | Path, device: str = "cpu", llm: str | None = None, clip: str | None = None
+) -> LoadedAdapter:
     """Load a saved adapter and the backbone that it was trained on.
 
     Args:
         folder: the adapter's folder, which a run writes as `RESULTS/adapters/TASK/MODEL/METHOD/seed…`.
         device: where the model goes.
+        llm: where its language model is on this machine; None takes what the adapter names.
+        clip: where its vision tower is, as `NAME[:WEIGHTS]` or `local-dir:FOLDER`; None takes what the adapter names.
 
     Raises:
         UserError: the adapter is incomplete or damaged, or its backbone is unavailable or has different weights now.
     """
-    folder = Path(folder)
-    try:
+    found = _read(Path(folder))
+    spec = _spec(found.folder, found.backbone, llm, clip)
+    _check_shapes(found, spec)  # before anything is allocated
+    backbone = _backbone(found.folder, spec, found.backbone, device)
+    with _explained(found.folder):
+        method = found.method(backbone, found.config).to(backbone.device)
+        checkpoint.load_adapter_state(found.folder, method)
+    return LoadedAdapter(TunedModel(backbone, method).eval(), found.task, found.recipe)
+
+
+def _read(folder: Path) -> ReadAdapter:
+    """Read the config of an adapter."""
+    with _explained(folder):
         saved = checkpoint.load_adapter(folder)
         extra = _Saved.model_validate(saved.extra)
         recipe = recipe_class(extra.task)(**extra.train)
-        method_class = named_method(saved.method, f"{folder / checkpoint.CONFIG_FILE}: method")
-        config = method_class.Config(**saved.config)
-        spec = _spec(folder, extra.backbone)
-        dtype = DTYPES[extra.backbone.dtype]
+        method = named_method(saved.method, f"{folder / checkpoint.CONFIG_FILE}: method")
+        return ReadAdapter(folder, method, method.Config(**saved.config), extra.backbone, extra.task, recipe)
+
+
+def _check_shapes(found: ReadAdapter, spec: BackboneSpec) -> None:
+    """Check that the parameters of an adapter have the shapes that they have on a backbone of these sizes."""
+    with _explained(found.folder):
         with torch.device("meta"):
-            shapes = method_class(meta_backbone(spec, dtype), config)
-        checkpoint.check_adapter(folder, shapes)  # before anything is allocated
-        backbone = _backbone(folder, spec, extra.backbone, device)
-        method = method_class(backbone, config).to(backbone.device)
-        checkpoint.load_adapter_state(folder, method)
-    except ValidationError as error:
-        raise UserError(f"{folder / checkpoint.CONFIG_FILE}: {first_error(error)}") from error
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    return LoadedAdapter(TunedModel(backbone, method).eval(), extra.task, recipe)
+            shapes = found.method(meta_backbone(spec, DTYPES[found.backbone.dtype]), found.config)
+        checkpoint.check_adapter(found.folder, shapes)
 
 
-def _spec(folder: Path, saved: _SavedBackbone) -> BackboneSpec:
-    """Return which backbone an adapter was trained on."""
+def _spec(folder: Path, saved: SavedBackbone, llm: str | None = None, clip: str | None = None) -> BackboneSpec:
+    """Return which backbone an adapter was trained on, and where it is."""
     spec = PRESETS.get(base_model(saved.model, saved.quantize))
-    if spec is None or not spec.packaged:
-        if saved.llm is None or saved.clip is None:
+    if spec is None or not spec.packaged or llm is not None or clip is not None:
+        llm = llm or saved.llm or (spec.llm if spec else None)
+        clip = clip or saved.clip or (spec.clip if spec else None)
+        if llm is None or clip is None:
             raise UserError(f"{folder}: its backbone {saved.model!r} has no pretrained weights; give another adapter")
-        spec = BackboneSpec(saved.model, saved.llm, saved.clip, None, None, display=Path(saved.llm).name)
+        spec = BackboneSpec(saved.model, llm, clip, None, None, display=Path(llm).name)
     return replace(spec, name=saved.model, like=spec.recipe, quantize=saved.quantize) if saved.quantize else spec
 
 
-def _backbone(folder: Path, spec: BackboneSpec, saved: _SavedBackbone, device: str) -> Backbone:
+def _backbone(folder: Path, spec: BackboneSpec, saved: SavedBackbone, device: str) -> Backbone:
     """Load the backbone that an adapter was trained on, and check its weights."""
     backbone = load_backbone(spec, device=device, dtype=DTYPES[saved.dtype])
     if backbone.fingerprint() != saved.weight_hash:

@@ -57,6 +57,16 @@ def test_the_hash_of_several_files_covers_names_and_hashes_in_any_order() -> Non
     assert sha256_of_files({"a": "1", "b": "2"}) != sha256_of_files({"a": "2", "b": "1"})
 
 
+def test_a_new_folder_that_fails_keeps_what_was_written(tmp_path: Path) -> None:
+    for written, left in (([], set()), (["file"], {"new.partial/file"})):
+        with pytest.raises(ValueError, match="failed"), new_folder(tmp_path / "new") as folder:
+            for name in written:
+                (folder / name).write_text("x")
+            raise ValueError("failed")
+        assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == left
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_new_folder_may_be_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -15,7 +15,7 @@ from huggingface_hub.utils import close_session
 from harness import hub
 from harness.errors import UserError
 from harness.hub import Source, cached_file, download, hub_reachable, readable_size
-from tests.standin_hub import Hub, Repository, hub_on_this_machine, proxy_on_this_machine
+from tests.standin_hub import Hub, Repository, hub_on_this_machine, proxy_on_this_machine, use
 
 SOURCE = Source("a small model", "some/model", ("*.json", "*.bin"), "give a folder")
 CONTENT = bytes(range(256)) * 4000
@@ -33,17 +33,6 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         served.models["some/model"] = Repository(folder, licence="mit")
         use(served.address, tmp_path / "cache", monkeypatch)
         yield served
-    close_session()
-
-
-def use(address: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the client in this process use a hub and a cache."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     close_session()
 
 
