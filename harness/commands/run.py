@@ -30,8 +30,8 @@ from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.dryrun import Faults, dry_run
 from harness.run.executor_choice import LOCAL, make_executor, require_executor
 from harness.run.progress import LOG_SECONDS, print_line
-from harness.run.runner import Runner
 from harness.run.schedule import with_steps
+from harness.run.setup import Setup
 from harness.run.sweep import SweepResult, sweep
 from harness.run.tracker import require_tracker
 from harness.stopping import exit_status
@@ -179,11 +179,11 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
         there = replace(options, executor=LOCAL)
         # A machine from which runs are submitted may have no GPU. It only hashes the weights.
         here = replace(there, device="cpu", dtype=dtype_name(machine.dtype)) if executor else there
-        runner = _make_runner(here, lambda line: print_line(console, line))
-        plans = _shortened(plans, options.steps, runner.task)
-        make_runner = partial(_make_runner, there)
-        result = sweep(make_runner, runner, plans, console, options.force, cores, options.log_seconds, executor)
-        runner.processes.close()
+        setup = _make_setup(here, lambda line: print_line(console, line))
+        plans = _shortened(plans, options.steps, setup.task)
+        make_setup = partial(_make_setup, there)
+        result = sweep(make_setup, setup, plans, console, options.force, cores, options.log_seconds, executor)
+        setup.processes.close()
     return result
 
 
@@ -234,7 +234,7 @@ def _data(options: RunOptions, say: Say) -> DataOptions:
     return DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full, say)
 
 
-def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
+def _make_setup(options: RunOptions, say: Say = lambda line: None) -> Setup:
     """Read the data and return what makes the runs; called in each process that makes runs."""
     if options.deterministic:
         use_deterministic_algorithms()
@@ -246,7 +246,7 @@ def _make_runner(options: RunOptions, say: Say = lambda line: None) -> Runner:
     with Processes.launched(machine.device).main_first():
         task = load_task(options.task, _data(options, say))
     data_s = time.perf_counter() - begun
-    return Runner(
+    return Setup(
         spec,
         task,
         machine,

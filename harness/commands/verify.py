@@ -20,7 +20,7 @@ from harness.records import Record, read_record, record_path
 from harness.report.rerun import changed_inputs, verification, verification_text
 from harness.run.cores import compute_threads, divide_cores
 from harness.run.progress import LOG_SECONDS, print_line
-from harness.run.runner import Runner
+from harness.run.setup import Setup
 from harness.run.sweep import sweep
 from harness.stopping import exit_status
 from harness.streams import print_result
@@ -105,17 +105,17 @@ def _verify(
     cores = divide_cores(None if machine.device.type != "cpu" else 1, threads, spec, machine)
     try:
         with compute_threads(cores.threads):
-            make_runner = partial(_runner, options, record, spec, machine, into)
-            runner = make_runner()
-            if changed := changed_inputs(record, runner.spec_of(plan)):
+            make_setup = partial(_setup, options, record, spec, machine, into)
+            setup = make_setup()
+            if changed := changed_inputs(record, setup.spec_of(plan)):
                 lines = [visible(f"differs: {line}") for line in changed]
                 print_result("\n".join([*lines, _CHANGED]))
                 return 1
             if record_path(record, into).resolve() == options.record.resolve():
                 raise UserError(f"--into {into}: holds the record itself; give another folder")
             _say_length(record, console)
-            result = sweep(make_runner, runner, [plan], console, False, cores, LOG_SECONDS)
-            runner.processes.close()
+            result = sweep(make_setup, setup, [plan], console, False, cores, LOG_SECONDS)
+            setup.processes.close()
     except KeyboardInterrupt as stop:
         print(f"interrupted by {str(stop) or 'SIGINT'}", file=sys.stderr)
         return exit_status(stop)
@@ -128,14 +128,14 @@ def _verify(
     return 1 if found.outcome == "different" else 0
 
 
-def _runner(options: VerifyOptions, record: Record, spec: BackboneSpec, machine: Machine, into: Path) -> Runner:
+def _setup(options: VerifyOptions, record: Record, spec: BackboneSpec, machine: Machine, into: Path) -> Setup:
     """Read the data and return what makes the run, with the settings of the record that can change bits."""
     if record.environment.deterministic:
         use_deterministic_algorithms()
     begun = time.perf_counter()
     skipped = record.data.skipped_images > 0
     task = load_task(record.task, DataOptions(options.data_root, record.data.limit, skipped))
-    return Runner(spec, task, machine, time.perf_counter() - begun, into, micro_batch=record.micro_batch)
+    return Setup(spec, task, machine, time.perf_counter() - begun, into, micro_batch=record.micro_batch)
 
 
 def _say_length(record: Record, console: Console) -> None:

@@ -9,7 +9,8 @@ from harness.config.plan import RunPlan
 from harness.records import Record, find_record
 from harness.run.lock import owner_of, run_lock
 from harness.run.progress import Progress
-from harness.run.runner import Runner
+from harness.run.runner import make_run, record_failure
+from harness.run.setup import Setup
 from harness.run.workspace import Workspace
 
 
@@ -44,11 +45,11 @@ class Wanted:
     wait: bool = False
 
 
-def attempt(runner: Runner, wanted: Wanted, begin: Callable[[], AbstractContextManager[Progress]]) -> Attempt:
+def attempt(setup: Setup, wanted: Wanted, begin: Callable[[], AbstractContextManager[Progress]]) -> Attempt:
     """Make a run, unless another process makes it or has recorded it since the sweep decided to make it.
 
     Args:
-        runner: makes the run.
+        setup: what the run is made on.
         wanted: the run.
         begin: called when the run begins; its context receives the progress and is left when the run ends.
 
@@ -56,54 +57,54 @@ def attempt(runner: Runner, wanted: Wanted, begin: Callable[[], AbstractContextM
         UserError: the run cannot be locked, or its record cannot be written.
         KeyboardInterrupt: a signal stopped the run; its record is written.
     """
-    work = runner.workspace(wanted.plan)
+    work = setup.workspace(wanted.plan)
     with run_lock(work.folder, wanted.wait) as is_ours:
         if not is_ours:
             return Attempt(None, f"being made by {owner_of(work.folder)}; going on with the others")
         # Another process may have completed it between the look at the records and the lock.
-        if found := _made_since(runner, wanted):
+        if found := _made_since(setup, wanted):
             return found
         with begin() as progress:
-            record = runner.run(wanted.plan, progress)
+            record = make_run(setup, wanted.plan, progress)
     return Attempt(record, outcome(record))
 
 
-def record_death(runner: Runner, wanted: Wanted, error: str) -> Attempt:
+def record_death(setup: Setup, wanted: Wanted, error: str) -> Attempt:
     """Record that a run failed because its process died, unless it is recorded already.
 
     Args:
-        runner: writes the record.
+        setup: what the run was made on.
         wanted: the run.
         error: how the process ended.
 
     Raises:
         UserError: the record cannot be written.
     """
-    with run_lock(runner.workspace(wanted.plan).folder, wait=False) as is_ours:
+    with run_lock(setup.workspace(wanted.plan).folder, wait=False) as is_ours:
         if not is_ours:
             return Attempt(None, f"{error}; another process goes on with the run")
-        if found := _made_since(runner, wanted):
+        if found := _made_since(setup, wanted):
             return found
-        record = runner.record_failure(wanted.plan, error)
+        record = record_failure(setup, wanted.plan, error)
     return Attempt(record, outcome(record))
 
 
-def _made_since(runner: Runner, wanted: Wanted) -> Attempt | None:
+def _made_since(setup: Setup, wanted: Wanted) -> Attempt | None:
     """Return the run as one that was recorded since the sweep decided to make it, and remove what is left of it.
 
     None if it was not recorded. The lock of the run must be held.
     """
-    work = runner.workspace(wanted.plan)
-    found = completed(runner, work)
+    work = setup.workspace(wanted.plan)
+    found = completed(setup, work)
     if found is None or found.created == wanted.repeats:
         return None
     work.remove()
     return Attempt(found, f"recorded by another process as {found.run_id}", skipped=True)
 
 
-def completed(runner: Runner, work: Workspace) -> Record | None:
+def completed(setup: Setup, work: Workspace) -> Record | None:
     """Return the run's record if it is complete."""
-    found = find_record(runner.results_dir, work.spec_hash)
+    found = find_record(setup.results_dir, work.spec_hash)
     return found if found is not None and found.status == "completed" else None
 
 

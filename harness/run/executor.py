@@ -18,7 +18,7 @@ from harness.run.attempt import Attempt, Wanted, record_death
 from harness.run.jobs import Report
 from harness.run.messages import MessageFile, ReceivedProgress
 from harness.run.progress import SweepProgress
-from harness.run.runner import Runner
+from harness.run.setup import Setup
 from harness.run.unit import Unit
 from harness.run.worker import GRACE_S
 from harness.stopping import Stopped
@@ -118,8 +118,8 @@ class _Submitted:
 def run_on_executor(
     executor: Executor,
     runs: Sequence[Wanted],
-    make_runner: Callable[[], Runner],
-    runner: Runner,
+    make_setup: Callable[[], Setup],
+    setup: Setup,
     shown: SweepProgress,
     report: Report,
 ) -> None:
@@ -128,8 +128,8 @@ def run_on_executor(
     Args:
         executor: makes the runs.
         runs: the runs.
-        make_runner: makes a runner where a run is made; it is sent there.
-        runner: knows where a run works, and writes the records of those whose process was lost.
+        make_setup: loads what a run needs where it is made; it is sent there.
+        setup: the same here, to find where a run works and to record those whose process was lost.
         shown: shows the progress.
         report: called with what became of each run, in the order in which they end.
 
@@ -143,8 +143,8 @@ def run_on_executor(
     submitted: list[_Submitted] = []
 
     def submit(wanted: Wanted) -> _Submitted:
-        work = runner.workspace(wanted.plan)
-        unit = Unit(make_runner, wanted, work.spec_hash, executor.threads, Path.cwd())
+        work = setup.workspace(wanted.plan)
+        unit = Unit(make_setup, wanted, work.spec_hash, executor.threads, Path.cwd())
         messages = MessageFile(work.messages)
         return _Submitted(unit, executor.submit(unit), messages, ReceivedProgress(wanted.plan.name, shown))
 
@@ -154,7 +154,7 @@ def run_on_executor(
             while waiting and (executor.jobs is None or len(submitted) < executor.jobs):
                 submitted.append(submit(waiting.popleft()))
             for one in list(submitted):
-                result = _look(one, executor, runner, shown)
+                result = _look(one, executor, setup, shown)
                 if result is None:
                     continue
                 submitted.remove(one)
@@ -172,7 +172,7 @@ def run_on_executor(
         executor.close()
 
 
-def _look(one: _Submitted, executor: Executor, runner: Runner, shown: SweepProgress) -> Attempt | UserError | None:
+def _look(one: _Submitted, executor: Executor, setup: Setup, shown: SweepProgress) -> Attempt | UserError | None:
     """Show what is new of a run, and submit it again if it is lost.
 
     Returns:
@@ -190,7 +190,7 @@ def _look(one: _Submitted, executor: Executor, runner: Runner, shown: SweepProgr
             shown.say(f"{one.unit.wanted.plan.name}: {lost}; submitting it again")
             one.job, one.tries = executor.submit(one.unit), one.tries + 1
             return None
-        result = record_death(runner, one.unit.wanted, str(lost))
+        result = record_death(setup, one.unit.wanted, str(lost))
     one.shown.end()
     return result
 

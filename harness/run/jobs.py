@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.run.attempt import Attempt, Wanted, record_death
 from harness.run.messages import ReceivedProgress
 from harness.run.progress import SweepProgress
-from harness.run.runner import Runner
+from harness.run.setup import Setup
 from harness.run.worker import GRACE_S, work
 from harness.stopping import Stopped, signal_of, signals_blocked
 
@@ -28,15 +28,15 @@ class _Worker:
     """A worker process, and the run that it makes.
 
     Args:
-        make_runner: loads what the runs need.
+        make_setup: loads what the runs need.
         threads: compute threads of a run.
     """
 
-    def __init__(self, make_runner: Callable[[], Runner], threads: int) -> None:
+    def __init__(self, make_setup: Callable[[], Setup], threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection: Connection[Any, Any]
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, make_runner, threads))
+        self.process = context.Process(target=work, args=(theirs, make_setup, threads))
         # A signal would end a process that cannot answer it yet with a traceback.
         resource_tracker.ensure_running()  # which `start` would start itself, and let signals through again
         with signals_blocked():
@@ -105,8 +105,8 @@ class _Worker:
 def run_side_by_side(
     jobs: int,
     runs: Sequence[Wanted],
-    make_runner: Callable[[], Runner],
-    runner: Runner,
+    make_setup: Callable[[], Setup],
+    setup: Setup,
     threads: int,
     shown: SweepProgress,
     report: Report,
@@ -116,8 +116,8 @@ def run_side_by_side(
     Args:
         jobs: number of processes.
         runs: the runs.
-        make_runner: makes a runner in a worker; it is sent there.
-        runner: writes the records of runs whose process died.
+        make_setup: loads what the runs need in a worker; it is sent there.
+        setup: the same here, to record runs whose process died.
         threads: compute threads of a run.
         shown: shows the progress.
         report: called with what became of each run, in the order in which they end.
@@ -131,7 +131,7 @@ def run_side_by_side(
     signum = int(signal.SIGTERM)
     try:
         while waiting or any(worker.wanted for worker in workers):
-            while waiting and (idle := _idle(workers, jobs, lambda: _Worker(make_runner, threads))):
+            while waiting and (idle := _idle(workers, jobs, lambda: _Worker(make_setup, threads))):
                 idle.give(waiting.popleft(), shown)
             busy = {worker.connection: worker for worker in workers if worker.wanted}
             for connection in wait(list(busy)):
@@ -143,7 +143,7 @@ def run_side_by_side(
                 except EOFError:
                     workers.remove(worker)
                     worker.end_run()
-                    ended = record_death(runner, wanted, worker.death())
+                    ended = record_death(setup, wanted, worker.death())
                 if ended is None:
                     continue
                 report(wanted.plan, ended)

@@ -59,7 +59,7 @@ class SavedBackbone(BaseModel):
 
 
 class _Saved(BaseModel):
-    """What a run saves besides the config of its method, see `harness.run.runner`."""
+    """What a run saves besides the config of its method, see `harness.run.phases`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

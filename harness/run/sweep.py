@@ -18,7 +18,9 @@ from harness.run.cores import Cores
 from harness.run.executor import Executor, run_on_executor
 from harness.run.jobs import run_side_by_side
 from harness.run.progress import LOG_SECONDS, SweepProgress, print_line
-from harness.run.runner import Runner
+from harness.run.recording import require_recordable
+from harness.run.runner import announced_end, follow
+from harness.run.setup import Setup
 from harness.stopping import stop_on_signals
 
 
@@ -41,8 +43,8 @@ class SweepResult:
 
 
 def sweep(
-    make_runner: Callable[[], Runner],
-    runner: Runner,
+    make_setup: Callable[[], Setup],
+    setup: Setup,
     plans: Sequence[RunPlan],
     console: Console,
     force: bool,
@@ -53,8 +55,8 @@ def sweep(
     """Make every run that is not recorded as completed.
 
     Args:
-        make_runner: makes a runner like `runner` in another process.
-        runner: makes one run.
+        make_setup: loads the same as `setup` in another process.
+        setup: what the runs are made on.
         plans: the runs.
         console: where progress and the outcome of each run are printed.
         force: repeat runs that are recorded.
@@ -70,17 +72,17 @@ def sweep(
             written.
         KeyboardInterrupt: a signal stopped the sweep; the records of the runs that it stopped are written.
     """
-    if not runner.processes.is_main:
+    if not setup.processes.is_main:
         with stop_on_signals():
-            runner.follow()
+            follow(setup)
         return SweepResult()
-    with runner.announced_end():
-        return _lead(make_runner, runner, plans, console, force, cores, log_seconds, executor)
+    with announced_end(setup.processes):
+        return _lead(make_setup, setup, plans, console, force, cores, log_seconds, executor)
 
 
 def _lead(
-    make_runner: Callable[[], Runner],
-    runner: Runner,
+    make_setup: Callable[[], Setup],
+    setup: Setup,
     plans: Sequence[RunPlan],
     console: Console,
     force: bool,
@@ -91,19 +93,19 @@ def _lead(
     """Make the runs in the first process, or in the only one; see `sweep`."""
     made: dict[str, Record] = {}
     skipped = 0
-    machine = executor.machine if executor else runner.machine
-    for note in check_runs(plans, runner.spec, runner.task, machine, runner.results_dir):
+    machine = executor.machine if executor else setup.machine
+    for note in check_runs(plans, setup.spec, setup.task, machine, setup.results_dir):
         print_line(console, note)
     pending: list[Wanted] = []
     for plan in plans:
-        found = completed(runner, runner.workspace(plan))
+        found = completed(setup, setup.workspace(plan))
         if found and not force:
             print_line(console, f"{plan.name}: already recorded as {found.run_id}; --force repeats the run")
             made[plan.name], skipped = found, skipped + 1
         else:
             pending.append(Wanted(plan, found.created if found else None))
     for wanted in pending:
-        runner.require_recordable(wanted.plan)
+        require_recordable(setup, wanted.plan)
     jobs = 1 if executor else min(cores.jobs, len(pending))
 
     def report(plan: RunPlan, result: Attempt) -> None:
@@ -117,17 +119,17 @@ def _lead(
 
     with stop_on_signals(), SweepProgress(console, len(pending), log_seconds, max(1, jobs)) as shown:
         if executor:
-            run_on_executor(executor, pending, make_runner, runner, shown, report)
+            run_on_executor(executor, pending, make_setup, setup, shown, report)
         elif jobs > 1:
-            run_side_by_side(jobs, pending, make_runner, runner, cores.threads, shown, report)
+            run_side_by_side(jobs, pending, make_setup, setup, cores.threads, shown, report)
         else:
-            _run_in_turn(pending, runner, shown, report)
+            _run_in_turn(pending, setup, shown, report)
     return SweepResult([made[plan.name] for plan in plans], skipped)
 
 
 def _run_in_turn(
     runs: Sequence[Wanted],
-    runner: Runner,
+    setup: Setup,
     shown: SweepProgress,
     report: Callable[[RunPlan, Attempt], None],
 ) -> None:
@@ -135,7 +137,7 @@ def _run_in_turn(
     waiting = deque(runs)
     while waiting:
         wanted = waiting.popleft()
-        result = attempt(runner, wanted, partial(shown.run, wanted.plan.name))
+        result = attempt(setup, wanted, partial(shown.run, wanted.plan.name))
         report(wanted.plan, result)
         if result.record is None:
             # It comes after the others: by then the other process may have finished it.

@@ -16,7 +16,7 @@ from harness.run.attempt import Attempt, Wanted, attempt
 from harness.run.cores import compute_threads
 from harness.run.messages import BEGIN, MessageFile, SentProgress
 from harness.run.progress import Progress
-from harness.run.runner import Runner
+from harness.run.setup import Setup
 from harness.run.workspace import Workspace
 from harness.stopping import stop_on_signals, unblock_signals
 
@@ -26,14 +26,14 @@ class Unit:
     """A run that is made where it is called.
 
     Attributes:
-        make_runner: loads what the run needs.
+        make_setup: loads what the run needs.
         wanted: the run.
         spec_hash: its hash, as the submitting process found it.
         threads: compute threads of torch.
         folder: working directory of the submitting process, to which relative paths belong.
     """
 
-    make_runner: Callable[[], Runner]
+    make_setup: Callable[[], Setup]
     wanted: Wanted
     spec_hash: str
     threads: int
@@ -57,14 +57,14 @@ class Unit:
         with stop_on_signals(once=True), compute_threads(self.threads):
             unblock_signals()  # Ray keeps back SIGINT, by which it cancels
             try:
-                runner = self.make_runner()
-                work = runner.workspace(self.wanted.plan)
+                setup = self.make_setup()
+                work = setup.workspace(self.wanted.plan)
                 if work.spec_hash != self.spec_hash:
                     raise UserError(
                         f"{self.wanted.plan.name} is another run here ({work.spec_hash}) than where it was submitted "
                         f"({self.spec_hash}); give both machines the same data, weights and version"
                     )
-                return attempt(runner, self.wanted, lambda: _written(work))
+                return attempt(setup, self.wanted, lambda: _written(work))
             except UserError as error:
                 return UserError(f"{host}: {error}")
 

@@ -17,20 +17,20 @@ from harness.errors import UserError
 from harness.run.attempt import Wanted, attempt
 from harness.run.messages import BEGIN, SentProgress
 from harness.run.progress import Progress
-from harness.run.runner import Runner
+from harness.run.setup import Setup
 from harness.stopping import stop_on_signals, unblock_signals
 
 GRACE_S = 60.0
 """Seconds that a process has to write the record of a stopped run before it is ended."""
 
 
-def work(connection: "Connection[Any, Any]", make_runner: Callable[[], Runner], threads: int) -> None:
+def work(connection: "Connection[Any, Any]", make_setup: Callable[[], Setup], threads: int) -> None:
     """Make the runs that come through a connection, until it is closed or a signal stops the process.
 
     Args:
         connection: brings each run as `Wanted`; takes a `Message` of each step of a run, and an `Attempt` after it, or
             a `UserError` that must end the sweep.
-        make_runner: loads what the runs need.
+        make_setup: loads what the runs need.
         threads: compute threads of torch.
     """
 
@@ -45,9 +45,9 @@ def work(connection: "Connection[Any, Any]", make_runner: Callable[[], Runner], 
         threading.Thread(target=_end_with_parent, daemon=True).start()
         torch.set_num_threads(threads)
         try:
-            runner = make_runner()
+            setup = make_setup()
             for wanted in _received(connection):
-                _send(connection, attempt(runner, wanted, begin))
+                _send(connection, attempt(setup, wanted, begin))
         except UserError as error:
             _send(connection, error)
 

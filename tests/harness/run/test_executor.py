@@ -283,15 +283,17 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
     def made(*ends: Attempt | UserError | LostError) -> tuple[ScriptedExecutor, list[Attempt]]:
         executor, reported = ScriptedExecutor(list(ends)), list[Attempt]()
         failure = SimpleNamespace(status="failed", error="", metrics={})
-        runner: Any = SimpleNamespace(
+        setup: Any = SimpleNamespace(
             results_dir=tmp_path,
             workspace=lambda plan: Workspace(tmp_path, Path("a", "b", "c", "seed0"), "0" * 12),
-            record_failure=lambda plan, error: SimpleNamespace(**{**vars(failure), "error": error}),
+        )
+        monkeypatch.setattr(
+            attempts, "record_failure", lambda setup, plan, error: SimpleNamespace(**{**vars(failure), "error": error})
         )
         plan: Any = SimpleNamespace(name="a run")
         with SweepProgress(Console(quiet=True), 1) as shown:
             run_on_executor(
-                executor, [Wanted(plan)], lambda: runner, runner, shown, lambda plan, result: reported.append(result)
+                executor, [Wanted(plan)], lambda: setup, setup, shown, lambda plan, result: reported.append(result)
             )
         return executor, reported
 
@@ -337,10 +339,11 @@ def test_a_mistake_of_the_user_ends_the_sweep(
 def test_a_second_try_sees_that_the_first_has_recorded_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
     work = Workspace(tmp_path, Path("a", "b", "c", "seed0"), "0" * 12)
-    runner: Any = SimpleNamespace(workspace=lambda plan: work, run=lambda plan, progress: pytest.fail("made again"))
-    monkeypatch.setattr(attempts, "completed", lambda runner, work: SimpleNamespace(created=new, run_id="its id"))
+    setup: Any = SimpleNamespace(workspace=lambda plan: work)
+    monkeypatch.setattr(attempts, "make_run", lambda setup, plan, progress: pytest.fail("made again"))
+    monkeypatch.setattr(attempts, "completed", lambda setup, work: SimpleNamespace(created=new, run_id="its id"))
     plan: Any = SimpleNamespace(name="a run")
-    again = attempt(runner, Wanted(plan, repeats=old), pytest.fail)  # type: ignore[arg-type]
+    again = attempt(setup, Wanted(plan, repeats=old), pytest.fail)  # type: ignore[arg-type]
     assert again.skipped and again.line == "recorded by another process as its id"
     assert not work.folder.exists()
 

@@ -17,7 +17,7 @@ from harness.records import BackboneInfo, Data, read_records, record_path, spec_
 from harness.report.tables import leaderboard
 from harness.run.checks import PlanChecks
 from harness.run.predict import load_adapter
-from harness.run.runner import Runner
+from harness.run.setup import Setup
 from tests.command_line import Run
 
 
@@ -29,13 +29,13 @@ class FixedRecipe(TrainRecipe):
 
 
 def spec_of(info: BackboneInfo) -> dict[str, Any]:
-    """Return what identifies a fixed run on this backbone, as a runner asks for it."""
+    """Return what identifies a fixed run on this backbone, as a run asks for it."""
     data = Data(name="mini", data_hash="a" * 64, files={}, split_sizes={"train": 8})
     task: Any = SimpleNamespace(name="scienceqa", data=lambda recipe: data)
     machine = Machine(torch.device("cpu"), torch.float32)
-    runner = Runner(PRESETS["tiny"], task, machine, 0.0, Path("results"))
-    runner._info = info
-    return runner.spec_of(RunPlan("memvp", None, None, FixedRecipe.model_construct(), seed=3))
+    setup = Setup(PRESETS["tiny"], task, machine, 0.0, Path("results"))
+    setup._info = info
+    return setup.spec_of(RunPlan("memvp", None, None, FixedRecipe.model_construct(), seed=3))
 
 
 def info(**more: Any) -> BackboneInfo:

@@ -142,9 +142,9 @@ def test_a_failure_after_training_does_not_lose_the_adapter(
 @pytest.mark.parametrize(
     ("target", "part"),
     [
-        ("harness.run.runner.write_predictions", "predictions"),
-        ("harness.run.runner.keep_samples", "samples"),
-        ("harness.run.runner.save_adapter", "adapter"),
+        ("harness.run.recording.write_predictions", "predictions"),
+        ("harness.run.recording.keep_samples", "samples"),
+        ("harness.run.phases.save_adapter", "adapter"),
     ],
 )
 def test_a_part_that_cannot_be_written_is_named_and_the_others_go_on(
