@@ -11,6 +11,7 @@ import pytest
 from harness.records import write_record
 from harness.report.against_paper import PaperCell, against_paper, against_paper_text
 from tests.command_line import Done, call
+from tests.latex import check_latex
 from tests.record_factory import NINE, make
 
 
@@ -80,6 +81,11 @@ def test_every_format_has_every_cell(tmp_path: Path) -> None:
 def test_what_has_no_printed_score_is_said(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     done = table(tmp_path, *options)
     assert done.code == 2 and message in done.err
+
+
+def test_latex_would_compile(tmp_path: Path) -> None:
+    write_record(make("memvp", model="7b", value=93.0), tmp_path)
+    assert check_latex(against_paper_text(tmp_path, 1, "7b", "latex")) == 46
 
 
 def test_in_a_terminal_numbers_without_a_measurement_are_counted_only(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from pylatexenc.latexwalker import LatexWalkerParseError
 
 from harness.errors import UserError
 from harness.report.paper import paper_rows
 from harness.report.render import FORMATS, PREAMBLE, render
 from harness.report.tables import leaderboard, table_text
+from tests.latex import check_latex
 from tests.record_factory import NINE, make
 
 
@@ -101,6 +103,24 @@ def test_html_is_a_whole_document_with_the_best_value_bold():
     assert reader.bold == ["50.00"] * len(NINE)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (r"\end{tabular}", ""),
+        (r"\end{tabular}", r"\end{tabularx}"),
+        (r"\caption{", r"\caption{{"),
+        (r"\toprule", r"\toprule a_b"),
+        (r"\midrule", r"\midrule & "),
+        (r"\%", "%"),
+    ],
+)
+def test_the_check_of_latex_finds_what_would_not_compile(wrong):
+    text = render(leaderboard([make()], 1), "latex")
+    assert check_latex(text) > 1 and wrong[0] in text
+    with pytest.raises((AssertionError, LatexWalkerParseError)):
+        check_latex(text.replace(*wrong, 1))
+
+
 @pytest.mark.parametrize("table", [1, 2, 3, 4])
 def test_latex_is_a_float_with_caption_and_label(table, tmp_path):
     text = render(leaderboard([make(seed=s, value=50.0 + s, model="a_b & 5 % of #1") for s in (0, 1)], table), "latex")
@@ -114,6 +134,7 @@ def test_latex_is_a_float_with_caption_and_label(table, tmp_path):
     ):
         assert text.count(part) == 1
     assert "±" not in text.partition(r"\end{table*}")[0]
+    assert check_latex(text) > 1
     if shutil.which("pdflatex") is None:
         return
     document = rf"\documentclass{{article}}{PREAMBLE}\begin{{document}}{text}\end{{document}}"
