@@ -104,10 +104,29 @@ def require_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        _try_writing(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+def require_place(folder: Path) -> None:
+    """Check that files can be written into a folder, as `require_writable` does, but do not make the folder.
+
+    Raises:
+        UserError: the folder, or the nearest one above it that exists, cannot be written or is a file.
+    """
+    place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    try:
+        _try_writing(place)
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+def _try_writing(folder: Path) -> None:
+    """Write a few bytes into a temporary file: a full disk may still take an empty one."""
+    with tempfile.TemporaryFile(dir=folder) as handle:
+        handle.write(bytes(4096))
+        handle.flush()
 
 
 def _replace(path: Path, data: bytes) -> None:

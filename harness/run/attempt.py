@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from harness.config.plan import RunPlan
+from harness.errors import UserError, first_line
 from harness.records import Record, find_record
 from harness.run.lock import owner_of, run_lock
 from harness.run.progress import Progress
+from harness.run.recording import unrecorded
 from harness.run.runner import make_run, record_failure
 from harness.run.setup import Setup
 from harness.run.workspace import Workspace
@@ -53,19 +55,24 @@ def attempt(setup: Setup, wanted: Wanted, begin: Callable[[], AbstractContextMan
         wanted: the run.
         begin: called when the run begins; its context receives the progress and is left when the run ends.
 
+    A run that cannot be locked, or that the disk has no room for, has failed without a record on the disk.
+
     Raises:
-        UserError: the run cannot be locked, or its record cannot be written.
         KeyboardInterrupt: a signal stopped the run; its record is written.
     """
     work = setup.workspace(wanted.plan)
-    with run_lock(work.folder, wanted.wait) as is_ours:
-        if not is_ours:
-            return Attempt(None, f"being made by {owner_of(work.folder)}; going on with the others")
-        # Another process may have completed it between the look at the records and the lock.
-        if found := _made_since(setup, wanted):
-            return found
-        with begin() as progress:
-            record = make_run(setup, wanted.plan, progress)
+    try:
+        with run_lock(work.folder, wanted.wait) as is_ours:
+            if not is_ours:
+                return Attempt(None, f"being made by {owner_of(work.folder)}; going on with the others")
+            # Another process may have completed it between the look at the records and the lock.
+            if found := _made_since(setup, wanted):
+                return found
+            with begin() as progress:
+                record = make_run(setup, wanted.plan, progress)
+    except UserError as error:
+        # What stops this run, such as a full disk, need not stop the others.
+        record = unrecorded(setup, wanted.plan, first_line(error))
     return Attempt(record, outcome(record))
 
 
@@ -76,16 +83,16 @@ def record_death(setup: Setup, wanted: Wanted, error: str) -> Attempt:
         setup: what the run was made on.
         wanted: the run.
         error: how the process ended.
-
-    Raises:
-        UserError: the record cannot be written.
     """
-    with run_lock(setup.workspace(wanted.plan).folder, wait=False) as is_ours:
-        if not is_ours:
-            return Attempt(None, f"{error}; another process goes on with the run")
-        if found := _made_since(setup, wanted):
-            return found
-        record = record_failure(setup, wanted.plan, error)
+    try:
+        with run_lock(setup.workspace(wanted.plan).folder, wait=False) as is_ours:
+            if not is_ours:
+                return Attempt(None, f"{error}; another process goes on with the run")
+            if found := _made_since(setup, wanted):
+                return found
+            record = record_failure(setup, wanted.plan, error)
+    except UserError as unwritable:
+        record = unrecorded(setup, wanted.plan, f"{error}; {first_line(unwritable)}")
     return Attempt(record, outcome(record))
 
 

@@ -96,6 +96,7 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint cannot be written.
         """
+        self._last = time.monotonic()  # where it cannot be written, the next try is as far away
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         states = RandomStates.now()
         name, words, *rest = states.numpy
@@ -109,13 +110,16 @@ class Checkpoints:
         final = self.folder / f"step-{len(state.measured.steps):08d}"
         temporary = self.folder / f".{final.name}"
         shutil.rmtree(temporary, ignore_errors=True)
-        write_atomic(temporary / TENSORS_FILE, content)
-        write_atomic(temporary / STATE_FILE, state.model_dump_json())
+        try:
+            write_atomic(temporary / TENSORS_FILE, content)
+            write_atomic(temporary / STATE_FILE, state.model_dump_json())
+        except UserError:
+            shutil.rmtree(temporary, ignore_errors=True)  # give its room back to what is written later
+            raise
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         for old in self._found()[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
-        self._last = time.monotonic()
 
     def latest(self, on_damage: Callable[[str], None]) -> tuple[TrainingState, dict[str, Tensor]] | None:
         """Return the newest checkpoint that can be used, or None.

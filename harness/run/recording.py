@@ -1,12 +1,14 @@
 """Writing the record of a run, and the files that belong to it."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from harness.config.plan import RunPlan
 from harness.errors import UserError, first_line
-from harness.files import write_atomic
+from harness.files import require_place, write_atomic
 from harness.records import (
     Record,
     Sample,
@@ -15,11 +17,11 @@ from harness.records import (
     history_path,
     make_history,
     predictions_path,
+    record_path,
     spec_hash,
     write_diagnostics,
     write_history,
     write_predictions,
-    write_record,
 )
 from harness.run.outcome import Ending, Identity, Outcome, make_record
 from harness.run.setup import Setup
@@ -30,8 +32,8 @@ from harness.tasks.samples import keep_questions, keep_samples
 def write_run(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending) -> Record:
     """Write samples, predictions, the adapter and, last, the record of a run that has ended.
 
-    A part that cannot be written is named in the record, and the run has failed. A record that is not complete
-    never replaces a complete one: it is written into the run's workspace.
+    A part that cannot be written is named in the record, and the run has failed. A record that is not complete never
+    replaces a complete one. It stays in the run's workspace, and so do its parts.
 
     Args:
         setup: what the run was made on.
@@ -40,40 +42,65 @@ def write_run(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending) -> 
         ending: how it ended.
 
     Returns:
-        The record.
-
-    Raises:
-        UserError: the record cannot be written.
+        The record. If it could not be written itself, it says so, and the run has failed; what was trained and
+        answered is still in the workspace.
     """
     work = setup.workspace(plan)
-    before = find_record(setup.results_dir, work.spec_hash)
-    replaces_better = ending.status != "completed" and before is not None and before.status == "completed"
     begun = time.perf_counter()
-    samples = [] if replaces_better else _write_parts(setup, plan, outcome, ending, work)
+    samples = _write_parts(setup, plan, outcome, work)
+    published = False
+    if ending.status == "completed" and not plan.is_oracle and not outcome.problems:
+        with _part("adapter", outcome):
+            work.publish_adapter()
+            published = True
     outcome.write_s += time.perf_counter() - begun
     if ending.status == "completed" and outcome.problems:
         ending = Ending("failed", "; ".join(outcome.problems))
     record = _record(setup, plan, outcome, ending, samples)
-    if replaces_better:
-        write_atomic(work.folder / "record.json", record.model_dump_json(indent=2) + "\n")
-    else:
-        # The record is written last, so a run with a complete record has all its files.
-        write_record(record, setup.results_dir)
+    before = find_record(setup.results_dir, work.spec_hash)
+    work.free_reserve()
+    try:
+        write_atomic(work.parts, record.model_dump_json(indent=2) + "\n")
+        if record.status == "completed" or before is None or before.status != "completed":
+            _publish_parts(record_path(record, setup.results_dir), work)
+    except (UserError, OSError) as error:
+        if published:
+            work.withdraw_adapter()
+        return unrecorded(setup, plan, f"{record.status}, but its record was not written: {first_line(error)}")
     if record.status == "completed":
         work.remove()
     return record
 
 
+def unrecorded(setup: Setup, plan: RunPlan, error: str) -> Record:
+    """Return the record of a failed run that cannot be written.
+
+    Args:
+        setup: what the run was made on.
+        plan: the run.
+        error: one line on why it failed and why there is no record.
+    """
+    return _record(setup, plan, Outcome(setup.data_s), Ending("failed", error), [])
+
+
 def require_recordable(setup: Setup, plan: RunPlan) -> None:
-    """Check that a record of a run can be made, by making and reading one that says nothing was done.
+    """Check that a record of a run can be made and written.
+
+    A record that says nothing was done is made and read, and every folder that the run will write to is tried.
 
     Args:
         setup: what the run will be made on.
         plan: the run.
 
     Raises:
+        UserError: one of the folders cannot be written.
         ValidationError: a value that identifies the run has no place in a record, which is a mistake of this code.
     """
+    work = setup.workspace(plan)
+    record_folder = (setup.results_dir / "records" / work.run).parent
+    samples_folder = setup.results_dir / "samples" / setup.task.name
+    for folder in (record_folder, work.final_adapter.parent, work.folder, samples_folder):
+        require_place(folder)
     record = _record(setup, plan, Outcome(setup.data_s), Ending("interrupted", "not begun"), [])
     Record.model_validate_json(record.model_dump_json())
 
@@ -89,8 +116,8 @@ def _record(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending, sampl
     return make_record(plan, outcome, ending, setup.machine.device, identity, samples, setup.processes.count)
 
 
-def _write_parts(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending, work: Workspace) -> list[Sample]:
-    """Write what belongs to the record; note in the outcome what cannot be written."""
+def _write_parts(setup: Setup, plan: RunPlan, outcome: Outcome, work: Workspace) -> list[Sample]:
+    """Write what belongs to the record into the workspace; note in the outcome what cannot be written."""
     # Answers from random weights mean nothing, so they are not kept.
     answered = None if setup.backbone_info().weights == "random" else outcome.evaluation
     samples: list[Sample] = []
@@ -100,27 +127,30 @@ def _write_parts(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending, 
             samples = keep_samples(answered.shown, setup.task.name, data, setup.results_dir)
             if plan.recipe.eval_split == "test":  # those of other splits stand in no table
                 keep_questions(answered.questions, setup.task.name, data, setup.results_dir)
-    path = setup.results_dir / "records" / work.run.with_suffix(".json")
-    with _part("history", outcome):
-        if outcome.training.steps:
-            training = outcome.training
-            write_history(path, make_history(work.spec_hash, training.steps, training.validations))
-        else:
-            history_path(path).unlink(missing_ok=True)
-    with _part("diagnostics", outcome):
-        if outcome.diagnostics is not None:
-            write_diagnostics(path, outcome.diagnostics)
-        else:
-            diagnostics_path(path).unlink(missing_ok=True)
-    with _part("predictions", outcome):
-        if answered is not None:
+    path = work.new_parts()
+    if answered is not None:
+        with _part("predictions", outcome):
             write_predictions(path, answered.rows)
-        else:
-            predictions_path(path).unlink(missing_ok=True)
-    if ending.status == "completed" and not plan.is_oracle and not outcome.problems:
-        with _part("adapter", outcome):
-            work.publish_adapter()
+    if outcome.training.steps:
+        with _part("history", outcome):
+            write_history(path, make_history(work.spec_hash, outcome.training.steps, outcome.training.validations))
+    if outcome.diagnostics is not None:
+        with _part("diagnostics", outcome):
+            write_diagnostics(path, outcome.diagnostics)
     return samples
+
+
+def _publish_parts(record: Path, work: Workspace) -> None:
+    """Move the record and its parts out of the workspace, in place of what an earlier run left there."""
+    record.parent.mkdir(parents=True, exist_ok=True)
+    for part in (predictions_path, history_path, diagnostics_path):
+        new, old = part(work.parts), part(record)
+        if new.exists():
+            os.replace(new, old)
+        else:
+            old.unlink(missing_ok=True)
+    # The record comes last, so a run with a complete record has all its files.
+    os.replace(work.parts, record)
 
 
 @contextmanager

@@ -35,10 +35,11 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
 
     Raises:
         KeyboardInterrupt: a signal stopped the run, or nobody reads its output any more. The record is written.
-        UserError: the record cannot be written.
+        UserError: the disk has no room for the record. The run has not begun.
     """
     # Hash the weights first: a second backbone next to the trained one might not fit into memory.
     setup.backbone_info()
+    setup.workspace(plan).keep_reserve()
     outcome = Outcome(setup.data_s)
     setup.processes.broadcast(plan)
     try:
@@ -108,9 +109,6 @@ def record_failure(setup: Setup, plan: RunPlan, error: str) -> Record:
         setup: what the run is made on.
         plan: the run.
         error: one line on why it failed.
-
-    Raises:
-        UserError: the record cannot be written.
     """
     return write_run(setup, plan, Outcome(setup.data_s), Ending("failed", error))
 

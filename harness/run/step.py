@@ -13,7 +13,6 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
 from harness.data.collate import Collator, Example
-from harness.errors import UserError
 from harness.processes import ALONE, Processes
 from harness.run.execution import Execution, MicroBatch
 from harness.run.random_states import RandomStates
@@ -81,6 +80,9 @@ class OptimiserStep:
     def __call__(self, batches: Sequence[Batch] | Exception, rate: float, step: int) -> float:
         """Make one optimiser step and return its loss, the mean over its labelled tokens.
 
+        Where no sample has a labelled token, because `max_length` cuts off every answer, the parameters and the
+        optimiser stay as they are and the loss is 0.
+
         Args:
             batches: the samples of this process, on the CPU; or the error of loading them, which ends the step in every
                 process. A batch of texts that were cut before their answer has no loss.
@@ -90,11 +92,10 @@ class OptimiserStep:
         Raises:
             TrainingFailedError: the loss is NaN or infinite. The parameters keep their values.
             OtherProcessFailedError: the step failed in another process.
-            UserError: no sample has a labelled token.
         """
         total, tokens = self._sums(batches)
         if not tokens:
-            raise UserError("--set max_length: cuts off every answer of an optimiser step; give a larger number")
+            return 0.0  # there is nothing to learn from these samples
         if not math.isfinite(total):
             raise TrainingFailedError(step, total)
         self._average_gradients(tokens)

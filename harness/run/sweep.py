@@ -68,8 +68,7 @@ def sweep(
         All records, old and new; none in a process that follows the first one.
 
     Raises:
-        UserError: one of the runs cannot be made, which is found before the first run starts; or a record cannot be
-            written.
+        UserError: one of the runs cannot be made, which is found before the first run starts.
         KeyboardInterrupt: a signal stopped the sweep; the records of the runs that it stopped are written.
     """
     if not setup.processes.is_main:

@@ -99,7 +99,7 @@ def train(
     Raises:
         TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
         OtherProcessFailedError: training failed in another process.
-        UserError: `max_length` cuts off every answer of an optimiser step, or an image cannot be used.
+        UserError: an image cannot be used.
     """
     loading = Loading() if loading is None else loading
     generator = torch.Generator().manual_seed(seed)
@@ -153,15 +153,12 @@ def train(
                         place.is_whole = True
                     started += time.perf_counter() - ended
                     if processes.broadcast(checkpoints is not None and checkpoints.is_due):
-                        place.keep()
+                        place.keep_or_say(say)
             place.done = 0
     except KeyboardInterrupt:
         # Several processes would have to write it together, and some of them may be gone already.
         if processes.count == 1 and result.steps and place.is_whole:
-            try:
-                place.keep()
-            except UserError as error:
-                say(f"no checkpoint of the stop: {error}")
+            place.keep_or_say(say)
         raise
     collator.cut.update(*processes.gather(collator.cut))
     return result
@@ -219,8 +216,18 @@ class _Place:
         say(f"resuming after optimiser step {len(self.result.steps)}")
         self.done = state.steps_of_epoch
 
-    def keep(self) -> None:
-        """Write a checkpoint; all processes call this together."""
+    def keep_or_say(self, say: Callable[[str], None]) -> None:
+        """Write a checkpoint, or say why there is none; training goes on without it. All processes call this together.
+
+        Args:
+            say: called with one line.
+        """
+        try:
+            self._keep()
+        except UserError as error:
+            say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
+
+    def _keep(self) -> None:
         states, cut = self.processes.gather(RandomStates.now()), self.processes.gather(self.collator.cut)
         if self.checkpoints is not None:
             progress = {"measured": self.result, "steps_of_epoch": self.done, "cut": sorted(set().union(*cut))}

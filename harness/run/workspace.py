@@ -15,6 +15,9 @@ from harness.files import read_file, write_atomic
 from harness.run.checkpoint import Checkpoints
 from harness.run.measured import TrainResult
 
+RESERVE = 64 * 2**10
+"""Bytes of the disk that a run keeps free for its record."""
+
 
 class FinishedTraining(BaseModel):
     """What training measured, kept beside the adapter that it made.
@@ -48,7 +51,10 @@ class Workspace:
         self.adapter = self.folder / "adapter"
         self.answers = self.folder / "answers.jsonl"
         self.messages = self.folder / "messages.jsonl"
+        self.parts = self.folder / "parts" / "record.json"
         self._finished = self.folder / "training.json"
+        self._replaced = self.folder / "replaced-adapter"
+        self._reserve = self.folder / "reserve"
 
     def checkpoints(self, minutes: float) -> Checkpoints:
         """Return the checkpoints of the run's training, `minutes` apart."""
@@ -79,10 +85,40 @@ class Workspace:
             return None
 
     def publish_adapter(self) -> None:
-        """Move the adapter to where users find it, in place of an earlier one."""
-        shutil.rmtree(self.final_adapter, ignore_errors=True)
+        """Move the adapter to where users find it, in place of an earlier one, which stays if that fails."""
         self.final_adapter.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.adapter, self.final_adapter)
+        shutil.rmtree(self._replaced, ignore_errors=True)
+        if self.final_adapter.exists():
+            os.replace(self.final_adapter, self._replaced)
+        try:
+            os.replace(self.adapter, self.final_adapter)
+        except OSError:
+            if self._replaced.exists():
+                os.replace(self._replaced, self.final_adapter)
+            raise
+
+    def withdraw_adapter(self) -> None:
+        """Undo `publish_adapter`, so that the adapter of a run without a record is found by the next try."""
+        os.replace(self.final_adapter, self.adapter)
+        if self._replaced.exists():
+            os.replace(self._replaced, self.final_adapter)
+
+    def new_parts(self) -> Path:
+        """Return the path of the record while it is written, after which its parts are named; no file is there."""
+        shutil.rmtree(self.parts.parent, ignore_errors=True)
+        return self.parts
+
+    def keep_reserve(self) -> None:
+        """Occupy enough of the disk for the record, so that it can be written where the run has filled the disk.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        write_atomic(self._reserve, bytes(RESERVE))
+
+    def free_reserve(self) -> None:
+        """Give back what `keep_reserve` occupied."""
+        self._reserve.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the folder, and those above it that become empty."""

@@ -25,6 +25,11 @@ from tests.folders import byte_tokenizer
 ROOT = Path(__file__).parents[3]
 
 
+def full_disk(*args: Any) -> None:
+    """Stand in for what writes a file."""
+    raise UserError("no space left")
+
+
 class Made(NamedTuple):
     """One run: its record and the rows of its predictions."""
 
@@ -115,6 +120,52 @@ def test_a_failure_never_replaces_a_complete_run(
     assert not (results / "unfinished").exists()
 
 
+@pytest.mark.parametrize("target", ["recording.write_predictions", "phases.save_adapter", "recording.write_atomic"])
+def test_a_run_whose_files_cannot_be_written_never_replaces_a_complete_one(
+    target: str, call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(*base, "--methods", "memvp").code == 0
+    results = tmp_path / "results"
+    before = {name: (results / name).read_bytes() for name in files(results)}
+    with monkeypatch.context() as patch:
+        patch.setattr(f"harness.run.{target}", full_disk)
+        assert call(*base, "--methods", "memvp", "--force").code == 1
+    assert {name: (results / name).read_bytes() for name in before} == before
+
+
+def test_a_record_that_cannot_be_written_stops_no_other_run(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.run.recording.write_atomic", full_disk)
+        done = call(*base, "--methods", "memvp,dehvf")
+    assert done.code == 1
+    for name in ("memvp", "dehvf"):
+        reason = "failed: completed, but its record was not written: no space left"
+        assert f"{name} seed 0: {reason}" in done.out
+    again = call(*base, "--methods", "memvp,dehvf")
+    assert again.code == 0 and again.out.count("training is finished") == 2
+
+
+def test_a_disk_without_room_for_a_record_is_found_before_training(
+    call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.run.workspace.Workspace.keep_reserve", full_disk)
+    done = call(*base, "--methods", "memvp,dehvf")
+    assert done.code == 1 and done.out.count("failed: no space left") == 2 and "training: " not in done.out
+
+
+@pytest.mark.parametrize("place", ["records", "adapters", "unfinished", "samples"])
+def test_a_place_that_cannot_be_written_is_found_before_training(
+    place: str, call: Run, base: list[str], tmp_path: Path
+) -> None:
+    blocked = tmp_path / "results" / place / "scienceqa"
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
+    done = call(*base, "--methods", "memvp")
+    assert done.code == 2 and f"{blocked}: cannot be written" in done.err
+
+
 def test_a_failure_after_training_does_not_lose_the_adapter(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,9 +201,6 @@ def test_a_failure_after_training_does_not_lose_the_adapter(
 def test_a_part_that_cannot_be_written_is_named_and_the_others_go_on(
     target: str, part: str, call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full_disk(*args: Any) -> None:
-        raise UserError("no space left")
-
     with monkeypatch.context() as patch:
         patch.setattr(target, full_disk)
         assert call(*base, "--methods", "memvp").code == 1

@@ -14,8 +14,8 @@ from harness.config.recipes import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
-from harness.errors import UserError
 from harness.records import StepMeasured
+from harness.run.checkpoint import Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
 from harness.run.schedule import TrainingLength, training_length
@@ -210,8 +210,20 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(value: float, forwar
 
 def test_answers_that_are_all_cut_off() -> None:
     short = Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=8)
-    with pytest.raises(UserError, match=r"^--set max_length: cuts off every answer of an optimiser step; give"):
-        train(model(), examples(), short, with_changes(max_length=8), torch.device("cpu"), 0)
+    tuned = model()
+    before = state(tuned)
+    result = train(tuned, examples(), short, with_changes(max_length=8), torch.device("cpu"), 0)
+    assert set(result.losses) == {0.0} and not changed(before, tuned)
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    blocked = tmp_path / "checkpoints"
+    blocked.touch()
+    lines: list[str] = []
+    tuned, places = model(), Checkpoints(blocked, "0" * 16, minutes=0)
+    result = run(tuned, checkpoints=places, say=lines.append)
+    assert len(lines) == len(result.steps) > 1
+    assert lines[0].startswith("no checkpoint after optimiser step 1: ") and "cannot be written" in lines[0]
 
 
 def test_workers_change_neither_losses_nor_parameters(tmp_path: Path) -> None:
