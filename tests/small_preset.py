@@ -29,7 +29,7 @@ LLM_SIZES = {
 def make_small() -> None:
     """Replace the sizes."""
     small = replace(presets.PRESETS["7b"], llm_config=LLM_SIZES)
-    presets.PRESETS = {**presets.PRESETS, "7b": small}  # type: ignore[misc]
+    presets.PRESETS = {**presets.PRESETS, "7b": small}  # type: ignore[misc]  # a constant, replaced on purpose
     _MODEL_CONFIGS["ViT-L-14-quickgelu"] = {**CLIP_CONFIG, "quick_gelu": True}
     harness.data.scienceqa.OFFICIAL_SIZES = dict(zip(("train", "val", "test"), SIZES, strict=True))
 

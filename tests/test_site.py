@@ -61,7 +61,7 @@ def test_the_navigation_names_files_that_exist() -> None:
         if isinstance(entry, str):
             return [entry]
         inner = list(entry.values()) if isinstance(entry, dict) else entry
-        return [leaf for part in inner for leaf in leaves(part)]  # type: ignore[union-attr]
+        return [leaf for part in inner for leaf in leaves(part)]  # type: ignore[union-attr]  # a list of entries
 
     pages = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
     prefix = repository.OUTSIDE

@@ -5,16 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def table(*more: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
+def table(*more: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
     """Print Table 1 without records in a process of its own."""
     command = [sys.executable, "-m", "harness", "table", "--results", "no-such-folder", *more]
-    return subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
+    return subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.PIPE, **options)
 
 
 @pytest.mark.parametrize(("encoding", "sign"), [("ascii", r"\xb1"), ("latin-1", "±")])

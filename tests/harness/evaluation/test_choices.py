@@ -191,7 +191,8 @@ def test_a_model_that_is_right_is_scored_as_right_or_the_scoring_is_refused(how:
     collator = Collator(tokenizer, ImagePreprocessor(32), 512, padding_side="left")
     prompts = [build_prompt(problem) for problem in asked]
     for wrong in (False, True):
-        rows = answer_problems(Knows(tokenizer, asked, wrong), asked, prompts, collator, 3, how)  # type: ignore[arg-type]
+        model: Any = Knows(tokenizer, asked, wrong)
+        rows = answer_problems(model, asked, prompts, collator, 3, how)
         assert [row["choice"] == row["gold"] for row in rows] == [not wrong] * len(asked)
         assert not any("guessed" in row for row in rows)
 

@@ -300,7 +300,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
     return made
 
 
-DONE = Attempt(record=SimpleNamespace(), line="completed")  # type: ignore[arg-type]
+DONE = Attempt(record=SimpleNamespace(), line="completed")  # type: ignore[arg-type]  # nobody reads the record
 
 
 def test_a_lost_run_is_begun_again(follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]]) -> None:
@@ -343,7 +343,7 @@ def test_a_second_try_sees_that_the_first_has_recorded_the_run(tmp_path: Path, m
     monkeypatch.setattr(attempts, "make_run", lambda setup, plan, progress: pytest.fail("made again"))
     monkeypatch.setattr(attempts, "completed", lambda setup, work: SimpleNamespace(created=new, run_id="its id"))
     plan: Any = SimpleNamespace(name="a run")
-    again = attempt(setup, Wanted(plan, repeats=old), pytest.fail)  # type: ignore[arg-type]
+    again = attempt(setup, Wanted(plan, repeats=old), lambda: pytest.fail("begun again"))
     assert again.skipped and again.line == "recorded by another process as its id"
     assert not work.folder.exists()
 
@@ -372,7 +372,7 @@ def test_progress_comes_through_a_file(tmp_path: Path) -> None:
     file = tmp_path / "messages.jsonl"
     file.write_text('["begin"]\n["say", "of an earlier sweep"]\n')
     read, shown = MessageFile(file), Shown()
-    received = ReceivedProgress("a run", shown)  # type: ignore[arg-type]
+    received = ReceivedProgress("a run", shown)  # type: ignore[arg-type]  # it stands for a SweepProgress
 
     def show() -> list[tuple[object, ...]]:
         for message in read.read():

@@ -95,7 +95,7 @@ def test_what_a_run_reports_can_be_sent_to_another_process() -> None:
         def __getattr__(self, name: str) -> object:
             return lambda *arguments: calls.append(pickle.dumps((name, arguments)))
 
-    remote: Progress = Sent()  # type: ignore[assignment]
+    remote: Progress = Sent()  # type: ignore[assignment]  # it answers every call
     remote.plan({"training": 8, "evaluating": 4})
     remote.start("training", 2)
     remote.say("resuming")

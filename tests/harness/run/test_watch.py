@@ -110,7 +110,7 @@ def watched(result: TrainResult, meter: EnergyMeter, steps: int, before: int = 0
     model = nn.Dropout(0.5)
     settings = {"every": 0, "validate": lambda: (50.0, 8), "model": model, **options}
     tracker = Tracker("", Path(), "", {}, print)
-    watch = Watch(Silent(), result, meter, tracker, **settings)  # type: ignore[arg-type]
+    watch = Watch(Silent(), result, meter, tracker, **settings)  # type: ignore[arg-type]  # Silent answers every call
     for number in range(before + 1, before + steps + 1):
         step = StepMeasured(number, 1.0, 1e-3, 4, 0.1)
         result.steps.append(step)
