@@ -5,21 +5,26 @@ progress and decides what is run; the others follow it.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast, broadcast_object_list, gather_object, reduce
+from accelerate.utils import broadcast, broadcast_object_list, gather_object, parse_flag_from_env, reduce
 from torch import Tensor, nn
+
+from harness.errors import first_line
 
 ValueT = TypeVar("ValueT")
 RANK, COUNT, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 """Environment variables in which a launcher tells each process its number, how many there are, and its number on this
 machine."""
+FSDP = "ACCELERATE_USE_FSDP"
+"""Environment variable in which `accelerate launch` says that its configuration asks for FSDP."""
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others, for instance while the first one scores captions."""
 
@@ -64,6 +69,11 @@ class Processes:
         """Whether this is the first process, which alone writes files."""
         return self.rank == 0
 
+    @property
+    def are_in_step(self) -> bool:
+        """Whether each holds a part of the frozen decoder layers only, so that all must run every layer together."""
+        return self.count > 1 and shards() > 1
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes. Every process must call this, with the same shape."""
         if self.count == 1:
@@ -91,6 +101,36 @@ class Processes:
             with torch.no_grad():
                 for parameter in module.parameters():
                     parameter.copy_(broadcast(parameter.detach().clone()))
+
+    def of_first(self, tensor: Tensor) -> Tensor:
+        """Return the first process's tensor. Every process must call this, with the same shape."""
+        if self.count == 1:
+            return tensor
+        received: Tensor = broadcast(tensor.contiguous())
+        return received
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Run a body in which decoder layers run. If it fails in one of several processes in step, all of them end."""
+        try:
+            yield
+        except Exception as error:
+            if not self.are_in_step:
+                raise
+            self.end(error)
+
+    def end(self, error: Exception) -> NoReturn:
+        """Say why this process cannot go on, and end it at once. The launcher then ends the others.
+
+        They wait for this one in the middle of a layer, so nothing else can be told to them.
+        """
+        print(
+            f"process {self.rank} of {self.count}: {type(error).__name__}: {first_line(error)}; all processes end, "
+            "because they share the layers; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -130,6 +170,11 @@ class Processes:
 
 ALONE = Processes()
 """One process by itself."""
+
+
+def shards() -> int:
+    """Return among how many processes the launcher divides the frozen decoder layers; 1 if each has them whole."""
+    return int(os.environ.get(COUNT, "1")) if parse_flag_from_env(FSDP) else 1
 
 
 def is_follower() -> bool:

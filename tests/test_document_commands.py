@@ -38,7 +38,17 @@ ELSEWHERE = (
     "--adapter memvp-tiny",
 )
 """Parts of commands that need a GPU, a network, an hour, or weights or an adapter that are not here."""
-OTHER_PROGRAMS = ("pip install", "tox", "ruff", "pre-commit", "python -m pytest", "python -m tests.", "docker", "mkdir")
+OTHER_PROGRAMS = (
+    "accelerate",
+    "pip install",
+    "tox",
+    "ruff",
+    "pre-commit",
+    "python -m pytest",
+    "python -m tests.",
+    "docker",
+    "mkdir",
+)
 """What else a shell block may begin a line with. It is not run."""
 _CODE = re.compile(r"^```(sh|python)\n(.*?)^```$|`(python -m harness [^`\n]+)`", re.DOTALL | re.MULTILINE)
 

@@ -95,10 +95,12 @@ class LlmSize(NamedTuple):
     Attributes:
         parameters: number of its parameters.
         bytes: what its weights take in memory.
+        layer_bytes: what those of one decoder layer take.
     """
 
     parameters: int
     bytes: int
+    layer_bytes: int
 
 
 def llm_size(spec: BackboneSpec, dtype: torch.dtype) -> LlmSize:
@@ -116,10 +118,9 @@ def llm_size(spec: BackboneSpec, dtype: torch.dtype) -> LlmSize:
     with foreign(wrong, "correct the file, or give another model"), torch.device("meta"):
         llm = LlamaForCausalLM(config)
     parameters = sum(parameter.numel() for parameter in llm.parameters())
-    needed = parameters * dtype.itemsize
-    if spec.quantize is not None:
-        needed -= sum(saved_bytes(layer, spec.quantize, dtype) for layer in llm.model.layers)
-    return LlmSize(parameters, needed)
+    saved = 0 if spec.quantize is None else saved_bytes(llm.model.layers[0], spec.quantize, dtype)
+    layer_bytes = sum(parameter.numel() for parameter in llm.model.layers[0].parameters()) * dtype.itemsize - saved
+    return LlmSize(parameters, parameters * dtype.itemsize - saved * len(llm.model.layers), layer_bytes)
 
 
 def random_llm(

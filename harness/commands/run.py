@@ -24,7 +24,7 @@ from harness.config.recipes import DEFAULT_METHODS
 from harness.data.places import PLACES, find_data, find_or_fetch_data
 from harness.errors import UserError
 from harness.hub import go_offline, hub_reachable
-from harness.processes import Processes, is_follower
+from harness.processes import Processes, is_follower, shards
 from harness.records import Record, record_path
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.dryrun import Faults, dry_run
@@ -32,6 +32,7 @@ from harness.run.executor_choice import LOCAL, make_executor, require_executor
 from harness.run.progress import LOG_SECONDS, print_line
 from harness.run.schedule import with_steps
 from harness.run.setup import Setup
+from harness.run.sharded import require_shardable
 from harness.run.sweep import SweepResult, sweep
 from harness.run.tracker import require_tracker
 from harness.stopping import exit_status
@@ -164,6 +165,9 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     require_executor(options.executor, options.submitit)
     _require_accuracy(options, task_facts(options.task))
     spec, machine = _backbone(options)
+    require_shardable(spec.quantize)
+    if shards() > 1 and options.micro_batch is None:
+        raise UserError("--micro-batch: processes that share the layers cannot find it; give --micro-batch N")
     executor = make_executor(
         options.executor, spec, machine, options.jobs, options.threads, options.results, options.submitit
     )
@@ -263,7 +267,8 @@ def _make_setup(options: RunOptions, say: Say = lambda line: None) -> Setup:
 def _plans(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[RunPlan]:
     names = options.methods or DEFAULT_METHODS
     settings = dict(options.settings)
-    if machine.device.type == "cuda" and spec.quantize is None and not settings.get("gradient_checkpointing"):
+    is_plain = spec.quantize is None and shards() == 1
+    if machine.device.type == "cuda" and is_plain and not settings.get("gradient_checkpointing"):
         settings = {"captured": True, **settings}
     overrides = Overrides(options.epochs, settings, options.protocol)
     part, parts = options.shard
@@ -309,6 +314,8 @@ def _dry_run(options: RunOptions, console: Console) -> int:
     spec, machine = _backbone(options)
     with faults.collected():
         require_quantisation(spec.quantize, machine.device)
+    with faults.collected():
+        require_shardable(spec.quantize)
     plans = _plans(options, spec, machine)
     cores = Cores(1, options.threads or torch.get_num_threads())
     with faults.collected():

@@ -10,7 +10,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading, prepared_batches
 from harness.evaluation.answer_log import AnswerLog
-from harness.processes import Processes
+from harness.processes import ALONE, Processes
 from methods.base import Batch
 
 AnswerT = TypeVar("AnswerT")
@@ -29,6 +29,8 @@ def answer_in_batches(
 ) -> list[AnswerT]:
     """Answer every example. Processes that a launcher started together share the batches.
 
+    Processes that run every layer together cannot share them: each of them answers all batches.
+
     Args:
         answer: called with a batch and the ids of its samples; returns one answer per sample.
         examples: prompts without answers.
@@ -46,6 +48,7 @@ def answer_in_batches(
         OtherProcessFailedError: another process could not answer a batch.
     """
     processes = Processes.current()
+    sharing = ALONE if processes.are_in_step else processes
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].prompt))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, AnswerT] = {}
@@ -58,18 +61,18 @@ def answer_in_batches(
             answers.update(zip(chosen, values, strict=True))
             on_batch(len(answers))
     pending = [chosen for chosen, known in zip(batches, kept, strict=True) if known is None]
-    own = pending[processes.rank :: processes.count]
+    own = pending[sharing.rank :: sharing.count]
     with prepared_batches(examples, own, lambda chosen: Batch(**collator(chosen)), collator, loading) as prepared:
         # In each round, every process answers one batch; in the last one, some may have none left.
-        for first in range(0, len(pending), processes.count):
+        for first in range(0, len(pending), sharing.count):
             found: list[tuple[list[int], list[AnswerT], list[str]]] = []
-            with processes.together():
-                if first + processes.rank < len(pending):
-                    chosen = pending[first + processes.rank]
+            with sharing.together():
+                if first + sharing.rank < len(pending):
+                    chosen = pending[first + sharing.rank]
                     ids = [examples[i].id for i in chosen]
-                    values = _within_memory(answer, next(prepared), ids, device)
+                    values = _within_memory(answer, next(prepared), ids, device, processes)
                     found.append((chosen, values, sorted(collator.cut.intersection(ids))))
-            for chosen, values, cut in chain.from_iterable(processes.gather(found)):
+            for chosen, values, cut in chain.from_iterable(sharing.gather(found)):
                 if processes.is_main:
                     log.add([examples[i].id for i in chosen], values, cut)
                 collator.cut.update(cut)
@@ -83,15 +86,21 @@ def _within_memory(
     batch: Batch,
     ids: Sequence[str],
     device: torch.device | str,
+    processes: Processes,
 ) -> list[AnswerT]:
-    """Answer a batch that is on the CPU, in halves if it does not fit into the device's memory."""
+    """Answer a batch that is on the CPU, in halves if it does not fit into the device's memory.
+
+    Processes in step do not halve it: what does not fit in one of them may fit in another.
+    """
     try:
         return answer(batch.to(device), ids)
     except RuntimeError as error:
+        if processes.are_in_step and should_reduce_batch_size(error):
+            processes.end(error)
         if len(ids) == 1 or not should_reduce_batch_size(error):
             raise
     # Outside the handler, so that the traceback does not keep the tensors of the failed forward pass.
     clear_device_cache(garbage_collection=True)
     size = -(-len(ids) // 2)
     parts = [(part, ids[size * index : size * (index + 1)]) for index, part in enumerate(batch.split(size))]
-    return [value for part, own in parts for value in _within_memory(answer, part, own, device)]
+    return [value for part, own in parts for value in _within_memory(answer, part, own, device, processes)]

@@ -8,7 +8,7 @@ memory: a batch is copied into the graph's tensors, and the gradients stay where
 optimiser runs outside the graphs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,6 +99,10 @@ class Captured:
         graph.replay()
         # The next replay of the same graph overwrites its sums.
         return graph.sums.clone()
+
+    def agreed(self, batches: Sequence[Batch] | Exception) -> Sequence[Batch] | Exception:
+        """Return the batches: this process makes its passes by itself."""
+        return batches
 
     def release(self) -> None:
         """See `harness.run.execution.Execution.release`."""

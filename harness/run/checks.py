@@ -13,6 +13,7 @@ from harness.data.collate import Example
 from harness.data.prompts import IGNORED, tokenize_example
 from harness.errors import UserError
 from harness.files import remove_stale, require_writable
+from harness.processes import shards
 from harness.records import read_records
 from harness.run.attach import attach_on_meta
 from harness.tasks.contract import Task
@@ -84,6 +85,10 @@ class PlanChecks:
             raise UserError("--set captured=true: CUDA graphs need a GPU; leave it out, or give --device cuda")
         if plan.recipe.captured and spec.quantize is not None:
             raise UserError("--set captured=true: a quantised model is not captured; leave it out, or --quantize")
+        if plan.recipe.captured and shards() > 1:
+            raise UserError(
+                "--set captured=true: divided layers are not captured; leave it out, or launch without FSDP"
+            )
         if plan.is_oracle:
             task.require_oracle(plan.recipe)
             return None

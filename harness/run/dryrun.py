@@ -15,6 +15,7 @@ from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.errors import UserError
 from harness.hub import hub_reachable
+from harness.processes import shards
 from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
 from harness.run.checkpoint import KEPT
@@ -166,7 +167,7 @@ def _described(
 ) -> dict[str, Any]:
     """Return what the row of a run says about sizes, memory and time."""
     counts = count_parameters(*attach_on_meta(plan, spec))
-    sizes, free = Sizes(spec, machine.dtype, counts), free_memory(machine.device)
+    sizes, free = Sizes(spec, machine.dtype, counts, shards()), free_memory(machine.device)
     peak = sizes.that_fits(plan.recipe, micro_batch, free)
     fits = peak.bytes <= free
     found: dict[str, Any] = {
@@ -181,7 +182,8 @@ def _described(
         found["fits_with"] = f"{options} (about {smaller.bytes / GIB:.1f} GiB)"
     if task is not None:
         found["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
-    pace = paces.of(plan, micro_batch) if fits else None
+    # Neither records nor a short measurement tell how long it takes to collect layers.
+    pace = paces.of(plan, micro_batch) if fits and shards() == 1 else None
     if pace is None:
         return found
     found |= {"step_s": round(pace.step_s, 3), "hours_source": pace.source}

@@ -1,6 +1,7 @@
 """How forward and backward passes run in training: one kernel after another, or as captured CUDA graphs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,6 +58,14 @@ class Execution(Protocol):
         """
         ...
 
+    def agreed(self, batches: Sequence[Batch] | Exception) -> Sequence[Batch] | Exception:
+        """Return the passes of one optimiser step, which the other processes may have a say in.
+
+        Args:
+            batches: those that this process has; or the error of loading them.
+        """
+        ...
+
     def release(self) -> None:
         """Give back the memory that was kept for further passes, because the micro-batch changes its size."""
         ...
@@ -79,6 +88,10 @@ class Eager:
     def add_gradients(self, batch: Batch) -> Tensor:
         """See `Execution.add_gradients`."""
         return add_gradients(self.model, batch.to(self.device))
+
+    def agreed(self, batches: Sequence[Batch] | Exception) -> Sequence[Batch] | Exception:
+        """Return the batches: this process makes its passes by itself."""
+        return batches
 
     def release(self) -> None:
         """Do nothing: no memory is kept."""

@@ -15,6 +15,8 @@ ADAM_BYTES = 16
 """Bytes per trained parameter: the float32 value, its gradient and Adam's two moments."""
 ACTIVATIONS_PER_LAYER = 34
 """Values kept for the backward pass per decoder layer, token and unit of hidden_size (Korthikanti et al. 2022)."""
+COLLECTED_LAYERS = 2
+"""Layers that are whole at a time where they are divided: the one that computes, and the next."""
 TYPICAL_TOKENS = 128
 """Text tokens per sample that the estimate assumes."""
 
@@ -39,18 +41,22 @@ class Sizes:
         spec: the backbone; only its sizes are used.
         dtype: dtype of the frozen weights that are not quantised.
         counts: its parameters with the method attached.
+        shards: processes among which the frozen decoder layers are divided; the sizes are those of one of them.
     """
 
-    def __init__(self, spec: BackboneSpec, dtype: torch.dtype, counts: Parameters) -> None:
-        self.spec, self.dtype, self.counts = spec, dtype, counts
+    def __init__(self, spec: BackboneSpec, dtype: torch.dtype, counts: Parameters, shards: int = 1) -> None:
+        self.spec, self.dtype, self.counts, self.shards = spec, dtype, counts, shards
         self._config = llm_config(spec)
         llm = llm_size(spec, dtype)
         others = counts.total - counts.trainable - llm.parameters
-        self._weights = llm.bytes + others * dtype.itemsize + counts.trainable * ADAM_BYTES
+        layers = self._config.num_hidden_layers
+        # No sum of parts and collected layers is larger than all layers.
+        away = 0.0 if shards == 1 else llm.layer_bytes * max(0.0, layers * (1 - 1 / shards) - COLLECTED_LAYERS)
+        self._weights = llm.bytes - away + others * dtype.itemsize + counts.trainable * ADAM_BYTES
 
     def quantised(self, quantize: Quantize | None) -> "Sizes":
         """Return the sizes of the same model, quantised in this way."""
-        return Sizes(replace(self.spec, quantize=quantize), self.dtype, self.counts)
+        return Sizes(replace(self.spec, quantize=quantize), self.dtype, self.counts, self.shards)
 
     def bytes(self, recipe: TrainRecipe, micro_batch: int) -> float:
         """Return the rough peak memory of a run.
@@ -112,6 +118,8 @@ def _tries(sizes: Sizes, recipe: TrainRecipe) -> Iterator[tuple[str, Sizes, Trai
     """Yield options in the order in which they are tried, with the sizes and the recipe that follow from them."""
     present = sizes.spec.quantize
     stronger = QUANTIZE if present is None else QUANTIZE[QUANTIZE.index(present) + 1 :]
+    if sizes.shards > 1:
+        stronger = ()  # quantised layers are not divided
     for quantize in (present, *stronger):
         changed = sizes if quantize == present else sizes.quantised(quantize)
         for recomputes in dict.fromkeys((recipe.gradient_checkpointing, True)):

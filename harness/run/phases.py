@@ -26,6 +26,7 @@ from harness.run.parameters import count_parameters
 from harness.run.progress import Progress
 from harness.run.schedule import training_length
 from harness.run.setup import Setup
+from harness.run.sharded import InStep, ShardedModel
 from harness.run.tracker import Tracker
 from harness.run.train import train
 from harness.run.watch import VALIDATED, Watch
@@ -92,8 +93,11 @@ class _Run:
         begun = time.perf_counter()
         with processes.together():
             backbone = self.setup.load()
-            method = attach(plan, backbone)
-            model = TunedModel(backbone, method.to(self.setup.machine.device))
+            method = attach(plan, backbone).to(self.setup.machine.device)
+        if processes.are_in_step:
+            model: TunedModel = ShardedModel(backbone, method, self.setup.machine.device, processes, self.progress.say)
+        else:
+            model = TunedModel(backbone, method)
         if not processes.is_main:
             # All processes have initialised the method with the same numbers. Their dropout must differ.
             set_seed((plan.seed + processes.rank * SEEDS_APART) % 2**32)
@@ -174,6 +178,9 @@ class _Run:
     def _execution(self, micro_batch: MicroBatch) -> Iterator[Execution]:
         """Give what runs the passes of training. Behind the context the model is not compiled."""
         model, device = self.model, self.setup.machine.device
+        if isinstance(model, ShardedModel):
+            yield InStep(model, device, self.preprocessor, self.recipe.max_length)
+            return
         if not self.recipe.captured:
             yield Eager(model, device)
             return

@@ -4,6 +4,8 @@ import gc
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
@@ -58,7 +60,9 @@ class Setup:
     def load(self) -> Backbone:
         """Load the backbone, as it is before a method is attached."""
         machine = self.machine
-        return load_backbone(self.spec, weights=machine.weights, device=machine.device, dtype=machine.dtype)
+        # The whole model may not fit on one GPU, so layers that are to be divided come there in parts.
+        device = torch.device("cpu") if self.processes.are_in_step else machine.device
+        return load_backbone(self.spec, weights=machine.weights, device=device, dtype=machine.dtype)
 
     def backbone_info(self) -> BackboneInfo:
         """Return the `backbone` section of the records. The first call loads the weights to hash them."""

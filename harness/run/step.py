@@ -141,19 +141,23 @@ class OptimiserStep:
 
     def _attempt(self, batches: Sequence[Batch] | Exception) -> tuple[float, float] | Exception:
         """Run forward and backward passes; return the summed loss and the number of tokens, or what went wrong."""
-        if isinstance(batches, Exception):
-            return batches
         try:
-            parts = [part for batch in batches for part in batch.split(self.micro_batch.size)]
-            sums: list[Tensor] = []
-            for batch in parts:
-                if len(batch.facts.label_rows_Q):
-                    sums.append(self.execution.add_gradients(batch))
+            parts = self.execution.agreed(self._parts(batches))
+            if isinstance(parts, Exception):
+                return parts
+            sums: list[Tensor] = [self.execution.add_gradients(batch) for batch in parts]
             # Apart from the exchange between processes, this is the only synchronisation with the device in a step.
             total, count = torch.stack(sums).sum(dim=0).tolist() if sums else (0.0, 0.0)
             return total, count
         except Exception as error:
             return error
+
+    def _parts(self, batches: Sequence[Batch] | Exception) -> list[Batch] | Exception:
+        """Return batches of at most a micro-batch, those without a labelled token left out."""
+        if isinstance(batches, Exception):
+            return batches
+        parts = [part for batch in batches for part in batch.split(self.micro_batch.size)]
+        return [part for part in parts if len(part.facts.label_rows_Q)]
 
     def _forget_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=not self.execution.keeps_gradients)

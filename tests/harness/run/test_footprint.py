@@ -7,7 +7,7 @@ from harness.backbone.language_model import llm_size
 from harness.config.presets import PRESETS, resolve_spec
 from harness.config.recipes import CaptionRecipe, ChoiceRecipe, TrainRecipe
 from harness.records import Parameters
-from harness.run.footprint import TYPICAL_TOKENS, Sizes, options_that_fit
+from harness.run.footprint import COLLECTED_LAYERS, TYPICAL_TOKENS, Sizes, options_that_fit
 
 GIB = 2**30
 COUNTS = Parameters(trainable=4_000_000, paper_convention=4_000_000, total=7_100_000_000, by_module={})
@@ -80,3 +80,13 @@ def test_a_given_micro_batch_is_kept_and_an_automatic_one_is_halved() -> None:
     assert sizes().that_fits(RECIPE, None, GIB).micro_batch == 1
     assert sizes().that_fits(RECIPE, None, 100 * GIB).micro_batch == RECIPE.batch_size
     assert PRESETS["7b"].recipe == resolve_spec("7b", quantize="4bit").recipe
+
+
+def test_processes_that_divide_the_layers_keep_a_part_and_the_layers_that_they_have_collected() -> None:
+    spec = resolve_spec("7b")
+    one, four = (Sizes(spec, torch.bfloat16, COUNTS, shards) for shards in (1, 4))
+    layer = llm_size(spec, torch.bfloat16).layer_bytes
+    assert layer == 2 * (4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096)
+    assert one.bytes(RECIPE, 4) - four.bytes(RECIPE, 4) == layer * (32 * 3 / 4 - COLLECTED_LAYERS)
+    assert "--quantize" in (options_that_fit(one, RECIPE, 4, 9 * GIB) or ("", None))[0]
+    assert options_that_fit(four, RECIPE, 4, 3 * GIB) is None  # divided layers are not quantised

@@ -24,10 +24,10 @@ LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Gloo is not tested on Windows")]
 
 
-def launch(arguments: list[str]) -> "subprocess.Popen[str]":
+def launch(arguments: list[str], launcher: tuple[str, ...] = LAUNCHER) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, *LAUNCHER, *map(str, arguments)],
+        [sys.executable, *launcher, *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -37,8 +37,8 @@ def launch(arguments: list[str]) -> "subprocess.Popen[str]":
     )
 
 
-def history(results: Path) -> dict[str, Any]:
-    (path,) = results.rglob("*.history.json")
+def history(results: Path, method: str = "memvp") -> dict[str, Any]:
+    (path,) = results.rglob(f"{method}/**/*.history.json")
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

@@ -1,0 +1,69 @@
+"""Two processes that divide the frozen decoder layers among them: the run of one process, with half of the layers."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.records import Record, read_records
+from harness.run.sharded import CONFIGURATION, SETTINGS, require_shardable
+from tests import command_line
+from tests.command_line import quick_run
+from tests.harness.run.test_processes import NO_DROPOUT, history, launch
+
+HELD = re.compile(r"the first one ([\d,]+) of ([\d,]+) bytes")
+
+
+LAUNCHER = (
+    *("-m", "accelerate.commands.launch", "--config_file", CONFIGURATION, "--num_processes", "2"),
+    *("--main_process_port", "0", "-m", "harness"),
+)
+
+
+def test_other_settings_of_the_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2", **SETTINGS}.items():
+        monkeypatch.setenv(name, value)
+    require_shardable(None)
+    with pytest.raises(UserError, match=r"--quantize 4bit: quantised layers are not divided"):
+        require_shardable("4bit")
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(UserError, match=r"FSDP_VERSION is 1, not 2; give --config_file configs/accelerate/fsdp\.yaml"):
+        require_shardable(None)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    require_shardable("4bit")
+
+
+@pytest.mark.slow
+def test_two_processes_that_divide_the_layers_make_the_run_of_one(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    found: list[tuple[Record, Any, dict[str, Tensor]]] = []
+    for count in (1, 2):
+        results = tmp_path / str(count)
+        arguments = [*quick_run(small_llm, small_clip, mini_set, results), "--methods", "dehvf,memvp", *NO_DROPOUT]
+        # With micro-batches of two, one process has three passes in a step of nine and the other has two.
+        arguments[arguments.index("batch_size=4")] = "batch_size=9"
+        arguments += ["--micro-batch", "2"]
+        if count == 1:
+            assert command_line.call(*arguments, "--threads", "1").code == 0
+        else:
+            process = launch(arguments, LAUNCHER)
+            out, _ = process.communicate(timeout=500)
+            assert process.returncode == 0, out
+            shares = [(int(own.replace(",", "")), int(whole.replace(",", ""))) for own, whole in HELD.findall(out)]
+            assert len(shares) == 2 and all(0.5 <= own / whole < 0.55 for own, whole in shares), shares
+        for record in sorted(read_records(results), key=lambda record: record.method):
+            (adapter,) = results.rglob(f"adapters/**/{record.method}/**/*.safetensors")
+            found.append((record, history(results, record.method), load_file(adapter)))
+    for (one, curve, adapter), (two, curve_of_two, adapter_of_two) in zip(found[:2], found[2:], strict=True):
+        assert (one.environment.processes, two.environment.processes) == (1, 2)
+        assert one.spec_hash == two.spec_hash and one.steps == two.steps == 3
+        assert one.metrics == two.metrics
+        for mine, theirs in zip(curve["points"], curve_of_two["points"], strict=True):
+            assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+        assert adapter.keys() == adapter_of_two.keys()  # the trained parameters alone, and whole
+        assert all(adapter_of_two[name].allclose(value, atol=1e-4) for name, value in adapter.items())
