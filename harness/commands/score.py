@@ -11,7 +11,8 @@ def scores_text(scores: Mapping[str, Any], format: str) -> str:
     """Return scores as text, one row per column of the paper's table.
 
     Args:
-        scores: column -> `value`, `n`, `stderr` and, where the value is missing, `reason`.
+        scores: column -> `value`, `n`, `stderr` and, where they apply, `reason` of a missing value and `failures`, the
+            number of answers that could not be read.
         format: `json`, or `markdown` for a table.
     """
     if format == "json":
@@ -22,7 +23,11 @@ def scores_text(scores: Mapping[str, Any], format: str) -> str:
         if "value" in s  # `counts`, the n-gram counts behind BLEU, appears in JSON only
     ]
     heads = ("Column", "Value", "n", "Standard error", "Note")
-    return text_table(rows, heads, ("left", "right", "right", "right", "left"))
+    table = text_table(rows, heads, ("left", "right", "right", "right", "left"))
+    total = scores.get("Avg", {})
+    if unread := total.get("failures"):
+        table += f"\n\nAnswers that could not be read: {unread} of {total['n']}. They count as wrong."
+    return table
 
 
 def _number(value: float | None) -> str:

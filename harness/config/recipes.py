@@ -179,6 +179,11 @@ class ChoiceRecipe(TrainRecipe):
                 f"scoring: {self.scoring} asks for the answer first, but {self.eval_prompt_format} gives it last; set "
                 "scoring to generate, or eval_prompt_format to a format whose answer comes first"
             )
+        if answer_is_last(self.prompt_format) and not answer_is_last(self.eval_prompt_format):
+            raise ValueError(
+                f"eval_prompt_format: {self.eval_prompt_format} asks for the answer first, but training on "
+                f"{self.prompt_format} gives it last; set both to the same order"
+            )
         if self.sampling_seed is not None and (self.protocol, self.scoring) != ("published", "generate"):
             raise ValueError(
                 "sampling_seed: is for the published protocol of a method whose answers are generated; leave it out"

@@ -89,6 +89,10 @@ class _Run:
     def _load(self) -> TunedModel:
         """Load the backbone and attach the method."""
         plan, outcome, processes = self.plan, self.outcome, self.processes
+        with processes.together():
+            # A process that follows the first one hashes the weights here in its first run: before a model takes up
+            # the memory, and before the seed is set, which it would otherwise draw numbers from.
+            self.setup.backbone_info()
         set_seed(plan.seed)
         begun = time.perf_counter()
         with processes.together():

@@ -201,6 +201,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --set protocol=published", "give --protocol published"),
         ("run --set sampling_seed=1", "--set sampling_seed: is for the published protocol"),
         ("run --set prompt_format=QCM-LEA --set scoring=letter", "but QCM-LEA gives it last; set scoring to generate"),
+        ("run --set prompt_format=QCM-LEA --set eval_prompt_format=QCM-A", "set both to the same order"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads at most 1024 tokens"),

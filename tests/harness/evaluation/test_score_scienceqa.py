@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.commands.score import scores_text
 from harness.errors import UserError
 from harness.evaluation.score_scienceqa import score_scienceqa_files
 
@@ -62,6 +63,13 @@ def test_forms(files, form):
     assert scores["Avg"]["n"] == 3 and scores["Avg"]["failures"] == 1
     assert (scores["IMG"]["value"], scores["TXT"]["value"], scores["NO"]["value"]) == (100, 0, 0)
     assert scores["SOC"]["value"] is None and scores["SOC"]["missing"] == 0
+
+
+def test_the_table_says_how_many_answers_could_not_be_read(files):
+    line = "Answers that could not be read: 1 of 3. They count as wrong."
+    assert scores_text(score(files, FORMS["llava"]), "markdown").endswith(line)
+    readable = {"1": 0, "2": 0, "3": 0}
+    assert "could not be read" not in scores_text(score(files, readable), "markdown")
 
 
 def test_line_breaks_of_unicode_are_text(files):
