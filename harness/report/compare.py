@@ -75,9 +75,11 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str, protocol: 
     """
     facts = task_facts(task)
     plan = layout(facts.table)
-    chosen = select([run for run in read_records(results_dir) if run.model == model], facts.table, plan, protocol)
+    records = [run for run in read_records(results_dir) if run.model == model]
+    chosen = select(records, facts.table, plan, protocol)
     runs = {group[0].label: by_seed(group) for group in chosen.groups.values()}
     ours, theirs = (_runs_of(label, runs, model, task) for label in (a, b))
+    compared = {run.label for run in (*ours.values(), *theirs.values())}
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     if not seeds:
         raise UserError(f"{a}, {b}: no seed in common on {model}; run both with the same --seeds")
@@ -96,7 +98,7 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str, protocol: 
         {name: (_mean(ours, seeds, name), _mean(theirs, seeds, name)) for name in differences},
         differences,
         corrected,
-        tuple(chosen.notes),
+        tuple(select([run for run in records if run.label in compared], facts.table, plan, protocol).notes),
     )
 
 

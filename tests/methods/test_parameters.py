@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.run.train import parameter_groups
-from methods import get_method
+from methods import get_method, registry
 from tests.backbones import tiny_backbone, tiny_config, tuned_model
 
 BUILDS = 24
@@ -160,6 +160,10 @@ def test_every_parameter_starts_as_published(name: str) -> None:
         assert values.square().mean().sqrt().item() == pytest.approx(1, abs=spread), parameter
         assert abs(values.mean().item()) < error, parameter
         assert (values.abs().max().item() > math.sqrt(3) + 1e-5) == normal, parameter
+
+
+def test_the_table_has_every_method_of_this_repository() -> None:
+    assert set(TABLE) == {name for name, method in registry().items() if method.startswith("methods.")}
 
 
 @each_method

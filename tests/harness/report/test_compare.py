@@ -10,7 +10,7 @@ from harness.records import predictions_path, record_path
 from harness.report.compare import compare
 from tests.command_line import call
 from tests.harness.report.answered import PROBLEMS, save
-from tests.record_factory import make
+from tests.record_factory import WHY, make
 
 PAIR = ("dehvf", "memvp", "tiny", "scienceqa")
 
@@ -152,3 +152,12 @@ def test_predictions_that_do_not_hold_are_refused(tmp_path: Path, lines: str, me
 def test_what_was_left_out_is_said(results: Path) -> None:
     save(results, "dehvf", 9, range(9), kept=False, status="failed", metrics={})
     assert "1 run left out: failed." in call("compare", "dehvf", "memvp", "--results", results).out
+
+
+def test_what_is_noted_is_about_the_compared_methods(results: Path) -> None:
+    missing = {key: why for key, why in WHY.items() if key not in ("parse_failures", "parameters")}
+    for method in ("dehvf", "llama_adapter"):
+        unreadable = {"parse_failures": {"count": 3, "n": 200}, "missing": missing}
+        save(results, method, 11, range(9), **unreadable)
+    out = call("compare", "dehvf", "memvp", "--results", results).out
+    assert "could not be read: dehvf" in out and "llama_adapter" not in out
