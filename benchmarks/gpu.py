@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.steps import FILE, Outcome, Step, run_steps
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 from harness.cost.output import markdown_table
 from harness.data.mini.build import build_mini
 from harness.files import write_atomic

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import methods
-from harness.config.recipes import CaptionRecipe, ChoiceRecipe
+from harness.config.recipe import CaptionRecipe, ChoiceRecipe
 from harness.data.mini.captions import build_captions
 from methods import get_method, registry
 from tests.command_line import call

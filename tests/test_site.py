@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,7 +95,7 @@ def test_the_pictures_show_each_skill_once_with_the_right_option_marked() -> Non
 
 
 def test_the_settings_of_a_class_become_a_table() -> None:
-    lines = hook("settings").table("harness.config.recipes.TrainRecipe", ROOT).splitlines()
+    lines = hook("settings").table("harness.config.recipe.TrainRecipe", ROOT).splitlines()
     names = [re.match(r"\| `(\w+)` \|", line) for line in lines[2:]]
     assert [name[1] for name in names if name] == list(TrainRecipe.model_fields)
     for line, field in zip(lines[2:], TrainRecipe.model_fields.values(), strict=True):

@@ -8,17 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.config.lookup import expand, named_method
+from harness.config.overrides import apply_overrides
 from harness.config.presets import BackboneSpec
-from harness.config.recipes import (
-    ORACLE,
-    REFERENCES,
-    TrainRecipe,
-    apply_overrides,
-    method_config,
-    published_settings,
-    recipe_class,
-    train_recipe,
-)
+from harness.config.recipe import TrainRecipe, recipe_class
+from harness.config.recipes import ORACLE, REFERENCES, method_config, published_settings, train_recipe
 from harness.errors import UserError, first_error
 from harness.records import Record, default_label
 

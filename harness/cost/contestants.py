@@ -10,7 +10,7 @@ import torch
 
 from harness.backbone.loader import Backbone
 from harness.config.plan import RunPlan
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 from harness.cost.flops import Workload
 from harness.cost.share import share_backbone
 from harness.cost.timing import Key

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from harness.config.lookup import expand, named_method, registered_names
 from harness.config.plan import RunPlan
 from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
-from harness.config.recipes import TrainRecipe, method_config
+from harness.config.recipe import TrainRecipe
+from harness.config.recipes import method_config
 from harness.errors import UserError, first_error
 from methods import get_method
 

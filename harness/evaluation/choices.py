@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import no_grad
 
-from harness.config.recipes import Scoring
+from harness.config.recipe import Scoring
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading
 from harness.data.problem import Problem

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean
 
-from harness.config.recipes import PROTOCOLS
+from harness.config.recipe import PROTOCOLS
 from harness.records import Record
 from harness.report.paper import Column, layout, load_paper, method_names, paper_models
 from harness.report.ranking import ranked

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from harness.config.recipes import PROTOCOLS
+from harness.config.recipe import PROTOCOLS
 from harness.escape import markdown, text_table
 from harness.files import write_atomic
 from harness.records import Diagnostics, History, Questions, Record, read_records

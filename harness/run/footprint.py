@@ -7,7 +7,7 @@ import torch
 
 from harness.backbone.language_model import llm_config, llm_size
 from harness.config.presets import QUANTIZE, BackboneSpec, Quantize
-from harness.config.recipes import CaptionRecipe, TrainRecipe
+from harness.config.recipe import CaptionRecipe, TrainRecipe
 from harness.records import Parameters
 from harness.run.execution import MicroBatch
 

@@ -19,7 +19,7 @@ from harness.backbone.loader import Backbone, load_backbone
 from harness.backbone.machine import DTYPES
 from harness.config.lookup import named_method
 from harness.config.presets import PRESETS, BackboneSpec, Quantize, base_model
-from harness.config.recipes import CaptionRecipe, ChoiceRecipe, TrainRecipe, recipe_class
+from harness.config.recipe import CaptionRecipe, ChoiceRecipe, TrainRecipe, recipe_class
 from harness.data.collate import Collator, Example
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.data.problem import Problem

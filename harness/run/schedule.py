@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from harness.config.plan import RunPlan
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 
 
 @dataclass(frozen=True)

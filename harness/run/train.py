@@ -10,7 +10,7 @@ from accelerate.data_loader import SkipBatchSampler
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, RandomSampler
 
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading, prepared_batches
 from harness.errors import UserError

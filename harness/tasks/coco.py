@@ -10,7 +10,7 @@ import hashlib
 import time
 from typing import NoReturn
 
-from harness.config.recipes import CaptionRecipe, TrainRecipe
+from harness.config.recipe import CaptionRecipe, TrainRecipe
 from harness.data.coco import load_coco
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 from harness.data.coco import CaptionImage
 from harness.data.collate import Example
 from harness.data.dataset import DataSet
@@ -89,7 +89,7 @@ class Evaluation:
 class Task(Protocol):
     """One task on one data folder.
 
-    Every `recipe` argument is of the task's own recipe class, see `harness.config.recipes.recipe_class`. The oracle is
+    Every `recipe` argument is of the task's own recipe class, see `harness.config.recipe.recipe_class`. The oracle is
     the frozen language model that reads a description of each image in words instead of the image.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.config.recipes import ChoiceRecipe, TrainRecipe
+from harness.config.recipe import ChoiceRecipe, TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.jsonio import read_json

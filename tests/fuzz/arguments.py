@@ -76,7 +76,7 @@ def change_options(folder: Path, chance: random.Random) -> str:
 
 def _argument(part: str, chance: random.Random) -> str:
     if part == "%":
-        from harness.config.recipes import CaptionRecipe
+        from harness.config.recipe import CaptionRecipe
         from methods import get_method
 
         fields = [*CaptionRecipe.model_fields, *get_method("memvp").Config.model_fields, "memvp.adapter_dim", "lr", ""]

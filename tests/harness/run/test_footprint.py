@@ -5,7 +5,7 @@ import torch
 
 from harness.backbone.language_model import llm_size
 from harness.config.presets import PRESETS, resolve_spec
-from harness.config.recipes import CaptionRecipe, ChoiceRecipe, TrainRecipe
+from harness.config.recipe import CaptionRecipe, ChoiceRecipe, TrainRecipe
 from harness.records import Parameters
 from harness.run.footprint import COLLECTED_LAYERS, TYPICAL_TOKENS, Sizes, options_that_fit
 

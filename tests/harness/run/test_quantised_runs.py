@@ -11,7 +11,7 @@ from harness.backbone import quantised
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import PRESETS, resolve_spec
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 from harness.errors import UserError
 from harness.records import BackboneInfo, Data, read_records, record_path, spec_hash
 from harness.report.tables import leaderboard

@@ -9,7 +9,7 @@ import torch
 
 from harness.backbone.loader import load_backbone
 from harness.config.presets import resolve_spec
-from harness.config.recipes import ChoiceRecipe
+from harness.config.recipe import ChoiceRecipe
 from harness.data.prompts import build_prompt, encode
 from harness.errors import UserError
 from harness.evaluation.model import EvaluationFailedError

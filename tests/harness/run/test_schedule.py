@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.config.plan import Overrides, plan_runs
 from harness.config.presets import PRESETS
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 from harness.run.schedule import TrainingLength, learning_rate, training_length, with_steps
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "memvp.json").read_text())["extras"]["lr_schedule"]

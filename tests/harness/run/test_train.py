@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from harness.config.recipes import TrainRecipe
+from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading

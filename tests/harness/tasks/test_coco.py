@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.config.recipes import CaptionRecipe
+from harness.config.recipe import CaptionRecipe
 from harness.data.imagefile import load_image
 from harness.data.mini.captions import build_captions
 from harness.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.recipes import ChoiceRecipe
+from harness.config.recipe import ChoiceRecipe
 from harness.data.images import ImagePreprocessor
 from harness.errors import UserError
 from harness.tasks.contract import DataOptions, load_task

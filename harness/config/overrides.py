@@ -1,0 +1,81 @@
+"""What the pairs of `--set` change: fields of a method's Config and of its recipe."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.config.recipe import TrainRecipe
+from harness.errors import UserError, first_error
+
+_NOT_SEARCHED = frozenset({"tuning", "eval_split", "eval_batch_size", "gradient_checkpointing", "captured"})
+"""Fields of a recipe that no search chooses: they change where a run is evaluated, or how it is computed."""
+
+
+def apply_overrides(
+    name: str, config: Mapping[str, Any], recipe: TrainRecipe, method_fields: Sequence[str], settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], TrainRecipe]:
+    """Return a method's fields and its recipe with the pairs of `--set` applied.
+
+    A key is a field of the recipe or of the method. `METHOD.field` applies to one method only. If recipe and method
+    both have the field, as with `max_length`, the plain key sets the recipe's field and `METHOD.field` the method's.
+
+    Args:
+        name: registry name of the method.
+        config: fields of the method's Config that differ from its defaults.
+        recipe: training settings.
+        method_fields: names of all fields of the method's Config.
+        settings: the pairs of `--set`.
+
+    Returns:
+        The fields of the method's Config that differ from its defaults, and the training settings.
+
+    Raises:
+        UserError: neither recipe nor method has a field, or a value is not allowed.
+    """
+    fields, updates = dict(config), {}
+    for key, value in settings.items():
+        owner, _, field = key.rpartition(".")
+        if owner and owner != name:
+            continue
+        if field == "protocol":
+            raise UserError(f"--set {key}: the protocol is an option of its own; give --protocol {value}")
+        of_recipe = field in type(recipe).model_fields
+        if field in method_fields and (owner or not of_recipe):
+            fields[field] = value
+        elif of_recipe:
+            updates[field] = value
+        else:
+            raise UserError(_no_field(key, name, [*type(recipe).model_fields, *method_fields]))
+    given = [*updates, *(field for field, value in fields.items() if config.get(field) != value)]
+    if changed := [field for field in given if field not in _NOT_SEARCHED]:
+        updates = {"tuning": f"{', '.join(changed)} as given with --set; nothing was searched", **updates}
+    try:
+        # Fields that nobody set follow the others, as the scoring follows the format.
+        return fields, type(recipe)(**{**recipe.model_dump(exclude_unset=True), **updates})
+    except ValidationError as error:
+        first = first_error(error)
+        raise UserError(f"--set {first.field or 'recipe'}: {first.message}") from error
+
+
+def _no_field(key: str, name: str, known: Sequence[str]) -> str:
+    """Return the message for a key of `--set` that neither recipe nor method has."""
+    from methods import registry
+
+    owner, _, field = key.rpartition(".")
+    near = [other for other in known if field in other.split("_")] or difflib.get_close_matches(field, known, n=1)
+    if not owner and any(_has_field(other, field) for other in registry()):
+        hint = f"METHOD.{field} sets it for one method. Choose"
+    else:
+        hint = f"did you mean {' or '.join(near)}? Choose" if near else "choose"
+    return f"--set {key}: neither the recipe nor {name} has it; {hint} from {', '.join(known)}"
+
+
+def _has_field(name: str, field: str) -> bool:
+    from methods import get_method
+
+    try:
+        return field in get_method(name).Config.model_fields
+    except Exception:  # the package of another method may be broken in any way, which is no matter here
+        return False
