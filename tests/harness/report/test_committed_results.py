@@ -1,18 +1,46 @@
-"""The committed results page and the table in README.md agree with the committed records."""
+"""The committed records: one can be made again, and the results page and README.md agree with all of them."""
 
+import json
 import shutil
 from collections import defaultdict
 from pathlib import Path
 
-from harness.records import Record, read_records
+import pytest
+
+from harness.records import Record, read_records, record_path, write_record
 from harness.report.compare import compare
 from harness.report.readme import write_readme
 from harness.report.searched import FOLDER, tried
 from harness.report.tables import table_text
 from methods import registry
+from tests.command_line import call
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "results"
+
+UNLIKE = 0.01
+"""Share of answers that another processor may give differently, where two options are almost equally likely."""
+
+
+@pytest.mark.slow
+def test_a_committed_record_can_be_made_again(tmp_path: Path) -> None:
+    # The oracle trains nothing, so its record is the cheapest. It depends on the generated data, the language model,
+    # its tokenizer, the prompts, the decoder and the scores.
+    oracle = next(record for record in read_records(RESULTS) if record.kind == "oracle")
+    path, kept = record_path(oracle, RESULTS), ("--into", tmp_path / "again", "--format", "json")
+    done = call("verify", path, *kept)
+    assert done.code == 0, done.out + done.err
+    found = json.loads(done.out)
+    assert found["outcome"] in ("identical", "within")
+    assert found["answers"]["count"] == oracle.metrics["Avg"].n
+    assert found["answers"]["different"] <= UNLIKE * found["answers"]["count"], found["answers"]["first"]
+    # A record that says something else is found out. The second run was kept, so it is not made a third time.
+    avg = oracle.metrics["Avg"]
+    false = avg.model_copy(update={"value": avg.value - 3})
+    other = oracle.model_copy(update={"metrics": {**oracle.metrics, "Avg": false}})
+    done = call("verify", write_record(other, tmp_path / "other"), *kept)
+    assert done.code == 1 and "already recorded" in done.err
+    assert set(json.loads(done.out)["beyond"]) == {"Avg"}
 
 
 def test_readme_shows_the_table_of_the_records() -> None:
