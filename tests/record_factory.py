@@ -96,7 +96,8 @@ def make(
     }
     record |= changes
     kind = record.get("kind", "train")
-    record["missing"] = {key: why for key, why in record["missing"].items() if key not in _UNUSED.get(kind, ())}
+    absent = {*_UNUSED.get(kind, ()), *changes}
+    record["missing"] = {key: why for key, why in record["missing"].items() if key not in absent}
     if kind == "oracle":
         record["parameters"] = None
     if record.get("status", "completed") != "completed":

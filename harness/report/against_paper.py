@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Literal
 import pandas as pd
 
 from harness.errors import UserError
-from harness.escape import csv_cell, text_table
+from harness.escape import csv_cell, markdown, text_table
 from harness.records import Record, read_records
 from harness.report.paper import Column, layout
 from harness.report.render import ABSENT
 from harness.report.rows import Cell, TableRow
+from harness.report.selection import unread_note
 from harness.report.tables import leaderboard
 from harness.stats import next_run_error
 
@@ -27,12 +27,26 @@ _NOTES = """\
   of the measured seeds in 95 % of cases if both are runs of the same method: from the variation between the seeds, or,
   with one seed, from the standard errors of two independent runs.
 - within noise: the difference is not larger than the noise. off: it is. One cell in twenty is off by chance.
-- other backbone: the method was run, but not on the paper's model and data. not run: there is no record that may enter
-  the table. noise unknown: there is one seed, and its record has no standard error.
+- other backbone: the method was run, but not on the paper's model. The model stands in brackets behind what was
+  measured on it. Its data are its own, too, so no difference to the printed value is given. not run: there is no record
+  that may enter the table. noise unknown: there is one seed, and its record has no standard error.
 - Protocol: {protocol}. The paper's values were made by the protocol of each method's own code, as far as it is known.
   So under the uniform one, a difference may come from the protocol (docs/protocols.md).
 - Rows of the paper that are no method of this benchmark are left out.
 """
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What was measured for a number of the paper on another model than the printed one.
+
+    Attributes:
+        value: the mean over the seeds.
+        seeds: number of seeds.
+    """
+
+    value: float
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,7 @@ class PaperCell:
         difference: measured minus printed.
         noise: largest difference that chance explains; None where it is unknown.
         verdict: what follows.
-        others: models that the method was run on, where it was not run on this one.
+        others: model -> what was measured on it, where nothing was measured on the paper's.
         protocol: the protocol of the runs.
     """
 
@@ -61,7 +75,7 @@ class PaperCell:
     difference: float | None
     noise: float | None
     verdict: Verdict
-    others: tuple[str, ...]
+    others: Mapping[str, Elsewhere]
     protocol: str
 
 
@@ -79,34 +93,59 @@ def against_paper(
     Raises:
         UserError: there is no such table, it has times, or the paper has no row for the model.
     """
-    plan = layout(table)
-    if plan.setting != "data":
+    return _cells(_printed(records, table, model, protocol))
+
+
+@dataclass(frozen=True)
+class _Printed:
+    """The rows of one table that the paper prints for a method of this benchmark.
+
+    Attributes:
+        table: number of the table.
+        rows: the rows, with what was measured on their models.
+        measured: every measured row of the table, on whatever model.
+        protocol: the protocol of the runs.
+    """
+
+    table: int
+    rows: tuple[TableRow, ...]
+    measured: tuple[TableRow, ...]
+    protocol: str
+
+    def others(self, row: TableRow) -> list[TableRow]:
+        """Return the measured rows of the same method on other models."""
+        same = [other for other in self.measured if (other.method, other.variant) == (row.method, row.variant)]
+        return [other for other in same if other.model != row.model]
+
+
+def _printed(records: Iterable[Record], table: int, model: str | None, protocol: str) -> _Printed:
+    """Return the rows of `against_paper`, and raise what it raises."""
+    if layout(table).setting != "data":
         raise UserError(f"--paper: table {table} has times of the paper's machine, not scores; leave --paper out")
-    records = [record for record in records if record.protocol == protocol]
-    rows = [row for row in leaderboard(records, table, model, protocol).rows if row.method and row.is_printed]
+    ours = [record for record in records if record.protocol == protocol]
+    every = [row for row in leaderboard(ours, table, protocol=protocol).rows if row.method]
+    rows = tuple(row for row in every if row.is_printed and model in (None, row.model))
     if not rows:
         raise UserError(f"--model {model}: table {table} of the paper has no row for it; leave --model out")
-    cells = []
-    for row in rows:
-        ran_on = sorted({r.model for r in records if _is_run_of(r, row)} - {str(row.model)})
-        for column in plan.columns:
-            if row.metrics[column.key].paper is not None:
-                cells.append(_cell(row, column, row.metrics[column.key], ran_on, protocol))
-    return cells
+    return _Printed(table, rows, tuple(row for row in every if row.runs), protocol)
 
 
-def _is_run_of(record: Record, row: TableRow) -> bool:
-    """Return whether a record has scores of the row's method, on whatever model."""
-    same = (record.method, record.variant, record.task) == (row.method, row.variant, row.task)
-    return same and record.status == "completed" and any(m.value is not None for m in record.metrics.values())
+def _cells(printed: _Printed) -> list[PaperCell]:
+    return [
+        _cell(row, column, row.metrics[column.key], printed)
+        for row in printed.rows
+        for column in layout(printed.table).columns
+        if row.metrics[column.key].paper is not None
+    ]
 
 
-def _cell(row: TableRow, column: Column, cell: Cell, ran_on: Sequence[str], protocol: str) -> PaperCell:
+def _cell(row: TableRow, column: Column, cell: Cell, printed: _Printed) -> PaperCell:
     assert cell.paper is not None, "only printed cells get here"
+    others = {} if cell.value is not None else _elsewhere(printed.others(row), column)
     noise = None if cell.value is None else _noise(row, column)
     verdict: Verdict
     if cell.difference is None:
-        verdict = "other backbone" if ran_on else "not run"
+        verdict = "other backbone" if others else "not run"
     elif noise is None:
         verdict = "noise unknown"
     else:
@@ -122,9 +161,18 @@ def _cell(row: TableRow, column: Column, cell: Cell, ran_on: Sequence[str], prot
         difference=cell.difference,
         noise=noise,
         verdict=verdict,
-        others=tuple(ran_on) if verdict == "other backbone" else (),
-        protocol=protocol,
+        others=others,
+        protocol=printed.protocol,
     )
+
+
+def _elsewhere(rows: Iterable[TableRow], column: Column) -> dict[str, Elsewhere]:
+    """Return what rows of other models have in a column, by model."""
+    return {
+        str(row.model): Elsewhere(value, len(row.seeds))
+        for row in rows
+        if (value := row.metrics[column.key].value) is not None
+    }
 
 
 def _noise(row: TableRow, column: Column) -> float | None:
@@ -157,8 +205,18 @@ def against_paper_text(
     Raises:
         UserError: see `against_paper`; or a record has an error.
     """
-    cells = against_paper(read_records(results_dir), table, model, protocol)
-    return _measured(cells) if measured_only and format == "markdown" else _FORMATS[format](cells)
+    printed = _printed(read_records(results_dir), table, model, protocol)
+    cells = _cells(printed)
+    if format != "markdown":
+        return _FORMATS[format](cells)
+    notes = _unread(printed)
+    return _measured(cells, notes) if measured_only else _markdown(cells, notes)
+
+
+def _unread(printed: _Printed) -> list[str]:
+    """Return the note on answers that could not be read in the runs that are shown."""
+    shown = [used for row in printed.rows for used in ([row] if row.runs else printed.others(row))]
+    return unread_note(list({run.run_id: run for row in shown for run in row.runs}.values()))
 
 
 def _grid(cells: Sequence[PaperCell], style: str) -> str:
@@ -167,17 +225,21 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
     def shown(value: float | None, key: str, sign: str = "") -> str:
         return ABSENT if value is None else f"{value:{sign}.{digits[key]}f}"
 
+    def measured(cell: PaperCell) -> str:
+        others = [f"{shown(other.value, cell.column)} ({model})" for model, other in cell.others.items()]
+        return ", ".join(others) or shown(cell.value, cell.column)
+
     body = [
         (
             cell.name,
             cell.model or "-",
             cell.column,
             shown(cell.paper, cell.column),
-            shown(cell.value, cell.column),
-            str(cell.seeds),
+            measured(cell),
+            ", ".join(str(other.seeds) for other in cell.others.values()) or str(cell.seeds),
             shown(cell.difference, cell.column, "+"),
             shown(cell.noise, cell.column),
-            _verdict(cell),
+            cell.verdict,
         )
         for cell in cells
     ]
@@ -186,19 +248,18 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
     return text_table(body, heads, sides, style)
 
 
-def _markdown(cells: Sequence[PaperCell]) -> str:
-    return f"{_title(cells)}\n\n{_grid(cells, 'github')}\n\n{_NOTES.format(protocol=cells[0].protocol)}"
+def _markdown(cells: Sequence[PaperCell], notes: Sequence[str]) -> str:
+    below = "".join(f"- {markdown(note)}\n" for note in notes)
+    return f"{_title(cells)}\n\n{_grid(cells, 'github')}\n\n{_NOTES.format(protocol=cells[0].protocol)}{below}"
 
 
-def _measured(cells: Sequence[PaperCell]) -> str:
-    """Return the measured cells in markdown, and how many have no measurement, by what is known of them."""
-    measured = [cell for cell in cells if cell.value is not None]
-    others = Counter(_verdict(cell) for cell in cells if cell.value is None)
-    text = _markdown(measured) if measured else f"{_title(cells)}\n\n"
-    if others:
-        why = ", ".join(f"{verdict}: {count}" for verdict, count in others.items())
+def _measured(cells: Sequence[PaperCell], notes: Sequence[str]) -> str:
+    """Return the cells that were measured, on whatever model, in markdown, and how many were not."""
+    measured = [cell for cell in cells if cell.verdict != "not run"]
+    text = _markdown(measured, notes) if measured else f"{_title(cells)}\n\n"
+    if left := len(cells) - len(measured):
         bullet = "- " if measured else ""
-        text += f"{bullet}{others.total()} printed numbers have no measurement ({why}). --all shows them.\n"
+        text += f"{bullet}{left} printed numbers have no measurement. --all shows them.\n"
     return text
 
 
@@ -206,18 +267,13 @@ def _title(cells: Sequence[PaperCell]) -> str:
     return f"**Table {cells[0].table}, paper against measured. {layout(cells[0].table).title}**"
 
 
-def _verdict(cell: PaperCell) -> str:
-    return f"{cell.verdict} ({', '.join(cell.others)})" if cell.others else cell.verdict
-
-
 def _csv(cells: Sequence[PaperCell]) -> str:
-    flat = [asdict(cell) | {"others": " ".join(cell.others)} for cell in cells]
+    flat = [asdict(cell) | {"others": json.dumps(asdict(cell)["others"])} for cell in cells]
     rows = [{key: csv_cell(value) for key, value in row.items()} for row in flat]
     return str(pd.DataFrame(rows, dtype=object).to_csv(index=False))
 
 
 _FORMATS: Mapping[str, Callable[[Sequence[PaperCell]], str]] = {
-    "markdown": _markdown,
     "latex": lambda cells: _grid(cells, "latex_booktabs") + "\n",
     "csv": _csv,
     "json": lambda cells: json.dumps([asdict(cell) for cell in cells], indent=2) + "\n",

@@ -10,13 +10,14 @@ from pathlib import Path
 from harness.data.mini.build import NAME, Item, file_text, record, sample_items
 from harness.data.problem import Problem, parse_problem
 from harness.errors import UserError
+from harness.escape import markdown
 from harness.evaluation.ids import listing
 from harness.evaluation.score_scienceqa import read_predictions
 from harness.records import Record, predictions_path, record_path
 from harness.report.paper import Column
 from harness.report.render import grid
 from harness.report.rows import Board, Cell
-from harness.report.selection import select
+from harness.report.selection import select, unread_note
 from harness.report.tables import leaderboard
 from harness.stats import mean, sample_std
 from harness.tasks.facts import TASKS
@@ -42,7 +43,8 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
         results_dir: the results folder, for the predictions.
 
     Returns:
-        One table per model, in markdown; empty where there is no such record.
+        One table per model, in markdown, with the share of its answers that could not be read where there are any;
+        empty where there is no such record.
 
     Raises:
         UserError: a file of predictions cannot be read, is incomplete, or has other gold answers.
@@ -59,8 +61,10 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
         ]
         if rows:
             plan = board.layout.model_copy(update={"columns": _columns()})
-            parts.append(grid(Board(board.table, plan, tuple(rows), ()), "github"))
-    return "\n".join([_HEAD, *parts]) + "\n" if parts else ""
+            notes = unread_note([run for row in rows for run in row.runs])
+            table = grid(Board(board.table, plan, tuple(rows), ()), "github")
+            parts.append("\n\n".join([table, *(f"- {markdown(note)}" for note in notes)]))
+    return f"{_HEAD}\n" + "\n\n".join(parts) + "\n" if parts else ""
 
 
 @cache

@@ -204,15 +204,26 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
         remarks.append(f"{count_runs(skipped)} skipped unreadable images.")
     if cut:
         remarks.append(f"{count_runs(cut)} cut texts that were longer than the recipe's max_length.")
-    if unread := _unread(kept):
-        remarks.append(f"Answers that could not be read: {unread}; they {_fate(kept)}.")
+    remarks += unread_note(kept)
     if dirty:
         remarks.append(f"{count_runs(dirty)} from code with uncommitted changes or of an unknown commit.")
     return remarks
 
 
+def unread_note(kept: Sequence[Record]) -> list[str]:
+    """Return the note on answers that could not be read, with their share in each row that has any, over its seeds.
+
+    Args:
+        kept: the runs of all rows of a table.
+
+    Returns:
+        One note; none where every answer could be read.
+    """
+    unread = _unread(kept)
+    return [f"Answers that could not be read: {unread}; they {_fate(kept)}."] if unread else []
+
+
 def _unread(kept: Sequence[Record]) -> str:
-    """Return the share of unreadable answers of each row that has any, over its seeds."""
     shares = []
     several = len({record.model for record in kept}) > 1
     for (label, model), runs in _by(kept, lambda r: (r.label, r.model)).items():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.records import write_record
-from harness.report.against_paper import PaperCell, against_paper, against_paper_text
+from harness.report.against_paper import Elsewhere, PaperCell, against_paper, against_paper_text
 from tests.command_line import Done, call
 from tests.latex import check_latex
 from tests.record_factory import NINE, make
@@ -46,10 +46,14 @@ def test_one_seed_is_judged_by_the_standard_errors_of_two_runs() -> None:
 def test_a_run_on_another_backbone_is_no_measurement_of_the_printed_number() -> None:
     found = cells(make("memvp"), make("dehvf", status="failed"), make("dehvf", variant="keys_only"))
     cell = found["MemVP", "13b", "Avg"]
-    assert (cell.verdict, cell.value, cell.difference, cell.others) == ("other backbone", None, None, ("tiny",))
+    assert (cell.verdict, cell.value, cell.difference) == ("other backbone", None, None)
+    assert cell.others == {"tiny": Elsewhere(value=50.0, seeds=1)}
     assert found["DEHVF", "7b", "Avg"].verdict == "not run"
     ablations = cells(make("dehvf", variant="keys_only"), table=4)
     assert ablations["prompts in keys only", "7b", "IMG"].verdict == "other backbone"
+    # A run that may enter no table is no measurement either.
+    assert cells(make("memvp", data={"limit": 5}))["MemVP", "13b", "Avg"].verdict == "not run"
+    assert cells(make("memvp", model="7b"))["MemVP", "7b", "Avg"].others == {}
 
 
 def test_runs_on_other_data_do_not_count() -> None:
@@ -66,7 +70,12 @@ def test_every_format_has_every_cell(tmp_path: Path) -> None:
         "not run"
     ] * 9
     shown = table(tmp_path).out
-    assert "within noise" in shown and "other backbone (tiny)" in shown and "One cell in twenty is off" in shown
+    assert "within noise" in shown and "One cell in twenty is off" in shown
+    lines = [[cell.strip() for cell in line.split("|")] for line in shown.splitlines()]
+    (avg,) = [cells for cells in lines if cells[1:4] == ["DEHVF", "7b", "Avg"]]
+    assert avg[5:10] == ["50.00 (tiny)", "1", "n/a", "n/a", "other backbone"]
+    (row,) = [row for row in rows if (row["name"], row["column"]) == ("DEHVF", "Avg")]
+    assert row["others"] == {"tiny": {"value": 50.0, "seeds": 1}} and row["value"] is None
     assert "\\toprule" in table(tmp_path, "--format", "latex").out
     assert table(tmp_path, "--format", "html").out.startswith("<table>")
 
@@ -89,11 +98,23 @@ def test_latex_would_compile(tmp_path: Path) -> None:
 
 
 def test_in_a_terminal_numbers_without_a_measurement_are_counted_only(tmp_path: Path) -> None:
+    none = against_paper_text(tmp_path, 1, "7b", "markdown", measured_only=True)
+    assert "|" not in none and none.endswith("\n45 printed numbers have no measurement. --all shows them.\n")
     write_record(make("memvp"), tmp_path)
+    write_record(make("dehvf", model="7b", value=93.0), tmp_path)
     text = against_paper_text(tmp_path, 1, "7b", "markdown", measured_only=True)
-    assert "|" not in text
-    assert "45 printed numbers have no measurement (not run: 36, other backbone (tiny): 9). --all shows them." in text
-    write_record(make("memvp", model="7b", value=93.0), tmp_path)
-    text = against_paper_text(tmp_path, 1, "7b", "markdown", measured_only=True)
-    assert text.count("| MemVP") == 9 and "| DEHVF" not in text
-    assert text.endswith("\n- 36 printed numbers have no measurement (not run: 36). --all shows them.\n")
+    assert text.count("| MemVP") == text.count("50.00 (tiny)") == text.count("| DEHVF") == 9
+    assert "| LaVIN" not in text
+    assert text.endswith("\n- 27 printed numbers have no measurement. --all shows them.\n")
+
+
+def test_answers_that_could_not_be_read_are_noted(tmp_path: Path) -> None:
+    write_record(make("memvp", model="7b", parse_failures={"count": 30, "n": 1000}), tmp_path)
+    write_record(make("dehvf", parse_failures={"count": 5, "n": 1000}), tmp_path)
+    write_record(make("lavin", model="7b"), tmp_path)
+    note = "\n- Answers that could not be read: memvp on 7b 3.00 %, dehvf on tiny 0.50 %; they count as wrong.\n"
+    for fewer in (False, True):
+        assert note in against_paper_text(tmp_path, 1, None, "markdown", measured_only=fewer)
+    # Runs on another model are not shown where there are some on the paper's.
+    write_record(make("memvp", parse_failures={"count": 70, "n": 1000}), tmp_path)
+    assert "memvp on tiny" not in against_paper_text(tmp_path, 1, "7b", "markdown")

@@ -60,6 +60,14 @@ def test_runs_without_saved_predictions_have_no_value(tmp_path):
         assert breakdown_text([make("memvp", data=other)], tmp_path) == ""
 
 
+def test_answers_that_could_not_be_read_are_noted(tmp_path):
+    runs = [save(tmp_path, {MAPS}, seed=seed, parse_failures={"count": 20, "n": 1000}) for seed in (0, 1)]
+    runs.append(save(tmp_path, {MAPS}, method="lavin"))
+    text = breakdown_text(runs, tmp_path)
+    assert text.endswith("\n\n- Answers that could not be read: memvp 2.00 %; they count as wrong.\n")
+    assert "could not be read" not in breakdown_text(runs[2:], tmp_path)
+
+
 def test_predictions_of_another_world_are_refused(tmp_path):
     run = save(tmp_path, {MAPS}, shift=1)
     with pytest.raises(UserError, match="gold answer differs"):
