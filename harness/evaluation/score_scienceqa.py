@@ -1,7 +1,7 @@
 """Scoring saved ScienceQA answers against a problems file."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from harness.evaluation.reading import read_answer
 from harness.evaluation.scienceqa_metrics import score_scienceqa
 from harness.files import read_file
 
-_KEYS = frozenset({"qid", "question_id"})
-"""Keys of which each record of a file with lines has one."""
+_IDS = ("qid", "question_id")
+"""Keys of a record's problem id, of which each record has one."""
+_ANSWERS = ("choice", "text")
+"""Keys of a record's answer, as an index and in words, of which each record has one."""
 
 
 def read_split(problems: Path, splits: Path, split: str = "test") -> list[Problem]:
@@ -50,10 +52,11 @@ def read_split(problems: Path, splits: Path, split: str = "test") -> list[Proble
 def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, int | None]:
     """Read predictions in any of five formats.
 
-    Two formats have one record per line: a run's predictions, with `qid` and `choice`, and LLaVA's answers, with
-    `question_id` and `text`. The others are `{qid: index}`; `{"results": {qid: index}}`; and
-    `{"outputs": {qid: text}}`, whose texts are read by the reference code's pattern. Where a file has both `results`
-    and `outputs`, `results` is taken, because that is what the authors scored. The name of the file does not matter.
+    Two formats have one record per problem: a run's predictions, with `qid` and `choice`, and LLaVA's answers, with
+    `question_id` and `text`. The records are lines, or the entries of one JSON array; an id may be a whole number. The
+    other formats are `{qid: index}`; `{"results": {qid: index}}`; and `{"outputs": {qid: text}}`, whose texts are read
+    by the reference code's pattern. Where a file has both `results` and `outputs`, `results` is taken, because that is
+    what the authors scored. The name of the file does not matter.
 
     Args:
         path: the file.
@@ -63,18 +66,23 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
         qid -> index of the choice, or None where the answer could not be read.
 
     Raises:
-        UserError: the file is in none of the formats, a value has the wrong type, a saved gold answer differs from the
-            problem's, or a qid occurs twice (the message lists these qids).
+        UserError: the file is in none of the formats, a record has two ids or two answers, a value has the wrong type,
+            a saved gold answer differs from the problem's, or a qid occurs twice (the message lists these qids).
     """
     try:
         text = read_file(Path(path)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a text file in UTF-8") from error
-    if path.suffix == ".jsonl" or _has_lines(text):
+    if _has_lines(text, path.suffix):
         return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
     data = parse_json(text, str(path))
+    if isinstance(data, list):
+        entries = [(f"{path}, entry {number}", record) for number, record in enumerate(data, 1)]
+        return _from_records(path, entries, problems)
     if not isinstance(data, dict):
-        raise UserError(f"{path}: expected a JSON object, or one record per line; give such a file")
+        raise UserError(f"{path}: expected a JSON object or array, or one record per line; give such a file")
+    if not data.keys().isdisjoint(_IDS):
+        return _from_records(path, [(str(path), data)], problems)
     if "results" in data:
         return _from_indices(path, data["results"])
     if "outputs" in data:
@@ -82,15 +90,24 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
     return _from_indices(path, data)
 
 
-def _has_lines(text: str) -> bool:
-    """Return whether a text has one JSON object per line, rather than one JSON value."""
-    first, _, rest = text.strip().partition("\n")
+def _has_lines(text: str, suffix: str) -> bool:
+    """Return whether a text has one JSON value per line, rather than one JSON value.
+
+    Args:
+        text: the text, which may have errors.
+        suffix: ending of the file's name. It decides only where neither the text nor its first line is a JSON value.
+    """
+    if _is_json(text):
+        return False
+    return suffix == ".jsonl" or _is_json(text.strip().partition("\n")[0])
+
+
+def _is_json(text: str) -> bool:
     try:
-        record = json.loads(first)
+        json.loads(text)
     except (ValueError, RecursionError):
         return False
-    # A single line is a record if it has a record's key; `{qid: index}` may be on one line too.
-    return isinstance(record, dict) and (bool(rest.strip()) or not _KEYS.isdisjoint(record))
+    return True
 
 
 def _pairs(path: Path, table: Any) -> Iterator[tuple[str, Any]]:
@@ -119,19 +136,23 @@ def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict
     return choices
 
 
-def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[str, Problem]) -> dict[str, int | None]:
+def _from_records(
+    path: Path, records: Sequence[tuple[str, Any]], problems: Mapping[str, Problem]
+) -> dict[str, int | None]:
+    """Return the choices of records, each of which comes with its place in the file."""
+    if not records:
+        raise UserError(f"{path}: has no predictions; give a file with one for each problem")
     choices: dict[str, int | None] = {}
     qids: list[str] = []
-    for place, record in lines:
-        if isinstance(record, dict) and "question_id" in record:
-            qid, said = _llava_answer(place, record)
-            qids.append(qid)
+    for place, record in records:
+        qid, answer = _id_and_answer(place, record)
+        qids.append(qid)
+        if answer == "text":
+            said = record["text"]
+            if not isinstance(said, str):
+                raise UserError(f"{place}: the 'text' is not text; give a string")
             choices[qid] = read_answer(said, len(problems[qid].choices)) if qid in problems else None
             continue
-        if not isinstance(record, dict) or not isinstance(record.get("qid"), str) or "choice" not in record:
-            raise UserError(f"{place}: expected 'qid' and 'choice', or 'question_id' and 'text'; add them")
-        qid = record["qid"]
-        qids.append(qid)
         choices[qid] = _choice(path, qid, record["choice"])
         if qid in problems and record.get("gold") not in (None, problems[qid].answer):
             wrong = "its gold answer differs from the one in the problems file; give the file that was answered"
@@ -141,12 +162,19 @@ def _from_records(path: Path, lines: list[tuple[str, Any]], problems: Mapping[st
     return choices
 
 
-def _llava_answer(place: str, record: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the problem's id and the text of an answer line of LLaVA."""
-    qid, text = record["question_id"], record.get("text")
-    if isinstance(qid, bool) or not isinstance(qid, str | int) or not isinstance(text, str):
-        raise UserError(f"{place}: expected 'question_id' and 'text', and the text to be a string; correct the line")
-    return str(qid), text
+def _id_and_answer(place: str, record: Any) -> tuple[str, str]:
+    """Return the problem id of a record, and the key of its answer."""
+    keys = [[key for key in known if isinstance(record, dict) and key in record] for known in (_IDS, _ANSWERS)]
+    for found in keys:
+        if len(found) > 1:
+            raise UserError(f"{place}: has both {found[0]!r} and {found[1]!r}; remove one of them")
+        if not found:
+            raise UserError(f"{place}: expected 'qid' and 'choice', or 'question_id' and 'text'; add them")
+    (key,), (answer,) = keys
+    qid = record[key]
+    if isinstance(qid, bool) or not isinstance(qid, str | int):
+        raise UserError(f"{place}: the {key!r} is neither text nor a whole number; correct it")
+    return str(qid), answer
 
 
 def score_scienceqa_files(

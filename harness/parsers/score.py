@@ -16,7 +16,11 @@ def score_scienceqa(
     problems: Annotated[Path, typer.Option(help="The benchmark's problems.json.")],
     splits: Annotated[Path, typer.Option(help="The benchmark's pid_splits.json.")],
     predictions: Annotated[
-        Path, typer.Option(help="predictions.jsonl of a run, a JSON object {qid: index}, or a published results file.")
+        Path,
+        typer.Option(
+            help="predictions.jsonl of a run, LLaVA's answers as lines or as one array, a JSON object {qid: index}, or "
+            "a published results file."
+        ),
     ],
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
     format: TextOutput = TextFormat.markdown,

@@ -1,4 +1,4 @@
-"""Scoring saved answers: five forms, one result; broken files are named."""
+"""Scoring saved answers: several forms, one result; broken files are named."""
 
 import json
 from pathlib import Path
@@ -48,6 +48,14 @@ FORMS = {
         {"question_id": 2, "text": "A"},
         {"question_id": "3", "text": "The answer is Austria.", "metadata": {}},
     ),
+    "ours, ids as numbers": lines(*({"qid": qid, "choice": choice} for qid, choice in ((1, 0), (2, 0), (3, None)))),
+    "ours as an array": [{"qid": "1", "choice": 0}, {"qid": 2, "choice": 0}, {"qid": "3", "choice": 2}],
+    "llava as an array": [
+        {"question_id": 1, "text": "The answer is A."},
+        {"question_id": "2", "text": "A", "metadata": {}},
+        {"question_id": 3, "text": "none of them"},
+    ],
+    "llava's ids, indices": lines(*({"question_id": qid, "choice": 0 if qid < 3 else None} for qid in (1, 2, 3))),
     "indices": {"1": 0, "2": 0, "3": -1},
     "results": {"acc": 1.0, "results": {"1": 0, "2": 0, "3": None}},
     "outputs": {"outputs": {"1": "The answer is A. BECAUSE: x", "2": "The answer is A.", "3": "no idea"}},
@@ -78,11 +86,13 @@ def test_line_breaks_of_unicode_are_text(files):
     assert score(files, text)["Avg"]["n"] == 3
 
 
+@pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("name", ["answers", "answers.txt", "answers.json", "answers.jsonl"])
-@pytest.mark.parametrize("form", ["ours", "llava"])
-def test_lines_are_read_whatever_the_file_is_called(files, form, name):
-    renamed = files["predictions.json"].with_name(name)
-    assert score({**files, "predictions.json": renamed}, FORMS[form])["Avg"]["failures"] == 1
+@pytest.mark.parametrize("form", ["ours", "llava", "llava as an array", "indices", "outputs"])
+def test_the_name_of_the_file_does_not_matter(files, form, name, indent):
+    renamed = {**files, "predictions.json": files["predictions.json"].with_name(name)}
+    given = FORMS[form] if isinstance(FORMS[form], str) else json.dumps(FORMS[form], indent=indent)
+    assert score(renamed, given)["Avg"]["failures"] == 1
 
 
 def test_one_line_of_llava(files):
@@ -105,16 +115,24 @@ def test_one_line_of_our_form(files):
         ('{"results": {"1": 0, "2": 0, "3": 0, "1": 0}}', "given twice: 1"),
         (lines(*({"qid": q, "choice": 0} for q in "12312")), "two predictions: 1, 2"),
         (lines({"qid": "1", "choice": 0, "gold": 1}), "problem 1: its gold answer"),
-        (lines({"qid": "1", "raw": "A"}), "line 1"),
-        (lines({"question_id": "1", "text": None}), "line 1: expected 'question_id' and 'text'"),
-        (lines({"question_id": True, "text": "A"}), "line 1"),
+        (lines({"qid": "1", "raw": "A"}), "expected 'qid' and 'choice'"),
+        (lines(*({"qid": q, "raw": "A"} for q in "12")), "line 1: expected 'qid' and 'choice'"),
+        (lines(*({"question_id": "1", "text": text} for text in ("A", None))), "line 2: the 'text' is not text"),
+        (lines({"question_id": True, "text": "A"}), "the 'question_id' is neither text nor a whole number"),
+        (lines({"qid": 1.0, "choice": 0}), "the 'qid' is neither text nor a whole number"),
+        ([{"qid": "1", "choice": 0}, {"qid": 2, "question_id": 2, "choice": 0}], "entry 2: has both 'qid' and 'quest"),
+        ([{"qid": "1", "choice": 0, "text": "B"}], "entry 1: has both 'choice' and 'text'"),
+        ([0, 0, 0], "entry 1: expected 'qid' and 'choice'"),
+        ([{"1": 0}, {"2": 0}], "entry 1: expected 'qid' and 'choice'"),
+        ([{"qid": "1", "choice": 0}, {"qid": 1, "choice": 0}], "two predictions: 1"),
         (lines(*({"question_id": q, "text": "A"} for q in ("1", 1, "2", "3"))), "two predictions: 1"),
         ({"1": "A", "2": 0, "3": 0}, "problem 1: 'A'"),
         ({"1": 0.0, "2": 0, "3": 0}, "problem 1"),
         ({"1": True, "2": 0, "3": 0}, "problem 1"),
         ({"outputs": {"1": 3}}, "problem 1"),
         ({}, "expected a non-empty object"),
-        ([], "expected a JSON object"),
+        ([], "has no predictions"),
+        ("3", "expected a JSON object or array"),
         ("", "not valid JSON"),
     ],
 )
