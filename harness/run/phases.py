@@ -166,6 +166,7 @@ class _Run:
                     self.processes,
                     setup.loading,
                     execution=execution,
+                    between_steps=watch.validate_if_due,
                 )
         finally:
             watch.read_energy()

@@ -74,6 +74,7 @@ def train(
     processes: Processes = ALONE,
     loading: Loading | None = None,
     execution: Execution | None = None,
+    between_steps: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train the model's trainable parameters in place.
 
@@ -92,6 +93,8 @@ def train(
         processes: those that make every optimiser step together. The first one alone uses `checkpoints`.
         loading: how batches are prepared, which changes no result; None uses no workers.
         execution: how forward and backward passes run; None runs them eagerly.
+        between_steps: called after `on_step`, and where training resumes. It may take long, so a stop does not wait for
+            it. It must leave the model and all random number generators as they were.
 
     Returns:
         `result`.
@@ -117,8 +120,9 @@ def train(
     execution = Eager(model, device) if execution is None else execution
     optimise = OptimiserStep(execution, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
     length = training_length(len(examples), recipe)
-    started = time.perf_counter() - result.total_s
     try:
+        between_steps()  # a stop may have come in the middle of it
+        started = time.perf_counter() - result.total_s
         while len(result.steps) < length.steps:
             place.epoch_rng = generator.get_state()
             left = SkipBatchSampler(order, skip_batches=place.done)
@@ -149,13 +153,14 @@ def train(
                         result.epochs = length.epochs_after(step + 1)
                         result.micro_batch = micro_batch.size
                         place.done += 1
-                        on_step(result.steps[-1])
                         place.is_whole = True
+                        on_step(result.steps[-1])
+                    between_steps()
                     started += time.perf_counter() - ended
                     if processes.broadcast(checkpoints is not None and checkpoints.is_due):
                         place.keep_or_say(say)
             place.done = 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         # Several processes would have to write it together, and some of them may be gone already.
         if processes.count == 1 and result.steps and place.is_whole:
             place.keep_or_say(say)

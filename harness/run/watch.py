@@ -19,7 +19,7 @@ _METER_S = 1.0
 
 
 class Watch:
-    """Is called after every optimiser step.
+    """Is called after every optimiser step, with what it measured; and then `validate_if_due`.
 
     Args:
         progress: shows loss, learning rate and accuracy.
@@ -61,11 +61,16 @@ class Watch:
         values = {"loss": step.loss, "learning_rate": step.learning_rate}
         values |= {"samples_per_s": step.samples / step.seconds} if step.seconds > 0 else {}
         self._progress.advance(step.step, f"loss {step.loss:.3f}, lr {step.learning_rate:.2e}")
-        if self._every and step.step % self._every == 0:
-            found = self._validated(step.step)
-            values["validation_accuracy"] = found.accuracy
-            self._progress.say(f"step {step.step}: validation accuracy {found.accuracy:.2f} % of {found.n} problems")
         self._tracker.log(values, step.step)
+
+    def validate_if_due(self) -> None:
+        """Validate after the last step, if it is one of those that are validated and has not been yet."""
+        step, validations = len(self._result.steps), self._result.validations
+        if not (self._every and step) or step % self._every or (validations and validations[-1].step == step):
+            return
+        found = self._validated(step)
+        self._progress.say(f"step {step}: validation accuracy {found.accuracy:.2f} % of {found.n} problems")
+        self._tracker.log({"validation_accuracy": found.accuracy}, step)
 
     def read_energy(self) -> None:
         """Add the energy since the last reading."""
@@ -77,11 +82,18 @@ class Watch:
     def _validated(self, step: int) -> Validation:
         """Validate, and put the model's mode and all random number generators back as they were."""
         begun, states, mode = time.perf_counter(), RandomStates.now(), self._model.training
-        try:
-            accuracy, n = self._validate()
-        finally:
+
+        def put_back() -> None:
             self._model.train(mode)
             states.restore()
+
+        try:
+            accuracy, n = self._validate()
+            put_back()
+        except BaseException:
+            # The checkpoint of a stopped run must hold the states of training. A stop may also come in `put_back`.
+            put_back()
+            raise
         found = Validation(step=step, accuracy=accuracy, n=n)
         self._result.validations.append(found)
         self._result.validation_s += time.perf_counter() - begun

@@ -19,6 +19,7 @@ from harness.records import StepMeasured
 from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
+from harness.run.step import OptimiserStep
 from harness.run.train import train
 from harness.stopping import Stopped, stop_on_signals
 from methods.base import Batch
@@ -99,16 +100,21 @@ def test_interrupted_training_ends_with_the_same_bits(stops: list[int], tmp_path
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_a_signal_leaves_a_checkpoint_of_whole_steps_only(signals: int, tmp_path: Path) -> None:
-    finished = []
+def test_a_signal_leaves_a_checkpoint_of_whole_steps_only(
+    signals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished: list[int] = []
+    whole_step = OptimiserStep.__call__
 
-    def after_step(step: StepMeasured) -> None:
-        for _ in range(signals if step.step == 4 else 0):
+    def stopped_step(self: OptimiserStep, batches: Any, rate: float, step: int) -> float:
+        loss = whole_step(self, batches, rate, step)
+        for _ in range(signals if step == 4 else 0):
             signal.raise_signal(signal.SIGTERM)
-        finished.append(step.step)
+        return loss
 
-    with pytest.raises(Stopped), stop_on_signals():
-        run(tmp_path, after_step=after_step, minutes=60.0)
+    with monkeypatch.context() as patch, pytest.raises(Stopped), stop_on_signals():
+        patch.setattr(OptimiserStep, "__call__", stopped_step)
+        run(tmp_path, after_step=lambda step: finished.append(step.step), minutes=60.0)
     if signals == 1:  # the stop waits until all that belongs to the step is done
         assert finished == [1, 2, 3, 4]
         assert [folder.name for folder in tmp_path.glob("step-*")] == ["step-00000004"]

@@ -134,7 +134,8 @@ def test_every_signal_that_ends_a_run_leaves_a_record(
 def test_a_run_whose_output_nobody_reads_is_recorded(
     mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
-    process = start(arguments_of(tmp_path, mini_set, small_llm, small_clip))
+    arguments = arguments_of(tmp_path, mini_set, small_llm, small_clip)
+    process = start(arguments, checkpoint_minutes="60")
     assert process.stdout is not None
     for line in process.stdout:
         if f"training: 2/{STEPS}" in line:
@@ -143,6 +144,7 @@ def test_a_run_whose_output_nobody_reads_is_recorded(
     assert process.wait(timeout=120) == 128 + signal.SIGPIPE
     (record,) = read_records(tmp_path)
     assert record.status == "interrupted" and "nobody reads the output" in str(record.error)
+    assert list(tmp_path.rglob("checkpoints/step-*"))
 
 
 def test_workers_change_no_byte_and_do_not_survive_a_killed_run(

@@ -1,7 +1,9 @@
 """What can be watched during training, and that watching changes nothing."""
 
+import signal
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from harness.run.energy import EnergyMeter
 from harness.run.measured import TrainResult
 from harness.run.tracker import Tracker
 from harness.run.watch import Watch
+from harness.tasks.scienceqa import ScienceQATask
 from tests import command_line
 from tests.command_line import Done, Run, quick_run
 
@@ -62,6 +65,31 @@ def test_validation_is_kept_and_shown(validated: Made) -> None:
     assert all(0 <= found.accuracy <= 100 for found in history.validations)
     last = history.validations[-1].accuracy
     assert f"memvp seed 0: step 3: validation accuracy {last:.2f} % of 8 problems" in done.out
+
+
+def test_a_stop_does_not_wait_for_a_validation(
+    validated: Made, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate, calls, answered = ScienceQATask.validate, [0], []
+
+    def stopped_in_the_second(*arguments: Any) -> tuple[float, int]:
+        calls[0] += 1
+        torch.rand(3)
+        if calls[0] == 2:
+            signal.raise_signal(signal.SIGTERM)
+        answered.append(calls[0])
+        return validate(*arguments)
+
+    monkeypatch.setattr(ScienceQATask, "validate", stopped_in_the_second)
+    arguments = [*quick_run(small_llm, small_clip, mini_set, tmp_path), "--methods", "memvp", "--eval-every", "1"]
+    done = command_line.call(*arguments, "--jobs", "1")
+    assert done.code == 128 + signal.SIGTERM and answered == [1]
+    (record,) = read_records(tmp_path)
+    assert (record.status, record.error, record.steps) == ("interrupted", "interrupted by SIGTERM", 2)
+
+    again, record, history, adapter = make(tmp_path, small_llm, small_clip, mini_set, "--eval-every", "1")
+    assert "resuming after optimiser step 2" in again.out
+    assert history.validations == validated[2].validations and adapter == validated[3]
 
 
 def test_every_part_of_a_run_has_its_seconds(unwatched: Made, validated: Made) -> None:
@@ -115,6 +143,7 @@ def watched(result: TrainResult, meter: EnergyMeter, steps: int, before: int = 0
         step = StepMeasured(number, 1.0, 1e-3, 4, 0.1)
         result.steps.append(step)
         watch(step)
+        watch.validate_if_due()
     watch.read_energy()
 
 
