@@ -1,10 +1,11 @@
 """What a run has measured so far, and its record. A record can be made at any time, even of an interrupted run."""
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Literal, TypedDict
+from typing import Literal, Self, TypedDict
 
 import torch
 
@@ -12,6 +13,8 @@ from harness.backbone.loader import Backbone
 from harness.backbone.machine import dtype_name
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
+from harness.errors import UserError, first_line
+from harness.evaluation.model import EvaluationFailedError
 from harness.records import (
     BackboneInfo,
     Data,
@@ -30,6 +33,7 @@ from harness.records import (
     collect_git,
 )
 from harness.run.measured import TrainResult
+from harness.run.step import TrainingFailedError
 from harness.run.train import WARMUP_STEPS
 from harness.tasks.contract import Evaluation
 
@@ -54,7 +58,7 @@ class Outcome:
         eval_joules: energy of the GPU in evaluation; None if it is not reported.
         diagnostics: what the method shows of its inside; None if it shows nothing.
         write_s: seconds spent on writing adapter, samples, predictions and history.
-        problems: what could not be written, one line each; the run has then failed, whatever else went well.
+        problems: what could not be scored or written, one line each; the run has then failed, whatever else went well.
     """
 
     data_s: float
@@ -83,6 +87,22 @@ class Ending:
     status: Literal["completed", "failed", "interrupted"] = "completed"
     error: str | None = None
     step: int | None = None
+
+    @classmethod
+    def of(cls, failure: BaseException) -> Self:
+        """Return how a run ended that raised `failure`; print the traceback of a failure that nobody foresaw.
+
+        Args:
+            failure: what was raised.
+        """
+        if isinstance(failure, TrainingFailedError):
+            return cls("failed", str(failure), failure.step)
+        if isinstance(failure, EvaluationFailedError | UserError):
+            return cls("failed", first_line(failure))
+        if isinstance(failure, torch.cuda.OutOfMemoryError):
+            return cls("failed", f"out of GPU memory: {first_line(failure)}; give a smaller --micro-batch")
+        traceback.print_exception(failure)
+        return cls("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")
 
 
 class Identity(TypedDict):

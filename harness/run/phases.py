@@ -21,7 +21,7 @@ from harness.run.diagnose import diagnose
 from harness.run.energy import EnergyMeter
 from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.memory import read_peak, reset_peak
-from harness.run.outcome import Outcome
+from harness.run.outcome import Ending, Outcome
 from harness.run.parameters import count_parameters
 from harness.run.progress import Progress
 from harness.run.schedule import training_length
@@ -31,6 +31,7 @@ from harness.run.tracker import Tracker
 from harness.run.train import train
 from harness.run.watch import VALIDATED, Watch
 from harness.run.workspace import FinishedTraining
+from harness.tasks.contract import ScoringFailedError
 from methods.checkpoint import load_adapter_state, save_adapter
 from methods.tuned import TunedModel
 
@@ -224,9 +225,15 @@ class _Run:
         evaluate = task.evaluate_oracle if self.plan.is_oracle else task.evaluate
         log = AnswerLog(self.work.answers)
         before = self.meter.joules()
-        outcome.evaluation = evaluate(
-            self.model, recipe, self.preprocessor, self.progress.advance, log, self.setup.loading
-        )
+        try:
+            outcome.evaluation = evaluate(
+                self.model, recipe, self.preprocessor, self.progress.advance, log, self.setup.loading
+            )
+        except ScoringFailedError as failure:
+            # The answers are worth having without their scores.
+            outcome.evaluation = failure.answered
+            assert failure.__cause__ is not None, "the cause says why"
+            outcome.problems.append(f"scoring: {Ending.of(failure.__cause__).error}")
         after = self.meter.joules()
         outcome.eval_joules = None if before is None or after is None else after - before
         outcome.peak = read_peak(self.setup.machine.device)

@@ -54,8 +54,9 @@ def write_run(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending) -> 
             work.publish_adapter()
             published = True
     outcome.write_s += time.perf_counter() - begun
-    if ending.status == "completed" and outcome.problems:
-        ending = Ending("failed", "; ".join(outcome.problems))
+    if ending.status != "interrupted" and outcome.problems:
+        reasons = [*([] if ending.error is None else [ending.error]), *outcome.problems]
+        ending = Ending("failed", "; ".join(reasons), ending.step)
     record = _record(setup, plan, outcome, ending, samples)
     before = find_record(setup.results_dir, work.spec_hash)
     work.free_reserve()

@@ -2,15 +2,12 @@
 
 import gc
 import signal
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
 
 from harness.config.plan import RunPlan
-from harness.errors import UserError, first_line
-from harness.evaluation.model import EvaluationFailedError
 from harness.processes import Processes
 from harness.records import Record
 from harness.run.outcome import Ending, Outcome
@@ -18,7 +15,6 @@ from harness.run.phases import measure
 from harness.run.progress import Progress, Silent
 from harness.run.recording import write_run
 from harness.run.setup import Setup
-from harness.run.step import TrainingFailedError
 from harness.stopping import Stopped, stop_held_back
 
 
@@ -55,7 +51,7 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
         # A failure of one run, or too little memory for it, must not stop the others. A launcher that finds one
         # process dead stops the others at once, so a stop may come now; the record is written first.
         with stop_held_back():
-            return write_run(setup, plan, outcome, _ending_of(failure))
+            return write_run(setup, plan, outcome, Ending.of(failure))
     finally:
         # A wrapped backbone contains reference cycles, and the next run loads a backbone of its own.
         gc.collect()
@@ -111,15 +107,3 @@ def record_failure(setup: Setup, plan: RunPlan, error: str) -> Record:
         error: one line on why it failed.
     """
     return write_run(setup, plan, Outcome(setup.data_s), Ending("failed", error))
-
-
-def _ending_of(failure: Exception) -> Ending:
-    """Return how a run ended that raised `failure`; print the traceback of a failure that nobody foresaw."""
-    if isinstance(failure, TrainingFailedError):
-        return Ending("failed", str(failure), failure.step)
-    if isinstance(failure, EvaluationFailedError | UserError):
-        return Ending("failed", first_line(failure))
-    if isinstance(failure, torch.cuda.OutOfMemoryError):
-        return Ending("failed", f"out of GPU memory: {first_line(failure)}; give a smaller --micro-batch")
-    traceback.print_exception(failure)
-    return Ending("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")

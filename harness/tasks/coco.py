@@ -8,6 +8,7 @@ COCO server, see `harness.evaluation.caption_metrics`.
 
 import hashlib
 import time
+from dataclasses import replace
 from typing import NoReturn
 
 from harness.config.recipe import CaptionRecipe, TrainRecipe
@@ -23,7 +24,7 @@ from harness.evaluation.caption_metrics import check_tokenizer, score_captions
 from harness.evaluation.decode import Search, decode_texts
 from harness.evaluation.model import EvaluatedModel
 from harness.records import Data
-from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section
+from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section, keeping
 from harness.tasks.facts import TASKS
 from harness.tasks.samples import SAMPLES
 
@@ -94,7 +95,6 @@ class CocoTask:
         decoded = time.perf_counter()
         captions = {image.qid: text for image, (text, _) in zip(images, texts, strict=True)}
         references = {image.qid: image.captions for image in images}
-        metrics, _ = score_captions(references, captions, TASKS[self.name].columns)
         rows = [
             {
                 "image_id": image.qid,
@@ -106,15 +106,11 @@ class CocoTask:
             }
             for image, (text, hypothesis) in zip(images, texts, strict=True)
         ]
-        return Evaluation(
-            metrics,
-            None,
-            collator.truncated,
-            rows,
-            shown=[(image, captions[image.qid]) for image in images[:SAMPLES]],
-            eval_s=decoded - started,
-            scoring_s=time.perf_counter() - decoded,
-        )
+        shown = [(image, captions[image.qid]) for image in images[:SAMPLES]]
+        answered = Evaluation({}, None, collator.truncated, rows, shown=shown, eval_s=decoded - started)
+        with keeping(answered):
+            metrics, _ = score_captions(references, captions, TASKS[self.name].columns)
+        return replace(answered, metrics=metrics, scoring_s=time.perf_counter() - decoded)
 
     def validate(
         self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int

@@ -86,6 +86,34 @@ class Evaluation:
     scoring_s: float = 0.0
 
 
+class ScoringFailedError(Exception):
+    """Answers are there, but they could not be scored; the cause says why.
+
+    Attributes:
+        answered: the evaluation without metrics.
+    """
+
+    def __init__(self, answered: Evaluation) -> None:
+        super().__init__("the answers could not be scored")
+        self.answered = answered
+
+
+@contextmanager
+def keeping(answered: Evaluation) -> Iterator[None]:
+    """Keep the answers if the body, which scores them, fails.
+
+    Args:
+        answered: the evaluation without metrics.
+
+    Raises:
+        ScoringFailedError: the body failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ScoringFailedError(answered) from error
+
+
 class Task(Protocol):
     """One task on one data folder.
 
@@ -148,6 +176,7 @@ class Task(Protocol):
 
         Raises:
             EvaluationFailedError: the model's logits are NaN or infinite.
+            ScoringFailedError: the answers are there, but could not be scored.
             UserError: an image cannot be read.
         """
         ...
@@ -185,7 +214,7 @@ class Task(Protocol):
             model, recipe, preprocessor, on_progress, log, loading: as in `evaluate`.
 
         Raises:
-            EvaluationFailedError: as `evaluate`.
+            EvaluationFailedError, ScoringFailedError: as `evaluate`.
             UserError: as `evaluate` and `require_oracle`.
         """
         ...

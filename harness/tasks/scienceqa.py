@@ -21,7 +21,7 @@ from harness.evaluation.choices import Answering, answer_problems, unanswerable
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import columns_of, score_scienceqa
 from harness.records import Data, ParseFailures
-from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section
+from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section, keeping
 from harness.tasks.samples import chosen_questions
 
 
@@ -172,18 +172,21 @@ class ScienceQATask:
         decoded = time.perf_counter()
         # Score the original problems: the oracle's copies have no image, but must still count in IMG.
         original = self.set.samples(recipe.eval_split)
-        scores = score_scienceqa(original, {row["qid"]: row["choice"] for row in rows})
         rows = [{**row, "columns": columns_of(problem)} for row, problem in zip(rows, original, strict=True)]
-        return Evaluation(
-            scores.metrics,
-            # An answer that sampling replaced by a random choice could not be read either.
-            ParseFailures(count=scores.unreadable["Avg"] + sum(row.get("guessed", False) for row in rows), n=len(rows)),
+        answered = Evaluation(
+            {},
+            None,
             collator.truncated,
             rows,
             questions=chosen_questions(original),
             eval_s=decoded - started,
-            scoring_s=time.perf_counter() - decoded,
         )
+        with keeping(answered):
+            scores = score_scienceqa(original, {row["qid"]: row["choice"] for row in rows})
+        # An answer that sampling replaced by a random choice could not be read either.
+        unread = scores.unreadable["Avg"] + sum(row.get("guessed", False) for row in rows)
+        failures = ParseFailures(count=unread, n=len(rows))
+        return replace(answered, metrics=scores.metrics, failures=failures, scoring_s=time.perf_counter() - decoded)
 
 
 def choices_of(recipe: TrainRecipe) -> ChoiceRecipe:

@@ -178,8 +178,8 @@ def test_a_failure_after_training_does_not_lose_the_adapter(
     assert done.code == 1
     results = tmp_path / "results"
     assert {(r.label, r.status, r.error) for r in read_records(results)} == {
-        ("memvp", "failed", "Java cannot be started"),
-        ("dehvf", "failed", "Java cannot be started"),
+        ("memvp", "failed", "scoring: Java cannot be started"),
+        ("dehvf", "failed", "scoring: Java cannot be started"),
     }
 
     again = call(*base, "--methods", "memvp,dehvf")

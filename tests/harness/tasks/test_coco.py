@@ -172,6 +172,36 @@ def test_answers_that_are_cut_off_altogether_are_an_error(command: list[Any]) ->
     assert done.code == 2 and "max_length" in done.out + done.err
 
 
+def test_captions_outlive_a_scorer_that_fails(
+    command: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    java = tmp_path / "java"
+    # The check before training asks for one caption, which it answers.
+    java.write_text('#!/bin/sh\nread -r one; if read -r more; then echo broken >&2; exit 3; fi; echo "$one"\n')
+    java.chmod(0o755)
+    results = tmp_path / "results"
+    arguments = [*command[:-1], results]
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.evaluation.java.find_java", lambda: java)
+        assert call(*arguments).code == 1
+    (record,) = read_records(results)
+    assert record.status == "failed" and record.metrics == {} and len(record.samples) == SAMPLES
+    assert record.error == "scoring: the PTB tokenizer ended with status 3: broken; repair or replace Java"
+    predictions = predictions_path(record_path(record, results))
+    captioned = predictions.read_bytes()
+    assert len(captioned.splitlines()) == 22
+
+    def no_more(*arguments: Any) -> None:
+        raise AssertionError("captions are generated again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("methods.tuned.TunedModel.prefill", no_more)
+        assert call(*arguments).code == 0
+    (record,) = read_records(results)
+    assert record.status == "completed" and record.metrics["CIDEr"].value is not None
+    assert predictions.read_bytes() == captioned
+
+
 def test_beams_belong_to_captions() -> None:
     done = call("run", "--set", "beams=2")
     assert done.code == 2 and "--set beams: neither the recipe nor dehvf has it" in done.out + done.err
