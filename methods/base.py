@@ -2,26 +2,44 @@
 
 A method is an `nn.Module` built from a frozen backbone and its config. Building it attaches it: it wraps or
 replaces submodules of the backbone. Its own parameters are exactly `method.parameters()`. Freezing, saving and
-counting all use these and no others.
+counting all use these and no others (`methods.parameters`).
+
+This module is the one from which a method imports its types: `Batch` and `InputSequence`, which have files of their
+own, are exported here as well.
 
 Shape suffixes: B batch, L text tokens, T sequence columns (text and inserted visual tokens), D hidden_size,
 V vocabulary, J patches, C vision width, H W image height and width, I samples with an image, Q labelled tokens,
 R columns that are read of each sample.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-IGNORE_INDEX = -100
-_BIAS = re.compile(r"bias(_[A-Z0-9]+)?$")
+from methods.batch import IGNORE_INDEX, Batch, BatchFacts
+from methods.sequence import InputSequence, plain_sequence
+
+__all__ = [
+    "IGNORE_INDEX",
+    "LARGEST_NUMBER",
+    "LONGEST_TEXT",
+    "Backbone",
+    "Batch",
+    "BatchFacts",
+    "Diagnostic",
+    "InputSequence",
+    "Method",
+    "MethodConfig",
+    "Source",
+    "VisionTower",
+    "VisualFeatures",
+    "plain_sequence",
+]
+
 LARGEST_NUMBER = 1_000_000
 """No size or factor of a method is larger. The product of two such sizes is still a number of values."""
 LONGEST_TEXT = 1_000
@@ -64,217 +82,6 @@ class Source:
     paper: str
     url: str
     summary: str
-
-
-Padding = Literal["none", "left", "right", "both"]
-
-
-@dataclass(frozen=True)
-class BatchFacts:
-    """Facts about a batch that a step needs before it runs. They are computed on the CPU, when the batch is built.
-
-    Without them, every step would have to synchronise with the device to find the samples with an image, the labelled
-    tokens and the padding.
-
-    Attributes:
-        image_rows_I: indices of the samples whose images are encoded, ascending: those that carry an image. A batch of
-            fixed shape has all samples here.
-        all_have_images: whether every sample carries an image.
-        label_rows_Q: indices of the labelled tokens in the flattened `labels_BL`, ascending. The first token of a
-            sample is left out, because no token precedes it that could predict it.
-        label_ranks_Q: the number of labelled tokens before each of them in its sample.
-        label_columns_BR: indices of each sample's labelled tokens in `labels_BL`, ascending; -1 behind its last one.
-            R is the largest number of a sample, or larger.
-        padding: the side that samples are padded on; "none" if every column of every sample is a real token.
-    """
-
-    image_rows_I: Tensor
-    all_have_images: bool
-    label_rows_Q: Tensor
-    label_ranks_Q: Tensor
-    label_columns_BR: Tensor
-    padding: Padding
-
-    @classmethod
-    def of(cls, mask_BL: Tensor, labels_BL: Tensor | None, has_image_B: Tensor) -> "BatchFacts":
-        """Return the facts of a batch.
-
-        This reads values of the tensors, which must be on the CPU to avoid synchronising with the device.
-
-        Args:
-            mask_BL: true where a token is real.
-            labels_BL: as in `Batch`; None for prompts without answers.
-            has_image_B: true where the sample carries an image.
-        """
-        predicted_BL = torch.zeros_like(mask_BL)
-        if labels_BL is not None:
-            predicted_BL = (labels_BL != IGNORE_INDEX) & ~first_token(mask_BL)
-        samples_Q, columns_Q = predicted_BL.nonzero(as_tuple=True)
-        ranks_Q = (predicted_BL.cumsum(dim=1) - 1)[samples_Q, columns_Q]
-        label_columns_BR = columns_Q.new_full((len(mask_BL), int(predicted_BL.sum(dim=1).amax())), -1)
-        label_columns_BR[samples_Q, ranks_Q] = columns_Q
-        return cls(
-            image_rows_I=has_image_B.nonzero().squeeze(1),
-            all_have_images=bool(has_image_B.all()),
-            label_rows_Q=samples_Q * mask_BL.shape[1] + columns_Q,
-            label_ranks_Q=ranks_Q,
-            label_columns_BR=label_columns_BR,
-            padding=_padding(mask_BL),
-        )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch of text and images. Build it on the CPU, then move it with `to`.
-
-    Attributes:
-        input_ids_BL: token ids; the first real token of a sample is BOS.
-        attention_mask_BL: true where a token is real and false where it is padding.
-        labels_BL: token ids to predict, `IGNORE_INDEX` elsewhere; None for prompts without answers.
-        images_BCHW: normalised images; all zero for a text-only sample.
-        has_image_B: true where the sample carries an image.
-        facts: computed from the tensors above when the batch is built; not an argument.
-    """
-
-    input_ids_BL: Tensor
-    attention_mask_BL: Tensor
-    labels_BL: Tensor | None
-    images_BCHW: Tensor
-    has_image_B: Tensor
-    facts: BatchFacts = field(init=False)
-
-    def __post_init__(self) -> None:
-        facts = BatchFacts.of(self.attention_mask_BL.bool(), self.labels_BL, self.has_image_B.bool())
-        object.__setattr__(self, "facts", facts)
-
-    @property
-    def all_have_images(self) -> bool:
-        """Whether every sample carries an image. Reading this does not synchronise with the device."""
-        return self.facts.all_have_images
-
-    def split(self, size: int) -> list["Batch"]:
-        """Return batches of at most `size` of these samples, without the columns that are padding in all of them.
-
-        Call this on the CPU, because it computes the facts of the new batches.
-
-        Args:
-            size: largest number of samples per batch.
-        """
-        if len(self.input_ids_BL) <= size:
-            return [self]
-        parts = []
-        for start in range(0, len(self.input_ids_BL), size):
-            rows = slice(start, start + size)
-            used_L = self.attention_mask_BL[rows].bool().any(dim=0)
-            labels_BL = None if self.labels_BL is None else self.labels_BL[rows, used_L]
-            ids_BL, mask_BL = self.input_ids_BL[rows, used_L], self.attention_mask_BL[rows, used_L]
-            parts.append(Batch(ids_BL, mask_BL, labels_BL, self.images_BCHW[rows], self.has_image_B[rows]))
-        return parts
-
-    def in_fixed_shape(self, samples: int, columns: int, labels: int) -> "Batch":
-        """Return a batch with the same loss whose shapes, and those of its facts, depend on the arguments alone.
-
-        The batch is padded on the right. Samples that are added repeat the first text without labels and carry no
-        image. The images of all samples are encoded, also of those that carry none.
-
-        Call this on the CPU, because it computes the facts of the new batch.
-
-        Args:
-            samples: number of samples, at least those of this batch.
-            columns: number of text tokens per sample, at least those of this batch.
-            labels: number of labelled tokens per sample that there is room for, at least those of this batch.
-        """
-        assert self.labels_BL is not None, "only a batch with labels has a loss"
-        assert self.facts.padding in ("none", "right"), "a batch of fixed shape is padded on the right"
-        more, wider = samples - len(self.has_image_B), columns - self.input_ids_BL.shape[1]
-
-        def rows(tensor: Tensor, fill: float | None = None) -> Tensor:
-            added = tensor[:1].expand(more, *tensor.shape[1:])
-            return torch.cat([tensor, added if fill is None else torch.full_like(added, fill)])
-
-        batch = Batch(
-            F.pad(rows(self.input_ids_BL), (0, wider)),
-            F.pad(rows(self.attention_mask_BL), (0, wider)),
-            F.pad(rows(self.labels_BL, IGNORE_INDEX), (0, wider), value=IGNORE_INDEX),
-            rows(self.images_BCHW, 0),
-            rows(self.has_image_B, False),
-        )
-        facts = batch.facts
-        # The first token of a sample is never labelled, so rows that point at token 0 have no target.
-        room = samples * labels - len(facts.label_rows_Q)
-        fixed = replace(
-            facts,
-            image_rows_I=torch.arange(samples),
-            all_have_images=False,
-            label_rows_Q=F.pad(facts.label_rows_Q, (0, room)),
-            label_ranks_Q=F.pad(facts.label_ranks_Q, (0, room)),
-            label_columns_BR=F.pad(facts.label_columns_BR, (0, labels - facts.label_columns_BR.shape[1]), value=-1),
-            padding="right",
-        )
-        object.__setattr__(batch, "facts", fixed)
-        return batch
-
-    def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
-        """Return the same batch on another device. The facts are moved, not computed again.
-
-        Args:
-            device: where the tensors go.
-            non_blocking: whether the copies may run while the host continues.
-        """
-
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> "Batch":
-        """Return the same batch in page-locked memory, from which copies to a GPU may run while the host continues."""
-        return self._map(Tensor.pin_memory)
-
-    def clone(self) -> "Batch":
-        """Return the same batch in memory of its own."""
-        return self._map(Tensor.clone)
-
-    def copy_(self, other: "Batch") -> None:
-        """Copy the tensors of a batch of the same shape into those of this one, also from another device."""
-        for own, theirs in ((self, other), (self.facts, other.facts)):
-            for name, value in vars(own).items():
-                if isinstance(value, Tensor):
-                    value.copy_(getattr(theirs, name), non_blocking=True)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        """Return the batch, facts included, with the function applied to each tensor."""
-
-        def mapped(part: Any) -> Any:
-            result = copy(part)
-            for name, value in vars(part).items():
-                if isinstance(value, Tensor):
-                    object.__setattr__(result, name, function(value))
-            return result
-
-        batch: Batch = mapped(self)
-        object.__setattr__(batch, "facts", mapped(self.facts))
-        return batch
-
-
-@dataclass(frozen=True)
-class InputSequence:
-    """What the language model reads for one batch, with visual tokens inserted.
-
-    Attributes:
-        inputs_embeds_BTD: input embeddings.
-        attention_mask: which columns may be attended to. None means that attention is causal and that unused columns,
-            if there are any, come after those in use, which therefore never see them. `B×T` is true where a column is
-            in use, and attention is causal. `B×1×T×T` is for a method that needs another pattern; it is true where the
-            row may attend to the column.
-        key_mask_BT: true for the columns that later tokens may attend to.
-        position_ids_BT: rotary positions.
-        columns_BL: the column of each text token; -1 for padding and for a token that was cut off. The column before
-            a token's column predicts the token.
-    """
-
-    inputs_embeds_BTD: Tensor
-    attention_mask: Tensor | None
-    key_mask_BT: Tensor
-    position_ids_BT: Tensor
-    columns_BL: Tensor
 
 
 @dataclass(frozen=True)
@@ -447,84 +254,3 @@ class Method(Protocol):
         They are not created here. The counts make totals comparable with the paper's.
         """
         ...
-
-
-def plain_sequence(embed_tokens: nn.Module, batch: Batch) -> InputSequence:
-    """Return the sequence of a method that inserts nothing: the embedded text, its padding mask and its positions.
-
-    Args:
-        embed_tokens: the language model's input embedding.
-        batch: the text.
-    """
-    mask_BL = batch.attention_mask_BL.bool()
-    columns_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
-    return InputSequence(
-        inputs_embeds_BTD=embed_tokens(batch.input_ids_BL),
-        attention_mask=None if batch.facts.padding in ("none", "right") else mask_BL,
-        key_mask_BT=mask_BL,
-        position_ids_BT=positions_from_mask(mask_BL),
-        columns_BL=columns_L.where(mask_BL, -1),
-    )
-
-
-def positions_from_mask(mask_BT: Tensor) -> Tensor:
-    """Return rotary positions, `B×T`. They count real columns only, so that padding never shifts a token."""
-    return (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
-
-
-def first_token(mask_BL: Tensor) -> Tensor:
-    """Return a mask `B×L` that is true at the first real token of each sample, its BOS."""
-    columns_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
-    return (columns_L == mask_BL.int().argmax(dim=1, keepdim=True)) & mask_BL
-
-
-def _padding(mask_BL: Tensor) -> Padding:
-    if bool(mask_BL.all()):
-        return "none"
-    if bool(mask_BL[:, -1].all()):
-        return "left"
-    return "right" if bool(mask_BL[:, 0].all()) else "both"
-
-
-def causal_mask(visible_BT: Tensor, *, itself: bool = False) -> Tensor:
-    """Return a mask `B×1×T×T` that is true where the row may attend to the column.
-
-    A row may attend to a visible column that is not later than the row.
-
-    Args:
-        visible_BT: true for the columns that may be attended to.
-        itself: whether every column also attends to itself, visible or not.
-    """
-    index_T = torch.arange(visible_BT.shape[1], device=visible_BT.device)
-    allowed_BTT = visible_BT[:, None] & (index_T[:, None] >= index_T)
-    return (allowed_BTT | (index_T[:, None] == index_T) if itself else allowed_BTT)[:, None]
-
-
-def freeze(backbone: Backbone, method: nn.Module) -> None:
-    """Freeze the backbone and leave exactly the method's own parameters trainable.
-
-    Args:
-        backbone: the backbone that the method is attached to; its `requires_grad` flags change in place.
-        method: the method; all its parameters become trainable.
-    """
-    for module in backbone.modules():
-        module.requires_grad_(False)
-    method.requires_grad_(True)
-
-
-def is_decayed(name: str, parameter: Tensor) -> bool:
-    """Return whether weight decay applies to a parameter: to all but biases and parameters with one dimension.
-
-    A method declares a bias by its name, which ends in `bias`. A shape suffix may follow, as in `up_bias_EC`, the
-    biases of several layers in one tensor. A parameter that is several vectors in one tensor but no bias is decayed.
-
-    Args:
-        name: the parameter's name, with the names of the modules that it is in.
-        parameter: the parameter.
-    """
-    return parameter.ndim > 1 and _BIAS.search(name) is None
-
-
-def adapter_parameters(method: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the trainable parameters of a method by name. These are saved, counted and optimised."""
-    return dict(method.named_parameters())

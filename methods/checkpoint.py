@@ -1,8 +1,8 @@
 """Saving and loading a method's trained parameters: a safetensors file and a JSON file, named like those of `peft`.
 
-`adapter_model.safetensors` holds exactly the parameters of `methods.base.adapter_parameters`. `adapter_config.json`
-holds the method's name, its config, and what the caller adds. This module decides what the files contain; the caller
-decides how they are written (atomically, for example) and passes a function that does it.
+`adapter_model.safetensors` holds exactly the parameters of `methods.parameters.adapter_parameters`.
+`adapter_config.json` holds the method's name, its config, and what the caller adds. This module decides what the files
+contain; the caller decides how they are written (atomically, for example) and passes a function that does it.
 """
 
 import json
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from methods.base import adapter_parameters
+from methods.parameters import adapter_parameters
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"

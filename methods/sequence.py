@@ -1,17 +1,60 @@
-"""Tokens inserted into the text, for methods that give the language model more than the tokens of the text.
+"""What the language model reads for a batch: the tokens of its text, alone or with tokens inserted among them.
 
-Every row of the result is right-aligned, whichever side the batch was padded on: unused columns come first, then BOS,
-the inserted tokens and the text, without a gap. So each label follows directly after the column that predicts it, and
-the last column is the last token, from which decoding continues.
+`insert_after_bos` right-aligns every row of its result, whichever side the batch was padded on: unused columns come
+first, then BOS, the inserted tokens and the text, without a gap. So each label follows directly after the column that
+predicts it, and the last column is the last token, from which decoding continues.
 
 Shape suffixes as in `methods.base`; S inserted tokens.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Batch, InputSequence, causal_mask, first_token, positions_from_mask
+from methods.batch import Batch, first_token
+
+
+@dataclass(frozen=True)
+class InputSequence:
+    """What the language model reads for one batch, with visual tokens inserted.
+
+    Attributes:
+        inputs_embeds_BTD: input embeddings.
+        attention_mask: which columns may be attended to. None means that attention is causal and that unused columns,
+            if there are any, come after those in use, which therefore never see them. `B×T` is true where a column is
+            in use, and attention is causal. `B×1×T×T` is for a method that needs another pattern; it is true where the
+            row may attend to the column.
+        key_mask_BT: true for the columns that later tokens may attend to.
+        position_ids_BT: rotary positions.
+        columns_BL: the column of each text token; -1 for padding and for a token that was cut off. The column before
+            a token's column predicts the token.
+    """
+
+    inputs_embeds_BTD: Tensor
+    attention_mask: Tensor | None
+    key_mask_BT: Tensor
+    position_ids_BT: Tensor
+    columns_BL: Tensor
+
+
+def plain_sequence(embed_tokens: nn.Module, batch: Batch) -> InputSequence:
+    """Return the sequence of a method that inserts nothing: the embedded text, its padding mask and its positions.
+
+    Args:
+        embed_tokens: the language model's input embedding.
+        batch: the text.
+    """
+    mask_BL = batch.attention_mask_BL.bool()
+    columns_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
+    return InputSequence(
+        inputs_embeds_BTD=embed_tokens(batch.input_ids_BL),
+        attention_mask=None if batch.facts.padding in ("none", "right") else mask_BL,
+        key_mask_BT=mask_BL,
+        position_ids_BT=positions_from_mask(mask_BL),
+        columns_BL=columns_L.where(mask_BL, -1),
+    )
 
 
 def insert_after_bos(
@@ -85,3 +128,22 @@ def prepend_hidden_token(sequence: InputSequence, token_B1D: Tensor) -> InputSeq
         position_ids_BT=positions_from_mask(valid_BT),
         columns_BL=(sequence.columns_BL + 1).where(sequence.columns_BL >= 0, -1),
     )
+
+
+def positions_from_mask(mask_BT: Tensor) -> Tensor:
+    """Return rotary positions, `B×T`. They count real columns only, so that padding never shifts a token."""
+    return (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def causal_mask(visible_BT: Tensor, *, itself: bool = False) -> Tensor:
+    """Return a mask `B×1×T×T` that is true where the row may attend to the column.
+
+    A row may attend to a visible column that is not later than the row.
+
+    Args:
+        visible_BT: true for the columns that may be attended to.
+        itself: whether every column also attends to itself, visible or not.
+    """
+    index_T = torch.arange(visible_BT.shape[1], device=visible_BT.device)
+    allowed_BTT = visible_BT[:, None] & (index_T[:, None] >= index_T)
+    return (allowed_BTT | (index_T[:, None] == index_T) if itself else allowed_BTT)[:, None]

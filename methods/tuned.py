@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache
 
-from methods.base import IGNORE_INDEX, Backbone, Batch, InputSequence, VisualFeatures, causal_mask, freeze
+from methods.base import IGNORE_INDEX, Backbone, Batch, InputSequence, VisualFeatures
 from methods.cache_keyword import CACHE_KEYWORD
+from methods.parameters import freeze
 from methods.selection import Selection, last_column, predicting_columns, take
+from methods.sequence import causal_mask
 
 
 @dataclass

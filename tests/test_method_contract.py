@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import get_method, registry
-from methods.base import IGNORE_INDEX, Batch, Method, MethodConfig, adapter_parameters
+from methods.base import IGNORE_INDEX, Batch, Method, MethodConfig
 from methods.checkpoint import load_adapter_state, save_adapter
+from methods.parameters import adapter_parameters
 from methods.tuned import TunedModel
 from tests.backbones import alone, random_batch, rows, tiny_backbone, tiny_config, tuned_model
 

@@ -10,7 +10,7 @@ from harness.backbone.loader import Backbone
 from harness.backbone.quantised import number_of_values
 from harness.errors import UserError
 from harness.records import ModuleCount, Parameters
-from methods.base import adapter_parameters
+from methods.parameters import adapter_parameters
 
 _MODULE_DEPTH = 2
 """How many names of a parameter's dotted path form the name of its module, at most."""

@@ -24,7 +24,8 @@ from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
 from harness.run.step import OptimiserStep, collate_micro_batches
 from harness.stopping import stop_held_back
-from methods.base import Batch, is_decayed
+from methods.base import Batch
+from methods.parameters import is_decayed
 
 WARMUP_STEPS = 3
 """How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""

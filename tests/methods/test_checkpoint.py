@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from harness.files import write_atomic
-from methods.base import adapter_parameters
 from methods.checkpoint import CONFIG_FILE, WEIGHTS_FILE, check_adapter, load_adapter, load_adapter_state, save_adapter
+from methods.parameters import adapter_parameters
 from tests.backbones import tuned_model
 
 

@@ -5,7 +5,7 @@ import pytest
 from harness.errors import UserError
 from harness.run.parameters import count_parameters, module_of
 from methods import registry
-from methods.base import adapter_parameters
+from methods.parameters import adapter_parameters
 from tests.backbones import tuned_model
 
 
