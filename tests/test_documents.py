@@ -62,8 +62,9 @@ def subcommand(line: str) -> tuple[Any, list[str]]:
 
 
 OTHER_OPTIONS = frozenset(
-    # of every command; of accelerate, pip, tensorboard, pytest's fuzzer, ruff and benchmarks/gpu.sh
-    {"--help", "--num_processes", "--config_file", "--cpu", "--no-deps", "--logdir", "--count", "--check", "--budget"}
+    # of every command; of accelerate, pip, tensorboard, ruff, benchmarks/gpu.sh and tests.fuzz
+    {"--help", "--num_processes", "--config_file", "--cpu", "--no-deps", "--logdir", "--check", "--budget"}
+    | {"--count", "--state"}
 )
 """Options that documents name and that are of other programs."""
 COMMANDS = sorted({line for path in DOCUMENTS for line in commands_in(read(path))})

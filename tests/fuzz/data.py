@@ -1,9 +1,10 @@
 """Data sets, their images, and predictions for them."""
 
 import json
+import random
 from pathlib import Path
 
-from tests.fuzz.kind import command
+from tests.fuzz.kind import command, one_file
 
 
 def make_scienceqa(folder: Path) -> None:
@@ -70,6 +71,15 @@ def make_images(folder: Path) -> None:
     noise.convert("I;16").save(folder / "c.png")
     noise.convert("RGB").save(folder / "d.jpg", progressive=True, quality=30)
     noise.convert("CMYK").save(folder / "e.jpg")
+
+
+def change_image(folder: Path, chance: random.Random) -> str:
+    """Change one of the images, and remove the others, which would only be decoded once more."""
+    name = one_file("*")(folder, chance)
+    for path in folder.iterdir():
+        if path.name != name:
+            path.unlink()
+    return name
 
 
 def use_images(folder: Path) -> None:

@@ -3,7 +3,9 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tests.fuzz.mutations import mutate
 
@@ -38,8 +40,18 @@ def one_file(*patterns: str) -> Callable[[Path, random.Random], str]:
 
 def command(*arguments: object) -> None:
     """Run a command; its errors are raised, and its output goes where the output of the process goes."""
-    from harness import cli, typed
+    from harness import typed
 
     texts = [str(argument) for argument in arguments]
     typed.require_utf8(texts)
-    cli.app(texts, standalone_mode=False)
+    _parser()(texts, standalone_mode=False)
+
+
+@cache
+def _parser() -> Any:
+    """Return what `cli.app` makes of itself at each call, which takes longer than most commands on a small input."""
+    import typer
+
+    from harness import cli
+
+    return typer.main.get_command(cli.app)

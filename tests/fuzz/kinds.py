@@ -4,19 +4,21 @@ from tests.fuzz import arguments, data, models, results
 from tests.fuzz.kind import Kind, one_file
 
 KINDS = {
-    "records": Kind(results.make_records, results.use_records, one_file("*.json", "*.jsonl")),
-    "files of a page": Kind(
-        results.make_page,
-        results.use_page,
-        one_file("*.history.json", "*.diagnostics.json", "questions.json", "*.jsonl"),
-    ),
+    # A process is forked for each input. These four kinds come first, because they do not load torch, without which
+    # forking takes a fraction of the time.
     "problems": Kind(data.make_scienceqa, data.use_scienceqa, one_file("problems.json")),
     "splits": Kind(data.make_scienceqa, data.use_scienceqa, one_file("pid_splits.json")),
     "Karpathy JSON": Kind(data.make_coco, data.use_coco, one_file("*.json")),
     "predictions": Kind(
         data.make_scienceqa, data.use_predictions, one_file("rows.jsonl", "results.json", "plain.json")
     ),
-    "images": Kind(data.make_images, data.use_images, one_file("*")),
+    "records": Kind(results.make_records, results.use_records, one_file("*.json", "*.jsonl")),
+    "files of a page": Kind(
+        results.make_page,
+        results.use_page,
+        one_file("*.history.json", "*.diagnostics.json", "questions.json", "*.jsonl"),
+    ),
+    "images": Kind(data.make_images, data.use_images, data.change_image),
     "adapters": Kind(models.make_backbone, models.use_adapter, one_file("adapter/*")),
     "--llm folders": Kind(models.make_backbone, models.use_llm, one_file("llm/*")),
     "--clip folders": Kind(models.make_backbone, models.use_clip, one_file("clip/*")),
