@@ -1,5 +1,6 @@
 """The typed record of one run: its sections, and how records are read and written. Import all of them from here."""
 
+from harness.records.beside import paths_beside
 from harness.records.diagnostics import (
     DiagnosticMatrix,
     Diagnostics,
@@ -106,6 +107,7 @@ __all__ = [
     "make_history",
     "make_run_id",
     "merge",
+    "paths_beside",
     "predictions_path",
     "questions_path",
     "read_diagnostics",

@@ -1,16 +1,50 @@
-"""Reading the files that are kept beside a record for people to look at."""
+"""The files that lie beside a record: their names, and reading and writing those that people look at."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
 from harness.errors import UserError, first_error
-from harness.files import read_file
-from harness.records.sections import Section
+from harness.files import read_file, write_atomic
+from harness.records.sections import Section, SpecHash
+
+PREDICTIONS = ".predictions.jsonl"
+HISTORY = ".history.json"
+DIAGNOSTICS = ".diagnostics.json"
+BESIDE = (PREDICTIONS, HISTORY, DIAGNOSTICS)
+"""What the names of these files end in, where that of their record ends in `.json`."""
+_ADVICE = "remove it; no table needs it"
+
+
+class OfRun(Section):
+    """Base of what is kept beside the record of one run."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format; it is raised when a field changes its meaning."""
+    spec_hash: SpecHash
+    """The run's hash, as in its record."""
+
 
 KeptT = TypeVar("KeptT", bound=Section)
-_ADVICE = "remove it; no table needs it"
+OfRunT = TypeVar("OfRunT", bound=OfRun)
+
+
+def paths_beside(record_path: Path) -> list[Path]:
+    """Return the path of each file that may lie beside a record."""
+    return [record_path.with_suffix(suffix) for suffix in BESIDE]
+
+
+def write_kept(path: Path, content: Section, indent: int | None = None) -> Path:
+    """Write a file atomically and return its path.
+
+    Args:
+        path: the file.
+        content: its content.
+        indent: spaces for each level of the JSON; None writes one line.
+    """
+    write_atomic(path, content.model_dump_json(indent=indent) + "\n")
+    return path
 
 
 def read_kept(path: Path, kind: type[KeptT]) -> KeptT | None:
@@ -34,16 +68,18 @@ def read_kept(path: Path, kind: type[KeptT]) -> KeptT | None:
         raise UserError(f"{path}: {first.field or kind.__name__.lower()}: {first.message}; {_ADVICE}") from error
 
 
-def check_run(path: Path, spec_hash: str, record_path: Path) -> None:
-    """Check that a file is that of the run of the record it lies beside.
+def read_of_run(path: Path, kind: type[OfRunT], record_path: Path) -> OfRunT | None:
+    """Return the content of a file that lies beside a record; None if there is no such file.
 
     Args:
         path: the file.
-        spec_hash: the hash of the run in it.
+        kind: the class of its content.
         record_path: the path of the record.
 
     Raises:
-        UserError: it is that of another run.
+        UserError: as `read_kept`, or the file is that of another run.
     """
-    if not record_path.stem.endswith(f"-{spec_hash}"):
-        raise UserError(f"{path}: spec_hash: it is that of the run {spec_hash}; {_ADVICE}")
+    found = read_kept(path, kind)
+    if found is not None and not record_path.stem.endswith(f"-{found.spec_hash}"):
+        raise UserError(f"{path}: spec_hash: it is that of the run {found.spec_hash}; {_ADVICE}")
+    return found

@@ -4,16 +4,13 @@ No table is made from it. Only methods that offer diagnostics have such a file, 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from harness.files import write_atomic
-from harness.records.beside import check_run, read_kept
-from harness.records.sections import Count, Name, Section, SpecHash
+from harness.records.beside import DIAGNOSTICS, OfRun, read_of_run, write_kept
+from harness.records.sections import Count, Name, Section
 
-SUFFIX = ".diagnostics.json"
-"""What the name of the file ends in, where that of its record ends in `.json`."""
 Matrix = list[list[float]]
 
 
@@ -46,13 +43,9 @@ class DiagnosticMatrix(Section):
         return self
 
 
-class Diagnostics(Section):
+class Diagnostics(OfRun):
     """The diagnostics of one run. The description of each field is in results/README.md."""
 
-    schema_version: Literal[1] = 1
-    """Version of this format; it is raised when a field changes its meaning."""
-    spec_hash: SpecHash
-    """The run's hash, as in its record."""
     images: Annotated[Count, Field(ge=1)]
     """Number of images of the evaluation split that the means are over."""
     matrices: list[DiagnosticMatrix]
@@ -61,14 +54,12 @@ class Diagnostics(Section):
 
 def diagnostics_path(record_path: Path) -> Path:
     """Return the path of a run's diagnostics: next to its record, with the ending `.diagnostics.json`."""
-    return record_path.with_suffix(SUFFIX)
+    return record_path.with_suffix(DIAGNOSTICS)
 
 
 def write_diagnostics(record_path: Path, diagnostics: Diagnostics) -> Path:
     """Write a run's diagnostics next to its record, atomically, and return their path."""
-    path = diagnostics_path(record_path)
-    write_atomic(path, diagnostics.model_dump_json() + "\n")
-    return path
+    return write_kept(diagnostics_path(record_path), diagnostics)
 
 
 def read_diagnostics(record_path: Path) -> Diagnostics | None:
@@ -77,8 +68,4 @@ def read_diagnostics(record_path: Path) -> Diagnostics | None:
     Raises:
         UserError: the file cannot be read, is not one of diagnostics, or is that of another run.
     """
-    path = diagnostics_path(record_path)
-    found = read_kept(path, Diagnostics)
-    if found is not None:
-        check_run(path, found.spec_hash, record_path)
-    return found
+    return read_of_run(diagnostics_path(record_path), Diagnostics, record_path)

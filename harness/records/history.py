@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from harness.files import write_atomic
-from harness.records.beside import check_run, read_kept
-from harness.records.sections import Count, Seconds, Section, SpecHash
+from harness.records.beside import HISTORY, OfRun, read_of_run, write_kept
+from harness.records.sections import Count, Seconds, Section
 
 MOST_POINTS = 500
 """Largest number of points of a history."""
-SUFFIX = ".history.json"
-"""What the name of a history ends in, where that of its record ends in `.json`."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +62,9 @@ class Validation(Section):
     """Number of problems in the sample."""
 
 
-class History(Section):
+class History(OfRun):
     """The history of one run. The description of each field is in results/README.md."""
 
-    schema_version: Literal[1] = 1
-    """Version of this format; it is raised when a field changes its meaning."""
-    spec_hash: SpecHash
-    """The run's hash, as in its record."""
     steps: Count
     """Number of optimiser steps."""
     points: list[Point]
@@ -134,14 +127,12 @@ def _point(steps: Sequence[StepMeasured]) -> Point:
 
 def history_path(record_path: Path) -> Path:
     """Return the path of a run's history: next to its record, with the ending `.history.json`."""
-    return record_path.with_suffix(SUFFIX)
+    return record_path.with_suffix(HISTORY)
 
 
 def write_history(record_path: Path, history: History) -> Path:
     """Write a run's history next to its record, atomically, and return its path."""
-    path = history_path(record_path)
-    write_atomic(path, history.model_dump_json() + "\n")
-    return path
+    return write_kept(history_path(record_path), history)
 
 
 def read_history(record_path: Path) -> History | None:
@@ -150,8 +141,4 @@ def read_history(record_path: Path) -> History | None:
     Raises:
         UserError: the file cannot be read, is not a history, or is that of another run.
     """
-    path = history_path(record_path)
-    found = read_kept(path, History)
-    if found is not None:
-        check_run(path, found.spec_hash, record_path)
-    return found
+    return read_of_run(history_path(record_path), History, record_path)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.files import read_file, write_atomic
-from harness.records.diagnostics import diagnostics_path
-from harness.records.history import history_path
+from harness.records.beside import paths_beside
 from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
-from harness.records.store import predictions_path, read_records, record_path
+from harness.records.store import read_records, record_path
 
 FOLDERS = ("adapters", "trackers")
 """Folders of a results folder that have one folder per run, at the same path as the record."""
@@ -90,9 +89,9 @@ def _copy_run(record: Record, source: Path, target: Path) -> None:
     """Copy one run with all that belongs to it, the record last."""
     old, new = record_path(record, source), record_path(record, target)
     try:
-        for part in (predictions_path, history_path, diagnostics_path):
-            if part(old).is_file():
-                write_atomic(part(new), read_file(part(old)))
+        for part, copied in zip(paths_beside(old), paths_beside(new), strict=True):
+            if part.is_file():
+                write_atomic(copied, read_file(part))
         kept = read_questions(record.task, record.data, source)
         asked = [question.image for question in kept.questions if question.image is not None] if kept else []
         for image in (*(sample.image for sample in record.samples), *asked):

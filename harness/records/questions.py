@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.files import write_atomic
-from harness.records.beside import read_kept
+from harness.records.beside import read_kept, write_kept
 from harness.records.sections import Count, Data, Section
 
 IMAGE_PATH = r"^samples/[A-Za-z0-9_./+-]+$"
@@ -55,9 +54,7 @@ def questions_path(task: str, data: Data, results_dir: Path) -> Path:
 
 def write_questions(task: str, data: Data, results_dir: Path, questions: Questions) -> Path:
     """Write the kept questions of a data set, atomically, and return their path."""
-    path = questions_path(task, data, results_dir)
-    write_atomic(path, questions.model_dump_json(indent=1) + "\n")
-    return path
+    return write_kept(questions_path(task, data, results_dir), questions, indent=1)
 
 
 def read_questions(task: str, data: Data, results_dir: Path) -> Questions | None:

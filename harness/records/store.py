@@ -13,8 +13,7 @@ from pydantic import ValidationError
 from harness.errors import UserError, first_error
 from harness.escape import message
 from harness.files import read_file, write_atomic
-from harness.records.diagnostics import SUFFIX as DIAGNOSTICS_SUFFIX
-from harness.records.history import SUFFIX as HISTORY_SUFFIX
+from harness.records.beside import BESIDE, PREDICTIONS
 from harness.records.record import SCHEMA_VERSION, Record, slug
 
 _LARGEST_RECORD = 64 * 2**20
@@ -29,7 +28,7 @@ def record_path(record: Record, results_dir: Path) -> Path:
 
 def predictions_path(record_path: Path) -> Path:
     """Return the path of a run's predictions: next to its record, with the ending `.predictions.jsonl`."""
-    return record_path.with_suffix(".predictions.jsonl")
+    return record_path.with_suffix(PREDICTIONS)
 
 
 def write_record(record: Record, results_dir: Path) -> Path:
@@ -123,10 +122,6 @@ def find_record(results_dir: Path, spec_hash: str) -> Record | None:
     return None
 
 
-_BESIDE = (HISTORY_SUFFIX, DIAGNOSTICS_SUFFIX)
-"""What the names of the files end in that lie beside a record and end in `.json` too."""
-
-
 def _files(results_dir: Path) -> list[Path]:
     """Return the paths of all records under `results_dir`, sorted. Linked folders are followed, each folder once."""
     found, visited = [], set()
@@ -136,7 +131,7 @@ def _files(results_dir: Path) -> list[Path]:
             inner.clear()
             continue
         visited.add(place)
-        records = (name for name in names if name.endswith(".json") and not name.endswith(_BESIDE))
+        records = (name for name in names if name.endswith(".json") and not name.endswith(BESIDE))
         found += [Path(folder) / name for name in records]
     return sorted(found)
 

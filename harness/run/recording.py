@@ -12,11 +12,9 @@ from harness.files import require_place, write_atomic
 from harness.records import (
     Record,
     Sample,
-    diagnostics_path,
     find_record,
-    history_path,
     make_history,
-    predictions_path,
+    paths_beside,
     record_path,
     spec_hash,
     write_diagnostics,
@@ -144,8 +142,7 @@ def _write_parts(setup: Setup, plan: RunPlan, outcome: Outcome, work: Workspace)
 def _publish_parts(record: Path, work: Workspace) -> None:
     """Move the record and its parts out of the workspace, in place of what an earlier run left there."""
     record.parent.mkdir(parents=True, exist_ok=True)
-    for part in (predictions_path, history_path, diagnostics_path):
-        new, old = part(work.parts), part(record)
+    for new, old in zip(paths_beside(work.parts), paths_beside(record), strict=True):
         if new.exists():
             os.replace(new, old)
         else:
