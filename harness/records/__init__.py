@@ -31,12 +31,10 @@ from harness.records.questions import (
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
 from harness.records.sections import (
     BackboneInfo,
-    Clock,
     Data,
     Energy,
     Environment,
     Git,
-    Implementation,
     Loss,
     Metric,
     ModuleCount,
@@ -44,11 +42,7 @@ from harness.records.sections import (
     ParseFailures,
     PeakMemory,
     Sample,
-    Speed,
-    SpeedSetting,
-    Spread,
     Times,
-    Timing,
     Truncated,
 )
 from harness.records.store import (
@@ -63,6 +57,7 @@ from harness.records.store import (
     write_predictions,
     write_record,
 )
+from harness.records.timing import Clock, Implementation, Speed, SpeedSetting, Spread, Timing
 
 __all__ = [
     "SCHEMA_VERSION",

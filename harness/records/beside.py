@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError, first_error
 from harness.files import read_file, write_atomic
-from harness.records.sections import Section, SpecHash
+from harness.records.fields import Section, SpecHash
 
 PREDICTIONS = ".predictions.jsonl"
 HISTORY = ".history.json"

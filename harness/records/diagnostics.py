@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from harness.records.beside import DIAGNOSTICS, OfRun, read_of_run, write_kept
-from harness.records.sections import Count, Name, Section
+from harness.records.fields import Count, Name, Section
 
 Matrix = list[list[float]]
 

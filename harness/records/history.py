@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from harness.records.beside import HISTORY, OfRun, read_of_run, write_kept
-from harness.records.sections import Count, Seconds, Section
+from harness.records.fields import Count, Seconds, Section
 
 MOST_POINTS = 500
 """Largest number of points of a history."""

@@ -9,10 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from harness.records.beside import read_kept, write_kept
-from harness.records.sections import Count, Data, Section
-
-IMAGE_PATH = r"^samples/[A-Za-z0-9_./+-]+$"
-"""What the path of a kept image looks like, inside the results folder."""
+from harness.records.fields import Count, KeptImage, Section
+from harness.records.sections import Data
 
 
 class Question(Section):
@@ -28,7 +26,7 @@ class Question(Section):
     """Context of the question; empty where it has none."""
     category: str = ""
     """Category in the data set; empty where it has none."""
-    image: Annotated[str, Field(pattern=IMAGE_PATH)] | None = None
+    image: KeptImage | None = None
     """Path, inside the results folder, of a copy of the image; null where the question has none."""
 
 

@@ -16,31 +16,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, field_serializer, model_validator
 
+from harness.records.fields import REASON, Count, MaybeCount, Name, Seconds, Section, SpecHash, Text, unexplained
 from harness.records.sections import (
-    REASON,
     BackboneInfo,
-    Count,
     Data,
     Energy,
     Environment,
     Git,
     Loss,
-    MaybeCount,
     Metric,
-    Name,
     Parameters,
     ParseFailures,
     PeakMemory,
     Sample,
-    Seconds,
-    Section,
-    SpecHash,
-    Speed,
-    Text,
     Times,
     Truncated,
-    unexplained,
 )
+from harness.records.timing import Speed
 
 SCHEMA_VERSION: Literal[1] = 1
 Kind = Literal["train", "oracle", "speed"]
