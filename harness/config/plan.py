@@ -93,7 +93,10 @@ def plan_runs(
     """
     _check_seeds(seeds)
     rows = _rows(expand(methods), ablations)
-    _check_owners(overrides.settings or {}, {name for name, _ in rows})
+    names = {name for name, _ in rows}
+    _check_owners(overrides.settings or {}, names)
+    if overrides.protocol == "published" and (overrides.settings or {}).get("sampling_seed") is not None:
+        _check_sampling(names, task)
     trained_fields = [field for name, _ in rows if name != ORACLE for field in named_method(name).Config.model_fields]
     plans = []
     for name, variant in rows:
@@ -145,6 +148,22 @@ def _check_owners(settings: Mapping[str, Any], names: Iterable[str]) -> None:
             raise UserError(
                 f"--set {key}: {owner} is not a method of this run; the run has {', '.join(names)}; name one"
             )
+
+
+def _check_sampling(names: Iterable[str], task: str) -> None:
+    """Check that `sampling_seed` is not given to several methods of which only some generate their answers.
+
+    Raises:
+        UserError: it is, or a method has no published protocol.
+    """
+    generates = {name: published_settings(name, task).get("scoring") == "generate" for name in sorted(names)}
+    keys = [f"{name}.sampling_seed" for name, own in generates.items() if own]
+    others = [name for name, own in generates.items() if not own]
+    if keys and others:
+        raise UserError(
+            "--set sampling_seed: is for a method whose answers are generated, which is not so for "
+            f"{', '.join(others)}; give --set {' and --set '.join(keys)} instead"
+        )
 
 
 def _rows(names: Sequence[str], ablations: Sequence[str]) -> list[tuple[str, str | None]]:

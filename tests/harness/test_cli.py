@@ -200,6 +200,14 @@ def _is_user_error(done: Done, message: str) -> None:
         ),
         ("run --set protocol=published", "give --protocol published"),
         ("run --set sampling_seed=1", "--set sampling_seed: is for the published protocol"),
+        (
+            "run --methods memvp --protocol published --set sampling_seed=1",
+            "--set sampling_seed: is for the published protocol of a method whose answers are generated",
+        ),
+        (
+            "run --methods lavin,memvp --protocol published --set sampling_seed=1",
+            "which is not so for memvp; give --set lavin.sampling_seed instead",
+        ),
         ("run --set prompt_format=QCM-LEA --set scoring=letter", "but QCM-LEA gives it last; set scoring to generate"),
         ("run --set prompt_format=QCM-LEA --set eval_prompt_format=QCM-A", "set both to the same order"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set memory_length=3", "memory"),
