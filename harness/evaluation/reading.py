@@ -9,8 +9,10 @@ import re
 # Not part of a word, of a contraction such as "I'm", or of a compound such as "B-side".
 _ALONE = r"(?<![\w'’])(?<!\w-)([A-Z])(?![\w'’]|-\w)"
 _LETTER = re.compile(_ALONE)
-_SENTENCE = re.compile(rf"The answer is[:\s]*\(?{_ALONE}")
-_WHOLE = re.compile(rf"\s*\(?{_ALONE}(?:\)|[.:](?!\S)|\s*$)")
+# Spaces, an opening bracket and Markdown's asterisks may come before a letter.
+_SENTENCE = re.compile(rf"(?i:the answer is)[:\s*(]*{_ALONE}")
+_LABEL = re.compile(rf"\b(?i:answer)\**:[\s*(]*{_ALONE}")
+_WHOLE = re.compile(rf"[\s*(]*{_ALONE}(?:\)|[.:](?![^\s*])|\*+(?![^\s).,:])|\s*$)")
 _LOOSE_LETTER = re.compile(r"[A-Z]")
 # The last character is a dot in the reference code too, where it stands for any character.
 _LOOSE_SENTENCE = re.compile(r"The answer is ([A-Z]).")
@@ -35,7 +37,8 @@ def read_answer(text: str, num_choices: int, loose: bool = False) -> int | None:
     """Return the choice in a whole answer.
 
     It is the letter in the sentence `The answer is X`, which may occur several times with the same letter. Where there
-    is no such sentence, it is the letter that the text begins with, as in `B`, `(B)` or `B. the cat`.
+    is no such sentence, it is the letter behind `Answer:`, or the one that the text begins with, as in `B`, `(B)`,
+    `**B**` or `B. the cat`. docs/protocols.md has a table of examples.
 
     Args:
         text: the whole answer.
@@ -49,8 +52,9 @@ def read_answer(text: str, num_choices: int, loose: bool = False) -> int | None:
         named = _LOOSE_SENTENCE.findall(text)
         return _index(named[0], num_choices) if len(named) == 1 else None
     letters = set(_SENTENCE.findall(text))
-    if not letters and (whole := _WHOLE.match(text)):
-        letters = {whole[1]}
+    if not letters:
+        begins = _WHOLE.match(text)
+        letters = {*_LABEL.findall(text), *([begins[1]] if begins else [])}
     return _index(letters.pop(), num_choices) if len(letters) == 1 else None
 
 

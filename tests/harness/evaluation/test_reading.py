@@ -1,6 +1,8 @@
 """Reading the choice in a text: a letter counts where it stands alone."""
 
+import re
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -54,6 +56,26 @@ def test_letter_after_the_answer_is(text: str, alone: int | None, loose: int | N
         ("B. the cat", 1, None),
         ("A cat", None, None),
         ("A.M.", None, None),
+        ("the answer is B.", 1, None),
+        ("The answer is: **(B)**", 1, None),
+        ("Answer: B", 1, None),
+        ("Final answer: B\n", 1, None),
+        ("**Answer**: *B*", 1, None),
+        ("ANSWER: (C) the dog", 2, None),
+        ("Answer: b", None, None),
+        ("Answer: B-side", None, None),
+        ("Unanswer: B", None, None),
+        ("Answers: B", None, None),
+        ("Answer B", None, None),
+        ("**B**", 1, None),
+        ("**B.** the cat", 1, None),
+        ("**(B)** the cat", 1, None),
+        ("*B*, the cat", 1, None),
+        ("**B**ig", None, None),
+        ("*A cat*", None, None),
+        ("B*2", None, None),
+        ("Answer: A. Answer: A", 0, None),
+        ("Answer: A. Answer: B", None, None),
         ("The answer is A. The answer is A.", 0, None),
         ("The answer is A. The answer is B.", None, None),
         ("", None, None),
@@ -62,6 +84,15 @@ def test_letter_after_the_answer_is(text: str, alone: int | None, loose: int | N
 def test_whole_answer(text: str, alone: int | None, loose: int | None) -> None:
     assert read_answer(text, 3) == alone
     assert read_answer(text, 3, loose=True) == loose
+
+
+def test_the_examples_of_the_document_are_read_so() -> None:
+    document = Path(__file__).parents[3] / "docs/protocols.md"
+    _, _, table = document.read_text(encoding="utf-8").partition("| a text of the uniform protocol | is read as |\n")
+    rows = re.findall(r"^\| `(.+)` \| (.+) \|$", table.partition("\n\n")[0], flags=re.MULTILINE)
+    assert len(rows) > 12 and {said for _, said in rows} == {"B", "nothing"}
+    for text, said in rows:
+        assert read_answer(text, 5) == {"B": 1, "nothing": None}[said], text
 
 
 @given(TEXTS, st.integers(1, 5), st.booleans())
