@@ -10,13 +10,14 @@ from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.data.collate import Example
-from harness.data.prompts import IGNORED, tokenize_example
+from harness.data.prompts import IGNORED, tokenize_example, tokenize_prompt
 from harness.errors import UserError
 from harness.files import remove_stale, require_writable
 from harness.processes import shards
 from harness.records import read_records
 from harness.run.attach import attach_on_meta
 from harness.tasks.contract import Task
+from methods.cost import Costed
 
 
 def check_runs(
@@ -36,8 +37,9 @@ def check_runs(
 
     Raises:
         UserError: a method cannot be built at this size, the tokenizer does not suit the scoring, `max_length` exceeds
-            the language model's context or cuts off every answer, the data does not suit a run, the results cannot be
-            written, or one of the records that are there is bad.
+            the language model's context or cuts off every answer, a decoded text may exceed the context behind its
+            prompt, the data does not suit a run, the results cannot be written, or one of the records that are there is
+            bad.
     """
     checks = PlanChecks(spec, task, machine)
     notes = [note for plan in {plan.label: plan for plan in plans}.values() if (note := checks(plan))]
@@ -76,7 +78,8 @@ class PlanChecks:
             UserError: the run cannot be made, see `check_runs`.
         """
         spec, task = self.spec, self.task
-        reads = f"{spec.display} reads at most {(context := llm_config(spec).max_position_embeddings)} tokens"
+        context = llm_config(spec).max_position_embeddings
+        reads = f"{spec.display} reads at most {context} tokens"
         if plan.recipe.max_length > context:
             raise UserError(f"--set max_length={plan.recipe.max_length}: {reads}; give a smaller number")
         task.evaluation_size(plan.recipe)
@@ -91,13 +94,48 @@ class PlanChecks:
             )
         if plan.is_oracle:
             task.require_oracle(plan.recipe)
+            self._require_positions(plan, None, context)
             return None
         texts = plan.recipe.max_length, tuple(task.train_examples(plan.recipe))
         if texts not in self._cut_ids:
             self._cut_ids[texts] = _cut_answers(self._tokenizer, *texts)
         note = _cut_note(plan, self._cut_ids[texts], len(texts[1]), reads)
-        attach_on_meta(plan, spec)
+        _, method = attach_on_meta(plan, spec)
+        self._require_positions(plan, method, context)
         return note
+
+    def _require_positions(self, plan: RunPlan, method: object, context: int) -> None:
+        """Check that the longest prompt and the longest text behind it fit into the language model's context.
+
+        Args:
+            plan: the run.
+            method: the method on the meta device, which may insert tokens; None for the oracle.
+            context: number of positions of the language model.
+
+        Raises:
+            UserError: they do not.
+        """
+        decoding = self.task.decoding(plan.recipe, described=plan.is_oracle)
+        limit = plan.recipe.max_length
+        if decoding is None or _columns(method, limit) + decoding.new_tokens <= context:
+            return
+        ids = {example.prompt: example.id for example in decoding.prompts}
+        lengths = {ids[text]: len(tokenize_prompt(self._tokenizer, text, limit).input_ids) for text in ids}
+        longest = max(lengths, key=lambda name: lengths[name], default="")
+        taken = _columns(method, lengths.get(longest, 0))
+        if taken + decoding.new_tokens <= context:
+            return
+        fixed = plan.recipe.protocol == "published" or taken >= context
+        raise UserError(
+            f"--set max_new_tokens={decoding.new_tokens}: {plan.label} reads the prompt of {longest!r} as {taken} "
+            f"tokens, so {decoding.new_tokens} more do not fit: {self.spec.display} reads at most {context}; give "
+            + ("a smaller --set max_length, which cuts prompts" if fixed else f"at most {context - taken}")
+        )
+
+
+def _columns(method: object, tokens: int) -> int:
+    """Return the number of tokens that the language model reads of a prompt, with those that the method inserts."""
+    return method.columns(tokens, training=False) if isinstance(method, Costed) else tokens
 
 
 def _cut_answers(tokenizer: Any, limit: int, examples: Sequence[Example]) -> list[str]:

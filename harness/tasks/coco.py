@@ -24,7 +24,7 @@ from harness.evaluation.caption_metrics import check_tokenizer, score_captions
 from harness.evaluation.decode import Search, decode_texts
 from harness.evaluation.model import EvaluatedModel
 from harness.records import Data
-from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section, keeping
+from harness.tasks.contract import DataOptions, Decoding, Evaluation, OnProgress, data_section, keeping
 from harness.tasks.facts import TASKS
 from harness.tasks.samples import SAMPLES
 
@@ -75,6 +75,10 @@ class CocoTask:
 
     def require_answerable(self, recipe: TrainRecipe, tokenizer: Tokenizer) -> None:
         """Do nothing: every text is a caption."""
+
+    def decoding(self, recipe: TrainRecipe, *, described: bool = False) -> Decoding:
+        """Return the prompt of every image, and how long a caption may be."""
+        return Decoding(self.pictured(recipe), search_of(recipe).max_new_tokens)
 
     def evaluate(
         self,

@@ -114,6 +114,19 @@ def keeping(answered: Evaluation) -> Iterator[None]:
         raise ScoringFailedError(answered) from error
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """What a model is to continue, token by token.
+
+    Attributes:
+        prompts: the prompts of the evaluation split.
+        new_tokens: the largest number of tokens behind a prompt; `max_new_tokens` of the recipe.
+    """
+
+    prompts: Sequence[Example]
+    new_tokens: int
+
+
 class Task(Protocol):
     """One task on one data folder.
 
@@ -144,6 +157,18 @@ class Task(Protocol):
 
         Raises:
             UserError: it cannot; the message names the option to change.
+        """
+        ...
+
+    def decoding(self, recipe: TrainRecipe, *, described: bool = False) -> Decoding | None:
+        """Return what a model will continue in an evaluation; None where it answers without writing a text.
+
+        Args:
+            recipe: the run's recipe.
+            described: whether each image is replaced by its description in words, as for the oracle.
+
+        Raises:
+            UserError: a prompt cannot be made; with `described`, also as `require_oracle`.
         """
         ...
 

@@ -21,7 +21,7 @@ from harness.evaluation.choices import Answering, answer_problems, unanswerable
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import columns_of, score_scienceqa
 from harness.records import Data, ParseFailures
-from harness.tasks.contract import DataOptions, Evaluation, OnProgress, data_section, keeping
+from harness.tasks.contract import DataOptions, Decoding, Evaluation, OnProgress, data_section, keeping
 from harness.tasks.samples import chosen_questions
 
 
@@ -83,6 +83,16 @@ class ScienceQATask:
                 first = "--protocol uniform with " if own.protocol == "published" else ""
                 raise UserError(f"--set scoring={own.scoring}: {reason}; give {first}--set scoring={others}")
 
+    def decoding(self, recipe: TrainRecipe, *, described: bool = False) -> Decoding | None:
+        """Return the prompts whose answers are generated, and how long an answer may be."""
+        own = choices_of(recipe)
+        if own.scoring != "generate":
+            return None
+        problems = self._described(recipe) if described else self.set.samples(recipe.eval_split)
+        prompts = self._asked(problems, own)
+        examples = [Example(p.qid, q.prompt, None, p.image) for p, q in zip(problems, prompts, strict=True)]
+        return Decoding(examples, own.max_new_tokens)
+
     def evaluate(
         self,
         model: EvaluatedModel,
@@ -121,16 +131,19 @@ class ScienceQATask:
         loading: Loading | None = None,
     ) -> Evaluation:
         """Answer and score the evaluation split with each image replaced by its scene in words, after the hint."""
-        scenes = self._scenes(recipe)
-        described = [
-            replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
-            for p in self.set.samples(recipe.eval_split)
-        ]
-        return self._evaluate(model, described, recipe, preprocessor, on_progress, log, loading)
+        return self._evaluate(model, self._described(recipe), recipe, preprocessor, on_progress, log, loading)
 
     def require_oracle(self, recipe: TrainRecipe) -> None:
         """Check that every image of the evaluation split has its scene in words."""
         self._scenes(recipe)
+
+    def _described(self, recipe: TrainRecipe) -> list[Problem]:
+        """Return the evaluation split with each image replaced by its scene in words."""
+        scenes = self._scenes(recipe)
+        return [
+            replace(p, hint=f"{p.hint} {scenes[p.qid]}".strip(), image=None) if p.image else p
+            for p in self.set.samples(recipe.eval_split)
+        ]
 
     def _scenes(self, recipe: TrainRecipe) -> dict[str, str]:
         """Return the scene of every evaluated problem that has an image, by qid."""

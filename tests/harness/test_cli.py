@@ -214,6 +214,11 @@ def _is_user_error(done: Done, message: str) -> None:
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=9", "cuts off every answer"),
         ("run --llm {llm} --clip {clip} --data-root {data} --set max_length=2000", "reads at most 1024 tokens"),
         (
+            "run --methods llava_lora --llm {llm} --clip {clip} --data-root {data} --set scoring=generate --set "
+            "max_new_tokens=1000",
+            "1000 more do not fit: ",
+        ),
+        (
             "run --llm {llm} --clip {clip} --data-root {data} --set dehvf.fuser_dim=7",
             "fuser_heads 4 do not divide fuser_dim 7",
         ),

@@ -202,6 +202,12 @@ def test_captions_outlive_a_scorer_that_fails(
     assert predictions.read_bytes() == captioned
 
 
+def test_a_caption_must_fit_into_the_context(command: list[Any]) -> None:
+    done = call(*command, "--set", "max_new_tokens=1020", "--force")
+    assert done.code == 2 and "--set max_new_tokens=1020: memvp reads the prompt of " in done.err
+    assert "give at most " in done.err
+
+
 def test_beams_belong_to_captions() -> None:
     done = call("run", "--set", "beams=2")
     assert done.code == 2 and "--set beams: neither the recipe nor dehvf has it" in done.out + done.err

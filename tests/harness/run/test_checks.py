@@ -1,0 +1,71 @@
+"""What is checked before the first run: that decoded texts fit into the language model's context."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.backbone.machine import Machine
+from harness.config.plan import Overrides, RunPlan, plan_runs
+from harness.config.presets import BackboneSpec, resolve_spec
+from harness.data.prompts import tokenize_prompt
+from harness.errors import UserError
+from harness.run.checks import PlanChecks
+from harness.tasks.contract import DataOptions
+from harness.tasks.scienceqa import ScienceQATask
+from tests.folders import byte_tokenizer, save_llm
+
+CPU = Machine(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def task(mini_set: Path) -> ScienceQATask:
+    return ScienceQATask(DataOptions(mini_set))
+
+
+def planned(method: str, spec: BackboneSpec, protocol: str = "uniform", **settings: object) -> RunPlan:
+    (plan,) = plan_runs([method], [], [0], spec, "scienceqa", Overrides(settings=settings, protocol=protocol))
+    return plan
+
+
+def inserted(method: str) -> range:
+    """How many tokens a method inserts into a prompt with an image, on the backbone of the fixtures."""
+    patches = (32 // 8) ** 2
+    return {"llava_lora": range(patches, patches + 1), "lavin": range(2, 40)}.get(method, range(1))
+
+
+@pytest.mark.parametrize("method", ["memvp", "llava_lora", "lavin", "oracle"])
+def test_an_answer_fits_behind_the_longest_prompt(method: str, spec: BackboneSpec, task: ScienceQATask) -> None:
+    checks = PlanChecks(spec, task, CPU)
+
+    def refused(new: int) -> str:
+        with pytest.raises(UserError) as caught:
+            checks(planned(method, spec, scoring="generate", max_new_tokens=new))
+        return str(caught.value)
+
+    message = refused(1024)
+    assert "\n" not in message and message.startswith(f"--set max_new_tokens=1024: {method} reads the prompt of ")
+    taken, most = (int(re.search(pattern, message)[1]) for pattern in (r"as (\d+) tokens", r"give at most (\d+)$"))
+    assert taken + most == 1024
+    plan = planned(method, spec, scoring="generate", max_new_tokens=most)
+    decoding = task.decoding(plan.recipe, described=method == "oracle")
+    lengths = [len(tokenize_prompt(byte_tokenizer(), prompt.prompt, 1024).input_ids) for prompt in decoding.prompts]
+    assert taken - max(lengths) in inserted(method)
+    assert checks(plan) is None
+    assert f"give at most {most}" in refused(most + 1)
+    # What answers with one token, or with none, writes no text.
+    for scoring in ("letter", "likelihood"):
+        assert checks(planned(method, spec, scoring=scoring, max_new_tokens=5000)) is None
+
+
+def test_prompts_are_to_be_cut_where_the_protocol_fixes_the_answers(
+    task: ScienceQATask, spec: BackboneSpec, small_clip: Path, tmp_path: Path
+) -> None:
+    decoding = task.decoding(planned("lavin", spec, "published").recipe)
+    context = 40 + max(len(byte_tokenizer().encode(prompt.prompt)) for prompt in decoding.prompts)
+    llm = save_llm(tmp_path / "llm", max_position_embeddings=context)
+    small = resolve_spec("tiny", str(llm), f"local-dir:{small_clip}")
+    checks = PlanChecks(small, task, CPU)
+    with pytest.raises(UserError, match=rf"64 more do not fit: .* {context}; give a smaller --set max_length"):
+        checks(planned("lavin", small, "published", max_length=context))
