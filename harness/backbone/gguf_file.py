@@ -1,6 +1,8 @@
-"""What transformers leaves out where it reads a file in GGUF: bounds, and how texts are split before merging."""
+"""What transformers leaves out where it reads a file in GGUF: bounds, how texts are split before merging, quiet."""
 
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,19 @@ def _read(path: Path, size: int, changed_ns: int) -> None:
 
     with foreign(f"--llm {path}: is no complete file in GGUF", "give the model again, as it was published"):
         Bounded(path)
+
+
+@contextmanager
+def bar_on_terminal_only() -> Iterator[None]:
+    """Let transformers show the progress of a conversion on a terminal only. Its own switch leaves this bar on."""
+    from transformers import modeling_gguf_pytorch_utils as conversion
+
+    shown = conversion.tqdm
+    conversion.tqdm = partial(shown, disable=None)
+    try:
+        yield
+    finally:
+        conversion.tqdm = shown
 
 
 def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from harness.backbone.gguf_file import complete_tokenizer, require_bounded
+from harness.backbone.gguf_file import bar_on_terminal_only, complete_tokenizer, require_bounded
 from harness.backbone.quantised import mark_quantised, quantisation_config, quantise_layer, saved_bytes
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
@@ -182,17 +182,18 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
         if pickled := [shard for shard in shards_of(folder) if not shard.endswith(".safetensors")]:
             raise UserError(f"--llm {spec.llm}: {INDEX} names {pickled[0]!r}; give a model in safetensors")
         # The folder and not the hub id: nothing that is here is asked of the hub again.
-        loaded: Any = LlamaForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map={"": device},
-            attn_implementation="sdpa",
-            trust_remote_code=False,
-            use_safetensors=None if gguf else True,
-            output_loading_info=True,
-            quantization_config=quantisation_config(at_once, dtype) if at_once else None,
-            **_file(str(spec.llm)),
-        )
+        with bar_on_terminal_only():
+            loaded: Any = LlamaForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                device_map={"": device},
+                attn_implementation="sdpa",
+                trust_remote_code=False,
+                use_safetensors=None if gguf else True,
+                output_loading_info=True,
+                quantization_config=quantisation_config(at_once, dtype) if at_once else None,
+                **_file(str(spec.llm)),
+            )
     llm, loading = loaded
     # transformers would fill missing weights with random numbers and go on.
     if missing := sorted(loading["missing_keys"]):

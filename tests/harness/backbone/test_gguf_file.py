@@ -4,8 +4,9 @@ import struct
 from pathlib import Path
 
 import pytest
+import torch
 
-from harness.backbone.language_model import llm_config
+from harness.backbone.language_model import llm_config, pretrained_llm
 from harness.config.presets import resolve_spec
 from harness.errors import UserError
 from tests.folders import save_gguf
@@ -35,6 +36,14 @@ def test_a_whole_file_is_read(whole: bytes, tmp_path: Path) -> None:
     (tmp_path / "llm.gguf").write_bytes(whole)
     config = llm_config(resolve_spec("tiny", str(tmp_path / "llm.gguf")))
     assert (config.num_hidden_layers, config.hidden_size) == (2, 16)
+
+
+def test_a_conversion_shows_no_progress_where_the_output_is_no_terminal(
+    whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "llm.gguf").write_bytes(whole)
+    pretrained_llm(resolve_spec("tiny", str(tmp_path / "llm.gguf")), torch.device("cpu"), torch.float32)
+    assert "Converting" not in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("what", ["tensors", "fields", "numbers", "texts", "cut", "empty"])
