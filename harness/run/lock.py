@@ -1,7 +1,8 @@
 """One process per run: a lock on the run's workspace, so that several sweeps can share a results folder.
 
-The lock is `filelock`'s, which the operating system releases when its holder ends, however it ends. So a lock is never
-stale, and nothing has to guess by the age of a file whether its owner still lives.
+The lock is `filelock`'s, which the operating system releases when its holder ends, however it ends. So nothing has to
+guess by the age of a file whether its owner still lives. A file system that has no such locks is refused: the marker
+file that filelock would write instead outlives its owner. docs/many-machines.md says what this means on NFS.
 """
 
 import json
@@ -54,7 +55,7 @@ def _acquired(folder: Path, wait: bool, tries: int = 5) -> FileLock:
     for left in reversed(range(tries)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / LOCK_FILE, timeout=-1 if wait else 0)
+            lock = FileLock(folder / LOCK_FILE, timeout=-1 if wait else 0, fallback_to_soft=False)
             lock.acquire(poll_interval=0.5)
             return lock
         except FileNotFoundError:

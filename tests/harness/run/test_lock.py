@@ -1,5 +1,6 @@
 """The lock of a run: one holder at a time, and none after its process has ended."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -41,6 +42,16 @@ def test_a_held_lock_is_not_ours_until_its_holder_is_killed(tmp_path: Path) -> N
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be locked"), run_lock(tmp_path / "file" / "run", wait=False):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_flock(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_flock)
+    with pytest.raises(UserError, match="cannot be locked"), run_lock(tmp_path / "run", wait=False):
         pass
 
 
