@@ -5,7 +5,7 @@ Each command imports what it needs in its own body, so that `--help` stays fast.
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -378,12 +378,27 @@ app.add_typer(records_app, name="records", rich_help_panel="Read results")
 app.add_typer(results_app, name="results", rich_help_panel="Read results")
 
 
+# Wrong use of an option or argument, for which typer exports no name.
+_WrongUse: Any = typer.BadParameter.__base__
+
+
+def _print_wrong_use(error: Any) -> None:
+    """Print what typer says about an option or argument as one line."""
+    text = " ".join(error.format_message().replace("Value error, ", "").split())
+    if text:  # it is empty where the help was printed instead
+        command = error.ctx.command_path if error.ctx else PACKAGE
+        print_error(text if text.endswith("?") else f"{text.rstrip('.')}; see `{command} --help`")
+
+
 def main() -> None:
     """Run the command line. A user error is printed as one line and ends with exit status 2."""
     prepare_streams()
     try:
         typed.require_utf8(sys.argv[1:])
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _WrongUse as error:
+        _print_wrong_use(error)
+        sys.exit(2)
     except UserError as error:
         print_error(str(error))
         sys.exit(2)

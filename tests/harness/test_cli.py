@@ -246,22 +246,54 @@ def test_user_errors_are_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("run --limit 0", "--limit"),
-        ("run --limit many", "--limit"),
-        (f"run --limit {'9' * 400}", "--limit"),
-        ("run --log-seconds nan", "--log-seconds"),
-        ("flops --new-tokens 1000000000000000000000000000000", "--new-tokens"),
-        ("run --no-such-option", "--no-such-option"),
-        ("runn", "runn"),
-        ("table --format yaml", "--format"),
-        ("data check", "TASK"),
+        ("run --limit 0", "Invalid value for '--limit': "),
+        ("run --limit many", "Invalid value for '--limit': "),
+        (f"run --limit {'9' * 400}", "Invalid value for '--limit': "),
+        ("run --log-seconds nan", "Invalid value for '--log-seconds': "),
+        ("flops --new-tokens 1000000000000000000000000000000", "Invalid value for '--new-tokens': "),
+        ("run --limit", "Option '--limit' requires an argument; see `"),
+        ("run --no-such-option", "No such option: --no-such-option"),
+        ("run \x1b[31m", r"(\x1b[31m); see `"),
+        ("runn", "No such command 'runn'. Did you mean"),
+        ("data chek", "No such command 'chek'. Did you mean 'check'?"),
+        ("table --format yaml", "'yaml' is not one of 'markdown', 'latex', 'csv', 'json', 'html'; see `"),
+        ("data check scienceqa", "Missing option '--data-root'; see `"),
     ],
 )
 def test_wrong_use(arguments: str, message: str, call: Run) -> None:
     done = call(*arguments.split())
-    assert done.code == 2
-    assert message.lower() in done.err.lower()
-    assert "Traceback" not in done.out + done.err
+    _is_user_error(done, message)
+    assert not done.out
+
+
+def _parameters(choice: bool) -> Iterator[list[str]]:
+    """Yield every command that cannot do without a parameter, or every option with named choices."""
+    for names in _commands():
+        command: Any = get_command(cli.app)
+        for name in names:
+            command = command.commands[name]
+        if choice:
+            known = {option.opts[0] for option in command.params}
+            yield from ([*names, option] for option in ("--format", "--protocol", "--executor") if option in known)
+        elif any(parameter.required for parameter in command.params):
+            yield names
+
+
+@pytest.mark.parametrize("command", list(_parameters(choice=False)), ids=" ".join)
+def test_a_missing_option_or_argument_is_one_line(command: list[str], call: Run) -> None:
+    _is_user_error(call(*command), f"{' '.join(command)} --help`")
+
+
+@pytest.mark.parametrize("option", list(_parameters(choice=True)), ids=" ".join)
+def test_a_choice_that_is_not_offered_is_one_line(option: list[str], call: Run) -> None:
+    _is_user_error(call(*option, "neither"), f"Invalid value for '{option[-1]}': 'neither' is not one of '")
+
+
+@pytest.mark.parametrize("group", ["", "data", "score", "records", "results"])
+def test_a_group_without_a_command_prints_its_help(group: str, call: Run) -> None:
+    done = call(*group.split())
+    assert done.code == 2 and not done.err
+    assert "COMMAND [ARGS]..." in done.out
 
 
 def test_a_run_that_cannot_be_made_stops_the_sweep_before_it_starts(
