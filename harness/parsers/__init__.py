@@ -1,4 +1,4 @@
 """What the subcommands take on the command line, in groups; each imports what it does in its own body.
 
-`run` is in `harness.cli`.
+So `--help` stays fast.
 """
