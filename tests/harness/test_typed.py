@@ -76,3 +76,13 @@ def test_a_count_or_auto(text: str) -> None:
         typed.count_or_auto("--micro-batch", text)
     assert typed.count_or_auto("--micro-batch", "auto") is None
     assert typed.count_or_auto("--workers", "0", least=0) == 0
+
+
+def test_parameters_keep_their_types_and_commas() -> None:
+    text = "timeout_min=600,mem_gb=1.5,slurm_partition=gpu,debug,slurm_exclusive=true"
+    assert typed.parameters("--submitit", text) == {
+        "timeout_min": 600,
+        "mem_gb": 1.5,
+        "slurm_partition": "gpu,debug",
+        "slurm_exclusive": True,
+    }

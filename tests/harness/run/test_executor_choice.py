@@ -1,0 +1,70 @@
+"""The executor that the options ask for, and what is refused before any run."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import Run
+from tests.harness.run.executors import EXTRAS, NAMED, needs
+
+
+@pytest.mark.parametrize("executor", EXTRAS)
+@pytest.mark.parametrize("options", [(), ("--dry-run", "--device", "cpu")])
+def test_a_missing_package_is_found_first(
+    executor: str,
+    options: tuple[str, ...],
+    call: Run,
+    base: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None if module == executor else real(module))
+    done = call(*base, "--methods", "oracle", "--executor", executor, *options)
+    line = f'--executor {executor}: the package is not installed; run `pip install -e ".[{EXTRAS[executor]}]"`'
+    assert done.code == 2 and line in done.err + done.out and not (tmp_path / "results" / "records").exists()
+    assert options or len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("executor", EXTRAS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", "--device auto: other machines make the runs and may differ; give cpu or cuda"),
+        ("--device cuda:1", "--device cuda:1: other machines make the runs"),
+        ("--device cpu", "--executor EXECUTOR: needs the number of cores of a run; give --threads N"),
+        ("--device cuda --weights random", "--weights random: a GPU draws others than this machine"),
+    ],
+)
+def test_nothing_is_left_to_the_machine_of_a_run(
+    executor: str, options: str, message: str, call: Run, base: list[str]
+) -> None:
+    needs(executor)
+    done = call(*base, "--methods", "memvp", "--executor", executor, *options.split())
+    assert done.code == 2 and message.replace("EXECUTOR", executor) in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_an_unknown_executor_is_refused(call: Run, base: list[str]) -> None:
+    done = call(*base, "--executor", "dask")
+    assert done.code == 2 and "'dask' is not one of 'local', 'ray', 'submitit'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("timeout_min", "--submitit timeout_min: is not KEY=VALUE"),
+        ("timeout_min=long", '--submitit: Parameter "timeout_min" expected type'),
+        ("slurm_nothing=1", "--submitit: Unknown argument 'nothing' for executor 'slurm'"),
+    ],
+)
+def test_parameters_of_submitit_are_checked(parameters: str, message: str, call: Run, base: list[str]) -> None:
+    needs("submitit")
+    done = call(*base, "--methods", "memvp", "--executor", "submitit", *NAMED, "--submitit", parameters)
+    assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1
+
+
+def test_parameters_of_submitit_need_submitit(call: Run, base: list[str]) -> None:
+    done = call(*base, "--submitit", "timeout_min=1")
+    assert done.code == 2 and "--submitit: is for --executor submitit" in done.err
