@@ -38,10 +38,11 @@ _TINY_TUNING = (
     "and three and ten times adapter_scale, for LLaVA-LoRA; prompt_std 0.3 to 30 for LLaMA-Adapter). All methods train "
     "equally long: six epochs, the longest that keeps the first command of README within five minutes"
 )
+_COCO_LENGTH = "the epochs of the paper"
 _PAPER_COCO = {
     "epochs": 5,
     "warmup_epochs": 0.5,
-    "tuning": "the epochs of the paper; the rest as published for ScienceQA, with the same share of warm-up; LaVIN's "
+    "tuning": f"{_COCO_LENGTH}; the rest as published for ScienceQA, with the same share of warm-up; LaVIN's "
     "own caption script, for 13B, has 0.1 warm-up epochs of 4 and length 384; nothing was searched",
 }
 _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
@@ -73,23 +74,28 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
 }
 # The paper prints 2e-2 and does not say whether that is the base rate. Read as the base rate, it is 2.5e-3 at 32
 # samples per optimiser step. Read as the rate itself, it would be 18 times MemVP's.
-_DEHVF_RATE = {"base_lr": 2e-2, "tuning": "published; the printed 2e-2 is read as the base rate"}
-_TAKEN_OVER = {
-    "tuning": "no recipe is published for this task, so this is the one of MemVP and LaVIN; nothing was searched"
+_DEHVF_LR = 2e-2
+_DEHVF_RATE = "the printed 2e-2 is read as the base rate"
+_ALPACA = "the authors' script for Alpaca has the same rates"
+_NO_RECIPE = "no recipe is published for this task, so this is the one of MemVP and LaVIN"
+_NO_CAPTIONS = f"{_COCO_LENGTH}; no recipe is published for the rest, so it is the one of MemVP and LaVIN for ScienceQA"
+_OF_PAPER_SIZE: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("scienceqa", "dehvf"): {"base_lr": _DEHVF_LR, "tuning": f"published; {_DEHVF_RATE}"},
+    ("scienceqa", "llava_lora"): {"tuning": f"{_NO_RECIPE}; nothing was searched"},
+    ("scienceqa", "llama_adapter"): {"tuning": f"{_NO_RECIPE}; {_ALPACA}; nothing was searched"},
+    ("coco", "dehvf"): {
+        "base_lr": _DEHVF_LR,
+        "tuning": f"{_COCO_LENGTH}; the rest as published for ScienceQA, where {_DEHVF_RATE}; nothing was searched",
+    },
+    ("coco", "llava_lora"): {"tuning": f"{_NO_CAPTIONS}; nothing was searched"},
+    ("coco", "llama_adapter"): {"tuning": f"{_NO_CAPTIONS}; {_ALPACA}; nothing was searched"},
 }
-_LLAMA_ADAPTER = {
-    "tuning": "no recipe is published for this task, so this is the one of MemVP and LaVIN; the authors' script for "
-    "Alpaca has the same rates; nothing was searched"
-}
-_TRAIN_OF_METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
-    ("dehvf", "7b"): _DEHVF_RATE,
-    ("dehvf", "13b"): _DEHVF_RATE,
-    ("llava_lora", "7b"): _TAKEN_OVER,
-    ("llava_lora", "13b"): _TAKEN_OVER,
-    ("llama_adapter", "7b"): _LLAMA_ADAPTER,
-    ("llama_adapter", "13b"): _LLAMA_ADAPTER,
-    # The best trial of every other method has the rate in `_TRAIN`.
-    ("lavin", "tiny"): {"base_lr": 0.013},
+# The best trial of every other method has the rate in `_TRAIN`, which captions take over.
+_LAVIN_TINY = {"base_lr": 0.013}
+_TRAIN_OF_METHOD: Mapping[tuple[str, str, str], Mapping[str, Any]] = {
+    **{(task, name, size): own for (task, name), own in _OF_PAPER_SIZE.items() for size in ("7b", "13b")},
+    ("scienceqa", "lavin", "tiny"): _LAVIN_TINY,
+    ("coco", "lavin", "tiny"): _LAVIN_TINY,
 }
 
 _OF_MEMVP: Mapping[str, Any] = {
@@ -173,7 +179,7 @@ def train_recipe(name: str, model: str, task: str, protocol: str = "uniform") ->
     Raises:
         UserError: nothing is published on how this method was trained and evaluated on this task.
     """
-    fields = {**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((name, model), {})}
+    fields = {**_TRAIN.get((task, model), {}), **_TRAIN_OF_METHOD.get((task, name, model), {})}
     if protocol != "uniform":
         fields |= {**published_settings(name, task), "protocol": protocol}
     return recipe_class(task)(**fields)

@@ -28,6 +28,17 @@ def test_defaults_are_registered() -> None:
     assert set(DEFAULT_METHODS) <= set(registry())
 
 
+@pytest.mark.parametrize("model", ["7b", "13b"])
+@pytest.mark.parametrize("name", registry())
+def test_captions_at_the_size_of_the_paper_say_where_length_and_rates_come_from(name: str, model: str) -> None:
+    captions, questions = (train_recipe(name, model, task) for task in ("coco", "scienceqa"))
+    assert (captions.epochs, captions.base_lr) == (5, questions.base_lr)
+    assert "the epochs of the paper" in captions.tuning and "the epochs of the paper" not in questions.tuning
+    # What is said about the rates of a method on questions is said about its captions, too.
+    for said in ("printed 2e-2 is read as the base rate", "no recipe is published", "script for Alpaca"):
+        assert (said in captions.tuning) == (said in questions.tuning)
+
+
 def test_published_rate_at_7b() -> None:
     recipe = train_recipe("memvp", "7b", "scienceqa")
     assert (recipe.base_lr, recipe.batch_size) == (9e-3, 32)
