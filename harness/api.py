@@ -52,8 +52,8 @@ def run(
         settings: fields of the recipe or of the methods, `{"base_lr": 1e-3, "dehvf.fuser_dim": 32}`.
         quiet: print nothing.
         options: other options of the command, with `_` in place of `-`, such as `steps`, `epochs`, `limit`, `device`,
-            `protocol`, `ablations` and `jobs`; see `harness.commands.run.RunOptions`. With more than one of `jobs`,
-            which is 1 here without an `executor`, the script needs `if __name__ == "__main__":`.
+            `protocol`, `ablations` and `jobs`; see `harness.commands.run_options.RunOptions`. With more than one of
+            `jobs`, which is 1 here without an `executor`, the script needs `if __name__ == "__main__":`.
 
     Returns:
         One row for each run that was asked for, in their order, with the columns of `load_records`.
@@ -62,7 +62,8 @@ def run(
         UserError: an option is wrong, or something that a run needs is missing.
         TypeError: there is no such option.
     """
-    from harness.commands.run import RunOptions, make_runs
+    from harness.commands.run import make_runs
+    from harness.commands.run_options import RunOptions
     from harness.report.frame import frame
     from harness.run.executor_choice import LOCAL
     from harness.run.progress import RunConsole

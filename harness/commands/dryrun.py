@@ -1,16 +1,87 @@
-"""`run --dry-run` as text: a table with a row for each run, a line with the sums, and what is missing."""
+"""`run --dry-run`: a table with a row for each run, a line with the sums, and what is missing."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
+from rich.console import Console
+
+from harness.backbone.quantised import require_quantisation
+from harness.commands.run_options import RunOptions, backbone, data_options, plans_of, require_accuracy, shortened
 from harness.cost.output import shown_table
+from harness.data.places import PLACES, find_data
 from harness.escape import text_table
-from harness.run.dryrun import DryRun
+from harness.hub import hub_reachable
+from harness.run.cores import Cores, compute_threads, divide_cores
+from harness.run.dryrun import DryRun, Faults, dry_run
+from harness.run.executor_choice import LOCAL, require_executor
+from harness.run.progress import print_line
+from harness.run.sharded import require_shardable
+from harness.run.tracker import require_tracker
+from harness.streams import print_result
+from harness.tasks.contract import load_task
+from harness.tasks.facts import task_facts
+from harness.terminal import terminal_width
 
 HEADERS = ("Run", "Seed", "Steps", "Step (s)", "Hours", "Memory (GiB)", "Micro-batch", "Paper", "Time from")
 _SIDES = "lrrrrrrll"
 UNKNOWN = "unknown"
+
+
+def dry_run_command(options: RunOptions, console: Console) -> int:
+    """Print what the runs would take and everything that is missing for them.
+
+    Args:
+        options: the options of `run`.
+        console: where messages go.
+
+    Returns:
+        The exit status: 2 if something is missing.
+
+    Raises:
+        UserError: an option is wrong.
+    """
+    faults = Faults()
+    facts = task_facts(options.task)
+    with faults.collected():
+        require_tracker(options.tracker)
+    with faults.collected():
+        require_executor(options.executor, options.submitit)
+    options = replace(options, executor=LOCAL)  # what follows is about this machine
+    with faults.collected():
+        require_accuracy(options, facts)
+    spec, machine = backbone(options)
+    with faults.collected():
+        require_quantisation(spec.quantize, machine.device)
+    with faults.collected():
+        require_shardable(spec.quantize)
+    plans = plans_of(options, spec, machine)
+    cores = Cores(1, options.threads or torch.get_num_threads())
+    with faults.collected():
+        cores = divide_cores(options.jobs, options.threads, spec, machine)
+    say = Console(quiet=True) if options.format == "json" else console
+    downloads: list[str] = []
+    task = None
+    with faults.collected():
+        root = options.data_root if options.data_root or spec.packaged else find_data(options.task)
+        place = PLACES[options.task]
+        if root is not None or spec.packaged:
+            data = data_options(replace(options, data_root=root), lambda line: print_line(say, line))
+            task = load_task(options.task, data)
+            plans = shortened(plans, options.steps, task)
+        elif hub_reachable():
+            downloads.append(place.offer())
+        else:
+            faults.add(f"{place.absent()}; {place.remedy}")
+    with compute_threads(cores.threads):
+        found = dry_run(
+            spec, machine, plans, options.task, task, faults, options.results, cores.threads, options.micro_batch
+        )
+    found.downloads[:0] = downloads
+    print_result(dry_run_text(found, faults.lines, cores.jobs, options.format, terminal_width()))
+    return 2 if faults.lines else 0
 
 
 def dry_run_text(found: DryRun, missing: Sequence[str], jobs: int, format: str, width: int | None = None) -> str:

@@ -4,87 +4,37 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.console import Console
 
-from harness.backbone.machine import Machine, dtype_name, resolve_machine, use_deterministic_algorithms
+from harness.backbone.machine import Machine, dtype_name, use_deterministic_algorithms
 from harness.backbone.quantised import require_quantisation
 from harness.backbone.weights import check_weights, require_weights
-from harness.commands.dryrun import dry_run_text
+from harness.commands.dryrun import dry_run_command
+from harness.commands.run_options import RunOptions, backbone, data_options, plans_of, require_accuracy, shortened
 from harness.commands.table import TableOptions, table_command_text
-from harness.config.plan import Overrides, RunPlan, plan_runs
-from harness.config.presets import BackboneSpec, resolve_spec
-from harness.config.recipes import DEFAULT_METHODS
-from harness.data.places import PLACES, find_data, find_or_fetch_data
+from harness.config.presets import BackboneSpec
+from harness.data.places import find_or_fetch_data
 from harness.errors import UserError
-from harness.hub import go_offline, hub_reachable
+from harness.hub import Say, go_offline
 from harness.processes import Processes, is_follower, shards
 from harness.records import Record, record_path
 from harness.run.cores import Cores, compute_threads, divide_cores
-from harness.run.dryrun import Faults, dry_run
 from harness.run.executor_choice import LOCAL, make_executor, require_executor
-from harness.run.progress import LOG_SECONDS, print_line
-from harness.run.schedule import with_steps
+from harness.run.progress import print_line
 from harness.run.setup import Setup
 from harness.run.sharded import require_shardable
 from harness.run.sweep import SweepResult, sweep
 from harness.run.tracker import require_tracker
 from harness.stopping import exit_status
 from harness.streams import print_result
-from harness.tasks.contract import DataOptions, Task, load_task
-from harness.tasks.facts import TaskFacts, task_facts
+from harness.tasks.contract import load_task
+from harness.tasks.facts import task_facts
 from harness.terminal import terminal_width
-
-Say = Callable[[str], None]
-"""Called with a line for the user."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of `run`, as its help describes them, with the same defaults."""
-
-    methods: tuple[str, ...] = ()
-    ablations: tuple[str, ...] = ()
-    model: str = "tiny"
-    task: str = "scienceqa"
-    seeds: tuple[int, ...] = (0,)
-    data_root: Path | None = None
-    offline: bool = False
-    llm: str | None = None
-    clip: str | None = None
-    weights: str = "pretrained"
-    quantize: str | None = None
-    limit: int | None = None
-    epochs: float | None = None
-    steps: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    device: str = "auto"
-    dtype: str = "auto"
-    results: Path = Path("results")
-    skip_bad_images: bool = False
-    full: bool = False
-    shard: tuple[int, int] = (1, 1)
-    force: bool = False
-    dry_run: bool = False
-    format: str = "markdown"
-    deterministic: bool = False
-    checkpoint_minutes: float = 10.0
-    micro_batch: int | None = None
-    workers: int | None = None
-    log_seconds: float = LOG_SECONDS
-    eval_every: int = 0
-    tracker: str = ""
-    protocol: str = "uniform"
-    jobs: int | None = None
-    threads: int | None = None
-    executor: str = LOCAL
-    submitit: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_command(options: RunOptions, console: Console) -> int:
@@ -115,7 +65,7 @@ def _run(options: RunOptions, console: Console) -> int:
         raise UserError(f"--format {options.format}: only --dry-run prints it; leave it out")
     if options.dry_run:
         _prepare(options)
-        return 0 if is_follower() else _dry_run(options, console)
+        return 0 if is_follower() else dry_run_command(options, console)
     try:
         result = make_runs(options, console)
     except KeyboardInterrupt as stop:
@@ -128,7 +78,7 @@ def _run(options: RunOptions, console: Console) -> int:
     facts = task_facts(options.task)
     table = (facts.ablation_table if options.ablations else None) or facts.table
     console.print()
-    model = _backbone(options)[0].name
+    model = backbone(options)[0].name
     shown = TableOptions(options.results, table, model, options.protocol, width=terminal_width())
     print_result(table_command_text(shown))
     for record in result.failed:
@@ -163,8 +113,8 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     _prepare(options)
     require_tracker(options.tracker)
     require_executor(options.executor, options.submitit)
-    _require_accuracy(options, task_facts(options.task))
-    spec, machine = _backbone(options)
+    require_accuracy(options, task_facts(options.task))
+    spec, machine = backbone(options)
     require_shardable(spec.quantize)
     if shards() > 1 and options.micro_batch is None:
         raise UserError("--micro-batch: processes that share the layers cannot find it; give --micro-batch N")
@@ -174,7 +124,7 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     require_quantisation(spec.quantize, machine.device)
     cores = Cores(1, executor.threads) if executor else divide_cores(options.jobs, options.threads, spec, machine)
     # Cheap checks come first: options before data, data before weights.
-    plans = _plans(options, spec, machine)
+    plans = plans_of(options, spec, machine)
     if not plans:
         print_line(console, f"--shard {options.shard[0]}/{options.shard[1]}: there are fewer runs than parts")
         return SweepResult()
@@ -184,7 +134,7 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
         # A machine from which runs are submitted may have no GPU. It only hashes the weights.
         here = replace(there, device="cpu", dtype=dtype_name(machine.dtype)) if executor else there
         setup = _make_setup(here, lambda line: print_line(console, line))
-        plans = _shortened(plans, options.steps, setup.task)
+        plans = shortened(plans, options.steps, setup.task)
         make_setup = partial(_make_setup, there)
         result = sweep(make_setup, setup, plans, console, options.force, cores, options.log_seconds, executor)
         setup.processes.close()
@@ -221,34 +171,17 @@ def ending(results: Path, records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _require_accuracy(options: RunOptions, facts: TaskFacts) -> None:
-    """Check that validation during training gives an accuracy, if it is asked for."""
-    if options.eval_every and facts.answers is None:
-        raise UserError(f"--eval-every: {options.task} has no right answers; leave it out")
-    if options.eval_every and options.weights == "random":
-        raise UserError("--eval-every: random weights have no accuracy; leave it out")
-
-
-def _backbone(options: RunOptions) -> tuple[BackboneSpec, Machine]:
-    spec = resolve_spec(options.model, options.llm, options.clip, options.quantize)
-    return spec, resolve_machine(options.device, options.dtype, options.weights, is_here=options.executor == LOCAL)
-
-
-def _data(options: RunOptions, say: Say) -> DataOptions:
-    return DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full, say)
-
-
 def _make_setup(options: RunOptions, say: Say = lambda line: None) -> Setup:
     """Read the data and return what makes the runs; called in each process that makes runs."""
     if options.deterministic:
         use_deterministic_algorithms()
     if options.offline:
         go_offline()
-    spec, machine = _backbone(options)
+    spec, machine = backbone(options)
     begun = time.perf_counter()
     # The first process builds or checks the data, and the others find it done.
     with Processes.launched(machine.device).main_first():
-        task = load_task(options.task, _data(options, say))
+        task = load_task(options.task, data_options(options, say))
     data_s = time.perf_counter() - begun
     return Setup(
         spec,
@@ -262,25 +195,6 @@ def _make_setup(options: RunOptions, say: Say = lambda line: None) -> Setup:
         options.tracker,
         options.workers,
     )
-
-
-def _plans(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[RunPlan]:
-    names = options.methods or DEFAULT_METHODS
-    settings = dict(options.settings)
-    is_plain = spec.quantize is None and shards() == 1
-    if machine.device.type == "cuda" and is_plain and not settings.get("gradient_checkpointing"):
-        settings = {"captured": True, **settings}
-    overrides = Overrides(options.epochs, settings, options.protocol)
-    part, parts = options.shard
-    return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)[part - 1 :: parts]
-
-
-def _shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
-    """Return the plans with the length that `--steps` gives; without `--steps`, return them unchanged."""
-    if steps is None or not plans:
-        return list(plans)
-    num_examples = len(task.train_examples(plans[0].recipe))
-    return [with_steps(plan, steps, num_examples) for plan in plans]
 
 
 def _with_files(options: RunOptions, spec: BackboneSpec, machine: Machine, say: Say) -> RunOptions:
@@ -298,46 +212,3 @@ def _with_files(options: RunOptions, spec: BackboneSpec, machine: Machine, say: 
         if options.weights == "pretrained":
             require_weights(spec, say)
     return options
-
-
-def _dry_run(options: RunOptions, console: Console) -> int:
-    """Print what the runs would take and everything that is missing for them; return the exit status."""
-    faults = Faults()
-    facts = task_facts(options.task)
-    with faults.collected():
-        require_tracker(options.tracker)
-    with faults.collected():
-        require_executor(options.executor, options.submitit)
-    options = replace(options, executor=LOCAL)  # what follows is about this machine
-    with faults.collected():
-        _require_accuracy(options, facts)
-    spec, machine = _backbone(options)
-    with faults.collected():
-        require_quantisation(spec.quantize, machine.device)
-    with faults.collected():
-        require_shardable(spec.quantize)
-    plans = _plans(options, spec, machine)
-    cores = Cores(1, options.threads or torch.get_num_threads())
-    with faults.collected():
-        cores = divide_cores(options.jobs, options.threads, spec, machine)
-    say = Console(quiet=True) if options.format == "json" else console
-    downloads: list[str] = []
-    task = None
-    with faults.collected():
-        root = options.data_root if options.data_root or spec.packaged else find_data(options.task)
-        place = PLACES[options.task]
-        if root is not None or spec.packaged:
-            data = _data(replace(options, data_root=root), lambda line: print_line(say, line))
-            task = load_task(options.task, data)
-            plans = _shortened(plans, options.steps, task)
-        elif hub_reachable():
-            downloads.append(place.offer())
-        else:
-            faults.add(f"{place.absent()}; {place.remedy}")
-    with compute_threads(cores.threads):
-        found = dry_run(
-            spec, machine, plans, options.task, task, faults, options.results, cores.threads, options.micro_batch
-        )
-    found.downloads[:0] = downloads
-    print_result(dry_run_text(found, faults.lines, cores.jobs, options.format, terminal_width()))
-    return 2 if faults.lines else 0

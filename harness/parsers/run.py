@@ -284,7 +284,8 @@ def run(
 ) -> None:
     """Train and score methods, write one record per run, and print the table."""
     from harness.commands import config_file
-    from harness.commands.run import RunOptions, run_command
+    from harness.commands.run import run_command
+    from harness.commands.run_options import RunOptions
     from harness.run.progress import RunConsole
 
     settings = config_file.settings_of(context, typed.settings(set_ or []))

@@ -44,7 +44,7 @@ def test_methods_are_compared(tmp_path: Path) -> None:
 
 
 def test_the_options_of_a_run_have_the_defaults_of_the_command() -> None:
-    from harness.commands.run import RunOptions
+    from harness.commands.run_options import RunOptions
 
     command: Any = get_command(cli.app)
     typed = {option.name: option.default for option in command.commands["run"].params}

@@ -54,7 +54,7 @@ def test_times_come_from_records_where_there_are_any(call: Run, base: list[str],
     assert "a run record" in line
     assert "total: 1 run; hours: " in table and "nothing is missing" in table
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.commands.run.terminal_width", lambda: 80)
+        patch.setattr("harness.commands.dryrun.terminal_width", lambda: 80)
         shown = call(*base, "--methods", "memvp", "--seeds", "5", "--dry-run").out
     assert "| memvp" not in shown and {"Micro-batch", "memvp", "Steps", "total:"} <= set(shown.split())
     # Another number of threads is another kind of device.

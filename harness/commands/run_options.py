@@ -1,0 +1,132 @@
+"""The options of `run`, and the backbone, the data and the runs that they ask for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.backbone.machine import Machine, resolve_machine
+from harness.config.plan import Overrides, RunPlan, plan_runs
+from harness.config.presets import BackboneSpec, resolve_spec
+from harness.config.recipes import DEFAULT_METHODS
+from harness.errors import UserError
+from harness.hub import Say
+from harness.processes import shards
+from harness.run.executor_choice import LOCAL
+from harness.run.progress import LOG_SECONDS
+from harness.run.schedule import with_steps
+from harness.tasks.contract import DataOptions, Task
+from harness.tasks.facts import TaskFacts
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of `run`, as its help describes them, with the same defaults."""
+
+    methods: tuple[str, ...] = ()
+    ablations: tuple[str, ...] = ()
+    model: str = "tiny"
+    task: str = "scienceqa"
+    seeds: tuple[int, ...] = (0,)
+    data_root: Path | None = None
+    offline: bool = False
+    llm: str | None = None
+    clip: str | None = None
+    weights: str = "pretrained"
+    quantize: str | None = None
+    limit: int | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    dtype: str = "auto"
+    results: Path = Path("results")
+    skip_bad_images: bool = False
+    full: bool = False
+    shard: tuple[int, int] = (1, 1)
+    force: bool = False
+    dry_run: bool = False
+    format: str = "markdown"
+    deterministic: bool = False
+    checkpoint_minutes: float = 10.0
+    micro_batch: int | None = None
+    workers: int | None = None
+    log_seconds: float = LOG_SECONDS
+    eval_every: int = 0
+    tracker: str = ""
+    protocol: str = "uniform"
+    jobs: int | None = None
+    threads: int | None = None
+    executor: str = LOCAL
+    submitit: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_accuracy(options: RunOptions, facts: TaskFacts) -> None:
+    """Check that validation during training gives an accuracy, if it is asked for.
+
+    Args:
+        options: the options.
+        facts: what is known of their task.
+
+    Raises:
+        UserError: the task, or random weights, have no accuracy.
+    """
+    if options.eval_every and facts.answers is None:
+        raise UserError(f"--eval-every: {options.task} has no right answers; leave it out")
+    if options.eval_every and options.weights == "random":
+        raise UserError("--eval-every: random weights have no accuracy; leave it out")
+
+
+def backbone(options: RunOptions) -> tuple[BackboneSpec, Machine]:
+    """Return which backbone the options ask for, and the device and dtype of a run.
+
+    Raises:
+        UserError: there is no such backbone, device or dtype.
+    """
+    spec = resolve_spec(options.model, options.llm, options.clip, options.quantize)
+    return spec, resolve_machine(options.device, options.dtype, options.weights, is_here=options.executor == LOCAL)
+
+
+def data_options(options: RunOptions, say: Say) -> DataOptions:
+    """Return which data the options ask for.
+
+    Args:
+        options: the options.
+        say: called with a line for the user.
+    """
+    return DataOptions(options.data_root, options.limit, options.skip_bad_images, options.full, say)
+
+
+def plans_of(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[RunPlan]:
+    """Return the runs that the options ask for, those of `--shard` alone.
+
+    Args:
+        options: the options.
+        spec: their backbone.
+        machine: where the runs are made. On a GPU, training steps are replayed as CUDA graphs by default.
+
+    Raises:
+        UserError: a name or a value is not allowed.
+    """
+    names = options.methods or DEFAULT_METHODS
+    settings = dict(options.settings)
+    is_plain = spec.quantize is None and shards() == 1
+    if machine.device.type == "cuda" and is_plain and not settings.get("gradient_checkpointing"):
+        settings = {"captured": True, **settings}
+    overrides = Overrides(options.epochs, settings, options.protocol)
+    part, parts = options.shard
+    return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)[part - 1 :: parts]
+
+
+def shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
+    """Return the plans with the length that `--steps` gives; without `--steps`, return them unchanged.
+
+    Args:
+        plans: the runs.
+        steps: number of optimiser steps; None for the length of the recipe.
+        task: the task, which has the number of training examples.
+    """
+    if steps is None or not plans:
+        return list(plans)
+    num_examples = len(task.train_examples(plans[0].recipe))
+    return [with_steps(plan, steps, num_examples) for plan in plans]
