@@ -28,9 +28,18 @@ FSDP = "ACCELERATE_USE_FSDP"
 PATIENCE = timedelta(days=1)
 """How long a process waits for the others, for instance while the first one scores captions."""
 
+TOGETHER = "all processes end, because they share the layers"
+
 
 class OtherProcessFailedError(RuntimeError):
     """Another process of the same run failed; the message is its own."""
+
+
+class OutOfStepError(BaseException):
+    """The first of several processes in step cannot go on, and the others wait for it in the middle of a layer.
+
+    The cause says why. It is no `Exception`, because whoever went on after it would talk to them out of turn.
+    """
 
 
 @dataclass(frozen=True)
@@ -111,22 +120,32 @@ class Processes:
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
-        """Run a body in which decoder layers run. If it fails in one of several processes in step, all of them end."""
+        """Run a body in which decoder layers run. If it fails in one of several processes in step, all of them end.
+
+        Raises:
+            OutOfStepError: it failed in the first process, which then writes its record and calls `end`.
+        """
         try:
             yield
         except Exception as error:
             if not self.are_in_step:
                 raise
-            self.end(error)
+            self.leave(error)
 
-    def end(self, error: Exception) -> NoReturn:
+    def leave(self, error: Exception) -> NoReturn:
+        """Leave the other processes in step, because this one cannot go on; see `in_step`."""
+        if self.is_main:
+            raise OutOfStepError from error
+        self.end(error)
+
+    def end(self, error: BaseException) -> NoReturn:
         """Say why this process cannot go on, and end it at once. The launcher then ends the others.
 
         They wait for this one in the middle of a layer, so nothing else can be told to them.
         """
         print(
-            f"process {self.rank} of {self.count}: {type(error).__name__}: {first_line(error)}; all processes end, "
-            "because they share the layers; the same command goes on from the last checkpoint",
+            f"process {self.rank} of {self.count}: {type(error).__name__}: {first_line(error)}; {TOGETHER}; the same "
+            "command goes on from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )

@@ -96,7 +96,7 @@ def _within_memory(
         return answer(batch.to(device), ids)
     except RuntimeError as error:
         if processes.are_in_step and should_reduce_batch_size(error):
-            processes.end(error)
+            processes.leave(error)
         if len(ids) == 1 or not should_reduce_batch_size(error):
             raise
     # Outside the handler, so that the traceback does not keep the tensors of the failed forward pass.

@@ -20,6 +20,7 @@ def collect_environment(
     threads: int | None = None,
     method: str | None = None,
     processes: int | None = None,
+    sharded: bool | None = None,
     deterministic: bool | None = None,
     quantised: bool = False,
 ) -> Environment:
@@ -32,6 +33,7 @@ def collect_environment(
         method: name of the method that is run. If a package outside this project provides it, that package's version
             is included.
         processes: number of processes that work together, each on a device of its own.
+        sharded: whether they divide the frozen decoder layers among them.
         deterministic: whether torch computes with deterministic algorithms only.
         quantised: whether the language model is quantised; the version of the package that does it is then included.
     """
@@ -46,6 +48,7 @@ def collect_environment(
         gpu=gpu,
         threads=threads,
         processes=processes,
+        sharded=sharded,
         deterministic=deterministic,
     )
 

@@ -192,6 +192,9 @@ class Environment(Section):
     processes: Count | None = None
     """Number of processes that made the run together, each on a device of its own. Times and memory are those of the
     first one. Null where not reported."""
+    sharded: bool | None = None
+    """Whether these processes divided the frozen decoder layers among them by FSDP, so that none held them all; null
+    where not reported."""
     threads: MaybeCount = None
     """Number of compute threads of torch. On a CPU the last bits of a result can depend on it."""
     deterministic: bool | None = None

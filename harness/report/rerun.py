@@ -91,6 +91,7 @@ def changed_environment(then: Environment, now: Environment, code: tuple[Git, Gi
         *((name, version, now.versions.get(name)) for name, version in then.versions.items()),
         ("threads", then.threads, now.threads),
         ("processes", then.processes or 1, now.processes or 1),
+        ("sharded", bool(then.sharded), bool(now.sharded)),
         ("deterministic", bool(then.deterministic), bool(now.deterministic)),
         ("gpu", then.gpu, now.gpu),
         ("cpu", then.cpu, now.cpu),

@@ -245,7 +245,8 @@ def hardware(record: Record) -> str:
     environment = record.environment
     if environment.gpu:
         count = environment.processes or 1
-        return environment.gpu if count == 1 else f"{count} × {environment.gpu}"
+        several = f"{count} × {environment.gpu}" + (", layers divided" if environment.sharded else "")
+        return environment.gpu if count == 1 else several
     threads = environment.threads
     return (environment.cpu or "unknown CPU") + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
 

@@ -15,6 +15,7 @@ from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.errors import UserError, first_line
 from harness.evaluation.model import EvaluationFailedError
+from harness.processes import ALONE, Processes
 from harness.records import (
     BackboneInfo,
     Data,
@@ -122,7 +123,7 @@ def make_record(
     device: torch.device,
     identity: Identity,
     samples: Sequence[Sample] = (),
-    processes: int = 1,
+    processes: Processes = ALONE,
 ) -> Record:
     """Return the record of a run.
 
@@ -133,7 +134,7 @@ def make_record(
         device: the device of the run.
         identity: the fields that identify the run.
         samples: captions that are kept in the record, for people to look at.
-        processes: number of processes that made the run together.
+        processes: those that made the run together.
     """
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
@@ -142,7 +143,8 @@ def make_record(
         gpu=gpu,
         threads=torch.get_num_threads(),
         method=plan.method,
-        processes=processes,
+        processes=processes.count,
+        sharded=processes.are_in_step,
         deterministic=torch.are_deterministic_algorithms_enabled(),
         quantised=identity["backbone"].quantize is not None,
     )

@@ -112,7 +112,7 @@ def _record(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending, sampl
         "data": setup.task.data(plan.recipe),
         "backbone": setup.backbone_info(),
     }
-    return make_record(plan, outcome, ending, setup.machine.device, identity, samples, setup.processes.count)
+    return make_record(plan, outcome, ending, setup.machine.device, identity, samples, setup.processes)
 
 
 def _write_parts(setup: Setup, plan: RunPlan, outcome: Outcome, work: Workspace) -> list[Sample]:

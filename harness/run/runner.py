@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from harness.config.plan import RunPlan
-from harness.processes import Processes
+from harness.processes import TOGETHER, OutOfStepError, Processes
 from harness.records import Record
 from harness.run.outcome import Ending, Outcome
 from harness.run.phases import measure
@@ -31,6 +31,7 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
 
     Raises:
         KeyboardInterrupt: a signal stopped the run, or nobody reads its output any more. The record is written.
+        OutOfStepError: this process cannot go on together with the others. The record is written.
         UserError: the disk has no room for the record. The run has not begun.
     """
     # Hash the weights first: a second backbone next to the trained one might not fit into memory.
@@ -46,6 +47,11 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
     except KeyboardInterrupt as stop:
         by = f"by {stop}" if isinstance(stop, Stopped) else "by the user"
         write_run(setup, plan, outcome, Ending("interrupted", f"interrupted {by}"))
+        raise
+    except OutOfStepError as end:
+        assert end.__cause__ is not None, "the cause says why"
+        with stop_held_back():
+            write_run(setup, plan, outcome, Ending("failed", f"{Ending.of(end.__cause__).error}; {TOGETHER}"))
         raise
     except Exception as failure:
         # A failure of one run, or too little memory for it, must not stop the others. A launcher that finds one

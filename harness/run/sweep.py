@@ -11,6 +11,7 @@ from functools import partial
 from rich.console import Console
 
 from harness.config.plan import RunPlan
+from harness.processes import OutOfStepError
 from harness.records import Record
 from harness.run.attempt import Attempt, Wanted, attempt, completed
 from harness.run.checks import check_runs
@@ -75,8 +76,11 @@ def sweep(
         with stop_on_signals():
             follow(setup)
         return SweepResult()
-    with announced_end(setup.processes):
-        return _lead(make_setup, setup, plans, console, force, cores, log_seconds, executor)
+    try:
+        with announced_end(setup.processes):
+            return _lead(make_setup, setup, plans, console, force, cores, log_seconds, executor)
+    except OutOfStepError as end:
+        setup.processes.end(end.__cause__ or end)
 
 
 def _lead(

@@ -18,10 +18,27 @@ from tests.harness.run.test_processes import NO_DROPOUT, history, launch
 HELD = re.compile(r"the first one ([\d,]+) of ([\d,]+) bytes")
 
 
-LAUNCHER = (
+LAUNCH = (
     *("-m", "accelerate.commands.launch", "--config_file", CONFIGURATION, "--num_processes", "2"),
-    *("--main_process_port", "0", "-m", "harness"),
+    *("--main_process_port", "0"),
 )
+LAUNCHER = (*LAUNCH, "-m", "harness")
+FAILING = """
+import os, runpy, sys
+from harness.run import sharded
+
+failing, passes, add_gradients = sys.argv.pop(1), [], sharded.add_gradients
+
+def second_pass_fails(*arguments):
+    passes.append(arguments)
+    if os.environ["RANK"] == failing and len(passes) == 2:
+        raise RuntimeError("no luck")
+    return add_gradients(*arguments)
+
+sharded.add_gradients = second_pass_fails
+runpy.run_module("harness", run_name="__main__")
+"""
+"""The command line, whose second pass of training fails in the process that the first argument names."""
 
 
 def test_other_settings_of_the_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +76,7 @@ def test_two_processes_that_divide_the_layers_make_the_run_of_one(
         for record in sorted(read_records(results), key=lambda record: record.method):
             (adapter,) = results.rglob(f"adapters/**/{record.method}/**/*.safetensors")
             found.append((record, history(results, record.method), load_file(adapter)))
+        assert {record.environment.sharded for record in read_records(results)} == {count == 2}
     for (one, curve, adapter), (two, curve_of_two, adapter_of_two) in zip(found[:2], found[2:], strict=True):
         assert (one.environment.processes, two.environment.processes) == (1, 2)
         assert one.spec_hash == two.spec_hash and one.steps == two.steps == 3
@@ -67,3 +85,40 @@ def test_two_processes_that_divide_the_layers_make_the_run_of_one(
             assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
         assert adapter.keys() == adapter_of_two.keys()  # the trained parameters alone, and whole
         assert all(adapter_of_two[name].allclose(value, atol=1e-4) for name, value in adapter.items())
+
+
+@pytest.mark.slow
+def test_a_pass_that_fails_in_one_process_ends_all_and_the_next_command_goes_on(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    kept: list[dict[str, Tensor]] = []
+    # Every process makes one pass per step.
+    options = ["--methods", "memvp", *NO_DROPOUT, "--micro-batch", "2", "--checkpoint-minutes", "0"]
+    for count in (1, 2):
+        results = tmp_path / str(count)
+        arguments = [*quick_run(small_llm, small_clip, mini_set, results), *options]
+        for step, rank in ((1, "1"), (2, "0")) if count == 2 else ():
+            process = launch(arguments, (*LAUNCH, str(script), rank))
+            out, _ = process.communicate(timeout=500)
+            assert process.returncode not in (0, None)
+            assert f"process {rank} of 2: RuntimeError: no luck; all processes end" in out, out
+            (record,) = read_records(results)
+            assert (record.steps, record.environment.sharded) == (step, True)
+            assert record.status == "failed" if rank == "0" else record.status in ("failed", "interrupted")
+            if rank == "0":
+                assert str(record.error).startswith("RuntimeError: no luck; all processes end")
+        if count == 1:
+            assert command_line.call(*arguments, "--threads", "1").code == 0
+        else:
+            process = launch(arguments, LAUNCHER)
+            out, _ = process.communicate(timeout=500)
+            assert process.returncode == 0 and "memvp seed 0: resuming after optimiser step 2" in out, out
+        (record,) = read_records(results)
+        assert (record.status, record.steps) == ("completed", 3)
+        (adapter,) = results.rglob("adapters/**/*.safetensors")
+        kept.append(load_file(adapter))
+    one, two = kept
+    assert one.keys() == two.keys()
+    assert all(two[name].allclose(value, atol=1e-4) for name, value in one.items())
