@@ -31,6 +31,7 @@ from huggingface_hub.utils.tqdm import tqdm as HubBar
 
 from harness.errors import UserError, foreign
 from harness.escape import visible
+from harness.numbers import readable_size
 
 GB = 10**9
 RESUMED_FROM = 10**7
@@ -104,12 +105,6 @@ def page_of(repo: str, kind: str) -> str:
 def say_on_stderr(line: str) -> None:
     """Print a line to standard error."""
     print(visible(line), file=sys.stderr, flush=True)
-
-
-def readable_size(size: int) -> str:
-    """Return a number of bytes as text, in the units of a download page: kB, MB or GB."""
-    unit, power = ("GB", GB) if size >= GB else ("MB", 10**6) if size >= 10**6 else ("kB", 1000)
-    return f"{size / power:.{0 if power == 1000 else 1}f} {unit}"
 
 
 def go_offline() -> None:

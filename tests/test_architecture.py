@@ -13,7 +13,7 @@ from methods import registry
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (
-    ("escape",),
+    ("escape", "numbers"),
     ("errors",),
     ("files", "hub", "processes", "stats", "stopping", "streams", "terminal", "typed"),
     ("records",),

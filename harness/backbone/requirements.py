@@ -11,6 +11,7 @@ import torch
 
 from harness.backbone.machine import dtype_name
 from harness.errors import UserError
+from harness.numbers import readable_memory
 
 GIB = 2**30
 
@@ -88,6 +89,6 @@ def require_free_memory(needed: int, dtype: torch.dtype, device: torch.device, m
     free = free_memory(device)
     if needed > free:
         raise UserError(
-            f"{model}: the weights need {needed / GIB:.1f} GiB in {dtype_name(dtype)}, but {device.type} "
-            f"has {free / GIB:.1f} GiB free; give --dtype bfloat16, a larger --device, or a smaller --model"
+            f"{model}: the weights need {readable_memory(needed)} in {dtype_name(dtype)}, but {device.type} "
+            f"has {readable_memory(free)} free; give --dtype bfloat16, a larger --device, or a smaller --model"
         )

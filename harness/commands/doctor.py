@@ -15,14 +15,15 @@ from rich.console import Console
 
 from harness.backbone.language_model import llm_size
 from harness.backbone.machine import DTYPES, dtype_name, resolve_machine
-from harness.backbone.requirements import GIB, free_memory
+from harness.backbone.requirements import free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.data.places import PLACES, find_data, kept_folder
 from harness.errors import UserError, first_line
 from harness.evaluation.caption_metrics import check_tokenizer
 from harness.files import cache_folder
-from harness.hub import free_space, hub_reachable, readable_size
+from harness.hub import free_space, hub_reachable
+from harness.numbers import readable_memory, readable_size
 from harness.run.progress import print_line
 from harness.streams import print_result
 from harness.tasks.facts import task_facts
@@ -126,14 +127,15 @@ def _packages() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        found = f"{torch.cuda.get_device_name(index)}: {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+        found = f"{torch.cuda.get_device_name(index)}: {readable_memory(free)} of {readable_memory(total)} free"
         yield Finding(f"GPU {index}", "ok", found)
     if not torch.cuda.device_count():
         built = "torch is built without CUDA" if torch.version.cuda is None else "torch finds none"
         yield Finding("GPU", "warning", f"none ({built})", "use a machine with a GPU and a torch that supports it")
     memory = psutil.virtual_memory()
     cores = psutil.cpu_count() or 1
-    yield Finding("CPU", "ok", f"{cores} cores, {memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free")
+    left = f"{readable_memory(memory.available)} of {readable_memory(memory.total)} free"
+    yield Finding("CPU", "ok", f"{cores} cores, {left}")
 
 
 def _memory(spec: BackboneSpec) -> Finding:
@@ -146,7 +148,8 @@ def _memory(spec: BackboneSpec) -> Finding:
         return Finding("memory", "warning", f"not known ({error})", "give a model whose config.json can be read")
     free = free_memory(machine.device)
     found = (
-        f"{spec.display} needs {needed / GIB:.1f} GiB in {dtype_name(machine.dtype)}, {where} has {free / GIB:.1f} free"
+        f"{spec.display} needs {readable_memory(needed)} in {dtype_name(machine.dtype)}, "
+        f"{where} has {readable_memory(free)} free"
     )
     if needed <= free:
         return Finding("memory", "ok", found)

@@ -14,6 +14,7 @@ from harness.cost.output import shown_table
 from harness.data.places import PLACES, find_data
 from harness.escape import text_table
 from harness.hub import hub_reachable
+from harness.numbers import readable_memory
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.dryrun import DryRun, Faults, dry_run
 from harness.run.executor_choice import LOCAL, require_executor
@@ -127,7 +128,7 @@ def _total(found: DryRun, jobs: int) -> str:
     hours = UNKNOWN if found.hours is None else _hours(found.hours)
     side = f" one after another; {jobs} are made side by side" if jobs > 1 and len(found.rows) > 1 else ""
     downloads = "see below" if found.downloads else "none"
-    return f"total: {count}; hours: {hours}{side}; disk: {found.disk_bytes / 2**20:.1f} MiB; downloads: {downloads}"
+    return f"total: {count}; hours: {hours}{side}; disk: {readable_memory(found.disk_bytes)}; downloads: {downloads}"
 
 
 def _hours(hours: float) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harness.numbers import readable_size
 from harness.page.build import LARGEST, write_page
 
 
@@ -17,7 +18,7 @@ def report_text(results_dir: Path, out: Path) -> str:
     """
     path = write_page(results_dir, out)
     size = path.stat().st_size
-    text = f"{path} ({size / 1e6:.1f} MB)"
+    text = f"{path} ({readable_size(size)})"
     if size > LARGEST:
-        text += f"\nnote: it is larger than {LARGEST / 1e6:.0f} MB; give --results a folder with fewer records"
+        text += f"\nnote: it is larger than {readable_size(LARGEST)}; give --results a folder with fewer records"
     return text

@@ -15,7 +15,8 @@ from huggingface_hub import constants
 from harness.data.coco import ANNOTATIONS, load_coco
 from harness.errors import UserError, foreign
 from harness.files import new_folder
-from harness.hub import Say, complete_file, readable_size, require_space
+from harness.hub import Say, complete_file, require_space
+from harness.numbers import readable_size
 
 REMEDY = (
     "run `python -m harness data fetch coco` where there is a network, or give a folder with dataset_coco.json, "

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from harness.config.recipe import PROTOCOLS
+from harness.numbers import signed
 from harness.records import Record
 from harness.report.paper import Column, layout, load_paper, method_names, paper_models
 from harness.report.ranking import ranked
@@ -206,7 +207,7 @@ def value_of(cell: Cell, digits: int, runs: Iterable[Record]) -> Value:
     """
     paper = "" if cell.paper is None else f"{cell.paper:.{digits}f}"
     if cell.difference is not None:
-        paper += f" ({cell.difference:+.{digits}f})"
+        paper += f" ({signed(cell.difference, digits)})"
     if cell.value is None:
         return Value("", cell.paper, "", paper)
     spread = "" if cell.std is None else f"± {cell.std:.{digits}f}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.numbers import signed
 from harness.page.boards import full_name, table_rows
 from harness.records import Record
 from harness.report.audit import audit_paper, audit_records
@@ -66,7 +67,7 @@ def _against(records: Sequence[Record]) -> Table:
                             column.title,
                             f"{cell.value:.{digits}f}" + ("" if cell.std is None else f" ± {cell.std:.{digits}f}"),
                             f"{cell.paper:.{digits}f}",
-                            f"{cell.difference:+.{digits}f}",
+                            signed(cell.difference, digits),
                             hardware(run) if run.speed is None else where_measured(run),
                         )
                     )
@@ -87,7 +88,7 @@ def _audit(records: Sequence[Record]) -> Table:
             for name, cell in item.found.cells.items()
             if cell.right is None
         ]
-        means = [f"{', '.join(mean.columns)}: {mean.mean:.2f} ({mean.difference:+.2f})" for mean in item.found.means]
+        means = [f"{', '.join(mean.columns)}: {mean.mean:.2f} ({signed(mean.difference)})" for mean in item.found.means]
         rows.append(
             (
                 str(item.row.table),

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.escape import markdown, text_table
+from harness.numbers import signed
 from harness.records import Record, read_records
 from harness.report.paper import Disagreement, PaperRow, disagreements, layout, load_paper
 from harness.tasks.facts import TASKS, TaskFacts
@@ -249,7 +250,7 @@ def _differing_text(row: RowAudit) -> str:
 
 
 def _mean_text(mean: MeanAudit) -> str:
-    return f"{mean.mean:.2f}" if mean.agrees else f"{mean.mean:.2f} ({mean.difference:+.2f})"
+    return f"{mean.mean:.2f}" if mean.agrees else f"{mean.mean:.2f} ({signed(mean.difference)})"
 
 
 def _grid(body: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

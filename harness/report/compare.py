@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.config.recipes import REFERENCES
 from harness.errors import UserError
 from harness.escape import markdown, text_table
+from harness.numbers import signed
 from harness.records import Record, default_label, read_records
 from harness.report.differences import Runs, by_seed, difference
 from harness.report.paper import layout, method_names
@@ -199,8 +200,8 @@ def _mean(runs: Runs, seeds: Sequence[int], column: str) -> float:
 
 
 def _shown(one: Difference, corrected: float | None) -> tuple[str, ...]:
-    interval = "n/a" if one.low is None or one.high is None else f"{one.low:+.2f} to {one.high:+.2f}"
+    interval = "n/a" if one.low is None or one.high is None else f"{signed(one.low)} to {signed(one.high)}"
     detectable = "n/a" if one.detectable is None else f"{one.detectable:.2f}"
     problems = "-" if one.problems is None else str(one.problems)
     p_values = (p_text(one.p_value), p_text(corrected))
-    return (f"{one.value:+.2f}", interval, *p_values, detectable, str(one.seeds), problems)
+    return (signed(one.value), interval, *p_values, detectable, str(one.seeds), problems)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.errors import UserError
 from harness.escape import csv_cell, html, latex, latex_comment, markdown, text_table
+from harness.numbers import signed
 from harness.report.paper import Column
 from harness.report.rows import Board, Cell, Rank, TableRow
 
@@ -163,7 +164,7 @@ def cell_text(cell: Cell, column: Column) -> str:
     if cell.paper is not None:
         text += f" / {cell.paper:.{digits}f}"
     if cell.difference is not None:
-        text += f" ({cell.difference:+.{digits}f})"
+        text += f" ({signed(cell.difference, digits)})"
     return text
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from harness.numbers import signed
 from harness.stats import CONFIDENCE, Difference, Over
 
 MODELS: Mapping[Over, str] = {
@@ -35,7 +36,7 @@ def verdict(
 
 
 def _summary(a: str, b: str, summary: str, one: Difference) -> str:
-    size = f"a difference of {one.value:+.2f} points ({a} minus {b}"
+    size = f"a difference of {signed(one.value)} points ({a} minus {b}"
     if one.p_value is None:
         return f"{a} and {b} cannot be tested against each other on {summary}: {size}), {_why_untested(one)}."
     found = f"{size}{_interval(one)}, p {p_relation(one.p_value)}), over {_over(one)}"
@@ -56,7 +57,7 @@ def _others(summary: str, differences: Mapping[str, Difference], corrected: Mapp
     tested = {name: p for name, p in corrected.items() if name != summary and p is not None}
     if not tested:
         return []
-    found = [f"{name} ({differences[name].value:+.2f})" for name, p in tested.items() if p < _LEVEL]
+    found = [f"{name} ({signed(differences[name].value)})" for name, p in tested.items() if p < _LEVEL]
     count = f"the other {len(tested)} columns" if len(tested) > 1 else "the other column"
     if not found:
         return [f"On {count}, no difference is significant after Holm's correction."]
@@ -64,7 +65,7 @@ def _others(summary: str, differences: Mapping[str, Difference], corrected: Mapp
 
 
 def _interval(one: Difference) -> str:
-    return "" if one.low is None or one.high is None else f", 95 % interval {one.low:+.2f} to {one.high:+.2f}"
+    return "" if one.low is None or one.high is None else f", 95 % interval {signed(one.low)} to {signed(one.high)}"
 
 
 def _over(one: Difference) -> str:

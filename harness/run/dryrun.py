@@ -15,6 +15,7 @@ from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.errors import UserError
 from harness.hub import hub_reachable
+from harness.numbers import readable_memory
 from harness.processes import shards
 from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
@@ -122,7 +123,9 @@ def dry_run(
     disk = ADAPTER_BYTES * sum(trained) + (KEPT + 1) * CHECKPOINT_BYTES * max(trained, default=0)
     place = next(folder for folder in (results_dir.absolute(), *results_dir.absolute().parents) if folder.is_dir())
     if (left := shutil.disk_usage(place).free) < disk:
-        faults.add(f"about {disk / GIB:.1f} GiB on the disk of {results_dir}, which has {left / GIB:.1f} GiB free")
+        faults.add(
+            f"about {readable_memory(disk)} on the disk of {results_dir}, which has {readable_memory(left)} free"
+        )
     return DryRun(rows, downloads, disk)
 
 
@@ -131,8 +134,8 @@ def _note_memory(row: dict[str, Any], machine: Machine, faults: Faults) -> None:
     needed, free = row["memory_gib"] or 0.0, free_memory(machine.device) / GIB
     if needed > free:
         mended = f"{row['fits_with']} makes it fit" if row["fits_with"] else "no option makes it fit: take a larger one"
-        where = f"{machine.device.type}, which has {free:.1f} GiB free"
-        faults.add(f"about {needed:.1f} GiB of memory on {where}; {mended}")
+        where = f"{machine.device.type}, which has {readable_memory(free * GIB)} free"
+        faults.add(f"about {readable_memory(needed * GIB)} of memory on {where}; {mended}")
 
 
 def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:
@@ -179,7 +182,7 @@ def _described(
     }
     if not fits and (mended := options_that_fit(sizes, plan.recipe, micro_batch, free)):
         options, smaller = mended
-        found["fits_with"] = f"{options} (about {smaller.bytes / GIB:.1f} GiB)"
+        found["fits_with"] = f"{options} (about {readable_memory(smaller.bytes)})"
     if task is not None:
         found["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
     # Neither records nor a short measurement tell how long it takes to collect layers.

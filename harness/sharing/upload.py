@@ -10,7 +10,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported when it is asked for
 
 from harness.errors import UserError, foreign
-from harness.hub import hub_reachable, page_of, readable_size
+from harness.hub import hub_reachable, page_of
+from harness.numbers import readable_size
 
 CARD = "README.md"
 """The name of the card of a repository."""

@@ -50,7 +50,7 @@ def test_a_machine_with_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> N
     }
     assert "python -m harness data fetch scienceqa" in findings["data"]["remedy"]
     assert "hf download" in findings["weights"]["remedy"]
-    assert "LLaMA-7B needs" in findings["memory"]["found"] and "1.0 free" in findings["memory"]["found"]
+    assert "LLaMA-7B needs" in findings["memory"]["found"] and "1.0 GiB free" in findings["memory"]["found"]
     assert "HF_HUB_OFFLINE" in findings["hub"]["remedy"]
 
 

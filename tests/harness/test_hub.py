@@ -14,7 +14,8 @@ from huggingface_hub.utils import close_session
 
 from harness import hub
 from harness.errors import UserError
-from harness.hub import Source, cached_file, download, hub_reachable, readable_size
+from harness.hub import Source, cached_file, download, hub_reachable
+from harness.numbers import readable_size
 from tests.standin_hub import Hub, Repository, hub_on_this_machine, proxy_on_this_machine, use
 
 SOURCE = Source("a small model", "some/model", ("*.json", "*.bin"), "give a folder")
@@ -188,11 +189,6 @@ def test_a_repository_of_pickled_weights_says_so(standin: Hub) -> None:
         "some/model: has none of *.safetensors (its weights.bin may be a pickle, which can run code); give another"
     )
     assert standin.downloads() == []
-
-
-@pytest.mark.parametrize(("size", "text"), [(1500, "2 kB"), (626_000_000, "626.0 MB"), (13_480_000_000, "13.5 GB")])
-def test_sizes_as_text(size: int, text: str) -> None:
-    assert readable_size(size) == text
 
 
 def test_the_cache_of_a_repository_with_a_wrong_name_is_empty() -> None:
