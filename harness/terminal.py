@@ -160,13 +160,15 @@ def _keep_words(table: Table, width: int) -> None:
     """
     table.show_edge, table.box = False, box.SIMPLE_HEAD
     words = [max(map(cell_len, _words(column)), default=1) for column in table.columns]
+    whole = [max(map(cell_len, _lines(column)), default=1) for column in table.columns]
     gaps = len(words) - 1
-    gap = 2 if sum(words) + 2 * gaps <= width else 1
+    # Narrow gaps are better than cells of two lines.
+    fits_narrow, fits_wide = (sum(whole) + gap * gaps <= width for gap in (1, 2))
+    gap = 2 if fits_wide or (sum(words) + 2 * gaps <= width and not fits_narrow) else 1
     table.padding = (0, 1, 0, 0) if gap == 2 else 0
     for column in table.columns:
         column.overflow = "fold"
     if sum(words) + gap * gaps <= width:
-        whole = [max(map(cell_len, _lines(column)), default=1) for column in table.columns]
         for column, own in zip(table.columns, _shared(width - gap * gaps, words, whole), strict=True):
             column.width = own
 

@@ -23,7 +23,7 @@ Verdict = Literal["within noise", "off", "other backbone", "not run", "noise unk
 _TWO_RUNS = 1.96 * math.sqrt(2)
 """Standard errors of one run that two runs of one population differ by at most, with a probability of 95 %."""
 _NOTES = """\
-- Difference: measured minus printed. Noise: how far the printed value, which is that of one run, may be from the mean
+- Diff.: measured minus printed. Noise: how far the printed value, which is that of one run, may be from the mean
   of the measured seeds in 95 % of cases if both are runs of the same method: from the variation between the seeds, or,
   with one seed, from the standard errors of two independent runs.
 - within noise: the difference is not larger than the noise. off: it is. One cell in twenty is off by chance.
@@ -243,7 +243,8 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
         )
         for cell in cells
     ]
-    heads = ("Method", "Model", "Column", "Paper", "Measured", "Seeds", "Difference", "Noise", "Verdict")
+    # Short heads, so that a row fits into one line of a terminal of 80 columns.
+    heads = ("Method", "LLM", "Column", "Paper", "Measured", "Seeds", "Diff.", "Noise", "Verdict")
     sides = (*("left",) * 3, *("right",) * 5, "left")
     return text_table(body, heads, sides, style)
 

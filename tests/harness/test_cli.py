@@ -340,6 +340,9 @@ def test_committed_results_fit_a_terminal(command: str, call: Run, terminal: int
     done = call(*command.split(), *([] if "flops" in command else ["--results", Path(__file__).parents[2] / "results"]))
     assert (done.code, done.err) == (0, "")
     assert max(map(len, done.out.splitlines())) <= terminal and "|--" not in done.out
+    if command == "table --paper":
+        cells = [line for line in done.out.splitlines() if "(tiny)" in line]
+        assert cells and all(line.endswith("other backbone") for line in cells)
 
 
 def test_methods_in_a_terminal_are_blocks_with_their_ablations(call: Run, terminal: int) -> None:
