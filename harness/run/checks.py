@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.backbone.language_model import llm_config
+from harness.backbone.language_model import llm_config, llm_size
 from harness.backbone.loader import tokenizer_of
 from harness.backbone.machine import Machine
 from harness.config.plan import RunPlan
@@ -18,6 +18,9 @@ from harness.records import read_records
 from harness.run.attach import attach_on_meta
 from harness.tasks.contract import Task
 from methods.cost import Costed
+
+SLOW_TO_READ = 4 * 2**30
+"""Bytes of a language model that takes a minute or more to read and hash, during which nothing else is shown."""
 
 
 def check_runs(
@@ -49,6 +52,9 @@ def check_runs(
         remove_stale(results_dir / name)
     # The table at the end reads all records: a bad one is better known now.
     read_records(results_dir)
+    size = llm_size(spec, machine.dtype).bytes
+    if machine.weights != "random" and size > SLOW_TO_READ:
+        notes.append(f"{spec.name}: reading {size / 2**30:.0f} GiB of weights: now to hash them, and before each run")
     return notes
 
 

@@ -1,6 +1,6 @@
 """What a method shows of its inside on the evaluated images, where it offers that. Knows no method."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ def diagnose(
     batch_size: int,
     spec_hash: str,
     loading: Loading | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Diagnostics | None:
     """Encode images, and return the means of the method's diagnostics and their values for a few samples.
 
@@ -40,6 +41,7 @@ def diagnose(
         batch_size: samples per forward pass.
         spec_hash: the run's hash.
         loading: how batches are prepared; None uses no workers.
+        on_progress: called with the number of samples done.
 
     Returns:
         The diagnostics; None if the method offers none, or if there is no sample.
@@ -61,7 +63,7 @@ def diagnose(
 
     # Nothing is logged: after an interruption, encoding the images again is quick.
     answers = answer_in_batches(
-        values, examples, collator, batch_size, model.backbone.device, lambda _: None, AnswerLog(), loading or Loading()
+        values, examples, collator, batch_size, model.backbone.device, on_progress, AnswerLog(), loading or Loading()
     )
     if not shown:
         return None

@@ -245,12 +245,16 @@ class _Run:
         evaluation = self.outcome.evaluation
         assert evaluation is not None, "the model has been evaluated"
         kept = {image.qid for image, _ in evaluation.shown} | {question.qid for question in evaluation.questions}
+        pictured = self.task.pictured(self.recipe)
+        if pictured and hasattr(self.model.method, "diagnostics"):
+            self.progress.start("looking inside", len(pictured))
         self.outcome.diagnostics = diagnose(
             self.model,
-            self.task.pictured(self.recipe),
+            pictured,
             kept,
             self.preprocessor,
             self.recipe.eval_batch_size,
             self.work.spec_hash,
             self.setup.loading,
+            self.progress.advance,
         )

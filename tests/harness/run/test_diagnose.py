@@ -53,10 +53,14 @@ def test_a_method_that_shows_nothing_has_none(examples: list[Example]) -> None:
 def test_a_run_keeps_questions_and_diagnostics_and_the_page_shows_them(
     call: Run, base: list[str], tmp_path: Path
 ) -> None:
-    assert call(*base, "--methods", "dehvf,memvp").code == 0
+    done = call(*base, "--methods", "dehvf,memvp")
+    assert done.code == 0
     results = tmp_path / "results"
     kept = {run.method: read_diagnostics(record_path(run, results)) for run in read_records(results)}
     assert kept["memvp"] is None and kept["dehvf"] is not None
+    images = kept["dehvf"].images
+    assert f"dehvf seed 0: looking inside: {images}/{images} (100 %)" in done.out
+    assert "memvp seed 0: looking inside" not in done.out
     run = read_records(results)[0]
     questions = read_questions(run.task, run.data, results)
     assert questions is not None

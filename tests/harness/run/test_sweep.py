@@ -64,6 +64,16 @@ def test_recorded_runs_are_skipped(swept: Swept, call: Run, tmp_path: Path) -> N
     assert read_records(tmp_path / "results")[:2] == read_records(swept.results)
 
 
+def test_weights_that_take_long_to_read_are_announced(
+    swept: Swept, call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*swept.copy(tmp_path), "--methods", "memvp", "--seeds", "0"]
+    line = "small-llm-small-clip: reading 0 GiB of weights"
+    assert line not in call(*arguments).out
+    monkeypatch.setattr("harness.run.checks.SLOW_TO_READ", 0)
+    assert line in call(*arguments).out
+
+
 def test_a_recorded_run_can_be_repeated_and_gives_the_same(swept: Swept, call: Run, tmp_path: Path) -> None:
     forced = call(*swept.copy(tmp_path), "--methods", "memvp", "--seeds", "0", "--force")
     assert forced.code == 0 and "already recorded" not in forced.out
