@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.records import Record, read_records
+from harness.records import Record, predictions_path, read_records, record_path
 from tests import command_line
 from tests.command_line import quick_run
 
@@ -46,6 +46,7 @@ def history(results: Path, method: str = "memvp") -> dict[str, Any]:
 def test_two_processes_make_the_run_of_one(mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path) -> None:
     records: list[Record] = []
     curves = []
+    answers: list[list[tuple[Any, Any]]] = []
     for count in (1, 2):
         results = tmp_path / str(count)
         arguments = [*quick_run(small_llm, small_clip, mini_set, results), "--methods", "memvp", *NO_DROPOUT]
@@ -62,10 +63,13 @@ def test_two_processes_make_the_run_of_one(mini_set: Path, small_llm: Path, smal
         (record,) = read_records(results)
         records.append(record)
         curves.append(history(results))
+        rows = [json.loads(line) for line in predictions_path(record_path(record, results)).read_text().splitlines()]
+        answers.append([(row["qid"], row["choice"]) for row in rows])
     one, two = records
     assert (one.environment.processes, two.environment.processes) == (1, 2)
     assert one.spec_hash == two.spec_hash and one.steps == two.steps == 6
     assert one.metrics == two.metrics
+    assert answers[0] == answers[1] and len(dict(answers[1])) == len(answers[1]) == one.metrics["Avg"].n
     for mine, theirs in zip(curves[0]["points"], curves[1]["points"], strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
         assert mine["learning_rate"] == theirs["learning_rate"]
