@@ -79,7 +79,6 @@ TextLength = Annotated[int, typer.Option(min=1, max=1_000_000, help="Text tokens
 NewTokens = Annotated[int, typer.Option(min=1, max=100_000, help="Tokens that inference decodes per sample.")]
 TrainBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per training step.")]
 EvalBatch = Annotated[int, typer.Option(min=1, max=1_000_000, help="Samples per batch of inference.")]
-TableOutput = Annotated[TableFormat, typer.Option(help="Output format.")]
 TextOutput = Annotated[TextFormat, typer.Option(help="Output format.")]
 Repository = Annotated[
     str,

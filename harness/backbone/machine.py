@@ -43,6 +43,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def gpu_name(device: torch.device) -> str | None:
+    """Return the model of the GPU that a device is; None for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
 def resolve_machine(name: str, dtype: str, weights: str, is_here: bool = True) -> Machine:
     """Return the machine that the options name.
 

@@ -189,11 +189,11 @@ def _make_setup(options: RunOptions, say: Say = lambda line: None) -> Setup:
         machine,
         data_s,
         options.results,
-        options.checkpoint_minutes,
-        options.micro_batch,
-        options.eval_every,
-        options.tracker,
-        options.workers,
+        checkpoint_minutes=options.checkpoint_minutes,
+        micro_batch=options.micro_batch,
+        eval_every=options.eval_every,
+        tracker=options.tracker,
+        workers=options.workers,
     )
 
 

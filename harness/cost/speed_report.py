@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import torch
 
+from harness.backbone.machine import gpu_name
 from harness.cost.contestants import Contestant
 from harness.cost.goals import Verdict
 from harness.cost.output import is_json, markdown_table
@@ -79,8 +80,7 @@ def _is_loaded(record: Record) -> bool:
 
 def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: BackboneInfo) -> Record:
     device = plan.machine.device
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    environment = collect_environment(gpu=gpu, threads=torch.get_num_threads(), method=contestant.method)
+    environment = collect_environment(gpu=gpu_name(device), threads=torch.get_num_threads(), method=contestant.method)
     variant = "plain" if contestant.implementation == "plain" else None
     setting = SpeedSetting(**vars(plan.work), compiled=plan.compiled)
     config = {

@@ -135,8 +135,18 @@ class Record(Section):
     @property
     def protocol(self) -> str:
         """The protocol of the run, `uniform` or `published`, as in its config."""
+        return str(self.recipe.get("protocol", "uniform"))
+
+    @property
+    def eval_split(self) -> str:
+        """The split that the run was evaluated on, as in its config."""
+        return str(self.recipe.get("eval_split", "test"))
+
+    @property
+    def recipe(self) -> Mapping[str, JsonValue]:
+        """The settings of training and evaluation, `config.train`; empty where the record has none."""
         train = self.config.get("train")
-        return str(train.get("protocol", "uniform")) if isinstance(train, dict) else "uniform"
+        return train if isinstance(train, dict) else {}
 
     @field_serializer("created")
     def _utc(self, created: datetime) -> str:

@@ -42,9 +42,8 @@ _ASKED = (
 
 
 def _asked(record: Record) -> tuple[object, ...]:
-    train = record.config.get("train")
-    shared = isinstance(train, dict) and record.protocol == "uniform"
-    return tuple(train.get(name) for name in _ASKED) if shared and isinstance(train, dict) else ()
+    shared = record.recipe and record.protocol == "uniform"
+    return tuple(record.recipe.get(name) for name in _ASKED) if shared else ()
 
 
 # What all rows of one model must share to be comparable.
@@ -123,7 +122,7 @@ def _reason_to_leave_out(record: Record, table: int, plan: Layout, protocol: str
         "random weights": accuracy and record.backbone.weights == "random",
         "on part of the data only (--limit)": accuracy and record.data.limit is not None,
         "timed on a loaded machine": loaded,
-        "evaluated on the validation split, as part of a search": _eval_split(record) != "test",
+        "evaluated on the validation split, as part of a search": record.eval_split != "test",
         "not on the official data set, so not comparable with the paper": accuracy
         and record.model in paper_models(table)
         and not is_official(record),
@@ -156,11 +155,6 @@ def _other_data(kept: Sequence[Record]) -> list[str]:
             if not is_official(record)
         )
     ]
-
-
-def _eval_split(record: Record) -> str:
-    train = record.config.get("train")
-    return str(train.get("eval_split", "test")) if isinstance(train, dict) else "test"
 
 
 def _one_setting(
@@ -236,8 +230,8 @@ def _unread(kept: Sequence[Record]) -> str:
 
 def _fate(kept: Sequence[Record]) -> str:
     """Return what became of the answers that could not be read."""
-    seeds = {train.get("sampling_seed") for r in kept if isinstance(train := r.config.get("train"), dict)} - {None}
-    return "count as wrong" + (", or with sampling_seed were replaced by a random choice" if seeds else "")
+    sampled = any(record.recipe.get("sampling_seed") is not None for record in kept)
+    return "count as wrong" + (", or with sampling_seed were replaced by a random choice" if sampled else "")
 
 
 def hardware(record: Record) -> str:

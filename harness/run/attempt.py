@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from harness.config.plan import RunPlan
@@ -45,6 +45,10 @@ class Wanted:
     plan: RunPlan
     repeats: datetime | None = None
     wait: bool = False
+
+    def later(self) -> "Wanted":
+        """Return the same run, to be attempted after the others: by then the other process may have finished it."""
+        return replace(self, wait=True)
 
 
 def attempt(setup: Setup, wanted: Wanted, begin: Callable[[], AbstractContextManager[Progress]]) -> Attempt:

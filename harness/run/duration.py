@@ -15,7 +15,7 @@ import torch
 
 from harness.backbone.language_model import llm_size
 from harness.backbone.loader import load_backbone
-from harness.backbone.machine import Machine, dtype_name
+from harness.backbone.machine import Machine, dtype_name, gpu_name
 from harness.backbone.requirements import free_memory
 from harness.config.plan import RunPlan
 from harness.config.presets import PRESETS, BackboneSpec
@@ -79,8 +79,7 @@ class Paces:
     ) -> None:
         self._spec, self._machine, self._task = spec, machine, task
         self._can_measure = task is not None and (loadable or machine.weights == "random")
-        gpu = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else None
-        here = collect_environment(gpu=gpu, threads=threads)
+        here = collect_environment(gpu=gpu_name(machine.device), threads=threads)
 
         def is_alike(record: Record) -> bool:
             there = record.environment
@@ -119,11 +118,11 @@ class Paces:
         """Return the pace of the newest run with this method, batch size and data set."""
         data = None if self._task is None else self._task.data(plan.recipe).name
         for record in sorted(self._records, key=lambda record: record.created, reverse=True):
-            trained, step_s = record.config.get("train"), record.times_s.train_step_median
+            step_s = record.times_s.train_step_median
             same = (record.kind, record.label, record.model) == ("train", plan.label, self._spec.name)
-            if not same or step_s is None or not isinstance(trained, dict) or record.data.name != data:
+            if not same or step_s is None or record.data.name != data:
                 continue
-            if trained.get("batch_size") == plan.recipe.batch_size:
+            if record.recipe.get("batch_size") == plan.recipe.batch_size:
                 answers = max((metric.n for metric in record.metrics.values()), default=0)
                 seconds = record.times_s.eval
                 answer_s = seconds / answers if seconds is not None and answers else None

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -162,8 +162,7 @@ def run_on_executor(
                     raise result
                 report(one.unit.wanted.plan, result)
                 if result.record is None:
-                    # It comes after the others: by then the other process may have finished it.
-                    waiting.append(replace(one.unit.wanted, wait=True))
+                    waiting.append(one.unit.wanted.later())
             time.sleep(POLL_S)
     except BrokenPipeError as pipe:
         raise Stopped(signal.SIGPIPE) from pipe

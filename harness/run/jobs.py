@@ -6,7 +6,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -148,8 +147,7 @@ def run_side_by_side(
                     continue
                 report(wanted.plan, ended)
                 if ended.record is None:
-                    # It comes after the others: by then the other process may have finished it.
-                    waiting.append(replace(wanted, wait=True))
+                    waiting.append(wanted.later())
     except BrokenPipeError as pipe:
         signum = signal.SIGHUP if hasattr(signal, "SIGHUP") else signum
         raise Stopped(signal.SIGPIPE) from pipe

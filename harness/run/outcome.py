@@ -10,7 +10,7 @@ from typing import Literal, Self, TypedDict
 import torch
 
 from harness.backbone.loader import Backbone
-from harness.backbone.machine import dtype_name
+from harness.backbone.machine import dtype_name, gpu_name
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.errors import UserError, first_line
@@ -138,9 +138,8 @@ def make_record(
     """
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     environment = collect_environment(
-        gpu=gpu,
+        gpu=gpu_name(device),
         threads=torch.get_num_threads(),
         method=plan.method,
         processes=processes.count,

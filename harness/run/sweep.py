@@ -5,7 +5,7 @@ Several processes may sweep over the same results folder: each run is made by on
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from rich.console import Console
@@ -143,5 +143,4 @@ def _run_in_turn(
         result = attempt(setup, wanted, partial(shown.run, wanted.plan.name))
         report(wanted.plan, result)
         if result.record is None:
-            # It comes after the others: by then the other process may have finished it.
-            waiting.append(replace(wanted, wait=True))
+            waiting.append(wanted.later())

@@ -67,11 +67,6 @@ def _is_scienceqa(record: Record) -> bool:
     return record.task == "scienceqa" and is_official(record)
 
 
-def _split(record: Record) -> str:
-    train = record.config.get("train")
-    return str(train["eval_split"]) if isinstance(train, dict) else "test"
-
-
 def _eval_results(record: Record, kind: str) -> Iterator[EvalResult]:
     answered = task_facts(record.task).answers is not None
     for name, metric in record.metrics.items():
@@ -80,7 +75,7 @@ def _eval_results(record: Record, kind: str) -> Iterator[EvalResult]:
                 task_type=kind,
                 dataset_type=DATASET if _is_scienceqa(record) else record.data.name,
                 dataset_name=record.data.name,
-                dataset_split=_split(record),
+                dataset_split=record.eval_split,
                 metric_type="accuracy" if answered else name.partition("-")[0].lower(),
                 metric_name=name,
                 metric_value=round(metric.value, 4),
@@ -154,7 +149,7 @@ def _measured(record: Record) -> str:
     ]
     table = text_table(rows, ("column", "value", "standard error", "n", "note"))
     unit = "Accuracy in percent" if task_facts(record.task).answers else "Scores x 100"
-    return f"{unit} on the split `{_split(record)}` of `{record.data.name}`.\n\n{table}"
+    return f"{unit} on the split `{record.eval_split}` of `{record.data.name}`.\n\n{table}"
 
 
 def _limits(record: Record) -> Iterator[str]:
