@@ -155,8 +155,8 @@ def pull(repo: str, out: str | Path | None = None, revision: str | None = None) 
     Raises:
         UserError: it cannot be downloaded, is no adapter of this project, or the folder exists.
     """
-    from harness.hub import say_on_stderr
     from harness.sharing.adapters import pull_adapter
+    from harness.streams import say_on_stderr
 
     return pull_adapter(repo, None if out is None else Path(out), revision, say_on_stderr).folder
 

@@ -5,9 +5,7 @@ downloaded is in its cache (`HF_HOME`).
 """
 
 import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -25,21 +23,18 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported when it is asked for
-from huggingface_hub.utils.tqdm import tqdm as HubBar
 
+from harness.disk import require_space
 from harness.errors import UserError, foreign
-from harness.escape import visible
 from harness.numbers import readable_size
+from harness.streams import Say
+from harness.transfer import ProgressBar, complete_file
 
 GB = 10**9
 RESUMED_FROM = 10**7
 """Bytes from which on a file goes on where an earlier process stopped. Smaller ones begin anew."""
-LOG_SECONDS = 30
-"""Seconds between two lines about a download where the output is no terminal."""
-Say = Callable[[str], None]
-"""Called with a line for the user."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +95,6 @@ def page_of(repo: str, kind: str) -> str:
         kind: `model` or `dataset`.
     """
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
-
-
-def say_on_stderr(line: str) -> None:
-    """Print a line to standard error."""
-    print(visible(line), file=sys.stderr, flush=True)
 
 
 def go_offline() -> None:
@@ -251,28 +241,6 @@ def _complete_blob(blob: _Blob, name: str) -> None:
         blob.partial.replace(blob.path)
 
 
-def complete_file(url: str, path: Path, size: int | None, name: str, headers: dict[str, str] | None = None) -> None:
-    """Download what a file does not have yet of a file on the network. The caller checks the content.
-
-    Args:
-        url: address of the file on the network.
-        path: the file, with the first bytes of the content or none; need not exist.
-        size: bytes of the whole content; None if not known.
-        name: what the progress bar calls it.
-        headers: headers of the request.
-    """
-    with open(path, "ab") as file:
-        http_get(
-            url,
-            file,
-            resume_size=file.tell(),
-            headers=headers,
-            expected_size=size,
-            displayed_filename=name,
-            tqdm_class=ProgressBar,
-        )
-
-
 def _wanted(source: Source, names: Sequence[str]) -> list[str]:
     """Return the names that the source's patterns select.
 
@@ -290,31 +258,6 @@ def _wanted(source: Source, names: Sequence[str]) -> list[str]:
 
 def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
-
-
-def free_space(folder: Path) -> int:
-    """Return the free bytes of the disk of a folder, which need not exist yet."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def require_space(size: int, folder: Path, remedy: str) -> None:
-    """Check that a disk has room for what is to be written.
-
-    Args:
-        size: bytes that are still to be written.
-        folder: where they go; need not exist yet.
-        remedy: how to use another disk.
-
-    Raises:
-        UserError: there is too little space.
-    """
-    if size > (free := free_space(folder)):
-        raise UserError(
-            f"{folder}: has {readable_size(free)} free, but {readable_size(size)} are still to be written; free some "
-            f"space, or {remedy}"
-        )
 
 
 @contextmanager
@@ -341,24 +284,3 @@ def _explained(source: Source) -> Iterator[None]:
                 f"{source.address}: there is no such repository, or it is private; correct the name, or log in with "
                 "`hf auth login`"
             ) from error
-
-
-class ProgressBar(HubBar):
-    """Progress of one file: bytes, rate and time left. Where the output is no terminal, a line now and then."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        options.pop("bar_format", None)  # the client's own one has no time left
-        self.terminal = sys.stderr.isatty()
-        if not self.terminal:
-            options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False}
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]  # tqdm has no types
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the bar."""
-        if self.terminal:
-            super().display(msg, pos)
-        elif self.n:
-            print(str(self), file=sys.stderr, flush=True)
-
-    def update_transfer(self, count: float | None = 1) -> None:
-        """Count nothing: the bytes that were received are the bytes that are written."""

@@ -5,9 +5,13 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from harness.errors import UserError
-from harness.escape import message
+from harness.escape import message, visible
+
+Say = Callable[[str], None]
+"""Called with a line for the user."""
 
 
 def prepare_streams() -> None:
@@ -38,6 +42,11 @@ def print_error(text: str) -> None:
     """Print one line to standard error: what stops the command."""
     with contextlib.suppress(OSError):  # the exit status still says it
         print(f"error: {message(text)}", file=sys.stderr, flush=True)
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line to standard error."""
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def abandon_output() -> None:

@@ -22,7 +22,7 @@ from harness.backbone.vision_tower import VisionTower, pretrained_vision_tower, 
 from harness.backbone.weights import is_gguf, llm_folder, require_weights
 from harness.config.presets import TINY, BackboneSpec
 from harness.errors import UserError
-from harness.hub import say_on_stderr
+from harness.streams import say_on_stderr
 
 WeightsOrigin = Literal["pretrained", "shipped", "random"]
 FULL_HASH_BYTES = 256 * 2**20

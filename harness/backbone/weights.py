@@ -10,7 +10,8 @@ from harness.backbone.requirements import check_clip_name, require_regular_files
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.data.jsonio import read_json
 from harness.errors import UserError, foreign
-from harness.hub import GB, Say, Source, cached_file, download
+from harness.hub import GB, Source, cached_file, download
+from harness.streams import Say
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that git-lfs has not replaced by its content."""

@@ -9,8 +9,7 @@ from harness.data.check import check_coco, check_scienceqa, print_report
 from harness.data.coco_download import fetch_coco
 from harness.data.places import fetch_data, kept_folder
 from harness.errors import UserError
-from harness.hub import say_on_stderr
-from harness.streams import print_result
+from harness.streams import print_result, say_on_stderr
 
 CHECKS = {"scienceqa": check_scienceqa, "coco": check_coco}
 

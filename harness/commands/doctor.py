@@ -19,10 +19,11 @@ from harness.backbone.requirements import free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.data.places import PLACES, find_data, kept_folder
+from harness.disk import free_space
 from harness.errors import UserError, first_line
 from harness.evaluation.caption_metrics import check_tokenizer
 from harness.files import cache_folder
-from harness.hub import free_space, hub_reachable
+from harness.hub import hub_reachable
 from harness.numbers import readable_memory, readable_size
 from harness.run.progress import print_line
 from harness.streams import print_result

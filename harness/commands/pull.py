@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 
 from harness.escape import visible
-from harness.hub import say_on_stderr
 from harness.sharing.adapters import pull_adapter
+from harness.streams import say_on_stderr
 
 
 def pull_text(repo: str, out: Path | None, revision: str | None) -> str:

@@ -20,7 +20,7 @@ from harness.commands.table import TableOptions, table_command_text
 from harness.config.presets import BackboneSpec
 from harness.data.places import find_or_fetch_data
 from harness.errors import UserError
-from harness.hub import Say, go_offline
+from harness.hub import go_offline
 from harness.processes import Processes, is_follower, shards
 from harness.records import Record, record_path
 from harness.run.cores import Cores, compute_threads, divide_cores
@@ -31,7 +31,7 @@ from harness.run.sharded import require_shardable
 from harness.run.sweep import SweepResult, sweep
 from harness.run.tracker import require_tracker
 from harness.stopping import exit_status
-from harness.streams import print_result
+from harness.streams import Say, print_result
 from harness.tasks.contract import load_task
 from harness.tasks.facts import task_facts
 from harness.terminal import terminal_width

@@ -10,11 +10,11 @@ from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipes import DEFAULT_METHODS
 from harness.errors import UserError
-from harness.hub import Say
 from harness.processes import shards
 from harness.run.executor_choice import LOCAL
 from harness.run.progress import LOG_SECONDS
 from harness.run.schedule import with_steps
+from harness.streams import Say
 from harness.tasks.contract import DataOptions, Task
 from harness.tasks.facts import TaskFacts
 

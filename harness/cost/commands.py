@@ -16,7 +16,7 @@ from harness.cost.session import profile_session
 from harness.cost.speed import measure
 from harness.cost.speed_report import make_records, report_json, report_text, write_records
 from harness.files import require_file_writable, require_writable, write_atomic
-from harness.hub import say_on_stderr
+from harness.streams import say_on_stderr
 
 
 @dataclass(frozen=True)

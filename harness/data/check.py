@@ -13,13 +13,13 @@ from harness.data.imagefile import BadImage, HasImage
 from harness.data.problem import Problem
 from harness.data.scienceqa import load_scienceqa
 from harness.escape import visible
+from harness.streams import Say
 from harness.terminal import UNLIMITED, Column, table_lines, terminal_width
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SampleT = TypeVar("SampleT", bound=HasImage)
-Say = Callable[[str], None]
 MAX_LISTED = 20
 """How many lines `print_report` shows of each list."""
 

@@ -13,10 +13,12 @@ from zipfile import ZipFile
 from huggingface_hub import constants
 
 from harness.data.coco import ANNOTATIONS, load_coco
+from harness.disk import require_space
 from harness.errors import UserError, foreign
 from harness.files import new_folder
-from harness.hub import Say, complete_file, require_space
 from harness.numbers import readable_size
+from harness.streams import Say
+from harness.transfer import complete_file
 
 REMEDY = (
     "run `python -m harness data fetch coco` where there is a network, or give a folder with dataset_coco.json, "

@@ -11,9 +11,11 @@ from typing import Any
 
 from harness.data.problem import Problem, parse_problem
 from harness.data.scienceqa import load_scienceqa
+from harness.disk import require_space
 from harness.errors import UserError, foreign
 from harness.files import new_folder, write_atomic
-from harness.hub import Say, Source, download, require_space
+from harness.hub import Source, download
+from harness.streams import Say
 
 DATASET = "derek-thomas/ScienceQA"
 SOURCE = Source(

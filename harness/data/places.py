@@ -11,7 +11,7 @@ from harness.data import coco, coco_download
 from harness.data.huggingface import SOURCE, fetch_scienceqa
 from harness.errors import UserError
 from harness.files import cache_folder, require_writable
-from harness.hub import Say
+from harness.streams import Say
 
 ENVIRONMENT = "PEFT_VL_BENCH_DATA"
 """Environment variable that names a folder with one folder of data for each task."""

@@ -13,11 +13,12 @@ from harness.backbone.weights import KNOWN
 from harness.config.presets import PRESETS, base_model
 from harness.errors import UserError
 from harness.files import new_folder, read_file
-from harness.hub import GB, Say, Source, download
+from harness.hub import GB, Source, download
 from harness.records import Record, read_record
 from harness.run.predict import ReadAdapter, SavedBackbone, read_adapter
 from harness.sharing.model_card import RECORD_FILE, Base, model_card
 from harness.sharing.upload import CARD, LICENCE, Upload, repository_id, require_hub
+from harness.streams import Say
 from methods.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 
 LARGEST = {WEIGHTS_FILE: 8 * GB, CONFIG_FILE: 10**6, RECORD_FILE: 64 * 10**6, CARD: 10**6}

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-from harness import hub
+from harness import disk, hub
 from harness.errors import UserError
 from harness.hub import Source, cached_file, download, hub_reachable
 from harness.numbers import readable_size
@@ -162,14 +162,14 @@ def test_a_hub_behind_a_proxy(standin: Hub, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_too_little_space(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match=r"has 1 kB free, but 1\.0 MB are still to be written; .*HF_HOME"):
         fetched()
 
 
 def test_what_is_there_already_needs_no_space(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "RESUMED_FROM", 1000)
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 200_000}))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 200_000}))
     with pytest.raises(UserError, match="are still to be written"):
         fetched()
     blobs = Path(constants.HF_HUB_CACHE, "models--some--model", "blobs")

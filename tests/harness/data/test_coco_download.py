@@ -8,7 +8,7 @@ from zipfile import ZipFile
 import pytest
 from huggingface_hub.utils import close_session
 
-from harness import hub
+from harness import disk, hub
 from harness.data import coco, coco_download
 from harness.data.coco import load_coco
 from harness.data.coco_download import Archive, fetch_coco
@@ -139,7 +139,7 @@ def test_a_fetch_goes_on_with_or_without_linked_images(
 def test_too_little_space_names_the_folder_of_the_data(
     pages: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
-    with pytest.raises(UserError, match=r"coco.*has 0 kB free, .*data fetch coco --data-root DIR`") as error:
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0}))
+    with pytest.raises(UserError, match=r"coco.*has 0 B free, .*data fetch coco --data-root DIR`") as error:
         fetched(tmp_path / "coco")
     assert "HF_HOME" not in str(error.value)

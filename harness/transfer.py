@@ -1,0 +1,54 @@
+"""One file from the network: it goes on where an earlier process stopped, and shows how far it is."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils.tqdm import tqdm as HubBar
+
+LOG_SECONDS = 30
+"""Seconds between two lines about a download where the output is no terminal."""
+
+
+def complete_file(url: str, path: Path, size: int | None, name: str, headers: dict[str, str] | None = None) -> None:
+    """Download what a file does not have yet of a file on the network. The caller checks the content.
+
+    Args:
+        url: address of the file on the network.
+        path: the file, with the first bytes of the content or none; need not exist.
+        size: bytes of the whole content; None if not known.
+        name: what the progress bar calls it.
+        headers: headers of the request.
+    """
+    with open(path, "ab") as file:
+        http_get(
+            url,
+            file,
+            resume_size=file.tell(),
+            headers=headers,
+            expected_size=size,
+            displayed_filename=name,
+            tqdm_class=ProgressBar,
+        )
+
+
+class ProgressBar(HubBar):
+    """Progress of one file: bytes, rate and time left. Where the output is no terminal, a line now and then."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.pop("bar_format", None)  # the client's own one has no time left
+        self.terminal = sys.stderr.isatty()
+        if not self.terminal:
+            options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False}
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]  # tqdm has no types
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Show the bar."""
+        if self.terminal:
+            super().display(msg, pos)
+        elif self.n:
+            print(str(self), file=sys.stderr, flush=True)
+
+    def update_transfer(self, count: float | None = 1) -> None:
+        """Count nothing: the bytes that were received are the bytes that are written."""
