@@ -1,6 +1,6 @@
 """Search the settings of every method with the same number of trials each: `python -m benchmarks.search`.
 
-`search.toml` lists the trials. Each trial is a run of `python -m harness run` on the validation split, with a record in
+`search.toml` lists the trials on `tiny`, and `--plan` names another list. Each trial is a run of `python -m harness run` on the validation split, with a record in
 `results/search`. A trial that is recorded is not made again, so an interrupted search goes on where it stopped.
 """
 
@@ -33,7 +33,9 @@ class Plan:
         model: the preset.
         task: the task.
         seed: seed of every trial.
-        length: `epochs` and `warmup_epochs` of every trial but the last one of each method.
+        dtype: as `run --dtype` takes it.
+        longer: whether the best trial of each method is repeated with twice the length.
+        length: `epochs` and `warmup_epochs` of every trial but these last ones.
         rates: base learning rates.
         start: method -> the settings of every trial that does not change them.
         methods: method -> the settings that it is tried with, one trial each.
@@ -42,6 +44,8 @@ class Plan:
     model: str
     task: str
     seed: int
+    dtype: str
+    longer: bool
     length: Mapping[str, float]
     rates: Sequence[float]
     start: Mapping[str, Settings]
@@ -55,6 +59,8 @@ class Plan:
             content["model"],
             content["task"],
             content["seed"],
+            content.get("dtype", "auto"),
+            content.get("longer", True),
             {name: content[name] for name in ("epochs", "warmup_epochs")},
             content["base_lr"],
             content["start"],
@@ -92,8 +98,9 @@ class Search:
         for own in zip(*methods.values(), strict=True):
             self._try(trials, {method: {**rates[method], **other} for method, other in zip(methods, own, strict=True)})
         best = {method: max(made, key=score) for method, made in trials.items()}
-        twice = {name: 2 * value for name, value in self.plan.length.items()}
-        self._try(trials, {method: {**trial.settings, **twice} for method, trial in best.items()})
+        if self.plan.longer:
+            twice = {name: 2 * value for name, value in self.plan.length.items()}
+            self._try(trials, {method: {**trial.settings, **twice} for method, trial in best.items()})
         for method, trial in best.items():
             print(f"{method}: {dict(trial.settings)} is best, {METRIC} {score(trial):.2f}")
         return {method: trial.settings for method, trial in best.items()}
@@ -106,7 +113,7 @@ class Search:
             given |= {f"{method}.{name}": value for name, value in {**plan.length, **own}.items()}
         command = [sys.executable, "-m", "harness", "run", "--methods", ",".join(settings), "--model", plan.model]
         command += ["--task", plan.task, "--seeds", str(plan.seed), "--jobs", str(self.jobs)]
-        command += ["--results", str(self.folder)]
+        command += ["--dtype", plan.dtype, "--results", str(self.folder)]
         command += [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
         subprocess.run(command, check=True)
         runs = plan_runs(list(settings), [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=given))

@@ -1,5 +1,6 @@
 """The plan of the search for settings."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from harness.records import read_records
 from harness.report.searched import FOLDER
 from methods import registry
 
+PLANS = sorted(PLAN.parent.glob("search*.toml"))
 RESULTS = Path(__file__).parents[2] / "results"
 
 
@@ -20,13 +22,15 @@ def plan() -> Plan:
     return Plan.read(PLAN)
 
 
-def test_every_method_has_the_same_number_of_trials(plan: Plan) -> None:
+def test_every_method_has_nine_trials_on_tiny(plan: Plan) -> None:
     assert set(plan.methods) == set(registry())
-    assert len({len(trials) for trials in plan.methods.values()}) == 1
     assert all(len(plan.rates) + len(trials) + 1 >= 9 for trials in plan.methods.values())
 
 
-def test_every_trial_is_a_run_of_its_own(plan: Plan) -> None:
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_trial_is_a_run_of_its_own(path: Path) -> None:
+    plan = Plan.read(path)
+    assert len({len(trials) for trials in plan.methods.values()}) == 1
     for method, trials in plan.methods.items():
         runs = [
             plan_runs([method], [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=own))[0]
@@ -39,18 +43,22 @@ def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatc
     search = Search(plan, tmp_path, jobs=1)
     tried = []
 
-    def fake(trials, settings) -> None:
-        tried.append(settings)
-        for method, own in settings.items():
-            trials[method].append(FakeTrial(own))
-
-    monkeypatch.setattr(search, "_try", fake)
+    monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
     monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
     best = search.run()
     assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 1
     assert best["memvp"] == {"base_lr": 0.013, "memory_scale": 0.1, "visual_scale": 0.03}
     assert best["lavin"] == {"base_lr": 0.013, "adapter_scale": 0.3}
     assert tried[-1]["memvp"].keys() == {"base_lr", "memory_scale", "visual_scale", "epochs", "warmup_epochs"}
+
+
+def test_a_search_need_not_train_longer(plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(replace(plan, longer=False), tmp_path, jobs=1)
+    tried = []
+    monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
+    monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
+    search.run()
+    assert all("epochs" not in own for settings in tried for own in settings.values())
 
 
 def test_a_trial_is_the_newest_record_with_its_settings(plan: Plan) -> None:
@@ -61,6 +69,12 @@ def test_a_trial_is_the_newest_record_with_its_settings(plan: Plan) -> None:
     (record,) = (r for r in records if r.method == "memvp" and r.config == run.resolved())
     older = record.model_copy(update={"created": record.created - timedelta(days=1)})
     assert newest(run, [older, *records]) == newest(run, [*records, older]) == record
+
+
+def fill(trials, settings) -> None:
+    """Stand in for making the trials."""
+    for method, own in settings.items():
+        trials[method].append(FakeTrial(own))
 
 
 class FakeTrial:
