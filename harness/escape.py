@@ -56,12 +56,24 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
 }
+_PRINTED = str.maketrans({"|": r"\textbar{}", "±": r"$\pm$"})
+"""Characters that are not special in LaTeX, but that its standard font lacks."""
+_NO_LETTER = re.compile("[«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ]|[^\x20-ž‐-―‘’“”†‡•…‰€™←↑→↓ȘșȚț]")
+"""What pdflatex, without packages for other scripts, ends with an error at."""
+
+
+def _letters(text: str) -> str:
+    """Return visible text in which the characters that pdflatex does not know are their numbers, such as `U+03BC`."""
+    return _NO_LETTER.sub(lambda found: f"U+{ord(found[0]):04X}", visible(text))
 
 
 def latex(text: str) -> str:
     """Return text for LaTeX, in which nothing is a command."""
-    return "".join(_LATEX.get(character, character) for character in visible(text))
+    escaped = "".join(_LATEX.get(character, character) for character in _letters(text))
+    return escaped.translate(_PRINTED)
 
 
 def csv_cell(value: Any) -> Any:
@@ -78,7 +90,7 @@ def html(text: str) -> str:
 
 
 # tabulate itself escapes the special characters of LaTeX and of HTML.
-_CELL: Mapping[str, Callable[[str], str]] = {"github": markdown, "latex_booktabs": visible, "html": visible}
+_CELL: Mapping[str, Callable[[str], str]] = {"github": markdown, "latex_booktabs": _letters, "html": visible}
 
 
 def text_table(
@@ -98,4 +110,5 @@ def text_table(
     body = [[safe(str(cell)) for cell in row] for row in rows]
     # tabulate refuses alignments for a table without rows.
     aligned = tuple(sides) if sides and body else None
-    return str(tabulate(body, [safe(head) for head in heads], tablefmt=style, disable_numparse=True, colalign=aligned))
+    text = str(tabulate(body, [safe(head) for head in heads], tablefmt=style, disable_numparse=True, colalign=aligned))
+    return text.translate(_PRINTED) if style == "latex_booktabs" else text

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Literal
 import pandas as pd
 
 from harness.errors import UserError
-from harness.escape import csv_cell, markdown, text_table
+from harness.escape import csv_cell, latex, latex_comment, markdown, text_table
+from harness.numbers import signed
 from harness.records import Record, read_records
 from harness.report.paper import Column, layout
-from harness.report.render import ABSENT
+from harness.report.render import ABSENT, html_document
 from harness.report.rows import Cell, TableRow
 from harness.report.selection import unread_note
 from harness.report.tables import leaderboard
@@ -222,8 +224,8 @@ def _unread(printed: _Printed) -> list[str]:
 def _grid(cells: Sequence[PaperCell], style: str) -> str:
     digits = {column.key: column.digits for column in layout(cells[0].table).columns}
 
-    def shown(value: float | None, key: str, sign: str = "") -> str:
-        return ABSENT if value is None else f"{value:{sign}.{digits[key]}f}"
+    def shown(value: float | None, key: str) -> str:
+        return ABSENT if value is None else f"{value:.{digits[key]}f}"
 
     def measured(cell: PaperCell) -> str:
         others = [f"{shown(other.value, cell.column)} ({model})" for model, other in cell.others.items()]
@@ -237,7 +239,7 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
             shown(cell.paper, cell.column),
             measured(cell),
             ", ".join(str(other.seeds) for other in cell.others.values()) or str(cell.seeds),
-            shown(cell.difference, cell.column, "+"),
+            ABSENT if cell.difference is None else signed(cell.difference, digits[cell.column]),
             shown(cell.noise, cell.column),
             cell.verdict,
         )
@@ -251,13 +253,13 @@ def _grid(cells: Sequence[PaperCell], style: str) -> str:
 
 def _markdown(cells: Sequence[PaperCell], notes: Sequence[str]) -> str:
     below = "".join(f"- {markdown(note)}\n" for note in notes)
-    return f"{_title(cells)}\n\n{_grid(cells, 'github')}\n\n{_NOTES.format(protocol=cells[0].protocol)}{below}"
+    return f"**{_title(cells)}**\n\n{_grid(cells, 'github')}\n\n{_NOTES.format(protocol=cells[0].protocol)}{below}"
 
 
 def _measured(cells: Sequence[PaperCell], notes: Sequence[str]) -> str:
     """Return the cells that were measured, on whatever model, in markdown, and how many were not."""
     measured = [cell for cell in cells if cell.verdict != "not run"]
-    text = _markdown(measured, notes) if measured else f"{_title(cells)}\n\n"
+    text = _markdown(measured, notes) if measured else f"**{_title(cells)}**\n\n"
     if left := len(cells) - len(measured):
         bullet = "- " if measured else ""
         text += f"{bullet}{left} printed numbers have no measurement. --all shows them.\n"
@@ -265,7 +267,19 @@ def _measured(cells: Sequence[PaperCell], notes: Sequence[str]) -> str:
 
 
 def _title(cells: Sequence[PaperCell]) -> str:
-    return f"**Table {cells[0].table}, paper against measured. {layout(cells[0].table).title}**"
+    return f"Table {cells[0].table}, paper against measured. {layout(cells[0].table).title}"
+
+
+def _latex(cells: Sequence[PaperCell]) -> str:
+    """Return a table over several pages, with caption and label."""
+    begin, head, body = re.split(r"\\toprule\n|\\midrule\n", _grid(cells, "latex_booktabs"))
+    table, protocol = cells[0].table, cells[0].protocol
+    title = f"Paper against measured: {layout(table).title}, {protocol} protocol. Table {table} of the paper"
+    caption = f"\\caption{{{latex(title)}}}\\label{{tab:paper{table}-{protocol}}}\\\\\n"
+    heads = f"\\toprule\n{head.replace('Difference', 'Diff.')}\\midrule\n"  # else wider than the text of an article
+    text = f"{begin}{caption}{heads}\\endfirsthead\n{heads}\\endhead\n{body}".replace("{tabular}", "{longtable}")
+    needs = latex_comment(r"needs: \usepackage{booktabs,longtable}")
+    return f"{needs}\n{{\\scriptsize\\setlength{{\\tabcolsep}}{{2pt}}\n{text}\n}}\n"
 
 
 def _csv(cells: Sequence[PaperCell]) -> str:
@@ -275,8 +289,8 @@ def _csv(cells: Sequence[PaperCell]) -> str:
 
 
 _FORMATS: Mapping[str, Callable[[Sequence[PaperCell]], str]] = {
-    "latex": lambda cells: _grid(cells, "latex_booktabs") + "\n",
+    "latex": _latex,
     "csv": _csv,
     "json": lambda cells: json.dumps([asdict(cell) for cell in cells], indent=2) + "\n",
-    "html": lambda cells: _grid(cells, "html") + "\n",
+    "html": lambda cells: html_document(_title(cells), _grid(cells, "html")) + "\n",
 }

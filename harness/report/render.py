@@ -16,6 +16,8 @@ from harness.report.rows import Board, Cell, Rank, TableRow
 ABSENT = "n/a"
 PREAMBLE = r"\usepackage{booktabs,graphicx}"
 """What a document in LaTeX needs before it takes a table."""
+_CAPTION_ABOVE = r"\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{6pt}"
+"""The space is below the caption, because it stands above the table."""
 STYLE = (
     "body{font:16px/1.4 sans-serif;margin:2rem}table{border-collapse:collapse}"
     "td,th{padding:.25em .6em;border-bottom:1px solid #ccc}"
@@ -48,12 +50,16 @@ def _markdown(board: Board) -> str:
 def _latex(board: Board) -> str:
     """Return a float that needs the package booktabs, with caption, label, and the notes as comments."""
     notes = "".join(f"\n{latex_comment(note)}" for note in board_notes(board))
-    table = grid(board, "latex_booktabs").replace("±", r"$\pm$")
     return (
-        f"{latex_comment('needs: ' + PREAMBLE)}\n"
-        f"\\begin{{table*}}[t]\n\\centering\n\\caption{{{latex(board_title(board))}}}\n\\label{{{label(board)}}}\n"
-        f"\\resizebox{{\\linewidth}}{{!}}{{%\n{table}%\n}}\n\\end{{table*}}{notes}"
+        f"{latex_comment('needs: ' + PREAMBLE)}\n\\begin{{table*}}[t]\n\\centering\n{_CAPTION_ABOVE}\n"
+        f"\\caption{{{latex(_caption(board))}}}\n\\label{{{label(board)}}}\n"
+        f"\\resizebox{{\\linewidth}}{{!}}{{%\n{grid(board, 'latex_booktabs')}%\n}}\n\\end{{table*}}{notes}"
     )
+
+
+def _caption(board: Board) -> str:
+    """Return the title of a board without the number of the table, which a document counts itself."""
+    return board_title(board).partition(". ")[2] + f". Table {board.table} of the paper"
 
 
 def label(board: Board) -> str:
@@ -64,15 +70,23 @@ def label(board: Board) -> str:
 def _html(board: Board) -> str:
     """Return a whole document, in which the best value of each column is bold."""
     notes = "".join(f"<li>{html(note)}</li>\n" for note in board_notes(board))
-    title = html(board_title(board))
     mark = html(str(MARKS["best"]))
     # A mark stands between a value, with or without a deviation, and the end of its cell or the paper's value.
     table = re.sub(rf">\s*([\d.,]+(?: ± [\d.]+)?) {mark}(?=[ <])", r"><strong>\1</strong> " + mark, grid(board, "html"))
+    return html_document(board_title(board), f"{table}\n<ul>\n{notes}</ul>")
+
+
+def html_document(title: str, body: str) -> str:
+    """Return a whole document in HTML.
+
+    Args:
+        title: its title and heading, as plain text.
+        body: what follows the heading, in HTML.
+    """
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<h1>{title}</h1>\n{table}\n<ul>\n{notes}</ul>\n</body>\n</html>"
+        f'<meta name="viewport" content="width=device-width">\n<title>{html(title)}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{html(title)}</h1>\n{body}\n</body>\n</html>"
     )
 
 

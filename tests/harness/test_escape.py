@@ -4,12 +4,14 @@ import csv
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.escape import csv_cell, html, latex_comment, markdown, message, text_table, visible, visible_lines
+from harness.escape import csv_cell, html, latex, latex_comment, markdown, message, text_table, visible, visible_lines
+from tests.latex import compile_latex
 
 ANY = st.text(st.characters(exclude_categories=()))
 """Any text, with control characters and lone surrogates."""
@@ -74,6 +76,11 @@ def test_markdown_starts_no_heading_and_no_image() -> None:
     assert markdown("# x") == "&#35; x"
     assert "](" not in markdown("![x](https://example.org/pixel)")
     assert markdown("p < 0.05, <0.001") == "p < 0.05, <0.001"
+
+
+def test_every_letter_compiles_in_latex_or_is_a_number(tmp_path: Path) -> None:
+    assert latex("Größe ≤ 5 | 数") == r"Größe U+2264 5 \textbar{} U+6570"
+    compile_latex(" ".join(latex(chr(code)) for code in range(0x20, 0x2500)), tmp_path, strict=False)
 
 
 @given(ANY)

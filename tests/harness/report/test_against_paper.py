@@ -11,8 +11,10 @@ import pytest
 from harness.records import write_record
 from harness.report.against_paper import Elsewhere, PaperCell, against_paper, against_paper_text
 from tests.command_line import Done, call
-from tests.latex import check_latex
+from tests.latex import check_latex, compile_latex
 from tests.record_factory import NINE, make
+
+ROOT = Path(__file__).parents[3]
 
 
 def cells(*records: Any, table: int = 1) -> dict[tuple[str, str | None, str], PaperCell]:
@@ -77,7 +79,8 @@ def test_every_format_has_every_cell(tmp_path: Path) -> None:
     (row,) = [row for row in rows if (row["name"], row["column"]) == ("DEHVF", "Avg")]
     assert row["others"] == {"tiny": {"value": 50.0, "seeds": 1}} and row["value"] is None
     assert "\\toprule" in table(tmp_path, "--format", "latex").out
-    assert table(tmp_path, "--format", "html").out.startswith("<table>")
+    page = table(tmp_path, "--format", "html").out
+    assert page.startswith("<!doctype html>") and "<h1>Table 1, paper against measured. " in page
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,15 @@ def test_what_has_no_printed_score_is_said(tmp_path: Path, options: tuple[str, .
 
 def test_latex_would_compile(tmp_path: Path) -> None:
     write_record(make("memvp", model="7b", value=93.0), tmp_path)
-    assert check_latex(against_paper_text(tmp_path, 1, "7b", "latex")) == 46
+    # All nine columns of five methods, and the heads of the first and of later pages.
+    assert check_latex(against_paper_text(tmp_path, 1, "7b", "latex")) == 45 + 2
+
+
+@pytest.mark.parametrize("table", [1, 3, 4])
+def test_latex_of_the_committed_results_compiles(table: int, tmp_path: Path) -> None:
+    text = against_paper_text(ROOT / "results", table, None, "latex")
+    assert text.count(r"\caption{Paper against measured: ") == 1
+    compile_latex(text, tmp_path)
 
 
 def test_in_a_terminal_numbers_without_a_measurement_are_counted_only(tmp_path: Path) -> None:

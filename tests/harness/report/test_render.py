@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -13,9 +11,9 @@ from pylatexenc.latexwalker import LatexWalkerParseError
 
 from harness.errors import UserError
 from harness.report.paper import paper_rows
-from harness.report.render import FORMATS, PREAMBLE, render
+from harness.report.render import FORMATS, render
 from harness.report.tables import leaderboard, table_text
-from tests.latex import check_latex
+from tests.latex import check_latex, compile_latex
 from tests.record_factory import NINE, make
 
 
@@ -121,25 +119,37 @@ def test_the_check_of_latex_finds_what_would_not_compile(wrong):
         check_latex(text.replace(*wrong, 1))
 
 
+def _latex(table):
+    return render(leaderboard([make(seed=s, value=50.0 + s, model="a_b & 5 % of #1") for s in (0, 1)], table), "latex")
+
+
 @pytest.mark.parametrize("table", [1, 2, 3, 4])
-def test_latex_is_a_float_with_caption_and_label(table, tmp_path):
-    text = render(leaderboard([make(seed=s, value=50.0 + s, model="a_b & 5 % of #1") for s in (0, 1)], table), "latex")
+def test_latex_is_a_float_with_caption_and_label(table):
+    text = _latex(table)
     for part in (
         r"\begin{table*}",
         r"\toprule",
         r"\bottomrule",
-        r"\caption{Table",
+        rf". Table {table} of the paper}}",
         r"\label{tab:table",
         r"\end{table*}",
     ):
         assert text.count(part) == 1
     assert "±" not in text.partition(r"\end{table*}")[0]
     assert check_latex(text) > 1
-    if shutil.which("pdflatex") is None:
-        return
-    document = rf"\documentclass{{article}}{PREAMBLE}\begin{{document}}{text}\end{{document}}"
-    (tmp_path / "table.tex").write_text(document)
-    subprocess.run(["pdflatex", "-halt-on-error", "table.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4])
+def test_latex_compiles(table, tmp_path):
+    compile_latex(_latex(table), tmp_path)
+
+
+def test_hostile_names_compile(tmp_path):
+    name = 'a_b & 5 % of #1 ~^ \\input{/etc/passwd} $x$ {é} <|> "Größe" « 数 ≤ → ^^41 -- `x\''
+    records = [make(model=name), make("dehvf", model="7b", backbone=make().backbone.model_dump() | {"llm": name})]
+    text = render(leaderboard(records, 1), "latex")
+    assert r"\textbackslash{}input\{/etc/passwd\}" in text and "U+6570" in text
+    compile_latex(text, tmp_path)
 
 
 def test_an_unknown_table_is_an_error(tmp_path):
