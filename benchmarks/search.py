@@ -1,7 +1,8 @@
 """Search the settings of every method with the same number of trials each: `python -m benchmarks.search`.
 
-`search.toml` lists the trials on `tiny`, and `--plan` names another list. Each trial is a run of `python -m harness run` on the validation split, with a record in
-`results/search`. A trial that is recorded is not made again, so an interrupted search goes on where it stopped.
+`search.toml` lists the trials on `tiny`, and `--plan` names another list. Each trial is a run of `python -m harness
+run` on the validation split, with a record in `results/search`. A trial that is recorded is not made again, so an
+interrupted search goes on where it stopped.
 """
 
 import argparse
