@@ -59,8 +59,9 @@ def _read(path: Path, size: int, changed_ns: int) -> None:
 @contextmanager
 def bar_on_terminal_only() -> Iterator[None]:
     """Let transformers show the progress of a conversion on a terminal only. Its own switch leaves this bar on."""
-    from transformers import modeling_gguf_pytorch_utils as conversion
+    from transformers import modeling_gguf_pytorch_utils
 
+    conversion: Any = modeling_gguf_pytorch_utils  # which exports no `tqdm`, by its types
     shown = conversion.tqdm
     conversion.tqdm = partial(shown, disable=None)
     try:
