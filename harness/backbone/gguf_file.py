@@ -56,6 +56,18 @@ def _read(path: Path, size: int, changed_ns: int) -> None:
         Bounded(path)
 
 
+def dense_weights() -> Any:
+    """Return the setting with which transformers makes dense weights of a file in GGUF; None for a version without it.
+
+    Newer versions keep the weights of some architectures packed where the package `kernels` is installed, with kernels
+    that they download. Results would then depend on what else is installed.
+    """
+    import transformers
+
+    config = getattr(transformers, "GgufConfig", None)
+    return None if config is None else config(dequantize=True)
+
+
 @contextmanager
 def bar_on_terminal_only() -> Iterator[None]:
     """Let transformers show the progress of a conversion on a terminal only. Its own switch leaves this bar on."""

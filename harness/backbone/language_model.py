@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from harness.backbone.gguf_file import bar_on_terminal_only, complete_tokenizer, require_bounded
+from harness.backbone.gguf_file import bar_on_terminal_only, complete_tokenizer, dense_weights, require_bounded
 from harness.backbone.quantised import mark_quantised, quantisation_config, quantise_layer, saved_bytes
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
@@ -174,7 +174,7 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
     assert folder is not None, "require_weights has found it"
     gguf = is_gguf(str(spec.llm))
     # transformers quantises no file in GGUF while it reads it.
-    at_once = None if gguf else spec.quantize
+    at_once = dense_weights() if gguf else quantisation_config(spec.quantize, dtype) if spec.quantize else None
     with foreign(f"--llm {spec.llm}: cannot be loaded", "give a complete model in safetensors"):
         # transformers would load the adapter's base model from wherever the adapter says.
         if find_adapter_config_file(str(folder)) is not None:
@@ -191,7 +191,7 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
                 trust_remote_code=False,
                 use_safetensors=None if gguf else True,
                 output_loading_info=True,
-                quantization_config=quantisation_config(at_once, dtype) if at_once else None,
+                quantization_config=at_once,
                 **_file(str(spec.llm)),
             )
     llm, loading = loaded

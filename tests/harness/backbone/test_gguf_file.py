@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from harness.backbone.language_model import llm_config, pretrained_llm
 from harness.config.presets import resolve_spec
@@ -44,6 +45,16 @@ def test_a_conversion_shows_no_progress_where_the_output_is_no_terminal(
     (tmp_path / "llm.gguf").write_bytes(whole)
     pretrained_llm(resolve_spec("tiny", str(tmp_path / "llm.gguf")), torch.device("cpu"), torch.float32)
     assert "Converting" not in "".join(capsys.readouterr())
+
+
+def test_dense_weights_are_asked_for(whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizer_gguf = pytest.importorskip("transformers.quantizers.quantizer_gguf")
+    warned: list[str] = []
+    monkeypatch.setattr(quantizer_gguf.logger, "warning", warned.append)
+    (tmp_path / "llm.gguf").write_bytes(whole)
+    llm = pretrained_llm(resolve_spec("tiny", str(tmp_path / "llm.gguf")), torch.device("cpu"), torch.bfloat16)
+    assert type(llm.model.layers[0].mlp.up_proj) is nn.Linear
+    assert not any("packed" in line for line in warned)
 
 
 @pytest.mark.parametrize("what", ["tensors", "fields", "numbers", "texts", "cut", "empty"])
