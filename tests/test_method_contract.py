@@ -215,7 +215,7 @@ def cases(draw: Any) -> dict[str, Any]:
 
 
 @each_method
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(case=cases())
 def test_at_any_size_order_images_decoding_and_gradients_hold(name: str, case: dict[str, Any]) -> None:
     model = tuned_model(name, tiny_backbone(**case["backbone"]))

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.escape import csv_cell, html, latex, latex_comment, markdown, message, text_table, visible, visible_lines
@@ -44,7 +44,6 @@ def test_a_message_keeps_its_beginning_and_its_end() -> None:
 
 
 @pytest.mark.parametrize("style", ["github", "latex_booktabs", "html"])
-@settings(deadline=None)  # the first table imports tabulate
 @given(cell=ANY)
 def test_no_cell_changes_the_shape_of_a_table(style: str, cell: str) -> None:
     plain = text_table([("a", "b"), ("c", "d")], ("x", "y"), style=style)

@@ -4,7 +4,7 @@ import io
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.escape import text_table
@@ -24,7 +24,6 @@ WORD = st.text("abcdefgh", min_size=1, max_size=30)
 PHRASE = st.lists(WORD, min_size=1, max_size=12).map(" ".join)
 
 
-@settings(deadline=None)
 @given(st.integers(40, 120), st.lists(st.tuples(WORD, WORD), min_size=1, max_size=8))
 def test_a_table_fits_and_keeps_the_first_columns(width: int, pairs: list[tuple[str, str]]) -> None:
     columns = [Column(head, [cell], keep=place) for place, (head, cell) in enumerate(pairs)]
@@ -51,7 +50,6 @@ def test_text_from_outside_is_neither_markup_nor_a_code_of_the_terminal() -> Non
     assert paragraph("[red]a[/red]", 60, 2) == "  [red]a[/red]\n"
 
 
-@settings(deadline=None)
 @given(st.integers(40, 120), st.lists(st.lists(PHRASE, min_size=3, max_size=3), min_size=1, max_size=4))
 def test_a_document_fits_and_nothing_of_its_tables_is_lost(width: int, rows: list[list[str]]) -> None:
     text = document(text_table(rows, ("One", "Two", "Three")), width)
@@ -67,7 +65,6 @@ def test_a_column_of_one_long_word_cuts_no_other_column() -> None:
     assert text.split().count("cannot") == text.split().count("wrong") == 3
 
 
-@settings(deadline=None)
 @given(st.integers(40, 120), st.lists(st.text("abc", min_size=1, max_size=28), min_size=1).map(" ".join))
 def test_an_entry_fits_and_breaks_no_word(width: int, text: str) -> None:
     lines = entry("ok  memory  ", text, width).splitlines()

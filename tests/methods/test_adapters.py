@@ -18,7 +18,7 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes, sizes, sizes, sizes)
 def test_projector_equals_its_formula(vision_width: int, rank: int, hidden_size: int, rows: int) -> None:
     projector = Projector(vision_width, rank, hidden_size)
@@ -43,7 +43,7 @@ def test_projector_starts_xavier_uniform_without_biases() -> None:
         assert 0.99 * bound < layer.weight.abs().max() <= bound
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes, sizes, sizes)
 def test_parallel_adapter_starts_at_zero(width: int, bottleneck: int, rows: int) -> None:
     adapter = ParallelAdapter(width, bottleneck, scale=0.3, dropout=0.5).eval()
@@ -59,7 +59,7 @@ def test_parallel_adapter_has_no_biases() -> None:
     assert not [name for name, _ in ParallelAdapter(4, 2).named_parameters() if "bias" in name]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes, sizes, sizes)
 def test_parallel_adapter_is_a_scaled_exact_gelu_bottleneck(width: int, bottleneck: int, rows: int) -> None:
     adapter = ParallelAdapter(width, bottleneck, scale=0.3, dropout=0.5).eval()

@@ -57,7 +57,7 @@ def sharpen(method: DEHVF) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(case=cases(), form=st.sampled_from(FORMS))
 def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], form: Form | None) -> None:
     model = tuned_model("dehvf", tiny_backbone(**case["backbone"]), **case["config"], **VARIANTS[variant])
@@ -68,7 +68,7 @@ def test_logits_equal_the_printed_formula(variant: str, case: dict[str, Any], fo
         plain.check_logits(model, bare, batch)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(case=cases())
 def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any]) -> None:
     backbone = tiny_backbone(**case["backbone"])
@@ -85,7 +85,7 @@ def test_features_have_their_shapes_and_weights_sum_to_one(case: dict[str, Any])
     torch.testing.assert_close(visual["weights_BYSK"].sum(-1), ones)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(case=cases())
 def test_with_one_feature_it_is_memvp(case: dict[str, Any]) -> None:
     flags = [True, *case["has_image"]]

@@ -21,7 +21,7 @@ from methods.fuser import (
 from tests.backbones import randomise
 from tests.methods import plain
 
-quick = settings(max_examples=10, deadline=None)
+quick = settings(max_examples=10)
 
 
 @st.composite

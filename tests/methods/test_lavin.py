@@ -18,7 +18,7 @@ from tests.methods.sizes import paper_count, real_size_backbone
 NUM_FEATURES = 2
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans())
 def test_routed_adapter_equals_its_formula(groups: int, part: int, rank: int, per_token: bool) -> None:
     width, bottleneck = groups * part, groups * rank

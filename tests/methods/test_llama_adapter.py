@@ -71,7 +71,7 @@ def plain_logits(bare: Any, method: LLaMAAdapter, ids_L: Tensor, image_D: Tensor
     return bare.llm.lm_head(model.norm(h))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.sampled_from([1, 2, 4]), st.integers(1, 3), st.integers(1, 4), st.booleans())
 def test_logits_equal_the_printed_formula(kv_heads: int, layers: int, prompts: int, flag: bool) -> None:
     size = {"num_kv_heads": kv_heads, "num_layers": 3, "hidden_size": 32}

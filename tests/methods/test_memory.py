@@ -32,7 +32,7 @@ from methods.memory_forms import (
 )
 from tests.backbones import randomise
 
-quick = settings(max_examples=12, deadline=None)
+quick = settings(max_examples=12)
 FORMS: tuple[Form, ...] = ("built", "kept", "rebuilt", "factored")
 SCALE, LAMBDA = 0.7, 0.6
 FIXED: dict[str, Any] = {

@@ -33,7 +33,7 @@ def cases(draw: Any) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cases(), st.sampled_from(FORMS))
 def test_logits_equal_the_printed_formula_in_every_form(case: dict[str, Any], form: Form | None) -> None:
     model = tuned_model("memvp", tiny_backbone(**case["backbone"]))

@@ -64,7 +64,7 @@ def expected(embed: nn.Module, batch: Batch, inserted: Tensor, used: Tensor, row
     return torch.cat([text[:1], between, text[1:]])[:limit], labels[:limit]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_rows_are_bos_then_inserted_tokens_then_text(case: dict[str, Any]) -> None:
     embed, batch, inserted, used = inputs(case)
@@ -84,7 +84,7 @@ def test_rows_are_bos_then_inserted_tokens_then_text(case: dict[str, Any]) -> No
     assert torch.equal(found.attention_mask, found.key_mask_BT)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(cases())
 def test_a_prepended_token_is_seen_by_itself_alone(case: dict[str, Any]) -> None:
     embed, batch, inserted, used = inputs(case)

@@ -65,7 +65,7 @@ def test_formulas_match_torchs_counter_for_ablations(name, variant, phase):
 
 
 @pytest.mark.parametrize("name", sorted(registry()))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(
     st.integers(4, 24),
     st.integers(1, 4),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data.collate import Collator, Example
@@ -33,7 +33,6 @@ def test_without_a_file_nothing_is_kept() -> None:
     assert log.find(["a"]) is None
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_what_is_no_whole_line_is_passed_over(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
     path = tmp_path_factory.mktemp("log") / "answers.jsonl"

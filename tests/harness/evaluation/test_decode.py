@@ -59,7 +59,7 @@ def decoded_alone(model: TunedModel) -> Callable[[Search], list[Hypothesis]]:
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=str)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(rows=st.lists(st.integers(0, 3), min_size=2, max_size=6), more_padding=st.integers(0, 3))
 def test_a_sample_is_the_same_alone_and_in_any_batch(
     model: TunedModel, decoded_alone: Any, search: Search, rows: list[int], more_padding: int
@@ -176,7 +176,7 @@ def every_text(logits_VV: Tensor, search: Search, eos: int) -> list[Hypothesis]:
     return texts
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from([-0.5, 0.0, 0.6, 1.0, 2.0]), st.integers(1, 4))
 @example(184, -0.5, 3)
 def test_a_beam_that_is_wide_enough_finds_the_best_text(seed: int, penalty: float, length: int) -> None:
@@ -192,7 +192,7 @@ def test_a_beam_that_is_wide_enough_finds_the_best_text(seed: int, penalty: floa
         assert found.log_prob == pytest.approx(same.log_prob, abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 1.0, 2.0]))
 def test_greedy_search_takes_the_likeliest_token_until_the_end(seed: int, penalty: float) -> None:
     model = chain(3, 6, seed)
@@ -207,7 +207,7 @@ def test_greedy_search_takes_the_likeliest_token_until_the_end(seed: int, penalt
         assert found.finished == (last == 5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(2, 5))
 def test_beams_lose_nothing_to_greedy_on_the_whole(seed: int, width: int) -> None:
     """A beam may drop the greedy text early, so a single text can be worse; the sum over many texts is not."""

@@ -86,7 +86,7 @@ def test_a_run_that_cut_nothing_has_no_note_on_it():
     assert "cut" not in " ".join(leaderboard([make()], 1, "tiny").notes)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(

@@ -108,7 +108,7 @@ def test_the_warm_up_does_not_train_and_uses_no_random_number() -> None:
     assert torch.equal(first, again) and torch.equal(gradient, gradients(tuned))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(lengths=st.lists(st.integers(1, 200), min_size=1, max_size=5), data=st.data())
 def test_every_tensor_has_the_shape_that_was_asked_for(lengths: list[int], data: st.DataObject) -> None:
     pictures = data.draw(st.lists(st.booleans(), min_size=len(lengths), max_size=len(lengths)))

@@ -84,7 +84,7 @@ def test_every_size_of_a_forward_pass_gives_the_same_step(name: str) -> None:
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=4), order=st.permutations(range(6)))
 def test_any_division_gives_the_same_step(sizes: list[int], order: list[int]) -> None:
     tuned = model("memvp")

@@ -9,7 +9,7 @@ from harness.data.mini.grammar import captions, describe, scene_words
 from harness.data.mini.world import ATTRIBUTES, VOCABULARY, sample_scene
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 4))
 def test_a_description_names_every_attribute(seed: int, count: int) -> None:
     scene = sample_scene(Random(seed), count)
@@ -19,7 +19,7 @@ def test_a_description_names_every_attribute(seed: int, count: int) -> None:
         assert thing.place in words
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 4))
 def test_captions_differ_and_name_only_what_is_there(seed: int, count: int) -> None:
     rng = Random(seed)
