@@ -1,5 +1,6 @@
 """The command line: it gathers the subcommands of `harness.parsers` and says how each of them ends."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -66,10 +67,21 @@ def _print_wrong_use(error: Any) -> None:
         print_error(text if text.endswith("?") else f"{text.rstrip('.')}; see `{command} --help`")
 
 
+def _require_folder() -> None:
+    """Check that the working directory exists. Libraries would end the process while they are imported."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            f"the working directory: cannot be used ({error.strerror}); change into another folder"
+        ) from error
+
+
 def main() -> None:
     """Run the command line. A user error is printed as one line and ends with exit status 2."""
     prepare_streams()
     try:
+        _require_folder()
         typed.require_utf8(sys.argv[1:])
         sys.exit(app(standalone_mode=False))
     except _WrongUse as error:

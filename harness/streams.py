@@ -15,7 +15,15 @@ Say = Callable[[str], None]
 
 
 def prepare_streams() -> None:
-    """Let standard output and standard error print what their encoding lacks as escapes, such as `\\xb1` for ±."""
+    """Let standard output and standard error print what their encoding lacks as escapes, such as `\\xb1` for ±.
+
+    A stream that is closed, as with `>&-`, prints nowhere. If it stayed so, the next file to be opened would take its
+    place, and be printed to.
+    """
+    # In this order, because a file that is opened takes the lowest free number.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until Python ends)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -48,3 +48,21 @@ def test_a_reader_that_is_gone_ends_the_command_quietly() -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 1), (0, 1, 2)])
+def test_a_closed_stream_is_no_failure(closed: tuple[int, ...], tmp_path: Path) -> None:
+    # A file that is written would take the number of a stream that stayed closed.
+    shell = '"$0" -m harness readme --results "$1" ' + " ".join(f"{number}>&-" for number in closed)
+    command = ["sh", "-c", shell, sys.executable, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("command", ["methods", "table"])
+def test_a_table_for_a_closed_output_is_no_failure(command: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m harness "$1" >&-', sys.executable, command], cwd=ROOT, check=False, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

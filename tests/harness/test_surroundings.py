@@ -61,6 +61,17 @@ def test_reading_needs_no_home_and_writes_nothing(arguments: tuple[str, ...], is
     assert files(tmp_path) == set()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a folder in use cannot be removed on other platforms")
+def test_a_working_directory_that_was_removed_is_said_in_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = f'rmdir "{gone}" && "$0" -m harness run --dry-run'
+    command_line = ["sh", "-c", shell, sys.executable]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command_line, cwd=gone, env=environment, capture_output=True, text=True, check=False)
+    assert is_one_line(done.returncode, done.stderr) and "the working directory" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_dry_run_needs_no_home(mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path) -> None:
     backbone = ("--llm", small_llm, "--clip", f"local-dir:{small_clip}", "--data-root", mini_set)
