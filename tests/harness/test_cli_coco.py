@@ -44,6 +44,7 @@ def test_full_must_be_full(coco_folder: Path) -> None:
     assert done.code == 2 and done.err.startswith("error: ") and "113287" in done.err
 
 
+@pytest.mark.slow
 def test_score_as_json(tmp_path: Path) -> None:
     references, predictions = tmp_path / "references.json", tmp_path / "predictions.json"
     references.write_text(json.dumps(REFERENCES))
@@ -55,6 +56,7 @@ def test_score_as_json(tmp_path: Path) -> None:
     assert scores["counts"]["testlen"] == 8
 
 
+@pytest.mark.slow
 def test_score_one_split_of_karpathys_file(coco_folder: Path, tmp_path: Path) -> None:
     predictions = tmp_path / "predictions.json"
     predictions.write_text(json.dumps([{"image_id": 7, "caption": "a red star"}]))

@@ -114,6 +114,7 @@ def _no_library(*args: Any) -> None:
 
 
 @installed
+@pytest.mark.slow
 def test_no_kernel_is_downloaded(tmp_path: Path) -> None:
     """bitsandbytes would do it at its import on some CPUs. Nothing is printed either."""
     (tmp_path / "kernels.py").write_text("raise SystemExit('imported')")

@@ -74,6 +74,7 @@ def test_a_settings_file_that_never_ends_or_blocks_is_refused(call: Run, tmp_pat
         assert done.code == 2 and "cannot be read (not a regular file)" in done.err
 
 
+@pytest.mark.slow
 def test_a_file_reproduces_a_run(call: Run, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path) -> None:
     """The saved options, and the record, both lead to the run that is there, and the command line wins over a file."""
     results, saved = tmp_path / "results", tmp_path / "saved.toml"
@@ -96,6 +97,7 @@ def test_a_file_reproduces_a_run(call: Run, small_llm: Path, small_clip: Path, m
     assert isinstance(method, dict) and method["memory_dropout"] == 0.25
 
 
+@pytest.mark.slow
 def test_every_pair_of_the_command_line_wins(call: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("[set]\nbase_lr = 0.01\n[set.dehvf]\nbase_lr = 0.02\n")

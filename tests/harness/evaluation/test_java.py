@@ -82,6 +82,7 @@ def test_meteor_that_fails_leaves_the_other_metrics(script, program):
     assert scores["ROUGE-L"].value == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_meteor_does_not_depend_on_the_user_s_language(monkeypatch):
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=it -Duser.country=IT")
     captions = {key: found[0] for key, found in REFERENCES.items()}

@@ -26,6 +26,7 @@ def rows(record: Record, results: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in predictions_path(record_path(record, results)).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_each_method_is_run_as_its_own_code_did(call: Run, tiny: list[str], tmp_path: Path) -> None:
     results = tmp_path / "results"
     done = call(*tiny, "--protocol", "published", "--methods", "lavin,memvp")
@@ -78,6 +79,7 @@ def test_a_record_of_the_published_protocol_gives_its_options(call: Run, tiny: l
     assert "already recorded" in done.out, done.err
 
 
+@pytest.mark.slow
 def test_published_sampling_is_an_option_with_its_seed_in_the_record(
     call: Run, tiny: list[str], tmp_path: Path
 ) -> None:
