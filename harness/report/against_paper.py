@@ -276,7 +276,7 @@ def _latex(cells: Sequence[PaperCell]) -> str:
     table, protocol = cells[0].table, cells[0].protocol
     title = f"Paper against measured: {layout(table).title}, {protocol} protocol. Table {table} of the paper"
     caption = f"\\caption{{{latex(title)}}}\\label{{tab:paper{table}-{protocol}}}\\\\\n"
-    heads = f"\\toprule\n{head.replace('Difference', 'Diff.')}\\midrule\n"  # else wider than the text of an article
+    heads = f"\\toprule\n{head}\\midrule\n"
     text = f"{begin}{caption}{heads}\\endfirsthead\n{heads}\\endhead\n{body}".replace("{tabular}", "{longtable}")
     needs = latex_comment(r"needs: \usepackage{booktabs,longtable}")
     return f"{needs}\n{{\\scriptsize\\setlength{{\\tabcolsep}}{{2pt}}\n{text}\n}}\n"

@@ -50,16 +50,12 @@ def _markdown(board: Board) -> str:
 def _latex(board: Board) -> str:
     """Return a float that needs the package booktabs, with caption, label, and the notes as comments."""
     notes = "".join(f"\n{latex_comment(note)}" for note in board_notes(board))
+    caption = f"{_subject(board)}. Table {board.table} of the paper"  # a document counts its tables itself
     return (
         f"{latex_comment('needs: ' + PREAMBLE)}\n\\begin{{table*}}[t]\n\\centering\n{_CAPTION_ABOVE}\n"
-        f"\\caption{{{latex(_caption(board))}}}\n\\label{{{label(board)}}}\n"
+        f"\\caption{{{latex(caption)}}}\n\\label{{{label(board)}}}\n"
         f"\\resizebox{{\\linewidth}}{{!}}{{%\n{grid(board, 'latex_booktabs')}%\n}}\n\\end{{table*}}{notes}"
     )
-
-
-def _caption(board: Board) -> str:
-    """Return the title of a board without the number of the table, which a document counts itself."""
-    return board_title(board).partition(". ")[2] + f". Table {board.table} of the paper"
 
 
 def label(board: Board) -> str:
@@ -190,8 +186,13 @@ def trainable_text(row: TableRow) -> str:
 
 def board_title(board: Board) -> str:
     """Return the title of a board: number and name of the table, and the protocol."""
+    return f"Table {board.table}. {_subject(board)}"
+
+
+def _subject(board: Board) -> str:
+    """Return what a board shows: the name of its table, and the protocol."""
     protocol = f", {board.protocol} protocol" if board.layout.has_protocol else ""
-    return f"Table {board.table}. {board.layout.title}{protocol}"
+    return f"{board.layout.title}{protocol}"
 
 
 def board_notes(board: Board) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from harness.backbone.language_model import llm_config, llm_size
 from harness.backbone.loader import tokenizer_of
 from harness.backbone.machine import Machine
+from harness.backbone.requirements import GIB
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.data.collate import Example
@@ -19,7 +20,7 @@ from harness.run.attach import attach_on_meta
 from harness.tasks.contract import Task
 from methods.cost import Costed
 
-SLOW_TO_READ = 4 * 2**30
+SLOW_TO_READ = 4 * GIB
 """Bytes of a language model that takes a minute or more to read and hash, during which nothing else is shown."""
 
 
@@ -54,7 +55,7 @@ def check_runs(
     read_records(results_dir)
     size = llm_size(spec, machine.dtype).bytes
     if machine.weights != "random" and size > SLOW_TO_READ:
-        notes.append(f"{spec.name}: reading {size / 2**30:.0f} GiB of weights: now to hash them, and before each run")
+        notes.append(f"{spec.name}: reading {size / GIB:.0f} GiB of weights: now to hash them, and before each run")
     return notes
 
 

@@ -21,6 +21,11 @@ _LONGEST_PROMPT = 8
 
 
 @torch.no_grad()
+def is_diagnosed(model: TunedModel, examples: Sequence[Example]) -> bool:
+    """Return whether `diagnose` has anything to do: the method shows something, and there is a sample."""
+    return bool(examples) and hasattr(model.method, "diagnostics")
+
+
 def diagnose(
     model: TunedModel,
     examples: Sequence[Example],
@@ -49,7 +54,7 @@ def diagnose(
     Raises:
         UserError: an image cannot be read.
     """
-    if not examples or not hasattr(model.method, "diagnostics"):
+    if not is_diagnosed(model, examples):
         return None
     model.eval()
     collator = Collator(model.backbone.tokenizer, preprocessor, _LONGEST_PROMPT, padding_side="left")

@@ -1,6 +1,5 @@
 """What runs would take, without making them: sizes, memory, time, disk, and everything that is missing."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from harness.backbone.requirements import GIB, free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
+from harness.disk import free_space
 from harness.errors import UserError
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory
@@ -121,8 +121,7 @@ def dry_run(
         _note_memory(max(rows, key=lambda row: row["memory_gib"] or 0.0), machine, faults)
     trained = [row["trainable"] or 0 for row in rows]
     disk = ADAPTER_BYTES * sum(trained) + (KEPT + 1) * CHECKPOINT_BYTES * max(trained, default=0)
-    place = next(folder for folder in (results_dir.absolute(), *results_dir.absolute().parents) if folder.is_dir())
-    if (left := shutil.disk_usage(place).free) < disk:
+    if (left := free_space(results_dir)) < disk:
         faults.add(
             f"about {readable_memory(disk)} on the disk of {results_dir}, which has {readable_memory(left)} free"
         )
@@ -131,11 +130,11 @@ def dry_run(
 
 def _note_memory(row: dict[str, Any], machine: Machine, faults: Faults) -> None:
     """Note that the largest run does not fit into memory, if it does not, and the options that make it fit."""
-    needed, free = row["memory_gib"] or 0.0, free_memory(machine.device) / GIB
+    needed, free = (row["memory_gib"] or 0.0) * GIB, free_memory(machine.device)
     if needed > free:
         mended = f"{row['fits_with']} makes it fit" if row["fits_with"] else "no option makes it fit: take a larger one"
-        where = f"{machine.device.type}, which has {readable_memory(free * GIB)} free"
-        faults.add(f"about {readable_memory(needed * GIB)} of memory on {where}; {mended}")
+        where = f"{machine.device.type}, which has {readable_memory(free)} free"
+        faults.add(f"about {readable_memory(needed)} of memory on {where}; {mended}")
 
 
 def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:

@@ -17,7 +17,7 @@ from harness.files import write_atomic
 from harness.run.attach import attach
 from harness.run.captured import Captured
 from harness.run.compiled import compiled_regions
-from harness.run.diagnose import diagnose
+from harness.run.diagnose import diagnose, is_diagnosed
 from harness.run.energy import EnergyMeter
 from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.memory import read_peak, reset_peak
@@ -246,7 +246,7 @@ class _Run:
         assert evaluation is not None, "the model has been evaluated"
         kept = {image.qid for image, _ in evaluation.shown} | {question.qid for question in evaluation.questions}
         pictured = self.task.pictured(self.recipe)
-        if pictured and hasattr(self.model.method, "diagnostics"):
+        if is_diagnosed(self.model, pictured):
             self.progress.start("looking inside", len(pictured))
         self.outcome.diagnostics = diagnose(
             self.model,
