@@ -6,6 +6,7 @@ interrupted search goes on where it stopped.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tomllib
@@ -40,6 +41,8 @@ class Plan:
         rates: base learning rates.
         start: method -> the settings of every trial that does not change them.
         methods: method -> the settings that it is tried with, one trial each.
+        afterwards: method -> settings that are tried once its best trial is known, to find out what holds it back. They
+            are no candidates, so methods may have different numbers of them.
     """
 
     model: str
@@ -51,6 +54,7 @@ class Plan:
     rates: Sequence[float]
     start: Mapping[str, Settings]
     methods: Mapping[str, Sequence[Settings]]
+    afterwards: Mapping[str, Sequence[Settings]]
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -66,6 +70,7 @@ class Plan:
             content["base_lr"],
             content["start"],
             content["methods"],
+            content.get("afterwards", {}),
         )
 
 
@@ -102,6 +107,9 @@ class Search:
         if self.plan.longer:
             twice = {name: 2 * value for name, value in self.plan.length.items()}
             self._try(trials, {method: {**trial.settings, **twice} for method, trial in best.items()})
+        for method, others in self.plan.afterwards.items():
+            for own in others:
+                self._try(trials, {method: {**best[method].settings, **own}})
         for method, trial in best.items():
             print(f"{method}: {dict(trial.settings)} is best, {METRIC} {score(trial):.2f}")
         return {method: trial.settings for method, trial in best.items()}
@@ -115,7 +123,7 @@ class Search:
         command = [sys.executable, "-m", "harness", "run", "--methods", ",".join(settings), "--model", plan.model]
         command += ["--task", plan.task, "--seeds", str(plan.seed), "--jobs", str(self.jobs)]
         command += ["--dtype", plan.dtype, "--results", str(self.folder)]
-        command += [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+        command += [part for name, value in given.items() for part in ("--set", f"{name}={json.dumps(value)}")]
         subprocess.run(command, check=True)
         runs = plan_runs(list(settings), [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=given))
         records = [record for record in read_records(self.folder) if record.status == "completed"]

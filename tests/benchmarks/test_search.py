@@ -34,13 +34,17 @@ def test_every_trial_is_a_run_of_its_own(path: Path) -> None:
     for method, trials in plan.methods.items():
         runs = [
             plan_runs([method], [], [plan.seed], PRESETS[plan.model], plan.task, Overrides(settings=own))[0]
-            for own in [*({**plan.start[method], "base_lr": rate} for rate in plan.rates), *trials]
+            for own in [
+                *({**plan.start[method], "base_lr": rate} for rate in plan.rates),
+                *trials,
+                *plan.afterwards.get(method, []),
+            ]
         ]
         assert len({repr(run.resolved()) for run in runs}) == len(runs), method
 
 
 def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = Search(plan, tmp_path, jobs=1)
+    search = Search(replace(plan, afterwards={}), tmp_path, jobs=1)
     tried = []
 
     monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
@@ -53,12 +57,23 @@ def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatc
 
 
 def test_a_search_need_not_train_longer(plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = Search(replace(plan, longer=False), tmp_path, jobs=1)
+    search = Search(replace(plan, longer=False, afterwards={}), tmp_path, jobs=1)
     tried = []
     monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
     monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
     search.run()
     assert all("epochs" not in own for settings in tried for own in settings.values())
+
+
+def test_what_is_tried_afterwards_is_never_chosen(plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    better = replace(plan, afterwards={"lavin": [{"memory_scale": 0.1}]})
+    search = Search(better, tmp_path, jobs=1)
+    tried = []
+    monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
+    monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
+    best = search.run()
+    assert tried[-1] == {"lavin": {"base_lr": 0.013, "adapter_scale": 0.3, "memory_scale": 0.1}}
+    assert best["lavin"] == {"base_lr": 0.013, "adapter_scale": 0.3}
 
 
 def test_a_trial_is_the_newest_record_with_its_settings(plan: Plan) -> None:
