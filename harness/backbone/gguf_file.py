@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from tokenizers.pre_tokenizers import Digits, PreTokenizer, Sequence
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from harness.errors import UserError, foreign
 
@@ -29,13 +30,36 @@ def require_bounded(path: Path) -> None:
     Raises:
         UserError: it is damaged, or too large to be a model.
     """
+    _kind_of_tokenizer(*_unchanged(path))
+
+
+def config_of(path: Path) -> PreTrainedConfig:
+    """Return the config of the model in a file in GGUF, as transformers reads it.
+
+    Reading the header takes seconds, because it contains the vocabulary, and a run asks for the config several times.
+
+    Args:
+        path: the file, which `require_bounded` has checked.
+    """
+    return deepcopy(_config(*_unchanged(path)))
+
+
+def _unchanged(path: Path) -> tuple[Path, int, int]:
+    """Return what stays the same as long as a file does, so that it is read once."""
     status = path.stat()
-    _read(path, status.st_size, status.st_mtime_ns)
+    return path, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, size: int, changed_ns: int) -> None:
-    """Do what `require_bounded` says. A file that has not changed since is not read again."""
+def _config(path: Path, size: int, changed_ns: int) -> PreTrainedConfig:
+    """Read what `config_of` returns."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(path.parent, trust_remote_code=False, gguf_file=path.name)
+    return config
+
+
+@lru_cache(maxsize=4)
+def _kind_of_tokenizer(path: Path, size: int, changed_ns: int) -> tuple[str, str]:
+    """Do what `require_bounded` says, and return the kind of the tokenizer: its model and how it splits texts."""
     from gguf import GGUFReader
 
     class Bounded(GGUFReader):
@@ -53,7 +77,14 @@ def _read(path: Path, size: int, changed_ns: int) -> None:
             return found
 
     with foreign(f"--llm {path}: is no complete file in GGUF", "give the model again, as it was published"):
-        Bounded(path)
+        fields = Bounded(path).fields
+        model, pre = (_text(fields.get(f"tokenizer.ggml.{name}")) for name in ("model", "pre"))
+    return model, pre
+
+
+def _text(field: Any) -> str:
+    """Return the value of a field of the header that is a text; empty without the field."""
+    return "" if field is None else bytes(field.parts[field.data[0]]).decode()
 
 
 def dense_weights() -> Any:
@@ -94,16 +125,11 @@ def complete_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     Raises:
         UserError: the file's kind of tokenizer is not known here.
     """
-    from gguf import GGUFReader
-
-    fields = GGUFReader(path).fields
-    kinds = {}
-    for name in ("model", "pre"):
-        field = fields.get(f"tokenizer.ggml.{name}")
-        kinds[name] = "" if field is None else bytes(field.parts[field.data[0]]).decode()
-    if kinds["model"] != "gpt2" or kinds["pre"] not in DIGITS_APART:
-        kind = "-".join(kinds.values())
-        raise UserError(f"--llm {path}: the tokenizer {kind!r} is not known here; give the model in safetensors")
+    kind = _kind_of_tokenizer(*_unchanged(path))
+    if kind[0] != "gpt2" or kind[1] not in DIGITS_APART:
+        raise UserError(
+            f"--llm {path}: the tokenizer {'-'.join(kind)!r} is not known here; give the model in safetensors"
+        )
     backend = tokenizer.backend_tokenizer
     as_gpt2: PreTokenizer = backend.pre_tokenizer
     backend.pre_tokenizer = Sequence([Digits(individual_digits=True), as_gpt2])

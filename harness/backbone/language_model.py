@@ -11,7 +11,13 @@ from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from harness.backbone.gguf_file import bar_on_terminal_only, complete_tokenizer, dense_weights, require_bounded
+from harness.backbone.gguf_file import (
+    bar_on_terminal_only,
+    complete_tokenizer,
+    config_of,
+    dense_weights,
+    require_bounded,
+)
 from harness.backbone.quantised import mark_quantised, quantisation_config, quantise_layer, saved_bytes
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
@@ -37,7 +43,8 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     assert spec.llm is not None, "a spec names a model or gives its sizes"
     if fault := gguf_fault(spec):
         raise UserError(fault)
-    if is_gguf(spec.llm):
+    gguf = is_gguf(spec.llm)
+    if gguf:
         require_bounded(Path(spec.llm))
     folder = llm_folder(spec.llm)
     if folder is None and not hub_reachable():
@@ -46,7 +53,11 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
         )
     require_regular_files(f"--llm {spec.llm}", Path(spec.llm))
     with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
-        config = AutoConfig.from_pretrained(folder or spec.llm, trust_remote_code=False, **_file(spec.llm))
+        config = (
+            config_of(Path(spec.llm))
+            if gguf
+            else AutoConfig.from_pretrained(folder or spec.llm, trust_remote_code=False)
+        )
     if not isinstance(config, LlamaConfig):
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
