@@ -99,7 +99,7 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str, protocol: 
         {name: (_mean(ours, seeds, name), _mean(theirs, seeds, name)) for name in differences},
         differences,
         corrected,
-        tuple(select([run for run in records if run.label in compared], facts.table, plan, protocol).notes),
+        tuple(chosen.notes(compared)),
     )
 
 

@@ -1,7 +1,7 @@
 """Which records may enter a table, and which of them form a row. Whatever is left out is noted below the table."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -21,11 +21,31 @@ class Selection:
 
     Attributes:
         groups: the runs of each row, which differ only in their seed.
-        notes: which records were left out and why, and remarks on those that were not.
+        left_out: why runs are in no row -> these runs.
+        of_cost: whether the table is about cost, for which the data do not matter.
     """
 
+    of_cost: bool
     groups: dict[RowKey, list[Record]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
+
+    def notes(self, labels: Container[str] | None = None) -> list[str]:
+        """Return which records were left out and why, and remarks on those that were not.
+
+        Args:
+            labels: the labels of the runs that the notes are about; None for all runs.
+        """
+
+        def about(runs: Iterable[Record]) -> list[Record]:
+            return [run for run in runs if labels is None or run.label in labels]
+
+        left_out = sorted((reason, len(about(runs))) for reason, runs in self.left_out.items())
+        kept = about(run for group in self.groups.values() for run in group)
+        return [
+            *(f"{count_runs(count)} left out: {reason}." for reason, count in left_out if count),
+            *([] if self.of_cost else _other_data(kept)),
+            *_remarks(kept),
+        ]
 
 
 _ASKED = (
@@ -89,14 +109,14 @@ def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = 
         plan: how that table is laid out.
         protocol: the protocol of the runs; runs of different protocols are never in one table.
     """
-    selection = Selection()
-    left_out: Counter[str] = Counter()
+    selection = Selection(plan.random_weights)
+    left_out = selection.left_out
     usable: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record.task != plan.task or record.kind not in plan.kinds:
             continue
         if reason := _reason_to_leave_out(record, table, plan, protocol):
-            left_out[reason] += 1
+            left_out[reason].append(record)
         else:
             usable[record.model].append(record)
     for model, runs in usable.items():
@@ -104,10 +124,6 @@ def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = 
         for (method, variant), row in _by(kept, lambda r: (r.method, r.variant)).items():
             group = _one_configuration(row, left_out)
             selection.groups[method, variant, model] = _one_run_per_seed(group, left_out)
-    selection.notes += [f"{count_runs(count)} left out: {reason}." for reason, count in sorted(left_out.items())]
-    kept = [record for group in selection.groups.values() for record in group]
-    selection.notes += [] if plan.random_weights else _other_data(kept)
-    selection.notes += _remarks(kept)
     return selection
 
 
@@ -158,26 +174,26 @@ def _other_data(kept: Sequence[Record]) -> list[str]:
 
 
 def _one_setting(
-    runs: list[Record], setting: Callable[[Record], tuple[object, ...]], left_out: Counter[str]
+    runs: list[Record], setting: Callable[[Record], tuple[object, ...]], left_out: dict[str, list[Record]]
 ) -> list[Record]:
     settings = sorted(_by(runs, setting).values(), key=lambda group: (len(group), _newest(group)))
     for group in settings[:-1]:
         first = group[0]
         reason = f"other data, weights, prompts or device than the other rows of {first.model} ({first.data.name})"
-        left_out[reason] += len(group)
+        left_out[reason] += group
     return settings[-1]
 
 
-def _one_configuration(runs: list[Record], left_out: Counter[str]) -> list[Record]:
+def _one_configuration(runs: list[Record], left_out: dict[str, list[Record]]) -> list[Record]:
     configurations = sorted(_by(runs, lambda r: r.config_hash).values(), key=_newest)
     for group in configurations[:-1]:
-        left_out[f"an older configuration of {group[0].label} on {group[0].model}"] += len(group)
+        left_out[f"an older configuration of {group[0].label} on {group[0].model}"] += group
     return configurations[-1]
 
 
-def _one_run_per_seed(runs: list[Record], left_out: Counter[str]) -> list[Record]:
+def _one_run_per_seed(runs: list[Record], left_out: dict[str, list[Record]]) -> list[Record]:
     newest = {record.seed: record for record in sorted(runs, key=lambda r: r.created)}
-    if repeated := len(runs) - len(newest):
+    if repeated := [run for run in runs if run is not newest[run.seed]]:
         left_out[f"an older run of the same seed of {runs[0].label} on {runs[0].model}"] += repeated
     return [newest[seed] for seed in sorted(newest)]
 

@@ -52,7 +52,7 @@ def leaderboard(records: Iterable[Record], table: int, model: str | None = None,
     selection = select([r for r in ours if (r.method, r.variant, r.model) in wanted], table, plan, protocol)
     rows = [_row(slot, selection.groups, table, plan) for slot in slots]
     without = [r.label for r in ours if (r.method, r.variant, r.model) not in wanted]
-    notes = [*selection.notes, *_without_a_row(without, table)]
+    notes = [*selection.notes(), *_without_a_row(without, table)]
     return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(notes), protocol)
 
 
