@@ -247,7 +247,6 @@ def test_few_files_know_some_packages(package: str) -> None:
 READS_ITS_OWN_FILES = {
     "harness.page.build",
     "harness.page.libraries",
-    "harness.evaluation.spice",
     "harness.pretrain.check",
     "harness.records.provenance",
     "harness.run.memory",

@@ -225,6 +225,8 @@ def _bleu(refs: Captions, hyps: Captions, weights: IntArray) -> tuple[dict[str, 
 def _cider(refs: Captions, hyps: Captions, weights: IntArray) -> Metric:
     from pycocoevalcap.cider.cider import Cider
 
+    if not any(caption for captions in refs.values() for caption in captions):
+        return Metric(value=None, n=len(refs), reason="no reference has a word")
     value, each = Cider().compute_score(refs, hyps)
     error = (weights @ np.asarray(each) / len(each)).std(ddof=1)
     return _scored(100 * float(value), len(each), 100 * float(error))

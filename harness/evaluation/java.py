@@ -1,20 +1,28 @@
-"""The Java that the COCO scorers need, and programs in it that are ended when they take too long."""
+"""The Java that the COCO scorers need, and programs in it that are ended when they take too long or write too much."""
 
 import contextlib
+import os
+import queue
 import shutil
+import signal
 import subprocess
-import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 from harness.errors import UserError
 from harness.escape import visible
 
 ENGLISH = ("-Duser.language=en", "-Duser.country=US")
 """Options of Java with which its programs write numbers as 0.5, whatever the user's language."""
-_REASON_BYTES = 4_000
+_OVERRIDING = "_JAVA_OPTIONS"
+"""Variable whose options Java takes last, so that they would override those above."""
+_NO_REASON = ("Picked up ", "NOTE: Picked up ", "at ")
+"""How lines begin that do not say why a program failed: Java has read a variable, or the places of a traceback."""
+_REASON_BYTES, _PIECE_BYTES = 4_000, 2**16
+_BASE_BYTES, _LINE_BYTES, _GROWTH = 2**20, 2**12, 16
+"""Largest output: so many bytes, so many more for each line that is asked for, and so many times what was sent."""
 
 
 class JavaError(Exception):
@@ -63,41 +71,37 @@ def run_java(arguments: Sequence[str], folder: Path, limit_s: float, content: by
 
     Raises:
         UserError: there is no Java.
-        JavaError: Java cannot be started, or the program failed or took too long.
+        JavaError: Java cannot be started, or the program failed, took too long or wrote without end.
     """
-    java = find_java()
-    command = [str(java), *ENGLISH, *arguments]
-    try:
-        done = subprocess.run(command, cwd=folder, input=content, capture_output=True, check=False, timeout=limit_s)
-    except subprocess.TimeoutExpired as error:
-        raise JavaError(_took_longer(limit_s)) from error
-    except OSError as error:
-        raise JavaError(_not_started(java, error)) from error
-    if done.returncode != 0:
-        raise JavaError(_ended(done.returncode, done.stderr))
-    return done.stdout
+    with _started(arguments, folder, limit_s) as program:
+        written = program.exchange(content)
+        if program.status() != 0:
+            raise JavaError(program.reason())
+    return written
 
 
-def _not_started(java: Path, error: OSError) -> str:
-    return f"{java} cannot be started: {error.strerror}"
+@contextlib.contextmanager
+def conversation(arguments: Sequence[str], folder: Path, limit_s: float) -> Iterator["Conversation"]:
+    """Start a program in Java and end it when the context is left.
 
+    Args:
+        arguments: arguments of `java`.
+        folder: where it is started.
+        limit_s: seconds after which it is killed.
 
-def _took_longer(limit_s: float) -> str:
-    return f"took longer than {limit_s:,.0f} seconds"
-
-
-def _ended(status: int, errors: bytes) -> str:
-    """Return why a program ended: its exit status and the first line that it wrote to standard error."""
-    lines = errors[:_REASON_BYTES].decode(errors="replace").strip().splitlines()
-    said = next((line for line in lines if "JAVA_TOOL_OPTIONS" not in line), "it said nothing")
-    return visible(f"ended with status {status}: {said}")
+    Raises:
+        UserError: there is no Java.
+        JavaError: Java cannot be started.
+    """
+    with _started(arguments, folder, limit_s) as program:
+        yield Conversation(program)
 
 
 class Conversation:
     """A running program in Java that answers lines with lines; `conversation` starts one."""
 
-    def __init__(self, process: "subprocess.Popen[str]", log: IO[bytes]) -> None:
-        self._process, self._log = process, log
+    def __init__(self, program: "_Program") -> None:
+        self._program = program
 
     def ask(self, lines: Sequence[str], count: int) -> list[str]:
         """Send lines, and return as many lines of the answer as wanted.
@@ -107,80 +111,136 @@ class Conversation:
             count: number of lines of the answer.
 
         Raises:
-            JavaError: the program ended before it had answered.
+            JavaError: the program ended before it had answered, took too long, or wrote without end.
         """
-        assert self._process.stdout is not None
-        # The program may wait until its answers are read before it reads on.
-        writer = threading.Thread(target=self._send, args=(lines,), daemon=True)
-        writer.start()
-        answers = []
-        for _ in range(count):
-            answer = self._process.stdout.readline()
-            if not answer.endswith("\n"):
-                raise JavaError(self._reason())
-            answers.append(answer.strip())
-        writer.join()
-        return answers
-
-    def _send(self, lines: Sequence[str]) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # the program has ended, which `ask` finds out
-            for line in lines:
-                self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-
-    def _reason(self) -> str:
-        status = self._process.wait()
-        self._log.seek(0)
-        return _ended(status, self._log.read(_REASON_BYTES))
+        content = "".join(line + "\n" for line in lines).encode(errors="replace")
+        answer = self._program.exchange(content, count)
+        found = answer.decode(errors="replace").split("\n")[:-1]
+        if len(found) < count:
+            raise JavaError(self._program.reason())
+        return [line.strip() for line in found[:count]]
 
 
 @contextlib.contextmanager
-def conversation(arguments: Sequence[str], folder: Path, limit_s: float) -> Iterator[Conversation]:
-    """Start a program in Java and end it when the context is left, or when its time is up.
+def _started(arguments: Sequence[str], folder: Path, limit_s: float) -> Iterator["_Program"]:
+    """Start a program in Java, and end it with all that it has started when the context is left."""
+    java = find_java()
+    given = os.environ.get(_OVERRIDING)
+    try:
+        process = subprocess.Popen(
+            [str(java), *ENGLISH, *arguments],
+            cwd=folder,
+            env={**os.environ, _OVERRIDING: " ".join((given, *ENGLISH))} if given else None,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # `java` may be a script, and killing the script alone would leave Java itself
+        )
+    except OSError as error:
+        raise JavaError(f"{java} cannot be started: {error.strerror}") from error
+    try:
+        yield _Program(process, limit_s)
+    finally:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+        process.wait()
+        process.stdin.close()  # type: ignore[union-attr]  # it is a pipe, so not None
+
+
+class _Program:
+    """A process that nobody waits for longer than a time, and whose output takes no more memory than is asked for.
+
+    Threads read and write, because a program may write before it has read, and write errors without end.
 
     Args:
-        arguments: arguments of `java`.
-        folder: where it is started.
-        limit_s: seconds after which it is killed.
-
-    Raises:
-        UserError: there is no Java.
-        JavaError: Java cannot be started, or the program took too long.
+        process: just started, with three unbuffered pipes.
+        limit_s: seconds from now after which it is no longer waited for.
     """
-    java = find_java()
-    late = threading.Event()
-    with tempfile.TemporaryFile() as log:
-        try:
-            process = subprocess.Popen(
-                [str(java), *ENGLISH, *arguments],
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                encoding="utf-8",
-                errors="replace",
-            )
-        except OSError as error:
-            raise JavaError(_not_started(java, error)) from error
 
-        def end() -> None:
-            late.set()
-            process.kill()
+    def __init__(self, process: "subprocess.Popen[bytes]", limit_s: float) -> None:
+        self._process, self._limit_s, self._until = process, limit_s, time.monotonic() + limit_s
+        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._most, self._wrote_more = _BASE_BYTES, False
+        # How its outputs begin.
+        self._errors, self._output = b"", b""
+        self._listener = threading.Thread(target=self._read_errors, daemon=True)
+        for thread in (self._listener, threading.Thread(target=self._read_output, daemon=True)):
+            thread.start()
 
-        timer = threading.Timer(limit_s, end)
-        timer.daemon = True
-        timer.start()
+    def exchange(self, content: bytes, lines: int | None = None) -> bytes:
+        """Send bytes, and return what the program then writes.
+
+        Args:
+            content: what to send.
+            lines: the number of lines of the answer; None if the program gets nothing more and writes until it ends.
+
+        Returns:
+            The answer, which has fewer lines where the program ended too early.
+
+        Raises:
+            JavaError: the program takes too long, or writes more.
+        """
+        self._most += _LINE_BYTES * (lines or 0) + _GROWTH * len(content)
+        threading.Thread(target=self._write, args=(content, lines is None), daemon=True).start()
+        pieces, missing = [], lines
+        while missing is None or missing > 0:
+            try:
+                piece = self._pieces.get(timeout=max(0.0, self._until - time.monotonic()))
+            except queue.Empty as error:
+                raise JavaError(f"took longer than {self._limit_s:,.0f} seconds") from error
+            if not piece:
+                break
+            pieces.append(piece)
+            missing = None if missing is None else missing - piece.count(b"\n")
+        if self._wrote_more:
+            raise JavaError(f"wrote more than {self._most / 2**20:,.0f} MiB")
+        return b"".join(pieces)
+
+    def status(self) -> int:
+        """Return the exit status of the program, which has closed its output.
+
+        Raises:
+            JavaError: it does not end.
+        """
         try:
-            yield Conversation(process, log)
-        except JavaError as error:
-            if late.is_set():
-                raise JavaError(_took_longer(limit_s)) from error
-            raise
-        finally:
-            timer.cancel()
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):
-                    stream.close()  # type: ignore[union-attr]  # both are pipes, so neither is None
+            return self._process.wait(max(0.0, self._until - time.monotonic()))
+        except subprocess.TimeoutExpired as error:
+            raise JavaError(f"took longer than {self._limit_s:,.0f} seconds") from error
+
+    def reason(self) -> str:
+        """Return why the program ended: its exit status, and the first two lines that say something."""
+        status = self.status()
+        self._listener.join(1)
+        # Java itself ends with status 1, and writes to standard output, where it does not start.
+        told = (
+            (self._errors + b"\n" + self._output if status == 1 else self._errors).decode(errors="replace").splitlines()
+        )
+        lines = [line.strip() for line in told if line.strip() and not line.strip().startswith(_NO_REASON)]
+        return visible(f"ended with status {status}: {'; '.join(lines[:2]) or 'it said nothing'}")
+
+    def _write(self, content: bytes, last: bool) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # the program has ended, which the reader finds out
+            rest = memoryview(content)
+            while rest:
+                rest = rest[self._process.stdin.write(rest) :]
+            if last:
+                self._process.stdin.close()
+
+    def _read_output(self) -> None:
+        assert self._process.stdout is not None
+        read = 0
+        with self._process.stdout as pipe:
+            while not self._wrote_more and (piece := pipe.read(_PIECE_BYTES)):
+                read += len(piece)
+                self._output += piece[: _REASON_BYTES - len(self._output)]
+                self._wrote_more = read > self._most
+                self._pieces.put(piece)
+        self._pieces.put(b"")
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as pipe:
+            while piece := pipe.read(_PIECE_BYTES):
+                self._errors += piece[: _REASON_BYTES - len(self._errors)]

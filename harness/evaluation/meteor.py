@@ -4,6 +4,7 @@ pycocoevalcap's class waits for ever where the program fails, so the program is 
 same, so the scores are the same.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from harness.evaluation.java import JavaError, conversation, require_files
 _FILES = ("meteor-1.5.jar", "data/paraphrase-en.gz")
 _ARGUMENTS = ("-Xmx2G", "-jar", _FILES[0], "-", "-", "-stdio", "-l", "en", "-norm")
 _START_S, _IMAGE_S = 600.0, 0.2
+_SHOWN = 40
 
 
 def meteor(folder: Path, references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> float:
@@ -36,6 +38,9 @@ def meteor(folder: Path, references: Mapping[str, Sequence[str]], captions: Mapp
         statistics = program.ask(questions, len(questions))
         *_, whole = program.ask([" ||| ".join(("EVAL", *statistics))], len(questions) + 1)
     try:
-        return float(whole)
-    except ValueError as error:
-        raise JavaError(f"answered {whole!r} in place of a score") from error
+        value = float(whole)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise JavaError(f"answered {whole[:_SHOWN]!r} in place of a score from 0 to 1")
+    return value

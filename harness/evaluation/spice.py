@@ -5,12 +5,12 @@ asked the same, so the scores are the same.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.evaluation.java import JavaError, require_files, run_java
+from harness.files import read_file
 
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 """The files that its folder `lib` needs and that pycocoevalcap does not bring."""
@@ -46,10 +46,10 @@ def spice(folder: Path, references: Mapping[str, Sequence[str]], captions: Mappi
         arguments = ["-Xmx8G", "-jar", _JAR, str(given), "-out", str(answer), "-subset", "-silent"]
         run_java(arguments, folder, _START_S + _CAPTION_S * count)
         try:
-            scores = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(answer.read_bytes())}
+            scores = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(read_file(answer))}
             values = [float(scores[number]) for number in range(len(asked))]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise JavaError(f"wrote no scores that can be read ({type(error).__name__})") from error
-    if not all(map(math.isfinite, values)):
-        raise JavaError("gave an image a score that is no number")
+    if not all(0 <= value <= 1 for value in values):  # NaN is not
+        raise JavaError("gave an image a score that is not from 0 to 1")
     return values

@@ -126,11 +126,14 @@ def _files(results_dir: Path) -> list[Path]:
     """Return the paths of all records under `results_dir`, sorted. Linked folders are followed, each folder once."""
     found, visited = [], set()
     for folder, inner, names in os.walk(Path(results_dir) / "records", onerror=_refuse, followlinks=True):
-        place = os.path.realpath(folder)
+        status = os.stat(folder)  # `realpath` would look at every folder above each folder
+        place = status.st_dev, status.st_ino
         if place in visited:
             inner.clear()
             continue
         visited.add(place)
+        if named := sorted(name for name in inner if name.endswith(".json")):
+            raise UserError(f"{Path(folder) / named[0]}: is a folder with the name of a record; rename or remove it")
         records = (name for name in names if name.endswith(".json") and not name.endswith(BESIDE))
         found += [Path(folder) / name for name in records]
     return sorted(found)

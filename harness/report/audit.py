@@ -23,6 +23,7 @@ PRINTED_TOLERANCE = 0.005
 """Half a unit of the last digit of a printed accuracy, in percent."""
 RECORD_TOLERANCE = 1e-9
 """How far an accuracy of a record may be from a possible one, in percent. Records are not rounded."""
+_MOST_PROBLEMS = 10**12
 _FINE = "Every accuracy is a whole number of right answers, and all columns agree with the accuracy over all problems."
 
 
@@ -136,20 +137,21 @@ def audit_records(records: Iterable[Record]) -> dict[str, RowAudit]:
     """Return the audits of all completed records whose metrics are accuracies, by run id.
 
     Raises:
-        UserError: a record states an accuracy over no problem.
+        UserError: a record states an accuracy over no problem, or one that is not from 0 to 100.
     """
     found = {}
     for record in records:
         facts = TASKS.get(record.task)
         if facts is None or facts.answers is None or record.status != "completed":
             continue
-        known = {name: metric for name, metric in record.metrics.items() if metric.value is not None}
-        if empty := [name for name, metric in known.items() if metric.n == 0]:
-            raise UserError(
-                f"{record.run_id}: metrics.{empty[0]}: an accuracy over no problem; repeat the run with --force"
-            )
-        values = {name: metric.value for name, metric in known.items() if metric.value is not None}
-        sizes = {name: metric.n for name, metric in known.items()}
+        values = {name: metric.value for name, metric in record.metrics.items() if metric.value is not None}
+        sizes = {name: record.metrics[name].n for name in values}
+        for name, value in values.items():
+            if not 0 < sizes[name] <= _MOST_PROBLEMS or not -RECORD_TOLERANCE <= value <= 100 + RECORD_TOLERANCE:
+                raise UserError(
+                    f"{record.run_id}: metrics.{name}: {value:g} % of {sizes[name]} problems is no accuracy; "
+                    "repeat the run with --force"
+                )
         if values:
             found[record.run_id] = audit_row(values, sizes, facts, RECORD_TOLERANCE)
     return found

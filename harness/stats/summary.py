@@ -19,7 +19,8 @@ def mean(values: Sequence[float]) -> float:
 
 def sample_std(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation, with divisor n - 1; None for fewer than two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    with np.errstate(over="ignore"):  # the spread of absurdly large values is infinite
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

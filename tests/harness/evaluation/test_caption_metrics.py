@@ -89,3 +89,9 @@ def test_missing_meteor_is_null_with_a_reason(monkeypatch, tmp_path):
     monkeypatch.setattr(caption_metrics, "_package", lambda: tmp_path)
     score = caption_metrics._meteor({"1": ["a"]}, {"1": ["a"]})
     assert score.value is None and "meteor-1.5.jar" in (score.reason or "")
+
+
+def test_references_without_words_have_no_cider():
+    references = {"1": [".", "!"], "2": ["...", "?"]}
+    scores, _ = score_captions(references, {"1": "a dog", "2": "."}, QUICK)
+    assert scores["CIDEr"].value is None and scores["CIDEr"].reason == "no reference has a word"

@@ -1,6 +1,7 @@
 """Finding Java, and its programs that fail."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -42,18 +43,25 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         ("echo 'Could not reserve enough space' >&2; exit 1", "status 1: Could not reserve enough space"),
         ("printf '\\033[31mred' >&2; exit 3", r"status 3: \x1b[31mred"),
         ("kill -9 $$", "status -9"),
-        ("read line; echo only one; exit 1", "status 1"),
+        ("read line; echo only one; exit 1", "status 1: only one"),
+        (
+            "echo Picked up _JAVA_OPTIONS: -Xmx1m >&2; echo Error at start; echo Too small a heap; exit 1",
+            "status 1: Error at start; Too small a heap",
+        ),
+        ("echo Exception in main >&2; echo '  at a.b(C.java)' >&2; exit 1", "status 1: Exception in main"),
     ],
 )
 def test_a_program_that_ends_too_early_says_why(script, reason, program, tmp_path):
     program(script)
     with pytest.raises(JavaError) as caught, conversation([], tmp_path, 30) as talk:
         talk.ask(["a question", "another"], 2)
+        talk.ask(["a third"], 1)
     assert reason in str(caught.value)
 
 
-def test_a_program_that_answers_nothing_is_ended(program, tmp_path):
-    program("exec sleep 60")
+@pytest.mark.parametrize("script", ["exec sleep 60", "sleep 60; exit 1", "sleep 60 & exit 1"])
+def test_a_program_that_answers_nothing_is_ended(script, program, tmp_path):
+    program(script)
     begun = time.monotonic()
     with pytest.raises(JavaError, match="took longer than 0 seconds"), conversation([], tmp_path, 0.2) as talk:
         talk.ask(["a question"] * 100_000, 1)  # more than a pipe holds
@@ -73,7 +81,9 @@ def test_a_program_that_answers_at_once_blocks_nobody(program, tmp_path):
         assert talk.ask(lines, len(lines)) == lines
 
 
-@pytest.mark.parametrize("script", ["exit 1", "while read line; do echo 0,5; echo 0,5; echo 0,5; echo 0,5; done"])
+@pytest.mark.parametrize(
+    "script", ["exit 1", *(f"while read line; do yes {score} | head -n 4; done" for score in ("0,5", "NaN", "7"))]
+)
 def test_meteor_that_fails_leaves_the_other_metrics(script, program):
     program(f'case "$*" in *meteor*) ;; *) exec "{find_java()}" "$@";; esac; {script}')
     captions = {key: found[0] for key, found in REFERENCES.items()}
@@ -96,9 +106,37 @@ def test_a_program_that_ends_is_read_whole_and_one_that_does_not_is_ended(progra
     program("echo Picked up JAVA_TOOL_OPTIONS >&2; echo broken >&2; exit 3")
     with pytest.raises(JavaError, match="ended with status 3: broken"):
         run_java([], tmp_path, 30)
-    program("exec sleep 60")
+
+
+@pytest.mark.parametrize("script", ["exec sleep 60", "sleep 60; exit 1", "sleep 60 & exit 1"])
+def test_a_program_that_does_not_end_is_ended_with_all_that_it_started(script, program, tmp_path):
+    program(f"echo $$ > group; {script}")
     with pytest.raises(JavaError, match="took longer than 0 seconds"):
-        run_java([], tmp_path, 0.2)
+        run_java([], tmp_path, 0.5)
+    with pytest.raises(ProcessLookupError):
+        while True:  # what was killed is there until another process has noticed
+            os.killpg(int((tmp_path / "group").read_text()), 0)
+
+
+@pytest.mark.parametrize("script", ["exec yes", "exec cat /dev/zero"])
+def test_a_program_that_writes_without_end_takes_little_memory(script, program, tmp_path):
+    program(script)
+    with pytest.raises(JavaError, match="wrote more than 1 MiB"):
+        run_java([], tmp_path, 60)
+
+
+@pytest.mark.parametrize("script", ["exec cat /dev/zero", "yes >&2 & exec cat /dev/zero"])
+def test_a_line_without_end_takes_little_memory(script, program, tmp_path):
+    program(script)
+    with pytest.raises(JavaError, match="wrote more than 1 MiB"), conversation([], tmp_path, 60) as talk:
+        talk.ask(["a question"], 1)
+
+
+def test_no_variable_changes_the_language_of_a_program(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("_JAVA_OPTIONS", "-Duser.language=it -Xmx1G")
+    program('echo "$_JAVA_OPTIONS"')
+    *given, language, country = run_java([], tmp_path, 30).decode().split()
+    assert (given, language, country) == (["-Duser.language=it", "-Xmx1G"], *java.ENGLISH)
 
 
 @pytest.fixture
@@ -129,7 +167,8 @@ def test_spice_gets_every_caption_and_gives_a_score_for_each_image(program, spic
         ("exit 0", "wrote no scores"),
         ("echo no memory >&2; exit 1", "ended with status 1: no memory"),
         (WRITE_SCORES.replace("{}", "[]"), "wrote no scores"),
-        (WRITE_SCORES.replace("{}", '[{"image_id": 0, "scores": {"All": {"f": NaN}}}]'), "no number"),
+        (WRITE_SCORES.replace("echo '{}'", "yes [ | head -n 200000"), "wrote no scores"),
+        (WRITE_SCORES.replace("{}", '[{"image_id": 0, "scores": {"All": {"f": NaN}}}]'), "not from 0 to 1"),
     ],
 )
 def test_spice_that_fails_says_why(script, reason, program, spice_folder):

@@ -142,6 +142,13 @@ def test_half_a_file_is_named(tmp_path):
         read_records(tmp_path)
 
 
+def test_a_folder_in_place_of_a_record_is_named(tmp_path):
+    path = write_record(Record(**fields()), tmp_path)
+    path.with_name("seed1-0123456789abcdef.json").mkdir()
+    with pytest.raises(UserError, match="is a folder with the name of a record"):
+        read_records(tmp_path)
+
+
 def test_a_copied_record_does_not_count_twice(tmp_path):
     path = write_record(Record(**fields()), tmp_path)
     copy = path.with_name("copy.json")

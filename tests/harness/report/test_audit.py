@@ -136,8 +136,9 @@ def test_captions_failed_runs_and_missing_values_are_left_out(tmp_path: Path) ->
     assert rows[part.run_id]["agrees"] and len(rows[part.run_id]["means"]) == 1
 
 
-def test_bad_records_are_one_line_and_status_2(tmp_path: Path) -> None:
-    record = make(metrics=metrics() | {"IMG": {"value": 50.0, "n": 0, "stderr": 1.0}})
+@pytest.mark.parametrize(("value", "n"), [(50.0, 0), (50.0, 10**400), (1.7e308, 1000), (-1.0, 10), (100.5, 10)])
+def test_bad_records_are_one_line_and_status_2(value: float, n: int, tmp_path: Path) -> None:
+    record = make(metrics=metrics() | {"IMG": {"value": value, "n": n, "stderr": 1.0}})
     path = write_record(record, tmp_path)
     done = call("audit", "--results", tmp_path)
     assert (done.code, done.out) == (2, "") and f"{record.run_id}: metrics.IMG" in done.err
