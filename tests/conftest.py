@@ -1,7 +1,10 @@
 """Settings of all tests, for busy machines and for tensors as small as these."""
 
+import gc
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # With such tensors, several threads mostly wait for each other. torch reads this when it is imported.
@@ -10,3 +13,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes depends on what else the machine does, so no test fails for it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Hide all that is imported and collected from the garbage collector.
+
+    Every run collects garbage. Searching the objects of torch and of the tests would take most of its time.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()  # a library complains about objects that are left at the end
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections_again(quick_collections: None) -> None:
+    """Hide what the tests of earlier modules have imported or kept, too."""
+    gc.collect()
+    gc.freeze()

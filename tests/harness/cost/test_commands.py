@@ -15,7 +15,7 @@ KEY = ("shipped", "memvp", "train")
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, quick_collections):
+def done(tmp_path_factory):
     """A measurement with a profile: its report, its profile, its records, and the records before the profile."""
     folder = tmp_path_factory.mktemp("speed")
     profile, results, before_profile = folder / "profile" / "profile.json", folder / "results", []

@@ -14,8 +14,6 @@ from harness.cost.speed import clock_of, is_loaded, measure
 from harness.errors import UserError
 from tests.harness.cost.small_speed import WORK, plan, sample
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
-
 
 def test_a_method_that_does_not_fit_the_depth_is_named():
     expected = r"layers cannot be adapted.*remove llama_adapter from --methods, or choose another --layers"
