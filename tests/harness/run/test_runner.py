@@ -1,6 +1,7 @@
 """One run from the command line: its record, its predictions and its adapter."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +32,12 @@ def full_disk(*args: Any) -> None:
 
 
 class Made(NamedTuple):
-    """One run: its record and the rows of its predictions."""
+    """One run: its record, the rows of its predictions, and the folder of its results."""
 
     record: Record
     rows: list[dict[str, Any]]
     predictions: Path
+    results: Path
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Pa
     assert command_line.call(*quick_run(small_llm, small_clip, mini_set, results), "--methods", "memvp").code == 0
     (record,) = read_records(results)
     predictions = predictions_path(record_path(record, results))
-    return Made(record, [json.loads(line) for line in predictions.read_text().splitlines()], predictions)
+    return Made(record, [json.loads(line) for line in predictions.read_text().splitlines()], predictions, results)
+
+
+@pytest.fixture
+def complete(made: Made, tmp_path: Path) -> Path:
+    """A copy of the results of that run, in the folder where `base` makes its runs."""
+    return shutil.copytree(made.results, tmp_path / "results")
 
 
 def test_a_record_says_what_was_trained_and_how_long_it_took(made: Made) -> None:
@@ -98,11 +106,9 @@ def test_a_model_that_breaks_in_the_last_step_gets_no_accuracy(call: Run, base: 
 
 
 def test_a_failure_never_replaces_a_complete_run(
-    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    complete: Path, call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert call(*base, "--methods", "memvp").code == 0
-    results = tmp_path / "results"
-    before = {name: (results / name).read_bytes() for name in files(results)}
+    before = {name: (complete / name).read_bytes() for name in files(complete)}
 
     def fail(*args: Any) -> None:
         raise EvaluationFailedError("no")
@@ -110,27 +116,25 @@ def test_a_failure_never_replaces_a_complete_run(
     with monkeypatch.context() as patch:
         patch.setattr("harness.tasks.scienceqa.answer_problems", fail)
         assert call(*base, "--methods", "memvp", "--force").code == 1
-    assert [r.status for r in read_records(results)] == ["completed"]
-    assert {name: (results / name).read_bytes() for name in before} == before
-    (beside,) = (results / "unfinished").rglob("record.json")
+    assert [r.status for r in read_records(complete)] == ["completed"]
+    assert {name: (complete / name).read_bytes() for name in before} == before
+    (beside,) = (complete / "unfinished").rglob("record.json")
     assert json.loads(beside.read_text())["status"] == "failed"
 
     done = call(*base, "--methods", "memvp", "--force")
     assert done.code == 0 and "training is finished" in done.out
-    assert not (results / "unfinished").exists()
+    assert not (complete / "unfinished").exists()
 
 
 @pytest.mark.parametrize("target", ["recording.write_predictions", "phases.save_adapter", "recording.write_atomic"])
 def test_a_run_whose_files_cannot_be_written_never_replaces_a_complete_one(
-    target: str, call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: str, complete: Path, call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert call(*base, "--methods", "memvp").code == 0
-    results = tmp_path / "results"
-    before = {name: (results / name).read_bytes() for name in files(results)}
+    before = {name: (complete / name).read_bytes() for name in files(complete)}
     with monkeypatch.context() as patch:
         patch.setattr(f"harness.run.{target}", full_disk)
         assert call(*base, "--methods", "memvp", "--force").code == 1
-    assert {name: (results / name).read_bytes() for name in before} == before
+    assert {name: (complete / name).read_bytes() for name in before} == before
 
 
 def test_a_record_that_cannot_be_written_stops_no_other_run(
