@@ -52,18 +52,21 @@ def check(backbone, method, phase, work=WORK):
     assert counted == pytest.approx(measured, rel=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "inference"])
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_formulas_match_torchs_counter_at_real_widths(name, phase):
     check(*attach_on_slice(name), phase)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "inference"])
 @pytest.mark.parametrize(("name", "variant"), ABLATIONS)
 def test_formulas_match_torchs_counter_for_ablations(name, variant, phase):
     check(*small(name, **get_method(name).ablations[variant]), phase)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(registry()))
 @settings(max_examples=3)
 @given(
@@ -77,6 +80,7 @@ def test_formulas_match_on_grouped_queries_at_any_length(name, length, new_token
     check(*small(name, kv_heads), phase, work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "inference"])
 @pytest.mark.parametrize("fusion", ["adaptive", "mean"])
 def test_formulas_match_where_the_groups_have_different_numbers_of_layers(fusion, phase):
