@@ -59,10 +59,17 @@ def stop_on_signals(*, once: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def stop_held_back() -> Iterator[None]:
-    """Let a stop take effect only when the context is left. A second signal takes effect at once."""
+def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
+    """Let a stop take effect only when the context is left.
+
+    Args:
+        once: whether further signals are ignored; otherwise a second one takes effect at once.
+
+    Yields:
+        The numbers of the signals that are held back. The first one takes effect, also if the body has added it.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield []
         return
     before = [signal.getsignal(number) for number in SIGNALS]
     pending: list[int] = []
@@ -73,21 +80,22 @@ def stop_held_back() -> Iterator[None]:
 
     def hold(signum: int, frame: FrameType | None) -> None:
         pending.append(signum)
-        put_back()
+        if not once:
+            put_back()
 
     for number in SIGNALS:
         signal.signal(number, hold)
     stopped = False
     try:
-        yield
+        yield pending
     except KeyboardInterrupt:
-        stopped = True  # by the second signal
+        stopped = not once  # by the second signal
         raise
     finally:
+        if once or not pending:
+            put_back()
         if pending and not stopped:
             signal.raise_signal(pending[0])
-        if not pending:
-            put_back()
 
 
 @contextmanager

@@ -40,6 +40,7 @@ ELSEWHERE = (
 """Parts of commands that need a GPU, a network, an hour, or weights or an adapter that are not here."""
 OTHER_PROGRAMS = (
     "accelerate",
+    "torchrun",
     "pip install",
     "tox",
     "ruff",

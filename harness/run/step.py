@@ -16,6 +16,7 @@ from harness.data.collate import Collator, Example
 from harness.processes import ALONE, Processes
 from harness.run.execution import Execution, MicroBatch
 from harness.run.random_states import RandomStates
+from harness.run.stop import StopAgreed
 from methods.base import Batch
 
 
@@ -61,6 +62,7 @@ class OptimiserStep:
         device: the model's device.
         say: called with one line when the micro-batch is halved.
         processes: those that make the step together.
+        stop_noted: returns whether this process, one of several, was asked to stop.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class OptimiserStep:
         device: torch.device,
         say: Callable[[str], None],
         processes: Processes = ALONE,
+        stop_noted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.execution, self.optimizer, self.processes = execution, optimizer, processes
+        self.stop_noted = stop_noted
         self.micro_batch, self.max_grad_norm, self.device, self.say = micro_batch, max_grad_norm, device, say
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -92,6 +96,8 @@ class OptimiserStep:
         Raises:
             TrainingFailedError: the loss is NaN or infinite. The parameters keep their values.
             OtherProcessFailedError: the step failed in another process.
+            StopAgreed: one of several processes was asked to stop. The parameters, the optimiser and all random number
+                generators are as they were before the step.
         """
         total, tokens = self._sums(batches)
         if not tokens:
@@ -120,8 +126,15 @@ class OptimiserStep:
             failed = isinstance(own, Exception) and not exhausted
             sums = (0.0, 0.0) if isinstance(own, Exception) else own
             # What one process meets, all must know at the same point, or they would wait for each other for ever.
-            shared = torch.tensor([*sums, exhausted, failed], dtype=torch.float64, device=self.device)
-            total, tokens, any_exhausted, any_failed = self.processes.sum(shared).tolist()
+            # It travels with the sums, so it costs neither an exchange nor a synchronisation with the device.
+            met = (exhausted, failed, self.stop_noted())
+            shared = torch.tensor([*sums, *met], dtype=torch.float64, device=self.device)
+            total, tokens, any_exhausted, any_failed, any_stop = self.processes.sum(shared).tolist()
+            if any_stop:
+                # Also where a process has failed: a signal to all may end those that prepare its batches.
+                self._forget_gradients()
+                states.restore()
+                raise StopAgreed
             can_halve = self.micro_batch.automatic and self.micro_batch.size > 1
             if any_failed or (any_exhausted and not can_halve):
                 with self.processes.together():

@@ -73,7 +73,7 @@ def sweep(
         KeyboardInterrupt: a signal stopped the sweep; the records of the runs that it stopped are written.
     """
     if not setup.processes.is_main:
-        with stop_on_signals():
+        with stop_on_signals(once=True):
             follow(setup)
         return SweepResult()
     try:
@@ -120,7 +120,13 @@ def _lead(
             skipped += 1
             shown.skip()
 
-    with stop_on_signals(), SweepProgress(console, len(pending), log_seconds, max(1, jobs)) as shown:
+    # A launcher passes on the signal that it gets, and a scheduler signals both, so that one of several processes would
+    # be ended by the second signal while it writes its record.
+    is_launched = setup.processes.count > 1
+    with (
+        stop_on_signals(once=is_launched),
+        SweepProgress(console, len(pending), log_seconds, max(1, jobs)) as shown,
+    ):
         if executor:
             run_on_executor(executor, pending, make_setup, setup, shown, report)
         elif jobs > 1:

@@ -23,7 +23,7 @@ from harness.run.memory import peak_bytes
 from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
 from harness.run.step import OptimiserStep, collate_micro_batches
-from harness.stopping import stop_held_back
+from harness.run.stop import TrainingStop
 from methods.base import Batch
 from methods.parameters import is_decayed
 
@@ -94,8 +94,8 @@ def train(
         processes: those that make every optimiser step together. The first one alone uses `checkpoints`.
         loading: how batches are prepared, which changes no result; None uses no workers.
         execution: how forward and backward passes run; None runs them eagerly.
-        between_steps: called after `on_step`, and where training resumes. It may take long, so a stop does not wait for
-            it. It must leave the model and all random number generators as they were.
+        between_steps: called after `on_step`, and where training resumes. It may take long, so a stop of one process
+            by itself does not wait for it. It must leave the model and all random number generators as they were.
 
     Returns:
         `result`.
@@ -104,6 +104,7 @@ def train(
         TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
         OtherProcessFailedError: training failed in another process.
         UserError: an image cannot be used.
+        KeyboardInterrupt: a signal stopped training. There is a checkpoint of the whole steps before it.
     """
     loading = Loading() if loading is None else loading
     generator = torch.Generator().manual_seed(seed)
@@ -111,60 +112,64 @@ def train(
     micro_batch = MicroBatch.of(None, recipe.batch_size) if micro_batch is None else micro_batch
     adam = adamw(model, recipe)
     model.train()
-    place = _Place(model, adam, generator, collator, result, processes, checkpoints, epoch_rng=generator.get_state())
-    place.resume(micro_batch, say)
+    place = _Place(
+        model, adam, generator, collator, result, processes, checkpoints, say, epoch_rng=generator.get_state()
+    )
+    place.resume(micro_batch)
     if loading.workers:
         collator.store.fill(example.image for example in examples if example.image is not None)
     order = BatchSampler(RandomSampler(examples, generator=generator), recipe.batch_size, drop_last=False)
     # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
     build = partial(collate_micro_batches, collator=collator, size=micro_batch.size, processes=processes)
     execution = Eager(model, device) if execution is None else execution
-    optimise = OptimiserStep(execution, adam, micro_batch, recipe.max_grad_norm, device, say, processes)
+    stop = TrainingStop(processes)
+    optimise = OptimiserStep(execution, adam, micro_batch, recipe.max_grad_norm, device, say, processes, stop.is_noted)
     length = training_length(len(examples), recipe)
     try:
-        between_steps()  # a stop may have come in the middle of it
-        started = time.perf_counter() - result.total_s
-        while len(result.steps) < length.steps:
-            place.epoch_rng = generator.get_state()
-            left = SkipBatchSampler(order, skip_batches=place.done)
-            with prepared_batches(examples, left, build, collator, loading, generator) as epoch:
-                for batches in _with_failure(epoch):
-                    step = len(result.steps)
-                    if step >= length.steps:
-                        break
-                    begun = time.perf_counter()
-                    rate = learning_rate(
-                        length.epochs_after(step),
-                        peak=recipe.learning_rate,
-                        minimum=recipe.min_lr,
-                        warmup_epochs=recipe.warmup_epochs,
-                        epochs=recipe.epochs,
-                    )
-                    # A checkpoint holds whole steps and what was measured after each, so a stop waits for both.
-                    with stop_held_back():
-                        place.is_whole = False
-                        loss = optimise(batches, rate, step + 1)
-                        ended = time.perf_counter()
-                        # The samples of all processes together.
-                        samples = min(recipe.batch_size, len(examples) - place.done * recipe.batch_size)
-                        result.steps.append(
-                            StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device))
+        with stop.during_training(place.keep_or_say):
+            between_steps()  # a stop may have come in the middle of it
+            started = time.perf_counter() - result.total_s
+            while len(result.steps) < length.steps:
+                place.epoch_rng = generator.get_state()
+                left = SkipBatchSampler(order, skip_batches=place.done)
+                with prepared_batches(examples, left, build, collator, loading, generator) as epoch:
+                    for batches in _with_failure(epoch):
+                        step = len(result.steps)
+                        if step >= length.steps:
+                            break
+                        begun = time.perf_counter()
+                        rate = learning_rate(
+                            length.epochs_after(step),
+                            peak=recipe.learning_rate,
+                            minimum=recipe.min_lr,
+                            warmup_epochs=recipe.warmup_epochs,
+                            epochs=recipe.epochs,
                         )
-                        result.total_s = ended - started
-                        result.epochs = length.epochs_after(step + 1)
-                        result.micro_batch = micro_batch.size
-                        place.done += 1
-                        place.is_whole = True
-                        on_step(result.steps[-1])
-                    between_steps()
-                    started += time.perf_counter() - ended
-                    if processes.broadcast(checkpoints is not None and checkpoints.is_due):
-                        place.keep_or_say(say)
-            place.done = 0
+                        # A checkpoint holds whole steps and what was measured after each, so a stop waits for both.
+                        with stop.during_step():
+                            place.is_whole = False
+                            loss = optimise(batches, rate, step + 1)
+                            ended = time.perf_counter()
+                            # The samples of all processes together.
+                            samples = min(recipe.batch_size, len(examples) - place.done * recipe.batch_size)
+                            result.steps.append(
+                                StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device))
+                            )
+                            result.total_s = ended - started
+                            result.epochs = length.epochs_after(step + 1)
+                            result.micro_batch = micro_batch.size
+                            place.done += 1
+                            place.is_whole = True
+                            on_step(result.steps[-1])
+                        between_steps()
+                        started += time.perf_counter() - ended
+                        if processes.broadcast(checkpoints is not None and checkpoints.is_due):
+                            place.keep_or_say()
+                place.done = 0
     except (KeyboardInterrupt, BrokenPipeError):
-        # Several processes would have to write it together, and some of them may be gone already.
-        if processes.count == 1 and result.steps and place.is_whole:
-            place.keep_or_say(say)
+        # Several processes have written it together already, if all of them are still there.
+        if processes.count == 1 and place.is_whole:
+            place.keep_or_say()
         raise
     collator.cut.update(*processes.gather(collator.cut))
     return result
@@ -190,6 +195,7 @@ class _Place:
         result: what training has measured.
         processes: those that train together; the first one alone has checkpoints.
         checkpoints: where they are kept, or None.
+        say: called with a line about where training resumes, or why there is no checkpoint.
         epoch_rng: state of `generator` from before the current epoch.
         done: optimiser steps of the current epoch that are done.
         is_whole: whether no step is under way. A second signal stops training in the middle of a step.
@@ -202,14 +208,15 @@ class _Place:
     result: TrainResult
     processes: Processes
     checkpoints: Checkpoints | None
+    say: Callable[[str], None]
     epoch_rng: Tensor
     done: int = 0
     is_whole: bool = True
 
-    def resume(self, micro_batch: MicroBatch, say: Callable[[str], None]) -> None:
+    def resume(self, micro_batch: MicroBatch) -> None:
         """Put everything back to the newest checkpoint of the first process, if there is one."""
         own = self.checkpoints
-        found = self.processes.broadcast(own.latest(say) if own is not None else None)
+        found = self.processes.broadcast(own.latest(self.say) if own is not None else None)
         if found is None:
             return
         state, tensors = found
@@ -219,19 +226,20 @@ class _Place:
         vars(self.result).update(vars(state.measured))
         if micro_batch.automatic and self.result.micro_batch is not None:
             micro_batch.size = self.result.micro_batch
-        say(f"resuming after optimiser step {len(self.result.steps)}")
+        self.say(f"resuming after optimiser step {len(self.result.steps)}")
         self.done = state.steps_of_epoch
 
-    def keep_or_say(self, say: Callable[[str], None]) -> None:
+    def keep_or_say(self) -> None:
         """Write a checkpoint, or say why there is none; training goes on without it. All processes call this together.
 
-        Args:
-            say: called with one line.
+        Before the first step there is nothing to keep.
         """
+        if not self.result.steps:
+            return
         try:
             self._keep()
         except UserError as error:
-            say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
+            self.say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
 
     def _keep(self) -> None:
         states, cut = self.processes.gather(RandomStates.now()), self.processes.gather(self.collator.cut)

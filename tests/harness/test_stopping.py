@@ -32,6 +32,21 @@ def test_a_stop_is_not_lost_when_the_section_fails() -> None:
     assert isinstance(stop.value.__context__, ValueError)
 
 
+def test_further_signals_can_be_ignored_and_a_stop_can_be_passed_on() -> None:
+    for signals in ([signal.SIGTERM, signal.SIGINT], []):
+        reached = []
+        with pytest.raises(Stopped) as stop, stop_on_signals(once=True):
+            with stop_held_back(once=True) as held:
+                for signum in signals:
+                    signal.raise_signal(signum)
+                assert held == signals
+                held[:] = held or [signal.SIGTERM]  # as another process was told
+                reached.append("end of the section")
+                raise KeyboardInterrupt
+            pytest.fail("the stop had no effect")
+        assert stop.value.signum == signal.SIGTERM and reached == ["end of the section"]
+
+
 def test_a_section_without_a_stop_changes_no_handler() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_held_back():

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,24 @@ from tests.command_line import quick_run
 
 ROOT = Path(__file__).parents[3]
 NO_DROPOUT = ("--set", "memory_dropout=0", "--set", "adapter_dropout=0")
-LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "harness")
-"""What `torchrun` runs. `accelerate launch --cpu` starts one process only, so it cannot be tested without a GPU."""
+STEPS = 60
+
+
+def documented(program: str, module: str) -> tuple[str, ...]:
+    """Return the arguments of Python for the launcher that docs/many-machines.md gives, up to the command line."""
+    text = (ROOT / "docs" / "many-machines.md").read_text()
+    found = re.search(rf"^{program} (.*-m harness) run ", text, flags=re.MULTILINE)
+    assert found is not None, f"the document has no command with {program}"
+    return ("-m", module, *shlex.split(found[1]))
+
+
+ACCELERATE = documented("accelerate launch", "accelerate.commands.launch")
+TORCHRUN = documented("torchrun", "torch.distributed.run")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Gloo is not tested on Windows")]
 
 
-def launch(arguments: list[str], launcher: tuple[str, ...] = LAUNCHER) -> "subprocess.Popen[str]":
+def launch(arguments: list[str], launcher: tuple[str, ...]) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, *launcher, *map(str, arguments)],
@@ -56,7 +70,7 @@ def test_two_processes_make_the_run_of_one(mini_set: Path, small_llm: Path, smal
         if count == 1:
             assert command_line.call(*arguments, "--threads", "1").code == 0
         else:
-            process = launch(arguments)
+            process = launch([*arguments, "--device", "cpu"], ACCELERATE)
             out, _ = process.communicate(timeout=500)
             assert process.returncode == 0, out
             assert out.count("memvp seed 0: completed") == 1 and out.count("| MemVP") == 1
@@ -85,8 +99,8 @@ def test_a_killed_process_ends_the_run_and_the_next_command_goes_on(
         "--checkpoint-minutes",
         "0",
     ]
-    arguments[arguments.index("--steps") + 1] = "60"
-    process = launch(arguments)
+    arguments[arguments.index("--steps") + 1] = str(STEPS)
+    process = launch(arguments, TORCHRUN)
     deadline = time.monotonic() + 300
     while not list(tmp_path.rglob("step-*")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -103,4 +117,42 @@ def test_a_killed_process_ends_the_run_and_the_next_command_goes_on(
     done = command_line.call(*arguments)
     assert done.code == 0 and "memvp seed 0: resuming after optimiser step" in done.out
     (record,) = read_records(tmp_path)
-    assert (record.status, record.steps) == ("completed", 60)
+    assert (record.status, record.steps) == ("completed", STEPS)
+
+
+def test_a_stop_keeps_a_checkpoint_of_its_moment_and_the_next_command_makes_the_same_run(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    made: list[tuple[set[str], list[float]]] = []
+    for stops in (False, True):
+        results = tmp_path / str(stops)
+        arguments = [*quick_run(small_llm, small_clip, mini_set, results), "--methods", "memvp", "--log-seconds", "0"]
+        arguments[arguments.index("--steps") + 1] = str(STEPS)
+        if stops:
+            process = launch(arguments, TORCHRUN)
+            assert process.stdout is not None
+            for line in process.stdout:
+                if f"training: 5/{STEPS}" in line:
+                    break
+            # A scheduler signals all processes, and the launcher passes on its signal.
+            everyone = psutil.Process(process.pid)
+            for one in (*everyone.children(recursive=True), everyone):
+                one.send_signal(signal.SIGTERM)
+            out = process.stdout.read()
+            assert process.wait(timeout=300) not in (0, None)
+            (record,) = read_records(results)
+            assert (record.status, record.error) == ("interrupted", "interrupted by SIGTERM"), out
+            assert record.steps is not None and 5 <= record.steps < STEPS
+            # The one after ten minutes is far away.
+            assert [folder.name for folder in results.rglob("step-*")] == [f"step-{record.steps:08d}"]
+        process = launch(arguments, TORCHRUN)
+        out, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, out
+        assert not stops or f"memvp seed 0: resuming after optimiser step {record.steps}" in out
+        (record,) = read_records(results)
+        kept = [predictions_path(record_path(record, results)), *results.rglob("adapters/**/*.safetensors")]
+        assert len(kept) == 2
+        made.append(
+            ({sha256(file.read_bytes()).hexdigest() for file in kept}, [p["loss"] for p in history(results)["points"]])
+        )
+    assert made[0] == made[1]

@@ -13,9 +13,11 @@ from torch import Tensor
 from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
+from harness.processes import Processes
 from harness.run.execution import Eager, MicroBatch
 from harness.run.random_states import RandomStates
 from harness.run.step import OptimiserStep, collate_micro_batches
+from harness.run.stop import StopAgreed
 from harness.run.train import adamw
 from methods import registry
 from methods.base import Batch
@@ -153,6 +155,30 @@ def test_a_size_that_is_given_is_kept_and_one_sample_is_not_divided() -> None:
     for size in (MicroBatch.of(6, 6), MicroBatch(1, automatic=True)):
         with pytest.raises(torch.OutOfMemoryError):
             step_of(TooLarge(tuned, 0), batches, size)
+
+
+class StoppedElsewhere(Processes):
+    """Two processes of which the other one was asked to stop."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        others = torch.zeros_like(tensor)
+        others[-1] = 1
+        return tensor + others
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_step_in_which_another_process_was_asked_to_stop_is_not_made(fails: bool) -> None:
+    tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2)).train()
+    adam = adamw(tuned, TrainRecipe(), rate=0.01)
+    cpu = torch.device("cpu")
+    optimise = OptimiserStep(Eager(tuned, cpu), adam, MicroBatch(2, True), None, cpu, print, StoppedElsewhere(0, 2))
+    before = {name: p.detach().clone() for name, p in tuned.method.named_parameters()}
+    states = RandomStates.now()
+    batches = ValueError("no batch") if fails else collate_micro_batches(examples(), collator(), 2)
+    with pytest.raises(StopAgreed):
+        optimise(batches, 0.01, 1)
+    assert torch.equal(RandomStates.now().torch, states.torch) and not adam.state
+    assert all(p.grad is None and torch.equal(p, before[name]) for name, p in tuned.method.named_parameters())
 
 
 def test_the_size_never_exceeds_the_batch() -> None:

@@ -1,0 +1,51 @@
+"""A stop of several processes, seen from one of them; `test_processes.py` stops real ones."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from harness.processes import Processes
+from harness.run.stop import StopAgreed, TrainingStop
+from harness.stopping import Stopped, stop_on_signals
+
+
+class Two(Processes):
+    """Two processes. The other one was asked to stop if `other` says so."""
+
+    other: list[int] = []  # noqa: RUF012  # set by a test on its own class
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, self.other if isinstance(value, list) else bool(self.other)]
+
+
+class OtherStopped(Two):
+    """Two processes of which the other one got a signal."""
+
+    other = [int(signal.SIGTERM)]  # noqa: RUF012
+
+
+def test_a_process_without_a_signal_stops_with_the_other() -> None:
+    kept: list[str] = []
+    with pytest.raises(Stopped) as stopped, stop_on_signals(once=True):
+        with TrainingStop(OtherStopped(0, 2)).during_training(lambda: kept.append("checkpoint")):
+            raise StopAgreed
+        pytest.fail("training went on")
+    assert stopped.value.signum == signal.SIGTERM and kept == ["checkpoint"]
+
+
+def test_a_signal_after_the_last_step_keeps_it() -> None:
+    kept: list[str] = []
+    stop = TrainingStop(Two(0, 2))
+    with pytest.raises(Stopped), stop_on_signals(once=True), stop.during_training(lambda: kept.append("checkpoint")):
+        assert not stop.is_noted()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            with stop.during_step():
+                signal.raise_signal(signum)
+        assert stop.is_noted() and not kept
+    assert kept == ["checkpoint"]
+
+
+def test_training_without_a_stop_keeps_nothing() -> None:
+    with TrainingStop(Two(0, 2)).during_training(lambda: pytest.fail("nobody asked")):
+        pass
