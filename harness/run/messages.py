@@ -13,8 +13,9 @@ from harness.run.progress import Progress, SweepProgress
 Message = (
     tuple[Literal["begin"]]
     | tuple[Literal["plan"], dict[str, int]]
-    | tuple[Literal["start"], str, int]
+    | tuple[Literal["start"], str, int, int]
     | tuple[Literal["advance"], int, str]
+    | tuple[Literal["validated"], float]
     | tuple[Literal["say"], str]
 )
 """That a run begins, or after that a call of its `Progress`, as name and arguments."""
@@ -36,13 +37,17 @@ class SentProgress:
         """See `Progress.plan`."""
         self._send(("plan", dict(phases)))
 
-    def start(self, phase: str, total: int) -> None:
+    def start(self, phase: str, total: int, validated_every: int = 0) -> None:
         """See `Progress.start`."""
-        self._send(("start", phase, total))
+        self._send(("start", phase, total, validated_every))
 
     def advance(self, done: int, note: str = "") -> None:
         """See `Progress.advance`."""
         self._send(("advance", done, note))
+
+    def validated(self, seconds: float) -> None:
+        """See `Progress.validated`."""
+        self._send(("validated", seconds))
 
     def say(self, line: str) -> None:
         """See `Progress.say`."""

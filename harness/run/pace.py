@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 WINDOW_S = 60.0
 """The rate of a phase is that of its last minute."""
+VALIDATING = "validating"
+"""Under this name, the seconds of a validation are kept beside the seconds per sample of each phase."""
 
 Clock = Callable[[], float]
 
@@ -18,7 +20,7 @@ class RunPace:
     """The pace of one run.
 
     Args:
-        known: seconds per sample of each phase, as earlier runs of the sweep took them.
+        known: seconds per sample of each phase and per validation, as earlier runs of the sweep took them.
         clock: returns a time in seconds; another one for tests.
     """
 
@@ -26,7 +28,8 @@ class RunPace:
         self._known, self._clock = known, clock
         self._phases: Mapping[str, int] = {}
         self._phase: str | None = None
-        self._total = 0
+        self._total = self._every = self._validations = 0
+        self._validation_s: list[float] = []
         self._window: deque[tuple[float, int]] = deque()
         self._first: tuple[float, int] | None = None
         self.seconds_per_sample: dict[str, float] = {}
@@ -40,9 +43,11 @@ class RunPace:
         """
         self._phases = phases
 
-    def start(self, phase: str, total: int) -> None:
-        """Begin a phase of `total` steps."""
-        self._phase, self._total, self._first = phase, total, None
+    def start(self, phase: str, total: int, validated_every: int = 0) -> None:
+        """Begin a phase of `total` steps, with a validation after every `validated_every` of them, or with none."""
+        self._phase, self._total, self._every, self._first = phase, total, validated_every, None
+        if validated_every:
+            self._validations = total // validated_every
         self._window.clear()
 
     def advance(self, done: int) -> None:
@@ -56,6 +61,14 @@ class RunPace:
         if self._phase is not None and (spent := self._seconds_per_step(self._first)) is not None:
             self.seconds_per_sample[self._phase] = spent / self._samples_per_step
 
+    def validated(self, seconds: float) -> None:
+        """Note that a validation took `seconds`, which are not those of the steps before and after it."""
+        self._validation_s.append(seconds)
+        self.seconds_per_sample[VALIDATING] = sum(self._validation_s) / len(self._validation_s)
+        self._window = deque((when + seconds, done) for when, done in self._window)
+        if self._first is not None:
+            self._first = self._first[0] + seconds, self._first[1]
+
     @property
     def samples_per_s(self) -> float | None:
         """Samples per second in the last minute; None before the second step."""
@@ -66,14 +79,19 @@ class RunPace:
     def left_s(self) -> float | None:
         """Estimated seconds that the rest of the run takes; None while nothing is known.
 
-        A phase that no run has reached yet is taken to be as fast, per sample, as the present one.
+        A phase that no run has reached yet is taken to be as fast, per sample, as the present one. Validations count
+        as soon as one was made.
         """
         present = self.samples_per_s
         if self._phase is None or present is None:
             return None
         names = list(self._phases)
         behind = names[names.index(self._phase) + 1 :] if self._phase in self._phases else []
-        rest = (self._total - self._window[-1][1]) * self._samples_per_step / present
+        done = self._window[-1][1]
+        rest = (self._total - done) * self._samples_per_step / present
+        if self._every:
+            # The one that follows the last step has not been made yet.
+            rest += self._validating_s(self._validations - max(0, done - 1) // self._every)
         return rest + sum(self._phases[name] * self._known.get(name, 1 / present) for name in behind)
 
     @property
@@ -83,7 +101,12 @@ class RunPace:
         rates = {**self._known, **self.seconds_per_sample}
         if present is None and not self._phases.keys() <= rates.keys():
             return None
-        return sum(samples * rates.get(name, 1 / (present or 1)) for name, samples in self._phases.items())
+        phases_s = sum(samples * rates.get(name, 1 / (present or 1)) for name, samples in self._phases.items())
+        return phases_s + self._validating_s(self._validations)
+
+    def _validating_s(self, validations: int) -> float:
+        """Return the estimated seconds of a number of validations; 0 while none was made."""
+        return validations * self.seconds_per_sample.get(VALIDATING, self._known.get(VALIDATING, 0.0))
 
     @property
     def _samples_per_step(self) -> float:
@@ -101,7 +124,7 @@ class SweepPace:
 
     Attributes:
         pending: runs that are not begun.
-        known: seconds per sample of each phase, as the last run that measured it took them.
+        known: seconds per sample of each phase and per validation, as the last run that measured it took them.
     """
 
     pending: int

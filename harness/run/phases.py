@@ -144,7 +144,7 @@ class _Run:
         collator = Collator(model.backbone.tokenizer, self.preprocessor, recipe.max_length)
         if recipe.gradient_checkpointing:
             model.llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        progress.start("training", training_length(len(examples), recipe).steps)
+        progress.start("training", training_length(len(examples), recipe).steps, setup.eval_every)
         name = f"{self.task.name}/{setup.spec.name}/{plan.name}"
         settings = {"seed": plan.seed, **plan.resolved()}
         tracker = Tracker(setup.tracker if is_main else "", self.work.tracker, name, settings, progress.say)

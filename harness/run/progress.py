@@ -33,12 +33,13 @@ class Progress(Protocol):
         """
         ...
 
-    def start(self, phase: str, total: int) -> None:
+    def start(self, phase: str, total: int, validated_every: int = 0) -> None:
         """Begin a phase.
 
         Args:
             phase: its name, as in `plan`.
             total: number of its steps.
+            validated_every: number of steps between two validations; 0 if there are none.
         """
         ...
 
@@ -49,6 +50,10 @@ class Progress(Protocol):
             done: number of steps since the phase began.
             note: loss and learning rate, or nothing.
         """
+        ...
+
+    def validated(self, seconds: float) -> None:
+        """Report that a validation after the last step took `seconds`."""
         ...
 
     def say(self, line: str) -> None:
@@ -62,11 +67,14 @@ class Silent:
     def plan(self, phases: Mapping[str, int]) -> None:
         """See `Progress.plan`."""
 
-    def start(self, phase: str, total: int) -> None:
+    def start(self, phase: str, total: int, validated_every: int = 0) -> None:
         """See `Progress.start`."""
 
     def advance(self, done: int, note: str = "") -> None:
         """See `Progress.advance`."""
+
+    def validated(self, seconds: float) -> None:
+        """See `Progress.validated`."""
 
     def say(self, line: str) -> None:
         """See `Progress.say`."""
@@ -200,10 +208,10 @@ class RunProgress:
         """See `Progress.plan`."""
         self._pace.plan(phases)
 
-    def start(self, phase: str, total: int) -> None:
+    def start(self, phase: str, total: int, validated_every: int = 0) -> None:
         """See `Progress.start`."""
         self._phase, self._total = phase, total
-        self._pace.start(phase, total)
+        self._pace.start(phase, total, validated_every)
         self._sweep.bar.reset(self._task, description=f"{self._name}: {phase}", total=total, note="")
         self._log(0, "")
 
@@ -216,6 +224,10 @@ class RunProgress:
         self._sweep.bar.update(self._task, completed=done, note=text)
         if self._is_worth_a_line(done):
             self._log(done, text)
+
+    def validated(self, seconds: float) -> None:
+        """See `Progress.validated`."""
+        self._pace.validated(seconds)
 
     def say(self, line: str) -> None:
         """See `Progress.say`."""

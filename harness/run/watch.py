@@ -96,5 +96,7 @@ class Watch:
             raise
         found = Validation(step=step, accuracy=accuracy, n=n)
         self._result.validations.append(found)
-        self._result.validation_s += time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        self._result.validation_s += seconds
+        self._progress.validated(seconds)
         return found

@@ -42,11 +42,12 @@ def test_progress_comes_through_a_file(tmp_path: Path) -> None:
     sent = SentProgress(written.write)
     written.write(BEGIN)
     sent.plan({"training": 8})
-    sent.start("training", 4)
-    assert show() == [("a run",), ("plan", {"training": 8}), ("start", "training", 4)]
+    sent.start("training", 4, validated_every=2)
+    assert show() == [("a run",), ("plan", {"training": 8}), ("start", "training", 4, 2)]
     sent.say("resuming after step 2")
     sent.advance(4, "loss 1.0")
-    assert show() == [("say", "resuming after step 2"), ("advance", 4, "loss 1.0")]
+    sent.validated(0.5)
+    assert show() == [("say", "resuming after step 2"), ("advance", 4, "loss 1.0"), ("validated", 0.5)]
     with file.open("a") as damaged:
         damaged.write('["advance", 5')  # its process is killed
     assert show() == [] and shown.repeated == 0

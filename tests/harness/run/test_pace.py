@@ -16,12 +16,29 @@ class Clock:
         return self.now
 
 
-def go(pace: RunPace, clock: Clock, phase: str, steps: int, seconds: float, first: int = 1, last: int = 0) -> None:
-    """Do the steps from `first` to `last` of a phase, all in the same time."""
-    pace.start(phase, steps)
-    for done in range(first, (last or steps) + 1):
+def go(
+    pace: RunPace,
+    clock: Clock,
+    phase: str,
+    steps: int,
+    seconds: float,
+    first: int = 1,
+    last: int = 0,
+    every: int = 0,
+    validation_s: float = 0.0,
+) -> None:
+    """Do the steps from `first` to `last` of a phase, all in the same time, with a validation `every` so many steps.
+
+    The last step is reported, but a validation that it may ask for is not made.
+    """
+    pace.start(phase, steps, every)
+    end = last or steps
+    for done in range(first, end + 1):
         clock.now += seconds
         pace.advance(done)
+        if every and done % every == 0 and done < end:
+            clock.now += validation_s
+            pace.validated(validation_s)
 
 
 @given(
@@ -88,6 +105,36 @@ def test_a_sweep_is_its_present_run_and_those_that_follow() -> None:
     go(second, clock, "training", 100, 3.0, last=60)
     assert second.left_s == pytest.approx(40 * 3 + 50 * 1)
     assert sweep.left_s([second]) == pytest.approx(170 + 350)
+
+
+@given(
+    steps=st.integers(4, 300),
+    every=st.integers(1, 100),
+    validation_s=st.floats(0.1, 1000),
+    share=st.floats(0.1, 1.0),
+)
+def test_validations_that_are_left_count_once_one_was_made(
+    steps: int, every: int, validation_s: float, share: float
+) -> None:
+    clock = Clock()
+    sweep = SweepPace(pending=2)
+    first = sweep.begin(clock)
+    first.plan({"training": 4 * steps})
+    last = max(2, int(share * steps))
+    go(first, clock, "training", steps, 2.0, last=last, every=every, validation_s=validation_s)
+    assert first.samples_per_s == pytest.approx(4 / 2.0)  # the steps are as fast as without validations
+    made, all_of_them = (last - 1) // every, steps // every
+    one = validation_s if made else 0.0
+    rest = 2.0 * (steps - last) + one * (all_of_them - made)
+    assert first.left_s == pytest.approx(rest)
+    assert sweep.left_s([first]) == pytest.approx(rest + 2.0 * steps + one * all_of_them)
+    sweep.end(first)
+
+    # The next run knows from the first one how long a validation takes.
+    second = sweep.begin(clock)
+    second.plan({"training": 4 * steps})
+    go(second, clock, "training", steps, 3.0, last=2, every=steps)
+    assert second.left_s == pytest.approx(3.0 * (steps - 2) + one)
 
 
 def test_runs_side_by_side_share_what_is_pending() -> None:

@@ -128,23 +128,30 @@ class Meter(EnergyMeter):
 
 
 class Silent:
-    """Progress that nobody sees."""
+    """Progress of which nobody sees anything but the seconds of validations."""
+
+    def __init__(self) -> None:
+        self.validations_s: list[float] = []
+
+    def validated(self, seconds: float) -> None:
+        self.validations_s.append(seconds)
 
     def __getattr__(self, name: str) -> object:
         return lambda *arguments: None
 
 
-def watched(result: TrainResult, meter: EnergyMeter, steps: int, before: int = 0, **options: object) -> None:
-    model = nn.Dropout(0.5)
+def watched(result: TrainResult, meter: EnergyMeter, steps: int, before: int = 0, **options: object) -> Silent:
+    progress, model = Silent(), nn.Dropout(0.5)
     settings = {"every": 0, "validate": lambda: (50.0, 8), "model": model, **options}
     tracker = Tracker("", Path(), "", {}, print)
-    watch = Watch(Silent(), result, meter, tracker, **settings)  # type: ignore[arg-type]  # Silent answers every call
+    watch = Watch(progress, result, meter, tracker, **settings)  # type: ignore[arg-type]  # Silent answers every call
     for number in range(before + 1, before + steps + 1):
         step = StepMeasured(number, 1.0, 1e-3, 4, 0.1)
         result.steps.append(step)
         watch(step)
         watch.validate_if_due()
     watch.read_energy()
+    return progress
 
 
 def test_energy_is_that_of_all_processes_that_trained() -> None:
@@ -174,6 +181,7 @@ def test_validation_puts_mode_and_random_numbers_back() -> None:
     expected = torch.rand(2)
     torch.manual_seed(0)
     result = TrainResult()
-    watched(result, Meter(None, None, None), steps=5, every=2, validate=validate, model=model)
+    progress = watched(result, Meter(None, None, None), steps=5, every=2, validate=validate, model=model)
     assert model.training and torch.equal(torch.rand(2), expected)
     assert result.validations == [Validation(step=step, accuracy=25.0, n=4) for step in (2, 4)]
+    assert len(progress.validations_s) == 2 and sum(progress.validations_s) == result.validation_s
