@@ -115,7 +115,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["steps"],
         row["step_s"],
         None if row["hours"] is None else _hours(row["hours"]),
-        row["memory_gib"],
+        None if row["memory_gib"] is None else round(row["memory_gib"], 2),
         row["micro_batch"],
         "-" if row["paper"] is None else row["paper"],
         row["hours_source"],

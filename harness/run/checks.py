@@ -1,6 +1,7 @@
 """What is checked before the first run of a sweep starts, so that nothing that can be known stops a run half-way."""
 
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class PlanChecks:
         # transformers' own annotation of `decode` is narrower than what it takes.
         self._tokenizer: Any = tokenizer_of(spec, machine.weights)
         # Methods mostly share their texts and `max_length`: these are tokenised once for all of them.
-        self._cut_ids: dict[tuple[int, tuple[Example, ...]], list[str]] = {}
+        self._cut_answers = cache(partial(_cut_answers, self._tokenizer))
+        self._longest_prompt = cache(partial(_longest_prompt, self._tokenizer))
 
     def __call__(self, plan: RunPlan) -> str | None:
         """Check one run, and return what a user should know before it starts, if there is anything.
@@ -103,10 +105,8 @@ class PlanChecks:
             task.require_oracle(plan.recipe)
             self._require_positions(plan, None, context)
             return None
-        texts = plan.recipe.max_length, tuple(task.train_examples(plan.recipe))
-        if texts not in self._cut_ids:
-            self._cut_ids[texts] = _cut_answers(self._tokenizer, *texts)
-        note = _cut_note(plan, self._cut_ids[texts], len(texts[1]), reads)
+        examples = tuple(task.train_examples(plan.recipe))
+        note = _cut_note(plan, self._cut_answers(plan.recipe.max_length, examples), len(examples), reads)
         _, method = attach_on_meta(plan, spec)
         self._require_positions(plan, method, context)
         return note
@@ -126,10 +126,8 @@ class PlanChecks:
         limit = plan.recipe.max_length
         if decoding is None or _columns(method, limit) + decoding.new_tokens <= context:
             return
-        ids = {example.prompt: example.id for example in decoding.prompts}
-        lengths = {ids[text]: len(tokenize_prompt(self._tokenizer, text, limit).input_ids) for text in ids}
-        longest = max(lengths, key=lambda name: lengths[name], default="")
-        taken = _columns(method, lengths.get(longest, 0))
+        longest, tokens = self._longest_prompt(limit, tuple(decoding.prompts))
+        taken = _columns(method, tokens)
         if taken + decoding.new_tokens <= context:
             return
         fixed = plan.recipe.protocol == "published" or taken >= context
@@ -153,6 +151,14 @@ def _cut_answers(tokenizer: Any, limit: int, examples: Sequence[Example]) -> lis
         if all(label == IGNORED for label in labels):
             cut.append(example.id)
     return cut
+
+
+def _longest_prompt(tokenizer: Any, limit: int, examples: Sequence[Example]) -> tuple[str, int]:
+    """Return the id of the example with the longest prompt, and its number of tokens; an empty id if there is none."""
+    ids = {example.prompt: example.id for example in examples}
+    lengths = {ids[text]: len(tokenize_prompt(tokenizer, text, limit).input_ids) for text in ids}
+    longest = max(lengths, key=lambda name: lengths[name], default="")
+    return longest, lengths.get(longest, 0)
 
 
 def _cut_note(plan: RunPlan, cut: Sequence[str], count: int, context: str) -> str | None:

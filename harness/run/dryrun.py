@@ -176,8 +176,8 @@ def _described(
         "trainable": counts.trainable,
         "trainable_paper_convention": counts.paper_convention,
         "micro_batch": peak.micro_batch,
-        "memory_gib": round(peak.bytes / GIB, 2),
-        "free_memory_gib": round(free / GIB, 2),
+        "memory_gib": peak.bytes / GIB,
+        "free_memory_gib": free / GIB,
     }
     if not fits and (mended := options_that_fit(sizes, plan.recipe, micro_batch, free)):
         options, smaller = mended

@@ -11,6 +11,7 @@ from harness.config.plan import Overrides, RunPlan, plan_runs
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.data.prompts import tokenize_prompt
 from harness.errors import UserError
+from harness.run import checks as checks_module
 from harness.run.checks import PlanChecks
 from harness.tasks.contract import DataOptions
 from harness.tasks.scienceqa import ScienceQATask
@@ -57,6 +58,24 @@ def test_an_answer_fits_behind_the_longest_prompt(method: str, spec: BackboneSpe
     # What answers with one token, or with none, writes no text.
     for scoring in ("letter", "likelihood"):
         assert checks(planned(method, spec, scoring=scoring, max_new_tokens=5000)) is None
+
+
+def test_prompts_that_methods_share_are_tokenised_once(
+    spec: BackboneSpec, task: ScienceQATask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+
+    def noted(tokenizer: object, text: str, limit: int) -> object:
+        texts.append(text)
+        return tokenize_prompt(tokenizer, text, limit)
+
+    monkeypatch.setattr(checks_module, "tokenize_prompt", noted)
+    asked = task.decoding(planned("memvp", spec, scoring="generate").recipe).prompts
+    longest = max(len(tokenize_prompt(byte_tokenizer(), example.prompt, 1024).input_ids) for example in asked)
+    checks = PlanChecks(spec, task, CPU)
+    for method in ("memvp", "dehvf"):
+        checks(planned(method, spec, scoring="generate", max_new_tokens=1024 - longest))
+    assert sorted(texts) == sorted({example.prompt for example in asked})
 
 
 def test_prompts_are_to_be_cut_where_the_protocol_fixes_the_answers(

@@ -87,6 +87,18 @@ def test_dry_run_of_the_paper_says_what_is_missing(call: Run, monkeypatch: pytes
     assert row["steps"] is None  # the number of steps depends on the data
 
 
+def test_memory_is_enough_to_the_last_byte(call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duration, "LARGEST_MEASURED", 0)
+    command = (*base, "--methods", "memvp", "--micro-batch", "4", "--dry-run")
+    (row,) = _found(call(*command, "--format", "json"))["runs"]
+    needed = round(row["memory_gib"] * 2**30)
+    for free, code in ((needed, 0), (needed - 1, 2)):
+        monkeypatch.setattr("harness.run.dryrun.free_memory", lambda device, free=free: free)
+        done = call(*command)
+        assert done.code == code and ("MiB of memory on cpu" in done.out) == (code == 2)
+        assert f" {round(row['memory_gib'], 2)} " in done.out
+
+
 def test_every_fault_is_named(call: Run, base: list[str], small_clip: Path) -> None:
     """A sweep stops at the first of these; a dry run names them all."""
     base[base.index("--data-root") + 1] = "nowhere"
