@@ -19,9 +19,9 @@ from harness.errors import UserError
 from harness.records import Implementation, Parameters
 from harness.run.attach import attach
 from harness.run.execution import Execution, MicroBatch
+from harness.run.optimiser import adamw
 from harness.run.parameters import count_parameters
 from harness.run.step import OptimiserStep, TrainingFailedError
-from harness.run.train import adamw
 from methods.base import IGNORE_INDEX, Batch
 from methods.plain import plain_reading
 from methods.tuned import TunedModel

@@ -26,8 +26,8 @@ from harness.evaluation.model import EvaluationFailedError
 from harness.records import Record, collect_environment, read_records
 from harness.run.attach import attach
 from harness.run.execution import Eager, MicroBatch
+from harness.run.optimiser import adamw
 from harness.run.step import OptimiserStep, TrainingFailedError, collate_micro_batches
-from harness.run.train import adamw
 from harness.tasks.contract import Task
 from methods.tuned import TunedModel
 

@@ -35,13 +35,14 @@ from harness.records import (
 )
 from harness.run.measured import TrainResult
 from harness.run.step import TrainingFailedError
-from harness.run.train import WARMUP_STEPS
 from harness.tasks.contract import Evaluation
 
 NOT_TRAINED = "nothing is trained"
 NO_ACCURACY = "random weights have no accuracy"
 NO_CHOICES = "the task has no choices to read"
 NOT_REPORTED = "not reported by this platform"
+WARMUP_STEPS = 3
+"""How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""
 
 
 @dataclass

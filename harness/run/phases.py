@@ -28,7 +28,7 @@ from harness.run.schedule import training_length
 from harness.run.setup import Setup
 from harness.run.sharded import InStep, ShardedModel
 from harness.run.tracker import Tracker
-from harness.run.train import train
+from harness.run.train import Callbacks, Resources, train
 from harness.run.watch import VALIDATED, Watch
 from harness.run.workspace import FinishedTraining
 from harness.tasks.contract import ScoringFailedError
@@ -149,26 +149,13 @@ class _Run:
         settings = {"seed": plan.seed, **plan.resolved()}
         tracker = Tracker(setup.tracker if is_main else "", self.work.tracker, name, settings, progress.say)
         watch = Watch(progress, training, self.meter, tracker, setup.eval_every, self._validate, model)
+        callbacks = Callbacks(watch, watch.validate_if_due, progress.say)
         micro_batch = MicroBatch.of(setup.micro_batch, recipe.batch_size)
+        checkpoints = self.work.checkpoints(setup.checkpoint_minutes) if is_main else None
         try:
             with self._execution(micro_batch) as execution:
-                train(
-                    model,
-                    examples,
-                    collator,
-                    recipe,
-                    setup.machine.device,
-                    plan.seed,
-                    watch,
-                    training,
-                    self.work.checkpoints(setup.checkpoint_minutes) if is_main else None,
-                    progress.say,
-                    micro_batch,
-                    self.processes,
-                    setup.loading,
-                    execution=execution,
-                    between_steps=watch.validate_if_due,
-                )
+                resources = Resources(setup.machine.device, self.processes, setup.loading, micro_batch, execution)
+                train(model, examples, collator, recipe, plan.seed, resources, callbacks, training, checkpoints)
         finally:
             watch.read_energy()
             tracker.close()

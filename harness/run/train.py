@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from accelerate.data_loader import SkipBatchSampler
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import BatchSampler, RandomSampler
 
 from harness.config.recipe import TrainRecipe
@@ -20,44 +20,48 @@ from harness.run.checkpoint import Checkpoints, restore_training, training_tenso
 from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.measured import TrainResult
 from harness.run.memory import peak_bytes
+from harness.run.optimiser import adamw
 from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
 from harness.run.step import OptimiserStep, collate_micro_batches
 from harness.run.stop import TrainingStop
 from methods.base import Batch
-from methods.parameters import is_decayed
-
-WARMUP_STEPS = 3
-"""How many first optimiser steps the step times leave out, because allocation, autotuning and caches settle then."""
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return AdamW's groups of the trainable parameters. Those that `is_decayed` leaves out get no weight decay.
+@dataclass(frozen=True)
+class Resources:
+    """What training runs on, and how its work is divided. The loss of a step does not depend on it.
 
-    Args:
-        module: its trainable parameters are grouped.
-        weight_decay: weight decay of all other parameters.
+    Attributes:
+        device: the model's device.
+        processes: those that make every optimiser step together. The first one alone uses checkpoints.
+        loading: how batches are prepared.
+        micro_batch: samples per forward pass; None starts with the whole batch and halves it where memory runs out.
+        execution: how forward and backward passes run; None runs them eagerly.
     """
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    plain = [p for name, p in named if not is_decayed(name, p)]
-    decayed = [p for name, p in named if is_decayed(name, p)]
-    groups: list[dict[str, object]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+
+    device: torch.device
+    processes: Processes = ALONE
+    loading: Loading = field(default_factory=Loading)
+    micro_batch: MicroBatch | None = None
+    execution: Execution | None = None
 
 
-def adamw(module: nn.Module, recipe: TrainRecipe, rate: float = 0.0) -> torch.optim.AdamW:
-    """Return the optimiser of every method: fused AdamW over `parameter_groups`.
+@dataclass(frozen=True)
+class Callbacks:
+    """What is called during training.
 
-    Args:
-        module: its trainable parameters are optimised.
-        recipe: weight decay and betas.
-        rate: learning rate until it is set for the first step.
+    Attributes:
+        on_step: called after each optimiser step with what it measured. Its own time does not count as training.
+        between_steps: called after `on_step`, and where training resumes. It may take long, so a stop of one process
+            by itself does not wait for it. It must leave the model and all random number generators as they were.
+        say: called with a line about where training resumes, why there is no checkpoint, and when a forward pass does
+            not fit into memory.
     """
-    groups = parameter_groups(module, recipe.weight_decay)
-    return torch.optim.AdamW(groups, lr=rate, betas=recipe.betas, fused=True)
+
+    on_step: Callable[[StepMeasured], None] = lambda step: None
+    between_steps: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = lambda line: None
 
 
 def train(
@@ -65,17 +69,11 @@ def train(
     examples: Sequence[Example],
     collator: Collator,
     recipe: TrainRecipe,
-    device: torch.device,
     seed: int,
-    on_step: Callable[[StepMeasured], None] = lambda step: None,
+    resources: Resources,
+    callbacks: Callbacks | None = None,
     result: TrainResult | None = None,
     checkpoints: Checkpoints | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    micro_batch: MicroBatch | None = None,
-    processes: Processes = ALONE,
-    loading: Loading | None = None,
-    execution: Execution | None = None,
-    between_steps: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train the model's trainable parameters in place.
 
@@ -84,18 +82,11 @@ def train(
         examples: training examples with their answers.
         collator: makes right-padded batches of them.
         recipe: training settings; its epochs may be a fraction.
-        device: the model's device.
         seed: seed of the order of the examples.
-        on_step: called after each optimiser step with what it measured. Its own time does not count as training.
+        resources: what training runs on.
+        callbacks: what is called on the way; None calls nothing.
         result: filled in after every step, so that a run that stops early keeps its measurements; None makes a new one.
         checkpoints: where training resumes from and what it leaves on its way; None keeps nothing.
-        say: called with a line about where training resumes, and when a forward pass does not fit into memory.
-        micro_batch: samples per forward pass; None starts with the whole batch and halves it where memory runs out.
-        processes: those that make every optimiser step together. The first one alone uses `checkpoints`.
-        loading: how batches are prepared, which changes no result; None uses no workers.
-        execution: how forward and backward passes run; None runs them eagerly.
-        between_steps: called after `on_step`, and where training resumes. It may take long, so a stop of one process
-            by itself does not wait for it. It must leave the model and all random number generators as they were.
 
     Returns:
         `result`.
@@ -106,117 +97,63 @@ def train(
         UserError: an image cannot be used.
         KeyboardInterrupt: a signal stopped training. There is a checkpoint of the whole steps before it.
     """
-    loading = Loading() if loading is None else loading
-    generator = torch.Generator().manual_seed(seed)
     result = TrainResult() if result is None else result
-    micro_batch = MicroBatch.of(None, recipe.batch_size) if micro_batch is None else micro_batch
-    adam = adamw(model, recipe)
-    model.train()
-    place = _Place(
-        model, adam, generator, collator, result, processes, checkpoints, say, epoch_rng=generator.get_state()
-    )
-    place.resume(micro_batch)
-    if loading.workers:
-        collator.store.fill(example.image for example in examples if example.image is not None)
-    order = BatchSampler(RandomSampler(examples, generator=generator), recipe.batch_size, drop_last=False)
-    # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
-    build = partial(collate_micro_batches, collator=collator, size=micro_batch.size, processes=processes)
-    execution = Eager(model, device) if execution is None else execution
-    stop = TrainingStop(processes)
-    optimise = OptimiserStep(execution, adam, micro_batch, recipe.max_grad_norm, device, say, processes, stop.is_noted)
-    length = training_length(len(examples), recipe)
-    try:
-        with stop.during_training(place.keep_or_say):
-            between_steps()  # a stop may have come in the middle of it
-            started = time.perf_counter() - result.total_s
-            while len(result.steps) < length.steps:
-                place.epoch_rng = generator.get_state()
-                left = SkipBatchSampler(order, skip_batches=place.done)
-                with prepared_batches(examples, left, build, collator, loading, generator) as epoch:
-                    for batches in _with_failure(epoch):
-                        step = len(result.steps)
-                        if step >= length.steps:
-                            break
-                        begun = time.perf_counter()
-                        rate = learning_rate(
-                            length.epochs_after(step),
-                            peak=recipe.learning_rate,
-                            minimum=recipe.min_lr,
-                            warmup_epochs=recipe.warmup_epochs,
-                            epochs=recipe.epochs,
-                        )
-                        # A checkpoint holds whole steps and what was measured after each, so a stop waits for both.
-                        with stop.during_step():
-                            place.is_whole = False
-                            loss = optimise(batches, rate, step + 1)
-                            ended = time.perf_counter()
-                            # The samples of all processes together.
-                            samples = min(recipe.batch_size, len(examples) - place.done * recipe.batch_size)
-                            result.steps.append(
-                                StepMeasured(step + 1, loss, rate, samples, ended - begun, peak_bytes(device))
-                            )
-                            result.total_s = ended - started
-                            result.epochs = length.epochs_after(step + 1)
-                            result.micro_batch = micro_batch.size
-                            place.done += 1
-                            place.is_whole = True
-                            on_step(result.steps[-1])
-                        between_steps()
-                        started += time.perf_counter() - ended
-                        if processes.broadcast(checkpoints is not None and checkpoints.is_due):
-                            place.keep_or_say()
-                place.done = 0
-    except (KeyboardInterrupt, BrokenPipeError):
-        # Several processes have written it together already, if all of them are still there.
-        if processes.count == 1 and place.is_whole:
-            place.keep_or_say()
-        raise
-    collator.cut.update(*processes.gather(collator.cut))
+    callbacks = Callbacks() if callbacks is None else callbacks
+    training = _Training(model, examples, collator, recipe, seed, resources, callbacks, result, checkpoints)
+    training.resume()
+    training.run()
     return result
 
 
-def _with_failure(loader: Iterable[list[Batch]]) -> Iterator[list[Batch] | Exception]:
-    """Yield the batches of each optimiser step, and last, if the loader fails, the reason."""
-    try:
-        yield from loader
-    except Exception as error:
-        yield error
+class _Training:
+    """One training, and where it is.
 
-
-@dataclass
-class _Place:
-    """Where training is, with everything that a checkpoint of it holds.
-
-    Attributes:
-        model: the model; its trained parameters are the adapter.
-        optimizer: the optimiser of these parameters.
-        generator: draws the order of the examples.
-        collator: knows which examples were cut.
-        result: what training has measured.
-        processes: those that train together; the first one alone has checkpoints.
-        checkpoints: where they are kept, or None.
-        say: called with a line about where training resumes, or why there is no checkpoint.
-        epoch_rng: state of `generator` from before the current epoch.
-        done: optimiser steps of the current epoch that are done.
-        is_whole: whether no step is under way. A second signal stops training in the middle of a step.
+    Args:
+        model, examples, collator, recipe, seed, resources, callbacks, result, checkpoints: as in `train`.
     """
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    collator: Collator
-    result: TrainResult
-    processes: Processes
-    checkpoints: Checkpoints | None
-    say: Callable[[str], None]
-    epoch_rng: Tensor
-    done: int = 0
-    is_whole: bool = True
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: Sequence[Example],
+        collator: Collator,
+        recipe: TrainRecipe,
+        seed: int,
+        resources: Resources,
+        callbacks: Callbacks,
+        result: TrainResult,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.model, self.examples, self.collator, self.recipe = model, examples, collator, recipe
+        self.resources, self.processes, self.callbacks = resources, resources.processes, callbacks
+        self.result, self.checkpoints = result, checkpoints
+        self.length = training_length(len(examples), recipe)
+        self.optimizer = adamw(model, recipe)
+        model.train()
+        self.micro_batch = resources.micro_batch or MicroBatch.of(None, recipe.batch_size)
+        self.stop = TrainingStop(self.processes)
+        self.optimise = OptimiserStep(
+            resources.execution or Eager(model, resources.device),
+            self.optimizer,
+            self.micro_batch,
+            recipe.max_grad_norm,
+            resources.device,
+            callbacks.say,
+            self.processes,
+            self.stop.is_noted,
+        )
+        # Draws the order of the examples. A checkpoint holds its state from before the current epoch.
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch_rng = self.generator.get_state()
+        self.done_of_epoch = 0
+        # Whether no step is under way. A second signal stops training in the middle of one.
+        self.is_whole = True
+        self.started = 0.0
 
-    def resume(self, micro_batch: MicroBatch) -> None:
+    def resume(self) -> None:
         """Put everything back to the newest checkpoint of the first process, if there is one."""
-        own = self.checkpoints
-        found = self.processes.broadcast(own.latest(self.say) if own is not None else None)
+        own, say = self.checkpoints, self.callbacks.say
+        found = self.processes.broadcast(own.latest(say) if own is not None else None)
         if found is None:
             return
         state, tensors = found
@@ -224,12 +161,84 @@ class _Place:
         self.generator.set_state(tensors["rng.epoch"])
         self.collator.cut.update(state.cut)
         vars(self.result).update(vars(state.measured))
-        if micro_batch.automatic and self.result.micro_batch is not None:
-            micro_batch.size = self.result.micro_batch
-        self.say(f"resuming after optimiser step {len(self.result.steps)}")
-        self.done = state.steps_of_epoch
+        if self.micro_batch.automatic and self.result.micro_batch is not None:
+            self.micro_batch.size = self.result.micro_batch
+        say(f"resuming after optimiser step {len(self.result.steps)}")
+        self.done_of_epoch = state.steps_of_epoch
 
-    def keep_or_say(self) -> None:
+    def run(self) -> None:
+        """Make all steps that are left."""
+        if self.resources.loading.workers:
+            self.collator.store.fill(example.image for example in self.examples if example.image is not None)
+        # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
+        build = partial(
+            collate_micro_batches, collator=self.collator, size=self.micro_batch.size, processes=self.processes
+        )
+        try:
+            with self.stop.during_training(self._keep_or_say):
+                self.callbacks.between_steps()  # a stop may have come in the middle of it
+                self.started = time.perf_counter() - self.result.total_s
+                while not self._is_finished:
+                    self._epoch(build)
+        except (KeyboardInterrupt, BrokenPipeError):
+            # Several processes have written it together already, if all of them are still there.
+            if self.processes.count == 1 and self.is_whole:
+                self._keep_or_say()
+            raise
+        self.collator.cut.update(*self.processes.gather(self.collator.cut))
+
+    @property
+    def _is_finished(self) -> bool:
+        return len(self.result.steps) >= self.length.steps
+
+    def _epoch(self, build: Callable[[Sequence[Example]], list[Batch]]) -> None:
+        """Make the steps of one epoch that are left, of the batches that `build` makes of their samples."""
+        self.epoch_rng = self.generator.get_state()
+        sampler = RandomSampler(self.examples, generator=self.generator)
+        order = BatchSampler(sampler, self.recipe.batch_size, drop_last=False)
+        left = SkipBatchSampler(order, skip_batches=self.done_of_epoch)
+        loading = self.resources.loading
+        with prepared_batches(self.examples, left, build, self.collator, loading, self.generator) as epoch:
+            for batches in _with_failure(epoch):
+                if self._is_finished:
+                    break
+                ended = self._step(batches)
+                self.callbacks.between_steps()
+                self.started += time.perf_counter() - ended
+                if self.processes.broadcast(self.checkpoints is not None and self.checkpoints.is_due):
+                    self._keep_or_say()
+        self.done_of_epoch = 0
+
+    def _step(self, batches: list[Batch] | Exception) -> float:
+        """Make one optimiser step, and return the time at which it ended."""
+        recipe, length, result = self.recipe, self.length, self.result
+        step = len(result.steps)
+        begun = time.perf_counter()
+        rate = learning_rate(
+            length.epochs_after(step),
+            peak=recipe.learning_rate,
+            minimum=recipe.min_lr,
+            warmup_epochs=recipe.warmup_epochs,
+            epochs=recipe.epochs,
+        )
+        # A checkpoint holds whole steps and what was measured after each, so a stop waits for both.
+        with self.stop.during_step():
+            self.is_whole = False
+            loss = self.optimise(batches, rate, step + 1)
+            ended = time.perf_counter()
+            # The samples of all processes together.
+            samples = min(recipe.batch_size, len(self.examples) - self.done_of_epoch * recipe.batch_size)
+            memory = peak_bytes(self.resources.device)
+            result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, memory))
+            result.total_s = ended - self.started
+            result.epochs = length.epochs_after(step + 1)
+            result.micro_batch = self.micro_batch.size
+            self.done_of_epoch += 1
+            self.is_whole = True
+            self.callbacks.on_step(result.steps[-1])
+        return ended
+
+    def _keep_or_say(self) -> None:
         """Write a checkpoint, or say why there is none; training goes on without it. All processes call this together.
 
         Before the first step there is nothing to keep.
@@ -239,10 +248,23 @@ class _Place:
         try:
             self._keep()
         except UserError as error:
-            self.say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
+            self.callbacks.say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
 
     def _keep(self) -> None:
         states, cut = self.processes.gather(RandomStates.now()), self.processes.gather(self.collator.cut)
         if self.checkpoints is not None:
-            progress = {"measured": self.result, "steps_of_epoch": self.done, "cut": sorted(set().union(*cut))}
-            self.checkpoints.write(progress, training_tensors(self.model, self.optimizer, self.epoch_rng, states))
+            progress = {
+                "measured": self.result,
+                "steps_of_epoch": self.done_of_epoch,
+                "cut": sorted(set().union(*cut)),
+            }
+            tensors = training_tensors(self.model, self.optimizer, self.epoch_rng, states)
+            self.checkpoints.write(progress, tensors)
+
+
+def _with_failure(loader: Iterable[list[Batch]]) -> Iterator[list[Batch] | Exception]:
+    """Yield the batches of each optimiser step, and last, if the loader fails, the reason."""
+    try:
+        yield from loader
+    except Exception as error:
+        yield error

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.run.train import parameter_groups
+from harness.run.optimiser import parameter_groups
 from methods import get_method, registry
 from tests.backbones import tiny_backbone, tiny_config, tuned_model
 

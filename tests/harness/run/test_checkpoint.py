@@ -20,7 +20,7 @@ from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
 from harness.run.step import OptimiserStep
-from harness.run.train import train
+from harness.run.train import Callbacks, Resources, train
 from harness.stopping import Stopped, stop_on_signals
 from methods.base import Batch
 from tests.folders import byte_tokenizer
@@ -71,13 +71,11 @@ def run(
         examples,
         collator,
         RECIPE,
-        torch.device("cpu"),
         7,
-        on_step,
+        Resources(torch.device("cpu"), micro_batch=MicroBatch(2, automatic=True)),
+        Callbacks(on_step, say=(said if said is not None else []).append),
         result,
         None if folder is None else Checkpoints(folder, HASH, minutes),
-        (said if said is not None else []).append,
-        MicroBatch(2, automatic=True),
     )
     return model, result
 

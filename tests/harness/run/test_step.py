@@ -15,10 +15,10 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.processes import Processes
 from harness.run.execution import Eager, MicroBatch
+from harness.run.optimiser import adamw
 from harness.run.random_states import RandomStates
 from harness.run.step import OptimiserStep, collate_micro_batches
 from harness.run.stop import StopAgreed
-from harness.run.train import adamw
 from methods import registry
 from methods.base import Batch
 from methods.tuned import TunedModel

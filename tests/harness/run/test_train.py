@@ -18,9 +18,10 @@ from harness.records import StepMeasured
 from harness.run.checkpoint import Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
+from harness.run.optimiser import parameter_groups
 from harness.run.schedule import TrainingLength, training_length
 from harness.run.step import TrainingFailedError
-from harness.run.train import parameter_groups, train
+from harness.run.train import Callbacks, Resources, train
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
@@ -42,11 +43,14 @@ def model(**config: Any) -> TunedModel:
     return tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2), **config)
 
 
+CPU = Resources(torch.device("cpu"))
+
+
 def run(
     tuned: nn.Module, recipe: TrainRecipe = RECIPE, data: Sequence[Example] | None = None, seed: int = 0, **more: Any
 ) -> TrainResult:
     torch.manual_seed(seed)
-    return train(tuned, data or examples(), collator(), recipe, torch.device("cpu"), seed, **more)
+    return train(tuned, data or examples(), collator(), recipe, seed, **{"resources": CPU, **more})
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -106,7 +110,7 @@ def learnt() -> Learnt:
     tuned = model(**NO_DROPOUT)
     before, own_before = state(tuned), state(tuned.method)
     steps: list[StepMeasured] = []
-    result = run(tuned, with_changes(epochs=10), on_step=steps.append)
+    result = run(tuned, with_changes(epochs=10), callbacks=Callbacks(on_step=steps.append))
     return Learnt(before, own_before, tuned, result, steps)
 
 
@@ -155,7 +159,7 @@ def test_every_epoch_sees_every_example_in_a_new_order() -> None:
 
     torch.manual_seed(0)
     noting = Noting(byte_tokenizer(), ImagePreprocessor(32), 64)
-    train(model(), examples(), noting, with_changes(epochs=3), torch.device("cpu"), 0)
+    train(model(), examples(), noting, with_changes(epochs=3), 0, CPU)
     assert [sorted(order) for order in orders] == [[str(i) for i in range(8)]] * 3
     assert len({tuple(order) for order in orders}) == 3
 
@@ -201,7 +205,7 @@ def test_a_loss_that_is_no_number_stops_before_it_does_harm(value: float, forwar
     tuned.summed_loss = failing
     result = TrainResult()
     with pytest.raises(TrainingFailedError, match=r"^loss is -?(nan|inf) at step 3$") as failure:
-        run(tuned, result=result, micro_batch=MicroBatch(4 // forwards, automatic=False))
+        run(tuned, result=result, resources=replace(CPU, micro_batch=MicroBatch(4 // forwards, automatic=False)))
     assert failure.value.step == 3
     assert len(result.losses) == len(result.step_s) == 2
     assert result.epochs == 1.0 and result.total_s > 0
@@ -212,7 +216,7 @@ def test_answers_that_are_all_cut_off() -> None:
     short = Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=8)
     tuned = model()
     before = state(tuned)
-    result = train(tuned, examples(), short, with_changes(max_length=8), torch.device("cpu"), 0)
+    result = train(tuned, examples(), short, with_changes(max_length=8), 0, CPU)
     assert set(result.losses) == {0.0} and not changed(before, tuned)
 
 
@@ -221,7 +225,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path: Path) -> No
     blocked.touch()
     lines: list[str] = []
     tuned, places = model(), Checkpoints(blocked, "0" * 16, minutes=0)
-    result = run(tuned, checkpoints=places, say=lines.append)
+    result = run(tuned, checkpoints=places, callbacks=Callbacks(say=lines.append))
     assert len(lines) == len(result.steps) > 1
     assert lines[0].startswith("no checkpoint after optimiser step 1: ") and "cannot be written" in lines[0]
 
@@ -236,7 +240,8 @@ def test_workers_change_neither_losses_nor_parameters(tmp_path: Path) -> None:
     trained = []
     for workers in (0, 1, 2):
         tuned = model()
-        losses = run(tuned, data=data, micro_batch=MicroBatch.of(2, 4), loading=Loading(workers)).losses
+        resources = replace(CPU, micro_batch=MicroBatch.of(2, 4), loading=Loading(workers))
+        losses = run(tuned, data=data, resources=resources).losses
         trained.append((losses, state(tuned)))
     (plain, parameters), *others = trained
     for losses, others_parameters in others:
