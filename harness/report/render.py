@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -14,6 +14,8 @@ from harness.report.paper import Column
 from harness.report.rows import Board, Cell, Rank, TableRow
 
 ABSENT = "n/a"
+TRAINABLE = "Trainable"
+"""Heading of the number of trainable parameters."""
 PREAMBLE = r"\usepackage{booktabs,graphicx}"
 """What a document in LaTeX needs before it takes a table."""
 _CAPTION_ABOVE = r"\setlength{\abovecaptionskip}{0pt}\setlength{\belowcaptionskip}{6pt}"
@@ -145,7 +147,7 @@ def _identity(row: TableRow, board: Board) -> dict[str, Any]:
 
 def grid(board: Board, style: str) -> str:
     """Return the rows of a board without title and notes, in one of tabulate's styles."""
-    headers = ["Method", "Trainable", "LLM", "Seeds", *(column.title for column in board.layout.columns)]
+    headers = ["Method", TRAINABLE, "LLM", "Seeds", *(column.title for column in board.layout.columns)]
     body = [
         [
             row.name,
@@ -195,15 +197,45 @@ def _subject(board: Board) -> str:
     return f"{board.layout.title}{protocol}"
 
 
-def board_notes(board: Board) -> list[str]:
-    """Return how to read the cells, then the notes of the board."""
-    cells = "Cells: the measured mean ± the sample standard deviation over seeds"
-    cells += ", then / the paper's value (difference)." if board.has_paper else "."
+def board_notes(board: Board, hidden: Collection[str] = ()) -> list[str]:
+    """Return how to read the cells, then the notes of the board.
+
+    Args:
+        board: the board.
+        hidden: titles of the columns that are not shown.
+    """
+    keys = _shown_keys(board, hidden)
+    spread = any(row.metrics[key].std is not None for row in board.rows for key in keys)
+    cells = "the measured mean ± the sample standard deviation over seeds" if spread else "the measured value"
+    cells = f"Cells: {cells}" + (", then / the paper's value (difference)." if board.has_paper else ".")
     if board.has_paper and board.layout.has_protocol and board.protocol == "uniform":
         cells += " Each of the paper's values was made by the protocol of its own method, see docs/protocols.md."
-    return [
-        f"{cells} {ABSENT}: there is no record with this value.",
-        "Trainable: number of trainable parameters as the published code counts them, including parameters that it "
-        "registers but never uses.",
-        *board.notes,
-    ]
+    return [*([cells] if spread or board.has_paper else []), *legend(board, hidden), *board.notes]
+
+
+def _shown_keys(board: Board, hidden: Collection[str]) -> list[str]:
+    """Return the keys of the columns of values, without those whose title is hidden."""
+    return [column.key for column in board.layout.columns if column.title not in hidden]
+
+
+def legend(board: Board, hidden: Collection[str] = ()) -> list[str]:
+    """Return what the headings and words of a table mean that stand in it.
+
+    Args:
+        board: the board.
+        hidden: titles of the columns that are not shown.
+    """
+    keys = _shown_keys(board, hidden)
+    counted = TRAINABLE not in hidden
+    absent = any(
+        (counted and row.trainable is None) or any(row.metrics[key].value is None for key in keys) for row in board.rows
+    )
+    meanings = (
+        (absent, f"{ABSENT}: there is no record with this value."),
+        (
+            counted,
+            f"{TRAINABLE}: number of trainable parameters as the published code counts them, including parameters "
+            "that it registers but never uses.",
+        ),
+    )
+    return [text for stands, text in meanings if stands]

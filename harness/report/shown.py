@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError
-from harness.report.render import ABSENT, board_notes, board_title, cell_text, trainable_text
+from harness.report.render import ABSENT, TRAINABLE, board_notes, board_title, cell_text, legend, trainable_text
 from harness.report.rows import Board, TableRow
 from harness.report.selection import measured_on
 from harness.tasks.facts import TASKS
@@ -38,10 +38,17 @@ def with_columns(board: Board, names: Sequence[str]) -> Board:
 
 @dataclass(frozen=True)
 class Shown:
-    """A board as text for a terminal, ending in a newline, and the notes on it."""
+    """A board as text for a terminal, ending in a newline.
+
+    Attributes:
+        text: the title and the rows.
+        notes: the notes on it.
+        legend: what its headings and words mean, the same for every board.
+    """
 
     text: str
     notes: tuple[str, ...]
+    legend: tuple[str, ...] = ()
 
 
 def shown(
@@ -66,14 +73,17 @@ def shown(
         return Shown(paragraph(f"{title}\n\n{none}", width), board.notes)
     columns = _columns(board, rows, chosen)
     fit = columns if wide else fitting(columns, width)
-    # The title says where, and the rows that are hidden need no explanation.
-    notes = [note for note in board_notes(replace(board, rows=tuple(rows))) if note != measured_on(where)]
-    hints = _hints(columns, fit, 0 if everything else len(others))
-    return Shown(table_lines(fit, UNLIMITED if wide else width, title), (*notes, *hints))
+    # The title says where, and what is hidden needs no explanation.
+    left = [column.title for column in columns if column not in fit]
+    seen = replace(board, rows=tuple(rows))
+    meanings = tuple(legend(seen, left))
+    notes = [note for note in board_notes(seen, left) if note not in (measured_on(where), *meanings)]
+    hints = _hints(left, 0 if everything else len(others))
+    return Shown(table_lines(fit, UNLIMITED if wide else width, title), (*notes, *hints), meanings)
 
 
 def joined(boards: Sequence[Shown], width: int) -> str:
-    """Return boards below each other, each with its notes; a note on all of them comes once, at the end.
+    """Return boards below each other, each with its notes; a note on all of them and the legend come once, at the end.
 
     Args:
         boards: the boards.
@@ -82,7 +92,8 @@ def joined(boards: Sequence[Shown], width: int) -> str:
     common = [note for note in boards[0].notes if all(note in board.notes for board in boards)]
     parts = [(board.text, [note for note in board.notes if note not in common]) for board in boards]
     texts = [text + (f"\n{bullets(notes, width)}" if notes else "") for text, notes in parts]
-    return "\n".join([*texts, bullets(common, width)] if common else texts)
+    last = [*dict.fromkeys(text for board in boards for text in board.legend), *common]
+    return "\n".join([*texts, bullets(last, width)] if last else texts)
 
 
 def _columns(board: Board, rows: Sequence[TableRow], chosen: bool) -> list[Column]:
@@ -92,14 +103,14 @@ def _columns(board: Board, rows: Sequence[TableRow], chosen: bool) -> list[Colum
     leading = headline if headline and not chosen else [column.key for column in values]
     others = [column.key for column in values if column.key not in leading]
     second = len(leading) if chosen else 1
-    order = [*leading[:second], "Seeds", *leading[second:], "Trainable", *others, "LLM"]
+    order = [*leading[:second], "Seeds", *leading[second:], TRAINABLE, *others, "LLM"]
     keep = {name: place + 1 for place, name in enumerate(order)}
     several = len({row.llm for row in rows}) > 1
     return [
         Column("Method", [row.name for row in rows]),
         Column("LLM", [row.llm or "-" for row in rows], keep=0 if several else keep["LLM"]),
         Column("Seeds", [str(len(row.seeds)) for row in rows], right=True, keep=keep["Seeds"]),
-        Column("Trainable", [trainable_text(row) for row in rows], right=True, keep=keep["Trainable"]),
+        Column(TRAINABLE, [trainable_text(row) for row in rows], right=True, keep=keep[TRAINABLE]),
         *(
             Column(
                 column.title,
@@ -112,10 +123,9 @@ def _columns(board: Board, rows: Sequence[TableRow], chosen: bool) -> list[Colum
     ]
 
 
-def _hints(columns: Sequence[Column], chosen: Sequence[Column], hidden: int) -> Iterator[str]:
-    """Yield how to see what is not shown."""
-    kept = {column.title for column in chosen}
-    if left := [column.title for column in columns if column.title not in kept]:
+def _hints(left: Sequence[str], hidden: int) -> Iterator[str]:
+    """Yield how to see what is not shown: columns, by their titles, and a number of rows."""
+    if left:
         yield f"Not shown, because the terminal is narrow: {', '.join(left)}. --wide shows all, --columns A,B chooses."
     if hidden:
         yield f"{hidden} row{'s' if hidden != 1 else ''} without a record ({ABSENT}) not shown; --all shows them."

@@ -75,6 +75,15 @@ def test_notes_speak_of_what_is_shown(tmp_path: Path) -> None:
     assert "the paper's value" not in _shown(tmp_path, model="tiny").replace("\n  ", " ")
 
 
+def test_the_legend_explains_only_what_stands_in_the_table(results: Path) -> None:
+    narrow, wide = _shown(results, width=44, columns=("NAT", "SOC", "LAN", "G1-6")), _shown(results, wide=True)
+    assert "- Trainable: " not in narrow and "- Trainable: " in wide
+    assert "n/a: " not in narrow + wide and "n/a: " in _shown(results, everything=True)
+    assert "±" not in wide  # there is one seed
+    piped = _shown(results, width=None, model="tiny")
+    assert "- n/a: " in piped and "- Trainable: " in piped
+
+
 def test_a_pipe_gets_the_full_text(results: Path) -> None:
     piped = _shown(results, width=None)
     assert "| Human" in piped and piped == _shown(results, format="markdown")
