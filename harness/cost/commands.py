@@ -14,9 +14,11 @@ from harness.cost.plan import plan_speed
 from harness.cost.profile import profile_json
 from harness.cost.session import profile_session
 from harness.cost.speed import measure
-from harness.cost.speed_report import make_records, report_json, report_text, write_records
+from harness.cost.speed_report import make_records, report_json, write_records
+from harness.cost.speed_text import report_text
 from harness.files import require_file_writable, require_writable, write_atomic
 from harness.streams import say_on_stderr
+from harness.terminal import terminal_width
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def speed_text(options: SpeedOptions) -> str:
         operators = {phase: profile_json(rows) for phase, rows in profiles.items()}
         about = {key: value for key, value in report_json(records, found.verdicts).items() if key != "rows"}
         write_atomic(options.profile, json.dumps({**about, "phases": operators}, indent=1) + "\n")
-    return report_text(records, options.format, found.verdicts)
+    return report_text(records, options.format, found.verdicts, terminal_width())
 
 
 def print_round(what: str, done: int, rounds: int) -> None:

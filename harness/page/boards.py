@@ -269,6 +269,18 @@ def peak_memory(record: Record) -> int | None:
     return peak.rss if peak.cuda_allocated is None else peak.cuda_allocated
 
 
+def row_names(records: Sequence[Record]) -> dict[str, str]:
+    """Return the names of the rows that runs belong to, in the order of the tables.
+
+    Args:
+        records: any records; runs without a row are left out.
+
+    Returns:
+        Spec hash of a run -> name of its row.
+    """
+    return {run.spec_hash: full_name(row) for _, row in scored(records) for run in row.runs}
+
+
 def scored(records: Sequence[Record]) -> Iterator[tuple[str, TableRow]]:
     """Yield each measured row that has a score, with its task. Tables of costs have none.
 

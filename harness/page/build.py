@@ -1,6 +1,7 @@
 """Put the page together from the records of a results folder."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -22,9 +23,9 @@ from harness.page.answers import (
     disagreement_figure,
     kept_questions,
 )
-from harness.page.boards import FACETS, boards
+from harness.page.boards import FACETS, boards, row_names
 from harness.page.checked import checked_tables
-from harness.page.costs import TIME_HEADS, figure_2, ratio_figures, settings, time_rows
+from harness.page.costs import figure_2, ratio_figures, settings, time_table
 from harness.page.images import data_uris
 from harness.page.inside import inside_figures
 from harness.page.libraries import libraries, text_of
@@ -63,7 +64,7 @@ def _content(records: Sequence[Record], results_dir: Path) -> dict[str, Any]:
     captions = captioned(records)
     figures = {
         "scores": score_figures(records),
-        "losses": loss_figures(shown),
+        "losses": loss_figures(shown, row_names(records)),
         "costs": [*ratio_figures(records), figure_2()],
         "answers": [disagreement_figure(number, group) for number, group in enumerate(groups)],
     }
@@ -81,8 +82,7 @@ def _content(records: Sequence[Record], results_dir: Path) -> dict[str, Any]:
         "agreement": [(group, agreement_rows(group), _asked(group, questions)) for group in groups],
         "agreement_heads": AGREEMENT_HEADS,
         "captions": captions,
-        "timed": {where: time_rows(timed) for where, timed in settings(records).items()},
-        "time_heads": TIME_HEADS,
+        "timed": {where: time_table(timed) for where, timed in settings(records).items()},
         "checked": checked_tables(records),
         "newest": max(record.created for record in records),
         "version": _version(),
@@ -119,6 +119,7 @@ def _render(content: dict[str, Any]) -> str:
     scripts.append((_OWN / "page.js").read_text(encoding="utf-8"))
     styles = [text_of(library) for library in libraries() if library.name.endswith(".css")]
     styles.append((_OWN / "page.css").read_text(encoding="utf-8"))
+    environment.filters["ordered"] = ordered
     return environment.get_template("page.html").render(
         **content, scripts=scripts, styles=styles, policy=_policy(scripts)
     )
@@ -127,6 +128,24 @@ def _render(content: dict[str, Any]) -> str:
 def _printed(value: Any) -> Any:
     """Return what the template prints for a value, which jinja2 then escapes. Libraries are printed as they are."""
     return visible(value) if type(value) is str else value
+
+
+_AMOUNT = re.compile(r"([+-]?[\d,]+(?:\.\d+)?)(?: ±| \(| to |$)")
+"""A number that a cell begins with, alone or with a deviation, a share, or the end of an interval behind it."""
+
+
+def ordered(rows: Sequence[Sequence[str]]) -> list[list[tuple[str, str | None]]]:
+    """Return the cells of a table, each with the number that it is sorted by; None in columns of other text.
+
+    Args:
+        rows: the cells as text. An empty cell of a column of numbers is sorted by an empty text.
+    """
+    columns = []
+    for column in zip(*rows, strict=True):
+        numbers = [_AMOUNT.match(text) for text in column]
+        are_numbers = any(numbers) and all(found or not text for found, text in zip(numbers, column, strict=True))
+        columns.append([(found[1].replace(",", "") if found else "") if are_numbers else None for found in numbers])
+    return [list(zip(row, orders, strict=True)) for row, orders in zip(rows, zip(*columns, strict=True), strict=True)]
 
 
 def _policy(scripts: list[str]) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 from harness.cost.figure2 import figure2
 from harness.page.figures import PageFigure, style
 from harness.records import Record, Spread, Timing
-from harness.report.paper import cost_figure, layout, load_paper
+from harness.report.paper import cost_figure, layout, load_paper, method_names
 from harness.report.selection import where_measured
 
 PHASES = ("train", "inference")
-TIME_HEADS = (
+_HEADS = (
     "What was timed",
     "Phase",
     "ms per batch",
@@ -20,13 +20,22 @@ TIME_HEADS = (
     "Interval",
     "Peak memory, MB",
     "Images per s",
-    "J per batch",
+    "Joules per batch",
 )
 
 
 def baseline() -> str:
     """Return the name of the method that times are divided by."""
-    return next(name for table in load_paper().tables if (name := layout(int(table)).baseline))
+    return _named(next(name for table in load_paper().tables if (name := layout(int(table)).baseline)))
+
+
+def _named(method: str) -> str:
+    return method_names().get(method, method)
+
+
+def _timed(record: Record) -> str:
+    """Return the name of what was timed: the method, and `plain` where its formulas were computed as printed."""
+    return _named(record.method) + (f", {record.variant}" if record.variant else "")
 
 
 def settings(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -41,9 +50,11 @@ def settings(records: Sequence[Record]) -> dict[str, list[Record]]:
     return {where: [timed[label] for label in sorted(timed)] for where, timed in sorted(found.items())}
 
 
-def time_rows(timed: Sequence[Record]) -> list[tuple[str, ...]]:
-    """Return the rows of the table of one setting, under `TIME_HEADS`."""
-    return [_time_row(record.label, phase, timing) for record in timed for phase, timing in _timings(record).items()]
+def time_table(timed: Sequence[Record]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the headings and rows of the table of one setting, without the columns that nothing was measured for."""
+    rows = [_time_row(_timed(record), phase, timing) for record in timed for phase, timing in _timings(record).items()]
+    kept = [place for place in range(len(_HEADS)) if any(row[place] for row in rows)]
+    return tuple(_HEADS[place] for place in kept), [tuple(row[place] for place in kept) for row in rows]
 
 
 def _timings(record: Record) -> dict[str, Timing]:
@@ -52,6 +63,7 @@ def _timings(record: Record) -> dict[str, Timing]:
 
 
 def _time_row(label: str, phase: str, timing: Timing) -> tuple[str, ...]:
+    """Return one row under `_HEADS`."""
     ratio = timing.ratio
     return (
         label,
@@ -90,7 +102,7 @@ def ratio_figures(records: Sequence[Record]) -> list[PageFigure]:
     for number, (where, timed) in enumerate(settings(records).items()):
         data, rows = [], []
         for index, phase in enumerate(PHASES):
-            known = {r.label: ratio for r in timed if (ratio := _ratio(r, phase)) is not None}
+            known = {_timed(r): ratio for r in timed if (ratio := _ratio(r, phase)) is not None}
             if not known:
                 continue
             ends = [_ends(ratio) for ratio in known.values()]

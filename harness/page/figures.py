@@ -1,5 +1,6 @@
 """An interactive figure of the page, as plain data for plotly.js, with a table of the same numbers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,11 @@ class PageFigure:
     layout: dict[str, Any]
     heads: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+
+
+def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the look of each name. The same names in the same order have the same looks in every figure."""
+    return {name: style(index) for index, name in enumerate(dict.fromkeys(names))}
 
 
 def style(index: int) -> dict[str, Any]:

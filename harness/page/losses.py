@@ -1,14 +1,16 @@
-"""Figures of training: the loss of every run that has a history."""
+"""Figures of training: the losses of the runs that have a history."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
+from typing import Any
 
-from harness.page.figures import PageFigure, style
+from harness.page.figures import PageFigure, styles
 from harness.page.runs import Run
 
 PARTS = 40
-"""Number of points of a line where many runs stand in one figure: more of them hide each other."""
+"""Number of points of a line where many methods stand in one figure: more of them hide each other."""
 
 
 def coarse(losses: Mapping[str, Sequence[float]], parts: int = PARTS) -> dict[str, list[float]]:
@@ -24,52 +26,85 @@ def coarse(losses: Mapping[str, Sequence[float]], parts: int = PARTS) -> dict[st
     steps, values = losses["x"], losses["y"]
     ends = sorted({round(len(steps) * (part + 1) / parts) for part in range(parts)} - {0})
     spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    return {"x": [steps[span][-1] for span in spans], "y": [float(f"{fmean(values[span]):.4g}") for span in spans]}
+    return {"x": [steps[span][-1] for span in spans], "y": [_rounded(fmean(values[span])) for span in spans]}
 
 
-def loss_figures(runs: Sequence[Run]) -> list[PageFigure]:
-    """Return the loss curves of all runs with a history: one figure for each task and model."""
-    with_history = sorted(
-        (run for run in runs if run.losses), key=lambda run: (run.record.task, run.record.model, run.record.label)
-    )
-    figures = []
-    for number, ((task, model), members) in enumerate(
-        groupby(with_history, key=lambda run: (run.record.task, run.record.model))
-    ):
+def loss_figures(runs: Sequence[Run], names: Mapping[str, str]) -> list[PageFigure]:
+    """Return the loss curves of all runs with a history: one figure for each task, model and protocol.
+
+    The runs of a method differ by their seeds, so its line is their mean. Runs of another length have another line.
+
+    Args:
+        runs: the runs.
+        names: spec hash of a run -> name of its row in the tables; other runs have their label.
+    """
+    curves = [
+        _Curve(run, names.get(run.record.spec_hash, run.record.label), coarse(losses))
+        for run in runs
+        if (losses := run.losses)
+    ]
+    looks = styles([*names.values(), *sorted(curve.name for curve in curves)])
+    order = list(looks)
+    curves.sort(key=lambda curve: (curve.place, order.index(curve.name), curve.coarse["x"], curve.run.record.seed))
+    grouped = groupby(curves, key=lambda curve: curve.place)
+    return [_loss_figure(number, place, list(own), looks) for number, (place, own) in enumerate(grouped)]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The losses of one run, with the name of its method."""
+
+    run: Run
+    name: str
+    coarse: Mapping[str, list[float]]
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """The task, model and protocol."""
+        return self.run.record.task, self.run.record.model, self.run.protocol
+
+
+def _loss_figure(
+    number: int, place: tuple[str, str, str], curves: Sequence[_Curve], looks: Mapping[str, dict[str, Any]]
+) -> PageFigure:
+    task, model, asked = place
+    data: list[dict[str, Any]] = []
+    for (name, steps), members in groupby(curves, key=lambda curve: (curve.name, curve.coarse["x"])):
         own = list(members)
-        labels = list(dict.fromkeys(run.record.label for run in own))
-        data = [
+        seeds = f"{len(own)} seed{'' if len(own) == 1 else 's'}"
+        data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": run.record.label,
-                "legendgroup": run.record.label,
-                "showlegend": run is next(other for other in own if other.record.label == run.record.label),
-                **coarse(losses),
-                "line": style(labels.index(run.record.label))["line"],
-                "hovertemplate": f"seed {run.record.seed}, step %{{x}}: %{{y}}",
+                "name": name,
+                "legendgroup": name,
+                "showlegend": name not in {trace["name"] for trace in data},
+                "x": steps,
+                "y": [_rounded(fmean(values)) for values in zip(*(curve.coarse["y"] for curve in own), strict=True)],
+                "line": looks[name]["line"],
+                "hovertemplate": f"{seeds}, step %{{x}}: %{{y}}",
             }
-            for run in own
-            if (losses := run.losses)
-        ]
-        rows = [
-            (run.record.label, str(run.record.seed), f"{loss['y'][0]:.4g}", f"{loss['y'][-1]:.4g}", str(loss["x"][-1]))
-            for run in own
-            if (loss := run.losses)
-        ]
-        figures.append(
-            PageFigure(
-                f"loss-{number}",
-                f"Training loss: {task} on {model}",
-                f"Each line is one run: the mean loss in each of up to {PARTS} parts of its training. A click on a "
-                "name in the legend hides or shows its runs. The record of a run has its curve in more detail.",
-                data,
-                {
-                    "xaxis": {"title": {"text": "optimiser step"}},
-                    "yaxis": {"title": {"text": "loss"}, "type": "log", "dtick": "D2", "tickformat": "~g"},
-                },
-                ("Run", "Seed", "First loss", "Last loss", "Steps"),
-                tuple(rows),
-            )
         )
-    return figures
+    rows = [
+        (curve.name, str(curve.run.record.seed), f"{loss['y'][0]:.4g}", f"{loss['y'][-1]:.4g}", str(loss["x"][-1]))
+        for curve in curves
+        if (loss := curve.run.losses)
+    ]
+    return PageFigure(
+        f"loss-{number}",
+        f"Training loss: {task} on {model}, protocol {asked}",
+        f"Each line is one method: the mean over its seeds of the loss in each of up to {PARTS} parts of the training. "
+        "A click on a name in the legend hides or shows its line. The record of a run has its own curve in more "
+        "detail.",
+        data,
+        {
+            "xaxis": {"title": {"text": "optimiser step"}},
+            "yaxis": {"title": {"text": "loss"}, "type": "log", "dtick": "D2", "tickformat": "~g"},
+        },
+        ("Method", "Seed", "First loss", "Last loss", "Steps"),
+        tuple(rows),
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

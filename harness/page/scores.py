@@ -1,13 +1,13 @@
 """Figures of scores against what they cost: trainable parameters, time of a training step, and memory."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 from typing import Any
 
-from harness.page.boards import full_name, peak_memory, scored
-from harness.page.figures import GREY, PageFigure, style
+from harness.page.boards import full_name, peak_memory, row_names, scored
+from harness.page.figures import GREY, PageFigure, styles
 from harness.records import Record
 from harness.report.rows import TableRow
 from harness.report.selection import hardware
@@ -25,7 +25,8 @@ class _Axis:
     def of(self, record: Record) -> float | None:
         match self.name:
             case "parameters":
-                return record.parameters.trainable if record.parameters else None
+                # As in the tables, which the figures stand below.
+                return record.parameters.paper_convention if record.parameters else None
             case "step":
                 return record.times_s.train_step_median
             case _:
@@ -58,11 +59,12 @@ def score_figures(records: Sequence[Record]) -> list[PageFigure]:
     There is one figure for each of these, and for each task, model, protocol and device.
     """
     trained = [(task, group) for task, group in scored(records) if group.runs[0].kind == "train"]
+    looks = styles(row_names(records).values())
     placed = sorted(((_place(task, group.runs[0]), group) for task, group in trained), key=lambda pair: pair[0])
     figures = []
     for number, (place, members) in enumerate(groupby(placed, key=lambda pair: pair[0])):
         groups = [group for _, group in members]
-        figures += [found for axis in _AXES if (found := _score_figure(number, place, groups, axis))]
+        figures += [found for axis in _AXES if (found := _score_figure(number, place, groups, axis, looks))]
     return figures
 
 
@@ -71,13 +73,17 @@ def _place(task: str, run: Record) -> tuple[str, str, str, str]:
 
 
 def _score_figure(
-    number: int, place: tuple[str, str, str, str], groups: Sequence[TableRow], axis: _Axis
+    number: int,
+    place: tuple[str, str, str, str],
+    groups: Sequence[TableRow],
+    axis: _Axis,
+    looks: Mapping[str, dict[str, Any]],
 ) -> PageFigure | None:
     task, model, asked, device = place
     metric = TASKS[task].summary
     data: list[dict[str, Any]] = []
     rows, points = [], []
-    for index, group in enumerate(groups):
+    for group in groups:
         cell = group.metrics[metric]
         values = [value for run in group.runs if (value := axis.of(run)) is not None]
         if cell.value is None or not values:
@@ -93,7 +99,7 @@ def _score_figure(
                 "x": [cost],
                 "y": [cell.value],
                 **({} if cell.std is None else {"error_y": {"type": "data", "array": [cell.std]}}),
-                "marker": style(index)["marker"],
+                "marker": looks[full_name(group)]["marker"],
             }
         )
     if not points:

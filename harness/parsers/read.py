@@ -43,7 +43,9 @@ def table(
         TableFormat | None,
         typer.Option(
             rich_help_panel=LOOK,
-            help="Output format. By default what fits a terminal, and markdown in a file or a pipe.",
+            metavar="FORMAT",
+            help="markdown, latex, csv, json or html. By default what fits a terminal, and markdown in a file or a "
+            "pipe.",
         ),
     ] = None,
     model: Annotated[

@@ -11,7 +11,13 @@ from harness.parsers.shown import epilog, print_markdown
 score_app = typer.Typer(help="Score saved predictions.", no_args_is_help=True)
 
 
-@score_app.command("scienceqa", epilog=epilog("python -m harness score scienceqa --problems problems.json ..."))
+@score_app.command(
+    "scienceqa",
+    epilog=epilog(
+        "python -m harness score scienceqa --problems problems.json --splits pid_splits.json "
+        "--predictions answers.jsonl"
+    ),
+)
 def score_scienceqa(
     problems: Annotated[Path, typer.Option(help="The benchmark's problems.json.")],
     splits: Annotated[Path, typer.Option(help="The benchmark's pid_splits.json.")],
@@ -33,7 +39,12 @@ def score_scienceqa(
     print_markdown(scores_text(scores, format.value), format.value)
 
 
-@score_app.command("coco", epilog=epilog("python -m harness score coco --references dataset_coco.json ..."))
+@score_app.command(
+    "coco",
+    epilog=epilog(
+        "python -m harness score coco --references dataset_coco.json --predictions captions.json --split test"
+    ),
+)
 def score_coco(
     references: Annotated[
         Path,

@@ -15,6 +15,7 @@ from rich.progress import Progress as ProgressBar
 
 from harness.escape import visible
 from harness.run.pace import Clock, RunPace, SweepPace
+from harness.terminal import paragraph
 
 LOG_SECONDS = 30.0
 """Longest time between two lines of a log file, as long as steps are finished."""
@@ -185,8 +186,11 @@ class SweepProgress:
         return found + ([f"sweep {_duration(sweep_s)} left"] if sweep_s is not None and self._runs > 1 else [])
 
     def say(self, line: str) -> None:
-        """Print one line, above the bars where there are any."""
-        print_line(self.bar.console, line)
+        """Print one line, above the bars where there are any. A terminal gets it broken between words."""
+        console = self.bar.console
+        lines = paragraph(visible(line), console.width).splitlines() if console.is_terminal else [line]
+        for part in lines:
+            print_line(console, part)
 
 
 class RunProgress:

@@ -75,11 +75,12 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("--text"), size: 13 },
       margin: { l: 60, r: 15, t: 15, b: 50 },
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", maxheight: 2000 },
       hoverlabel: { font: { size: 13 } },
     };
     for (const name of axisNames(layout)) {
-      merged[name] = { automargin: true, gridcolor: colour("--line"), zeroline: false, ...layout[name] };
+      const title = { ...layout[name]?.title, standoff: 10 };
+      merged[name] = { automargin: true, gridcolor: colour("--line"), zeroline: false, ...layout[name], title };
     }
     return merged;
   }
@@ -87,6 +88,15 @@
   function draw(element, traces, layout) {
     drawn.set(element, [traces, layout]);
     Plotly.react(element, traces, themed(layout), { responsive: true, displayModeBar: false });
+  }
+  // A long legend, which stands above the plot, would leave it no room.
+  function makeRoom(element) {
+    const legend = element.querySelector(".legend");
+    if (!legend) return;
+    const lines = legend.getBBox().height;
+    if (lines < 60) return;
+    element.style.height = `${element.clientHeight + lines - 30}px`;
+    Plotly.Plots.resize(element);
   }
   function narrow(layout) {
     // On a phone, the panels of a wide figure stand below each other.
@@ -98,6 +108,7 @@
     const layout = narrow(figure.layout);
     if (layout !== figure.layout) element.style.height = `${16 * layout.grid.rows}rem`;
     draw(element, figure.data, layout);
+    makeRoom(element);
   }
 
   function setTheme(dark) {

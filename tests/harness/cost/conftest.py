@@ -6,7 +6,7 @@ from harness.cost.plan import SpeedPlan
 from harness.cost.speed import Measurement, measure
 from harness.cost.speed_report import make_records
 from harness.records import Record
-from tests.harness.cost.small_speed import plan
+from tests.harness.cost.small_speed import plan, with_load
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +20,9 @@ def measured() -> tuple[SpeedPlan, Measurement]:
 def records(measured: tuple[SpeedPlan, Measurement]) -> list[Record]:
     """The records of the measurement."""
     return make_records(*measured)
+
+
+@pytest.fixture(scope="session")
+def quiet(records: list[Record]) -> list[Record]:
+    """The same records, as of a machine that was not busy."""
+    return with_load(records, False)

@@ -10,6 +10,7 @@ from harness.config.presets import resolve_spec
 from harness.cost.flops import Workload
 from harness.cost.plan import SpeedPlan, plan_speed
 from harness.cost.stopwatch import Sample
+from harness.records import Record
 from methods import registry
 
 CPU = torch.device("cpu")
@@ -27,6 +28,11 @@ def plan(
 ) -> SpeedPlan:
     """Return a measurement of two rounds on the tiny backbone."""
     return plan_speed(methods, resolve_spec("tiny"), layers, work, 2, machine, False, **more)
+
+
+def with_load(records: Sequence[Record], loaded: bool) -> list[Record]:
+    """Return the records of a measurement as if the machine had been busy, or as if it had not."""
+    return [one.model_copy(update={"speed": one.speed.model_copy(update={"loaded": loaded})}) for one in records]
 
 
 def sample(seconds: float, cpu_s: float = 0.0) -> Sample:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.cost.session import profile_session
-from harness.cost.speed_report import report_text
+from harness.cost.speed_text import report_text
 from harness.records import read_records
 from tests.command_line import call
 

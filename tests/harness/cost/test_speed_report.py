@@ -1,32 +1,19 @@
-"""The records of a speed measurement, their text, and where they appear in the results."""
+"""The records of a speed measurement, and where they appear in the results."""
 
-import json
-import re
 from pathlib import Path
 
 import pytest
 
-from harness.cost.goals import Verdict, parse_goal
-from harness.cost.speed_report import report_text, write_records
-from harness.errors import UserError
-from harness.records import Record, Spread, read_records
+from harness.cost.speed_report import write_records
+from harness.records import Record, read_records
 from harness.report.readme import results_readme
 from harness.report.tables import leaderboard
-from tests.harness.cost.small_speed import METHODS
-
-
-def with_load(records, loaded):
-    return [one.model_copy(update={"speed": one.speed.model_copy(update={"loaded": loaded})}) for one in records]
+from tests.harness.cost.small_speed import METHODS, with_load
 
 
 def with_text_length(record, length):
     setting = record.speed.setting.model_copy(update={"text_length": length})
     return record.model_copy(update={"speed": record.speed.model_copy(update={"setting": setting})})
-
-
-@pytest.fixture(scope="module")
-def quiet(records):
-    return with_load(records, False)
 
 
 # Records
@@ -64,59 +51,6 @@ def test_a_loaded_machine_replaces_no_record_of_a_quiet_one(records, quiet, tmp_
     assert not write_records(loaded, tmp_path) and not write_records(quiet, tmp_path)
     assert write_records(loaded, tmp_path) == loaded
     assert not any(one.speed.loaded for one in read_records(tmp_path))
-
-
-# Text
-
-
-def test_json_has_the_agreed_form(records):
-    report = json.loads(report_text(records, "json"))
-    assert {"device", "dtype", "preset", "rows"} <= report.keys()
-    assert (report["dtype"], report["preset"]) == ("float32", "tiny")
-    wanted = {
-        "method",
-        "phase",
-        "implementation",
-        "median_s",
-        "p10_s",
-        "p90_s",
-        "ratio_to_baseline",
-        "peak_memory_bytes",
-    }
-    assert all(wanted <= row.keys() for row in report["rows"])
-
-
-def test_json_has_two_rows_per_contestant(records):
-    report = json.loads(report_text(records, "json"))
-    assert len(report["rows"]) == 2 * len(records)
-    assert {row["implementation"] for row in report["rows"]} == {"shipped", "plain", "yardstick"}
-
-
-def test_an_unknown_format_is_rejected(records):
-    with pytest.raises(UserError, match="--format xml"):
-        report_text(records, "xml")
-
-
-def test_text_warns_of_a_loaded_machine(records, quiet):
-    assert "enter no table" in report_text(with_load(records, True), "markdown")
-    assert "enter no table" not in report_text(quiet, "markdown")
-
-
-def test_text_says_which_times_are_divided_and_how_many_processes_there_were(quiet):
-    speed = quiet[0].speed.model_copy(update={"clock": "cpu", "processes": 3})
-    text = report_text([quiet[0].model_copy(update={"speed": speed})], "markdown")
-    assert "divides two CPU times" in text and "2 rounds of 3 processes" in text
-
-
-def test_text_has_the_goals_and_whether_they_are_met(quiet):
-    ratio = Spread(median=1.02, p10=1.0, p90=1.2, ci_low=1.01, ci_high=1.04)
-    text = report_text(quiet, "markdown", [Verdict(parse_goal("train:a/b=1.05"), ratio)])
-    assert re.search(r"\| train:a/b +\| +1.020 \(1.010 to 1.040\) \[1.000, 1.200\] +\| +1.05 +\| met +\|", text)
-    assert "Goals" not in report_text(quiet, "markdown")
-
-
-def test_text_has_a_row_per_method(quiet):
-    assert "| DEHVF" in report_text(quiet, "markdown")
 
 
 # The page of results and Table 2

@@ -113,6 +113,22 @@ def test_the_text_of_a_chosen_option_is_not_cut(open_page: Any) -> None:
     assert tab.locator("main select").evaluate_all(cut) == []
 
 
+def test_a_long_legend_hides_no_name_and_leaves_the_plot_its_room(open_page: Any) -> None:
+    tab = open_page(400)
+    plots = tab.locator("main .plot:has(.legend)")
+    assert plots.count() >= 5 and tab.locator("main .legend .scrollbar[width]:not([width='0'])").count() == 0
+    least = plots.evaluate_all("plots => Math.min(...plots.map(p => p.querySelector('.bglayer').getBBox().height))")
+    assert least > 100
+
+
+def test_the_method_stays_where_a_table_is_scrolled_to_the_side(open_page: Any) -> None:
+    tab = open_page(400)
+    region, name = tab.locator("#table-1 .scroll"), tab.locator("#table-1 tbody th").first
+    before = name.bounding_box()["x"]
+    region.evaluate("region => region.scrollLeft = 300")
+    assert region.evaluate("region => region.scrollLeft") == 300 and name.bounding_box()["x"] == before
+
+
 def test_rows_are_filtered_searched_and_grouped(open_page: Any) -> None:
     tab = open_page()
     board = tab.locator("#overview")

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.page.boards import table_rows
-from harness.page.build import LARGEST, write_page
+from harness.page.build import LARGEST, ordered, write_page
 from harness.records import history_path, record_path
 from tests.command_line import Run
 from tests.harness.page.conftest import HOSTILE, keep, timing
@@ -101,6 +101,15 @@ def test_a_faulty_history_is_named(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(UserError, match=re.escape(str(path))):
         write_page(tmp_path, tmp_path / "site")
+
+
+def test_amounts_are_sorted_by_their_numbers() -> None:
+    rows = [("all", "1,506 (37.6 %)", "1,279 to 1,687", "24 layers"), ("IMG", "", "275.7 to 320.6", "7")]
+    assert ordered(rows) == [
+        [("all", None), ("1,506 (37.6 %)", "1506"), ("1,279 to 1,687", "1279"), ("24 layers", None)],
+        [("IMG", None), ("", ""), ("275.7 to 320.6", "275.7"), ("7", None)],
+    ]
+    assert ordered([]) == []
 
 
 def test_the_same_records_give_the_same_page(results: Path, page: Path, tmp_path: Path) -> None:

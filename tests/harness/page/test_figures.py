@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.page.costs import figure_2, ratio_figures
+from harness.page.boards import row_names, table_rows
+from harness.page.costs import figure_2, ratio_figures, settings, time_table
 from harness.page.figures import style
 from harness.page.losses import coarse, loss_figures
 from harness.page.runs import runs
 from harness.page.scores import pareto, score_figures
-from harness.records import read_records
+from harness.records import Record, StepMeasured, make_history, read_records, write_history, write_record
 from tests.record_factory import make
 
 POINTS = st.lists(st.tuples(st.integers(0, 9).map(float), st.integers(0, 9).map(float)), min_size=1, max_size=12)
@@ -38,11 +39,59 @@ def test_scores_are_drawn_where_the_cost_is_known(results: Path) -> None:
     assert on_tiny.rows == (("MemVP", "0.2", "37.50"), ("DEHVF", "0.2", "75.00"))
 
 
-def test_every_history_is_a_line(results: Path) -> None:
-    shown = runs(read_records(results), results)
-    lines = [(trace["name"], trace["x"], trace["y"]) for figure in loss_figures(shown) for trace in figure.data]
-    labels = [run.record.label for run in shown if run.record.kind == "train"]
-    assert sorted(lines) == [(label, [1, 2, 3], [3.0, 1.5, 1.0]) for label in sorted(labels)]
+def test_a_line_is_the_mean_over_the_seeds_of_a_method(tmp_path: Path) -> None:
+    def losses(record: Record, *values: float) -> None:
+        path = write_record(record, tmp_path)
+        steps = [StepMeasured(step, loss, 0.01, 4, 0.1) for step, loss in enumerate(values, 1)]
+        write_history(path, make_history(record.spec_hash, steps))
+
+    for record, values in (
+        (make("memvp", 0), (3.0, 2.0)),
+        (make("memvp", 1), (5.0, 1.0)),
+        (make("memvp", 2), (9.0, 9.0, 9.0)),
+        (make("dehvf", 0), (4.0, 4.0)),
+        (make("dehvf", 0, task="coco"), (7.0,)),
+    ):
+        losses(record, *values)
+    shown = runs(read_records(tmp_path), tmp_path)
+    names = {run.record.spec_hash: "MemVP" for run in shown if run.record.method == "memvp"}
+    figures = loss_figures(shown, names)
+    lines = {figure.title: [(t["name"], t["y"], t["showlegend"]) for t in figure.data] for figure in figures}
+    assert lines == {
+        "Training loss: coco on tiny, protocol uniform": [("dehvf", [7.0], True)],
+        "Training loss: scienceqa on tiny, protocol uniform": [
+            ("MemVP", [4.0, 1.5], True),
+            ("MemVP", [9.0, 9.0, 9.0], False),
+            ("dehvf", [4.0, 4.0], True),
+        ],
+    }
+    assert ("MemVP", "1", "5", "1", "2") in figures[1].rows and len(figures[1].rows) == 4
+
+
+def test_a_method_looks_the_same_in_every_figure(results: Path) -> None:
+    records = read_records(results)
+    drawn = [*score_figures(records), *loss_figures(runs(records, results), row_names(records))]
+    colours: dict[str, set[str]] = {}
+    for trace in (trace for figure in drawn for trace in figure.data):
+        look = trace.get("marker") or trace["line"]
+        colours.setdefault(trace["name"], set()).add(look["color"])
+    assert {"MemVP", "DEHVF"} <= set(colours) and all(len(found) == 1 for found in colours.values())
+
+
+def test_a_figure_counts_parameters_as_the_tables_do(results: Path) -> None:
+    records = read_records(results)
+    figure = next(f for f in score_figures(records) if f.title.startswith("Avg against trainable parameters"))
+    rows = {row.name: row.trainable for row in table_rows(records, 1)[0] if row.trainable}
+    assert {trace["name"]: trace["x"] for trace in figure.data[:-1]} == {
+        name: [count] for name, count in rows.items() if name in {trace["name"] for trace in figure.data}
+    }
+
+
+def test_a_column_without_a_value_is_left_out(results: Path) -> None:
+    timed = next(iter(settings(read_records(results)).values()))
+    heads, rows = time_table(timed)
+    assert "Joules per batch" not in heads and "ms per batch" in heads
+    assert {len(row) for row in rows} == {len(heads)}
 
 
 @given(st.lists(st.integers(1, 99).map(float), min_size=1, max_size=300), st.integers(1, 50))
@@ -59,10 +108,10 @@ def test_coarse_losses_keep_mean_and_end(values: list[float], parts: int) -> Non
 
 def test_ratios_have_the_interval_of_the_record(results: Path) -> None:
     figure = next(figure for figure in ratio_figures(read_records(results)) if "(tiny)" in figure.title)
-    assert figure.title.startswith("Time relative to that of memvp")
-    assert figure.data[0]["y"] == ["dehvf", "memvp"] and figure.data[0]["x"] == [1.2, 1.0]
+    assert figure.title.startswith("Time relative to that of MemVP")
+    assert figure.data[0]["y"] == ["DEHVF", "MemVP"] and figure.data[0]["x"] == [1.2, 1.0]
     assert [round(value, 9) for value in figure.data[0]["error_x"]["array"]] == [0.1, 0.1]
-    assert ("dehvf", "train", "1.200", "1.100 to 1.300") in figure.rows
+    assert ("DEHVF", "train", "1.200", "1.100 to 1.300") in figure.rows
 
 
 def test_every_point_of_figure_2_is_inside_its_panel() -> None:

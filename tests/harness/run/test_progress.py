@@ -114,6 +114,18 @@ def test_a_line_is_printed_as_it_is() -> None:
     assert out.getvalue() == f"{line}\n"
 
 
+def test_a_terminal_gets_the_outcome_of_a_run_in_whole_words() -> None:
+    said = "memvp seed 0: completed: NAT 24.00, SOC 90.00, TXT 50.00, [bold]\nIMG 18.52, NO 100.00, Avg 45.00"
+    out, log = io.StringIO(), io.StringIO()
+    with SweepProgress(Console(file=out, force_terminal=True, width=40), 1) as sweep:
+        sweep.say(said)
+    lines = list(filter(None, re.sub(r"\r|\x1b\[[\d?]*\w", "", out.getvalue()).split("\n")))
+    assert " ".join(lines) == said.replace("\n", "\\n") and max(map(len, lines)) <= 40
+    with SweepProgress(Console(file=log, width=40), 1) as sweep:
+        sweep.say(said)
+    assert log.getvalue() == said.replace("\n", "\\n") + "\n"
+
+
 class Full(io.StringIO):
     """An output on a full disk."""
 
