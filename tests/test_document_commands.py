@@ -5,24 +5,21 @@ weights that are not here is only parsed, in `tests/test_documents.py`.
 """
 
 import contextlib
-import importlib
 import io
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import methods
 from harness.config.recipe import CaptionRecipe, ChoiceRecipe
 from harness.data.mini.captions import build_captions
 from methods import get_method, registry
 from tests.command_line import call
 from tests.folders import save_mini
-from tests.outside.packages import install
+from tests.outside.packages import install, seen_here
 from tests.test_documents import DOCUMENTS, ROOT, commands_in, document_name, read
 
 pytestmark = pytest.mark.slow
@@ -109,14 +106,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outside(tmp_path: Path) -> Iterator[None]:
     """Install the example package for this process."""
     install(ROOT / "tests/outside/image_bias", tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(tmp_path)
-        importlib.invalidate_caches()
-        registry.cache_clear()
-        assert "image_bias" in methods.registry()
+    with seen_here(tmp_path):
+        assert "image_bias" in registry()
         yield
-    sys.modules.pop("image_bias", None)
-    registry.cache_clear()
 
 
 def shortened(line: str, place: Path) -> list[str]:

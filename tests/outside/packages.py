@@ -1,13 +1,18 @@
-"""Packages outside this tree, which a new Python process sees as if they were installed; nothing is downloaded."""
+"""Packages outside this tree, which Python sees as if they were installed; nothing is downloaded."""
 
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from methods import ENTRY_POINT_GROUP
+import pytest
+
+from methods import ENTRY_POINT_GROUP, registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +40,23 @@ def declare(site: Path, name: str, version: str = "0.1.0", **methods: str) -> No
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     lines = [f"[{ENTRY_POINT_GROUP}]", *(f"{method} = {target}" for method, target in methods.items())]
     (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+@contextmanager
+def seen_here(site: Path) -> Iterator[None]:
+    """Let this process see the packages in `site`, until the context is left."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        importlib.invalidate_caches()
+        registry.cache_clear()
+        try:
+            yield
+        finally:
+            registry.cache_clear()
+            for name in set(sys.modules) - before:
+                if Path(getattr(sys.modules[name], "__file__", None) or "").parent == site:
+                    del sys.modules[name]
 
 
 def python(site: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":

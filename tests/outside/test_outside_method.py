@@ -1,4 +1,7 @@
-"""A method from a package outside the tree, the example of CONTRIBUTING.md, is listed, counted, trained and tested."""
+"""A method from a package outside the tree, the example of CONTRIBUTING.md, is listed, counted, trained and tested.
+
+It is trained and tested in new processes, as its author does it, and listed and counted in this one.
+"""
 
 import json
 import re
@@ -8,8 +11,9 @@ import pytest
 
 from harness.records import read_records
 from harness.report.tables import leaderboard
+from tests.command_line import call
 from tests.folders import save_mini
-from tests.outside.packages import ROOT, declare, install, python
+from tests.outside.packages import ROOT, declare, install, python, seen_here
 
 pytestmark = pytest.mark.slow
 PACKAGE = Path(__file__).parent / "image_bias"
@@ -25,9 +29,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def harness(site: Path, *arguments: object) -> str:
     """Run the command line, which must succeed, and return what it prints."""
-    done = python(site, "-m", "harness", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    with seen_here(site):
+        done = call(*arguments)
+    assert done.code == 0, done.err
+    return done.out
 
 
 @pytest.mark.parametrize(("language", "name"), [("python", "image_bias.py"), ("toml", "pyproject.toml")])
@@ -65,13 +70,16 @@ def test_without_formulas_its_flops_are_missing_and_the_others_stay(site: Path) 
 def test_it_is_trained_and_stands_in_the_table(site: Path, tmp_path: Path) -> None:
     data, results = save_mini(tmp_path / "mini"), tmp_path / "results"
     quick = ["--data-root", data, "--steps", 2, "--set", "batch_size=4", "--device", "cpu"]
-    printed = harness(site, "run", "--methods", "image_bias", "--model", "tiny", *quick, "--results", results)
+    done = python(
+        site, "-m", "harness", "run", "--methods", "image_bias", "--model", "tiny", *quick, "--results", results
+    )
+    assert done.returncode == 0, done.stderr
     (record,) = read_records(results)
     assert (record.method, record.status, record.steps) == ("image_bias", "completed", 2)
     assert record.metrics["Avg"].n == 12
     assert record.environment.versions["image-bias"] == "0.1.0"
     assert list((results / "adapters").rglob("adapter_model.safetensors"))
-    assert re.search(r"^\| image_bias +\|", printed, flags=re.MULTILINE)
+    assert re.search(r"^\| image_bias +\|", done.stdout, flags=re.MULTILINE)
     # Tables are built from records alone, so the method need not be registered in this process.
     (row,) = [row for row in leaderboard([record], 1, "tiny").rows if row.method == "image_bias"]
     assert row.metrics["Avg"].value == record.metrics["Avg"].value
@@ -89,7 +97,8 @@ def test_it_keeps_the_contract(site: Path) -> None:
 
 def test_a_package_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
     declare(tmp_path, "wrong", lost="no_such_module:Method")
-    done = python(tmp_path, "-m", "harness", "methods")
-    assert done.returncode == 2
+    with seen_here(tmp_path):
+        done = call("methods")
+    assert done.code == 2 and not done.out
     complaint = "method lost: no_such_module:Method: No module named 'no_such_module'; repair its package"
-    assert done.stderr.startswith(f"error: {complaint}") and done.stderr.count("\n") == 1
+    assert done.err.startswith(f"error: {complaint}") and done.err.count("\n") == 1
