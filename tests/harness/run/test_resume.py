@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from harness.records import History, Record, predictions_path, read_history, read_records, record_path
-from tests.command_line import quick_run
+from tests import command_line
+from tests.command_line import Done, quick_run
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 STEPS = 12
 Whole = tuple[Record, dict[str, str], History]
+OFTEN = ("--log-seconds", "0", "--checkpoint-minutes")
+"""Options for a line of output after every step; the time between checkpoints follows."""
 
 
 def start(
@@ -26,7 +29,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start the command line with a line of output and, unless told otherwise, a checkpoint after every step."""
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments, "--log-seconds", "0", "--checkpoint-minutes", checkpoint_minutes],
+        [sys.executable, "-m", "harness", *arguments, *OFTEN, checkpoint_minutes],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -34,6 +37,11 @@ def start(
         start_new_session=start_new_session,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
     )
+
+
+def make_here(arguments: list[str]) -> Done:
+    """Run the command line to its end, in this process and with as many threads as in those that `start` starts."""
+    return command_line.call(*arguments, *OFTEN, "0", "--threads", "1")
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -75,9 +83,8 @@ def made(results: Path) -> Whole:
 def whole(tmp_path_factory: pytest.TempPathFactory, mini_set: Path, small_llm: Path, small_clip: Path) -> Whole:
     """The run as it is made without any interruption."""
     results = tmp_path_factory.mktemp("whole") / "results"
-    process = start(arguments_of(results, mini_set, small_llm, small_clip))
-    out = finish(process)
-    assert process.returncode == 0, out
+    done = make_here(arguments_of(results, mini_set, small_llm, small_clip))
+    assert done.code == 0, done
     return made(results)
 
 
@@ -113,9 +120,8 @@ def test_a_stopped_run_is_recorded_and_goes_on_to_the_same_end(
     assert record.status == "interrupted" and record.steps is not None and record.steps >= 5
     assert record.error == "interrupted by SIGTERM"
 
-    again = start(arguments)
-    out = finish(again)
-    assert again.returncode == 0 and "resuming after optimiser step" in out
+    again = make_here(arguments)
+    assert again.code == 0 and "resuming after optimiser step" in again.out
     check_same(tmp_path, whole)
 
 
@@ -157,9 +163,8 @@ def test_workers_change_no_byte_and_do_not_survive_a_killed_run(
     finish(process)
     assert process.returncode == -signal.SIGKILL
 
-    again = start(arguments)
-    out = finish(again)
-    assert again.returncode == 0 and "resuming after optimiser step" in out and "Traceback" not in out
+    again = make_here(arguments)
+    assert again.code == 0 and "resuming after optimiser step" in again.out and "Traceback" not in again.out + again.err
     check_same(tmp_path, whole)
 
 
