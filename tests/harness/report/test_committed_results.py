@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.search import PLAN, Plan
 from harness.records import Record, read_records, record_path, write_record
 from harness.report.compare import compare
 from harness.report.readme import write_readme
@@ -66,14 +67,20 @@ def test_every_method_was_searched_as_much_and_its_recipe_is_its_best_trial() ->
         assert (record.task, record.model, record.seed, record.status) == ("scienceqa", "tiny", 0, "completed")
         trials[record.method].append(record)
     assert set(trials) == set(registry())
-    assert len({len(runs) for runs in trials.values()}) == 1
-    for runs in trials.values():
-        # The search changed one thing at a time around the best trial: the learning rate, then the scales. All methods
-        # are trained for the same length, so a longer trial is not a candidate.
+    plan = Plan.read(PLAN)
+    for method, runs in trials.items():
+        # Trials that were made to find out what holds a method back are no candidates.
+        for own in plan.afterwards.get(method, []):
+            (later,) = (run for run in runs if own.items() <= {**run.config["method"], **run.recipe}.items())
+            runs.remove(later)
+        rates = [{**plan.start[method], "base_lr": rate} for rate in plan.rates]
+        again = any(plan.together[method].items() <= settings.items() for settings in rates)
+        assert len(runs) == len(rates) + len(plan.methods[method]) + 2 - again
+        # All methods are trained for the same length, so a longer trial is not a candidate.
         fields = {run.run_id: set(tried(run, runs)) for run in runs}
         longer = [run for run in runs if fields[run.run_id] == {"epochs", "warmup_epochs"}]
         assert len(longer) == 1
         candidates = [run for run in runs if run not in longer]
         best = max(candidates, key=lambda run: (run.metrics["Avg"].value, run.metrics["IMG"].value))
         assert fields[best.run_id] == set(), best.run_id
-        assert sum("base_lr" in fields[run.run_id] for run in candidates) == 3
+        assert {run.recipe["base_lr"] for run in candidates} == set(plan.rates)
