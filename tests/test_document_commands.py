@@ -157,6 +157,17 @@ def test_a_shell_block_holds_nothing_unknown() -> None:
     assert not [line for line in lines if not line.startswith(("python -m harness", *OTHER_PROGRAMS))]
 
 
+def test_no_command_stands_in_a_block_that_is_not_run() -> None:
+    blocks = [
+        (document_name(path), *found)
+        for path in DOCUMENTS
+        for found in re.findall(r"^( *)(?:```|~~~)([^\n]*)\n(.*?)^ *(?:```|~~~)$", read(path), re.DOTALL | re.MULTILINE)
+    ]
+    assert {"sh", "python", "text"} <= {language for _, _, language, _ in blocks}
+    run = {("", "sh"), ("", "python")}
+    assert not [block for block in blocks if block[1:3] not in run and "harness " in block[3]]
+
+
 def test_the_keys_of_set_are_fields_of_a_recipe_or_a_method() -> None:
     named = {key for path in DOCUMENTS for key in re.findall(r"--set ([\w.]+)=", read(path))}
     assert {"base_lr", "scoring"} <= named
