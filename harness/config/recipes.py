@@ -39,6 +39,16 @@ _TINY_TUNING = (
     "three times the best base_lr with a third of the best scale. All methods train equally long: six epochs, the "
     "longest that keeps the first command of README within five minutes"
 )
+_SMOL = {
+    "epochs": 1,
+    "warmup_epochs": 0.1,
+    "batch_size": 8,
+    "base_lr": 0.04,
+    "max_length": 1024,
+    "tuning": "rates and scales as searched on tiny, except that the prompt_std of memories is scaled by sqrt(4096 / "
+    "hidden size); small batches, so that an hour on one CPU core has over a thousand optimiser steps; nothing was "
+    "searched on this model",
+}
 _COCO_LENGTH = "the epochs of the paper"
 _PAPER_COCO = {
     "epochs": 5,
@@ -55,13 +65,7 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "eval_batch_size": 64,
         "tuning": _TINY_TUNING,
     },
-    ("scienceqa", "smol"): {
-        "epochs": 1,
-        "warmup_epochs": 0.1,
-        "max_length": 1024,
-        "tuning": "rates as in the published runs, which is a guess for this model; the length suits two CPU cores; "
-        "prompt_std is scaled by sqrt(4096 / hidden size); nothing was searched",
-    },
+    ("scienceqa", "smol"): _SMOL,
     ("coco", "tiny"): {
         "epochs": 3,
         "warmup_epochs": 0.3,
@@ -70,16 +74,7 @@ _TRAIN: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "max_new_tokens": 72,
         "tuning": "rates and scales as searched on scienceqa; the length and the rest were not searched",
     },
-    ("coco", "smol"): {
-        "epochs": 1,
-        "warmup_epochs": 0.1,
-        "batch_size": 8,
-        "base_lr": 0.04,
-        "max_new_tokens": 72,
-        "tuning": "base_lr, and lora_alpha with it, as searched for each method on tiny, and small batches, so that an "
-        "hour on one CPU core has over a thousand optimiser steps; prompt_std is scaled by sqrt(4096 / hidden size), "
-        "and the other scales are the published ones; nothing was searched on this model",
-    },
+    ("coco", "smol"): {**_SMOL, "max_new_tokens": 72},
     ("coco", "7b"): _PAPER_COCO,
     ("coco", "13b"): _PAPER_COCO,
 }
@@ -102,15 +97,12 @@ _OF_PAPER_SIZE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("coco", "llama_adapter"): {"tuning": f"{_NO_CAPTIONS}; {_ALPACA}; nothing was searched"},
 }
 # The best trials of the other methods on `tiny` have the rate in `_TRAIN`. Captions take all rates over.
-_LAVIN_RATE = {"base_lr": 0.013}
 _LORA_RATE = {"base_lr": 0.12}
 _TRAIN_OF_METHOD: Mapping[tuple[str, str, str], Mapping[str, Any]] = {
     **{(task, name, size): own for (task, name), own in _OF_PAPER_SIZE.items() for size in ("7b", "13b")},
-    ("scienceqa", "lavin", "tiny"): _LAVIN_RATE,
-    ("coco", "lavin", "tiny"): _LAVIN_RATE,
-    ("coco", "lavin", "smol"): _LAVIN_RATE,
     ("scienceqa", "llava_lora", "tiny"): _LORA_RATE,
     ("coco", "llava_lora", "tiny"): _LORA_RATE,
+    ("scienceqa", "llava_lora", "smol"): _LORA_RATE,
     ("coco", "llava_lora", "smol"): _LORA_RATE,
 }
 
@@ -143,19 +135,21 @@ _NOT_REPEATABLE: Mapping[str, str] = {
 # x·P_k has standard deviation prompt_std · sqrt(h), which is 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128).
 # The other two scales come from the search that `tuning` describes.
 _TINY_MEMORY = {"memory_length": 80, "prompt_std": 0.113, "visual_scale": 0.03, "memory_scale": 0.3}
-_SMOL_MEMORY = {"memory_length": 80, "prompt_std": 0.053}
+_SMOL_MEMORY = {**_TINY_MEMORY, "prompt_std": 0.053}
 _METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dehvf", "13b"): {"memory_length": 400},
     ("memvp", "13b"): {"memory_length": 400},
     ("lavin", "13b"): {"temperature": 5.0},
     ("dehvf", "tiny"): {**_TINY_MEMORY, "memory_scale": 0.9, "fuser_dim": 32},
     ("memvp", "tiny"): _TINY_MEMORY,
-    ("lavin", "tiny"): {"adapter_scale": 0.3},
-    ("dehvf", "smol"): _SMOL_MEMORY,
+    ("lavin", "tiny"): {"adapter_scale": 0.1},
+    ("dehvf", "smol"): {**_SMOL_MEMORY, "memory_scale": 0.9},
     ("memvp", "smol"): _SMOL_MEMORY,
     ("llava_lora", "tiny"): {"lora_alpha": 1.333},
     ("llava_lora", "smol"): {"lora_alpha": 1.333},
+    ("lavin", "smol"): {"adapter_scale": 0.1},
     ("llama_adapter", "tiny"): {"prompt_std": 0.3},
+    ("llama_adapter", "smol"): {"prompt_std": 0.3},
     ("dehvf", "bench"): {"memory_length": 80},
     ("memvp", "bench"): {"memory_length": 80},
 }
