@@ -18,6 +18,7 @@ from harness.commands.dryrun import dry_run_command
 from harness.commands.run_options import RunOptions, backbone, data_options, plans_of, require_accuracy, shortened
 from harness.commands.table import TableOptions, table_command_text
 from harness.config.presets import BackboneSpec
+from harness.cost.order import RunFlops
 from harness.data.places import find_or_fetch_data
 from harness.errors import UserError
 from harness.hub import go_offline
@@ -136,7 +137,8 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
         setup = _make_setup(here, lambda line: print_line(console, line))
         plans = shortened(plans, options.steps, setup.task)
         make_setup = partial(_make_setup, there)
-        result = sweep(make_setup, setup, plans, console, options.force, cores, options.log_seconds, executor)
+        cost = RunFlops(spec, setup.task) if cores.jobs > 1 else None
+        result = sweep(make_setup, setup, plans, console, options.force, cores, options.log_seconds, executor, cost)
         setup.processes.close()
     return result
 

@@ -52,6 +52,7 @@ def sweep(
     cores: Cores,
     log_seconds: float = LOG_SECONDS,
     executor: Executor | None = None,
+    cost: Callable[[RunPlan], float] | None = None,
 ) -> SweepResult:
     """Make every run that is not recorded as completed.
 
@@ -64,6 +65,8 @@ def sweep(
         cores: how many runs are made side by side, and their threads.
         log_seconds: longest time between two lines of progress where the output is no terminal.
         executor: makes the runs; None makes them here.
+        cost: returns how long a run takes, in any unit. Of runs that are made side by side, the longest are begun
+            first, so that none is left to be made alone at the end. None begins them in their order.
 
     Returns:
         All records, old and new; none in a process that follows the first one.
@@ -78,7 +81,7 @@ def sweep(
         return SweepResult()
     try:
         with announced_end(setup.processes):
-            return _lead(make_setup, setup, plans, console, force, cores, log_seconds, executor)
+            return _lead(make_setup, setup, plans, console, force, cores, log_seconds, executor, cost)
     except OutOfStepError as end:
         setup.processes.end(end.__cause__ or end)
 
@@ -92,6 +95,7 @@ def _lead(
     cores: Cores,
     log_seconds: float,
     executor: Executor | None,
+    cost: Callable[[RunPlan], float] | None,
 ) -> SweepResult:
     """Make the runs in the first process, or in the only one; see `sweep`."""
     made: dict[str, Record] = {}
@@ -110,6 +114,8 @@ def _lead(
     for wanted in pending:
         require_recordable(setup, wanted.plan)
     jobs = 1 if executor else min(cores.jobs, len(pending))
+    if jobs > 1 and cost is not None:
+        pending.sort(key=lambda wanted: cost(wanted.plan), reverse=True)
 
     def report(plan: RunPlan, result: Attempt) -> None:
         nonlocal skipped

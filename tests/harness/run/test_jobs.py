@@ -19,7 +19,7 @@ from tests.command_line import Done, files, quick_run
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-METHODS = ("--methods", "memvp,dehvf,lavin", "--set", "lavin.base_lr=1e30")
+METHODS = ("--methods", "lavin,memvp,dehvf", "--set", "lavin.base_lr=1e30")
 """Two runs that complete, and one that fails."""
 
 
@@ -51,6 +51,13 @@ def test_jobs_give_the_same_records_as_runs_in_turn(swept: dict[int, tuple[Done,
     in_turn, side_by_side = (read_records(results) for _, results in swept.values())
     assert [record.status for record in in_turn] == ["completed", "failed", "completed"]
     assert [lasting(record) for record in side_by_side] == [lasting(record) for record in in_turn]
+
+
+def test_the_longest_runs_are_begun_first(swept: dict[int, tuple[Done, Path]]) -> None:
+    out = swept[2][0].out
+    # LaVIN counts the fewest FLOPs on this backbone.
+    ends = [out.index(f"{name} seed 0: completed") for name in ("memvp", "dehvf")]
+    assert out.index("lavin seed 0: training: 0/3") > min(ends)
 
 
 def test_a_failed_run_of_a_job_is_reported_and_the_others_go_on(swept: dict[int, tuple[Done, Path]]) -> None:
