@@ -7,6 +7,8 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.files import read_file
 
+_LARGEST = 4 * 2**20
+"""No copy that a run keeps has more bytes: no side is longer than 320 pixels."""
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -27,10 +29,12 @@ def data_uris(paths: Iterable[str], results_dir: Path) -> dict[str, str]:
         if not place.is_relative_to(root) or place.suffix not in _TYPES:
             raise UserError(f"{path}: is not an image inside {results_dir}; repair the record that names it")
         try:
-            content = read_file(place)
+            content = read_file(place, _LARGEST)
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise UserError(f"{place}: cannot be read ({error.strerror}); check its permissions") from error
+            raise UserError(
+                f"{place}: cannot be read ({error.strerror}); remove it, or check its permissions"
+            ) from error
         found[path] = f"data:{_TYPES[place.suffix]};base64,{base64.b64encode(content).decode('ascii')}"
     return found

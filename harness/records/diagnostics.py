@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from harness.records.beside import DIAGNOSTICS, OfRun, read_of_run, write_kept
 from harness.records.fields import Count, Name, Section
 
-Matrix = list[list[float]]
+Matrix = list[list[Annotated[float, Field(ge=-1e9, le=1e9)]]]
 
 
 class DiagnosticMatrix(Section):

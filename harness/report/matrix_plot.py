@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import DiagnosticMatrix
-from harness.report.drawing import check_suffix, new_drawing, save_drawing
+from harness.report.drawing import check_suffix, drawn, new_drawing, save_drawing
 
 _MOST_LABELS = 16
 """Labels of an axis that fit beside each other."""
@@ -26,13 +26,12 @@ def draw_matrix(matrix: DiagnosticMatrix, subtitle: str) -> Any:
     image = panel.imshow(matrix.mean, cmap="cividis", aspect="auto", vmin=0)
     for axis, labels in ((panel.xaxis, matrix.column_labels), (panel.yaxis, matrix.row_labels)):
         places = range(0, len(labels), -(-len(labels) // _MOST_LABELS))
-        # A dollar would begin a formula.
-        axis.set_ticks(list(places), [labels[place].replace("$", r"\$") for place in places], fontsize=7)
-    panel.set_xlabel(matrix.columns.replace("$", r"\$"))
-    panel.set_ylabel(matrix.rows.replace("$", r"\$"))
-    panel.set_title(subtitle.replace("$", r"\$"), fontsize=8)
+        axis.set_ticks(list(places), [drawn(labels[place]) for place in places], fontsize=7)
+    panel.set_xlabel(drawn(matrix.columns))
+    panel.set_ylabel(drawn(matrix.rows))
+    panel.set_title(drawn(subtitle), fontsize=8)
     drawing.colorbar(image, ax=panel, label="share")
-    drawing.suptitle(matrix.title.replace("$", r"\$"), fontsize=10)
+    drawing.suptitle(drawn(matrix.title), fontsize=10)
     return drawing
 
 

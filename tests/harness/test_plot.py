@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.records import DiagnosticMatrix, Diagnostics, Record, write_diagnostics, write_record
+from harness.records import DiagnosticMatrix, Diagnostics, Record, diagnostics_path, write_diagnostics, write_record
 from harness.report.matrix_plot import draw_matrix
 from tests.command_line import Run
 from tests.record_factory import make
@@ -42,6 +42,22 @@ def test_figures_are_written(suffix: str, call: Run, tmp_path: Path) -> None:
         "dehvf-keys_only"
         in call("plot", "figure3", "--method", "dehvf-keys_only", "--out", out, "--results", tmp_path).out
     )
+
+
+def test_labels_from_outside_draw_no_formula_and_take_no_time(
+    call: Run, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    record = make("dehvf")
+    odd = {"title": "x" * 100_000, "rows": "$x^{", "row_labels": ["y" * 20_000, "語"]}
+    matrix = MATRIX.model_copy(update=odd)
+    path = write_record(record, tmp_path)
+    write_diagnostics(path, Diagnostics(spec_hash=record.spec_hash, images=9, matrices=[matrix]))
+    done = call("plot", "figure3", "--out", tmp_path / "figure.svg", "--results", tmp_path)
+    assert (done.code, done.err) == (0, "") and not recwarn.list
+    path = diagnostics_path(path)
+    path.write_text(path.read_text().replace("0.5", "1e308"))
+    done = call("plot", "figure3", "--out", tmp_path / "figure.svg", "--results", tmp_path)
+    assert done.code == 2 and f"{path}: matrices.0.mean.1.0" in done.err
 
 
 def test_what_cannot_be_drawn_is_one_line(call: Run, tmp_path: Path) -> None:

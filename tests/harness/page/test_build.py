@@ -96,6 +96,16 @@ def test_an_image_outside_the_folder_is_refused(tmp_path: Path) -> None:
         write_page(tmp_path / "r", tmp_path / "site")
 
 
+def test_an_image_that_is_no_small_copy_is_refused(tmp_path: Path) -> None:
+    sample = {"image_id": "7", "image": "samples/7.png", "caption": "c", "references": []}
+    keep(make("lavin", task="coco", metrics={}, samples=[sample]), tmp_path)
+    (tmp_path / "samples").mkdir()
+    with (tmp_path / "samples" / "7.png").open("wb") as file:
+        file.truncate(400 * 2**20)
+    with pytest.raises(UserError, match=r"7\.png: cannot be read \(larger than 4 MiB\)"):
+        write_page(tmp_path, tmp_path / "site")
+
+
 def test_a_faulty_history_is_named(tmp_path: Path) -> None:
     path = history_path(record_path(keep(make(), tmp_path), tmp_path))
     path.write_text("{}")
