@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.escape import html
 from harness.page.boards import full_name, scored
 from harness.page.figures import PageFigure
 from harness.records import DiagnosticMatrix, Diagnostics, Question, Record, read_diagnostics, record_path
@@ -62,6 +63,8 @@ def _inside(
     rows = [
         (label, *(f"{value:.3f}" for value in line)) for label, line in zip(matrix.row_labels, matrix.mean, strict=True)
     ]
+    # plotly takes tags in its texts for formatting and links.
+    down, across = html(matrix.rows), html(matrix.columns)
     figure = PageFigure(
         f"inside-{number}",
         f"{matrix.title}: {title}",
@@ -70,21 +73,21 @@ def _inside(
         [
             {
                 "type": "heatmap",
-                "x": matrix.column_labels,
-                "y": matrix.row_labels,
+                "x": [html(label) for label in matrix.column_labels],
+                "y": [html(label) for label in matrix.row_labels],
                 "z": _shown(matrix.mean),
                 "texttemplate": "%{z:.2f}",
                 "colorscale": "Cividis",
                 "colorbar": {"title": {"text": "share"}, "thickness": 12},
-                "hovertemplate": f"{matrix.rows} %{{y}}, {matrix.columns} %{{x}}: %{{z:.3f}}<extra></extra>",
+                "hovertemplate": f"{down} %{{y}}, {across} %{{x}}: %{{z:.3f}}<extra></extra>",
             }
         ],
         {
-            "xaxis": {"type": "category", "showgrid": False, "title": {"text": matrix.columns}},
+            "xaxis": {"type": "category", "showgrid": False, "title": {"text": across}},
             "yaxis": {
                 "type": "category",
                 "showgrid": False,
-                "title": {"text": matrix.rows},
+                "title": {"text": down},
                 "autorange": "reversed",
             },
         },

@@ -52,6 +52,20 @@ def test_diagnostics_are_drawn_with_their_samples(results: Path) -> None:
     assert item.images["1"].endswith("/1.png")
 
 
+def test_labels_are_no_tags_for_plotly(results: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(results, tmp_path / "results"))
+    records = read_records(copied)
+    shows = next(run for run in records if read_diagnostics(record_path(run, copied)) is not None)
+    kept = read_diagnostics(record_path(shows, copied))
+    assert kept is not None
+    tag = '<a href="https://example.org">here</a>'
+    matrix = kept.matrices[0].model_copy(update={"rows": tag, "columns": tag, "row_labels": [tag, "1"]})
+    write_diagnostics(record_path(shows, copied), kept.model_copy(update={"matrices": [matrix]}))
+    (item,) = inside_figures(records, copied, {})
+    assert "<a" not in f"{item.figure.data} {item.figure.layout}"
+    assert item.figure.rows[0][0] == tag  # the table is escaped where it is printed
+
+
 def test_captions_of_one_image_stand_together(results: Path) -> None:
     (items,) = captioned(read_records(results)).values()
     assert [(item.image_id, item.references, list(item.captions)) for item in items] == [
