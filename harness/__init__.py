@@ -6,6 +6,7 @@ From Python, `import harness` gives `harness.run`, `harness.load_records`, `harn
 
 import importlib
 import logging
+import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 # each product in 8 bits it would say that inputs are cast to float16, which is how the format is defined.
 for _name in ("autograd._functions", "backends.cpu.ops"):
     logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
+
+# transformers would warn of faults in a foreign folder several times, beside the line that says what is wrong.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 __all__ = ["compare", "load_adapter", "load_records", "pull", "push", "run"]
 

@@ -20,6 +20,8 @@ from methods.parameters import adapter_parameters
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+LARGEST_CONFIG = 2**23
+"""No config of an adapter has more bytes."""
 LARGEST_VALUE = 1e6
 """No trained parameter is larger: an optimiser step moves it by about the learning rate."""
 
@@ -80,7 +82,11 @@ def load_adapter(folder: Path) -> SavedAdapter:
     path = Path(folder) / CONFIG_FILE
     _require_no_pipe(path)
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        with path.open("rb") as file:
+            text = file.read(LARGEST_CONFIG + 1)
+        if len(text) > LARGEST_CONFIG:
+            raise ValueError(f"larger than {LARGEST_CONFIG / 2**20:.0f} MiB")
+        content = json.loads(text, parse_constant=_refuse_constant)
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}); give a folder that holds a saved adapter"

@@ -1,6 +1,7 @@
 """The frozen language model, of the Llama architecture: its config, its weights and its tokenizer."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,7 +22,8 @@ from harness.backbone.gguf_file import (
 from harness.backbone.quantised import mark_quantised, quantisation_config, quantise_layer, saved_bytes
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
-from harness.backbone.weights import INDEX, gguf_fault, is_gguf, llm_folder, shards_of
+from harness.backbone.tokenizer_file import require_bounded_growth
+from harness.backbone.weights import INDEX, gguf_fault, is_gguf, llm_folder, shards_of, stored_dtypes, weight_files
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.errors import UserError, foreign
 from harness.hub import hub_reachable
@@ -29,6 +31,8 @@ from harness.hub import hub_reachable
 LARGEST_SIZE = 2**24
 """No size of a usable decoder is larger. A larger one would take hours to build or all memory before it fails."""
 MOST_LAYERS = 1000
+MOST_LABELS = 10_000
+_FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 def llm_config(spec: BackboneSpec) -> LlamaConfig:
@@ -53,11 +57,7 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
         )
     require_regular_files(f"--llm {spec.llm}", Path(spec.llm))
     with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
-        config = (
-            config_of(Path(spec.llm))
-            if gguf
-            else AutoConfig.from_pretrained(folder or spec.llm, trust_remote_code=False)
-        )
+        config = config_of(Path(spec.llm)) if gguf else _config(spec.llm, folder)
     if not isinstance(config, LlamaConfig):
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
@@ -72,6 +72,17 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     # A config may name an implementation of attention that transformers downloads and runs.
     config._attn_implementation = "sdpa"
     return config
+
+
+def _config(llm: str, folder: Path | None) -> Any:
+    """Return the config of a model that is no file in GGUF, of any architecture."""
+    content, _ = LlamaConfig.get_config_dict(folder or llm)
+    # transformers makes lists of these lengths before anybody can look at them.
+    for name, limit in (("num_labels", MOST_LABELS), ("num_hidden_layers", MOST_LAYERS)):
+        number = content.get(name, 0)
+        if isinstance(number, int) and number > limit:
+            raise UserError(f"{llm}: config.json: {name} is {number!r:.40}; it must be at most {limit}")
+    return AutoConfig.from_pretrained(folder or llm, trust_remote_code=False)
 
 
 def _file(llm: str | Path) -> dict[str, Any]:
@@ -97,6 +108,11 @@ def _fault(config: LlamaConfig) -> str | None:
         return f"rms_norm_eps is {config.rms_norm_eps!r:.40}; it must be a number above 0"
     if getattr(config, "quantization_config", None) is not None:
         return "has a quantization_config, but the frozen weights are float32 or bfloat16"
+    for name, value in (getattr(config, "rope_parameters", None) or {}).items():
+        if isinstance(value, list) and len(value) > sizes["head_dim"]:
+            return f"rope_parameters.{name} has {len(value)} values for a head_dim of {sizes['head_dim']}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"rope_parameters.{name} is {value}; it must be a number"
     return None
 
 
@@ -126,8 +142,13 @@ def llm_size(spec: BackboneSpec, dtype: torch.dtype) -> LlmSize:
     """
     config = llm_config(spec)
     wrong = f"{config.name_or_path or 'the language model'}: no model can be built from its config.json"
-    with foreign(wrong, "correct the file, or give another model"), torch.device("meta"):
-        llm = LlamaForCausalLM(config)
+    with foreign(wrong, "correct the file, or give another model"):
+        with torch.device("cpu"):
+            frequencies = LlamaRotaryEmbedding(config).inv_freq
+        if not frequencies.isfinite().all():
+            raise ValueError("its rope_parameters give frequencies that are no numbers")
+        with torch.device("meta"):
+            llm = LlamaForCausalLM(config)
     parameters = sum(parameter.numel() for parameter in llm.parameters())
     saved = 0 if spec.quantize is None else saved_bytes(llm.model.layers[0], spec.quantize, dtype)
     layer_bytes = sum(parameter.numel() for parameter in llm.model.layers[0].parameters()) * dtype.itemsize - saved
@@ -192,6 +213,9 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
             raise UserError(f"--llm {spec.llm}: has an adapter_config.json; give the folder of a model without adapter")
         if pickled := [shard for shard in shards_of(folder) if not shard.endswith(".safetensors")]:
             raise UserError(f"--llm {spec.llm}: {INDEX} names {pickled[0]!r}; give a model in safetensors")
+        for name, stored in () if gguf else stored_dtypes(weight_files(str(spec.llm))):
+            if stored not in _FLOATS:
+                raise UserError(f"--llm {spec.llm}: {name} is stored as {stored}; give a model in {', '.join(_FLOATS)}")
         # The folder and not the hub id: nothing that is here is asked of the hub again.
         with bar_on_terminal_only():
             loaded: Any = LlamaForCausalLM.from_pretrained(
@@ -202,20 +226,41 @@ def pretrained_llm(spec: BackboneSpec, device: torch.device, dtype: torch.dtype)
                 trust_remote_code=False,
                 use_safetensors=None if gguf else True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,
                 quantization_config=at_once,
                 **_file(str(spec.llm)),
             )
     llm, loading = loaded
-    # transformers would fill missing weights with random numbers and go on.
-    if missing := sorted(loading["missing_keys"]):
-        raise UserError(
-            f"--llm {spec.llm}: its weights do not have {missing[0]} ({len(missing)} missing); give a complete model"
-        )
+    _require_all_used(f"--llm {spec.llm}", loading)
     if spec.quantize is not None:
         for layer in llm.model.layers if gguf else ():
             quantise_layer(layer, spec.quantize)
         mark_quantised(llm, spec.quantize)
     return cast(LlamaForCausalLM, llm)
+
+
+def _require_all_used(option: str, loading: Mapping[str, Any]) -> None:
+    """Check that a model has all its weights, and no others.
+
+    transformers would fill what is missing or has another shape with random numbers, leave out the rest, and go on.
+
+    Args:
+        option: the option that names the model, and its value.
+        loading: what transformers says about the loading.
+
+    Raises:
+        UserError: some are missing, have another shape, or are none of the model's.
+    """
+    advice = "give weights that suit config.json"
+    for name, stored, needed in sorted(loading["mismatched_keys"]):
+        raise UserError(f"{option}: {name} has shape {tuple(stored)}, not {tuple(needed)}; {advice}")
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(
+            f"{option}: its weights do not have {missing[0]} ({len(missing)} missing); give a complete model"
+        )
+    # Older versions of transformers stored what they computed from the config.
+    if more := sorted(name for name in loading["unexpected_keys"] if not name.endswith("rotary_emb.inv_freq")):
+        raise UserError(f"{option}: config.json says nothing of {more[0]!r:.80} ({len(more)} such weights); {advice}")
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -228,6 +273,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         UserError: there is no tokenizer, or it defines no BOS or EOS token.
     """
     require_regular_files(f"--llm {source}", Path(source))
+    require_bounded_growth(Path(source), f"--llm {source}")
     if is_gguf(source):
         require_bounded(Path(source))
     with foreign(f"--llm {source}: has no tokenizer", "give a folder with one"):

@@ -17,9 +17,9 @@ from harness.backbone.language_model import (
     random_llm,
 )
 from harness.backbone.quantised import require_quantisation
-from harness.backbone.requirements import require_free_memory
+from harness.backbone.requirements import require_free_memory, require_stored
 from harness.backbone.vision_tower import VisionTower, pretrained_vision_tower, random_vision_tower
-from harness.backbone.weights import is_gguf, llm_folder, require_weights
+from harness.backbone.weights import is_gguf, llm_folder, require_weights, weight_files
 from harness.config.presets import TINY, BackboneSpec
 from harness.errors import UserError
 from harness.streams import say_on_stderr
@@ -121,7 +121,10 @@ def load_backbone(
         require_quantisation(spec.quantize, device)
     if weights != "random":
         require_weights(spec, say_on_stderr)
-    require_free_memory(llm_size(spec, dtype).bytes, dtype, device, f"--model {spec.base}")
+    size = llm_size(spec, dtype)
+    require_free_memory(size.bytes, dtype, device, f"--model {spec.base}")
+    if weights != "random":
+        require_stored(f"--llm {spec.llm}", size.parameters, weight_files(str(spec.llm)))
     if weights == "random":
         llm = random_llm(llm_config(spec), device, dtype, seed, spec.quantize)
         vision = random_vision_tower(spec, device, dtype)

@@ -4,6 +4,7 @@ One line says what is wrong and what to do. Whether the weights are there is in 
 """
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,11 @@ from harness.errors import UserError
 from harness.numbers import readable_memory
 
 GIB = 2**30
+TEMPLATES = "additional_chat_templates"
+"""Folder inside a model's folder whose files are read as well."""
+LARGEST_TEXT = 128 * 2**20
+"""No tokenizer or config has more bytes."""
+_TEXTS = (".json", ".jinja", ".model", ".txt")
 
 
 def check_clip_name(clip: str, *, weights: bool = True) -> None:
@@ -30,9 +36,9 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
 
     name, _, tag = clip.partition(":")
     if name == "local-dir":
+        require_regular_files(f"--clip {clip}", Path(tag))
         if not Path(tag, "open_clip_config.json").is_file():
             raise UserError(f"--clip {clip}: has no open_clip_config.json; give the folder of an open_clip model")
-        require_regular_files(f"--clip {clip}", Path(tag))
         return
     if open_clip.get_model_config(name) is None:
         near = difflib.get_close_matches(name, open_clip.list_models(), n=1)
@@ -50,18 +56,43 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
 
 
 def require_regular_files(option: str, folder: Path) -> None:
-    """Check that a model's folder has nothing that a library would wait for or read without end: pipes and devices.
+    """Check that a model's folder has nothing that a library would wait for or read without end.
+
+    Pipes and devices are refused, and files of text and settings that are larger than any real one.
 
     Args:
         option: the option that names the folder, and its value.
         folder: the folder; nothing is checked if there is none.
 
     Raises:
-        UserError: something in it is neither a file nor a folder.
+        UserError: something in it is neither a file nor a folder, or is too large.
     """
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    places = (folder, folder / TEMPLATES)
+    for path in (path for place in places if place.is_dir() for path in sorted(place.iterdir())):
         if path.exists() and not path.is_file() and not path.is_dir():
             raise UserError(f"{option}: {path.name} is a pipe or a device; replace it by a file")
+        if path.suffix in _TEXTS and path.is_file() and path.stat().st_size > LARGEST_TEXT:
+            size = readable_memory(LARGEST_TEXT)
+            raise UserError(f"{option}: {path.name} is larger than {size}; give the folder of a real model")
+
+
+def require_stored(option: str, parameters: int, files: Iterable[Path]) -> None:
+    """Check that files can contain the weights of a model, before any are allocated for a config that says more.
+
+    Args:
+        option: the option that names the model, and its value.
+        parameters: number of parameters that its config describes.
+        files: its weights.
+
+    Raises:
+        UserError: the files have less than a bit for each parameter.
+    """
+    stored = sum(path.stat().st_size for path in files if path.is_file())
+    if parameters > 8 * stored:
+        raise UserError(
+            f"{option}: its config describes {parameters:,} parameters, but its weights have {stored:,} bytes; give a "
+            "complete model"
+        )
 
 
 def free_memory(device: torch.device) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.backbone.randomise import randomise
-from harness.backbone.requirements import check_clip_name, require_free_memory
+from harness.backbone.requirements import check_clip_name, require_free_memory, require_stored
 from harness.backbone.weights import clip_file
 from harness.config.presets import BackboneSpec
 from harness.data.jsonio import read_json
@@ -26,7 +26,7 @@ RANDOM_CLIP = "ViT-L-14-quickgelu:openai"
 """The open_clip model that gives the sizes of a random vision tower if the preset names none."""
 LARGEST_SIZE = 2**24
 """No size of a usable CLIP model is larger."""
-LIMITS = {"layers": 1000, "image_size": 10_000}
+LIMITS = {"layers": 1000, "image_size": 10_000, "context_length": 10_000}
 """Field of a tower's config -> its limit, where that is smaller."""
 
 
@@ -128,13 +128,17 @@ def _local_config(clip: str) -> dict[str, Any]:
             raise UserError(f"--clip {clip}: {path.name} has no {part}; give the folder of an open_clip model")
         if other in sizes:
             raise UserError(f"--clip {clip}: {part}.{other} names a model of another library; give an open_clip ViT")
-        for name, size in sizes.items():
+        if isinstance(sizes.get("layers"), list):
+            raise UserError(f"--clip {clip}: is not an open_clip vision transformer; {part}.layers is a list")
+        for name, given in sizes.items():
             limit = LIMITS.get(name, LARGEST_SIZE)
-            # Not `size > limit`: NaN is not larger than anything.
-            if isinstance(size, int | float) and not 0 <= size <= limit:
-                raise UserError(
-                    f"--clip {clip}: {part}.{name} is {size!r:.40}; correct {path.name} to a number from 0 to {limit}"
-                )
+            for size in given if isinstance(given, list) else [given]:
+                # Not `size > limit`: NaN is not larger than anything.
+                if isinstance(size, int | float) and not 0 <= size <= limit:
+                    raise UserError(
+                        f"--clip {clip}: {part}.{name} is {given!r:.40}; "
+                        f"correct {path.name} to a number from 0 to {limit}"
+                    )
     return config
 
 
@@ -171,8 +175,10 @@ def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: tor
     if local:
         _require_safetensors(spec.clip)
         shapes = _clip_on_meta(_local_config(spec.clip), spec)
-        needed = sum(parameter.nbytes for parameter in shapes.parameters())
+        needed = sum(tensor.nbytes for tensor in (*shapes.parameters(), *shapes.buffers()))
         require_free_memory(needed, torch.float32, torch.device("cpu"), f"--clip {spec.clip}")
+        files = Path(spec.clip.partition(":")[2]).glob("*.safetensors")
+        require_stored(f"--clip {spec.clip}", sum(parameter.numel() for parameter in shapes.parameters()), files)
     # The file and not the tag, where it is here: nothing is then asked of the hub again.
     weights = None if local else clip_file(spec.clip)
     given = {"model_name": spec.clip} if local else {"model_name": name, "pretrained": str(weights or tag)}
@@ -209,4 +215,7 @@ def _require_vit(visual: nn.Module, spec: BackboneSpec) -> "VisionTransformer":
         raise UserError(
             f"--clip {spec.clip}: is not an open_clip vision transformer; give one of open_clip's ViT models"
         )
+    height, width = visual.image_size
+    if height != width:
+        raise UserError(f"--clip {spec.clip}: takes images of {width}x{height} pixels; give one for square images")
     return visual

@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import safe_open
 
 from harness.backbone.requirements import check_clip_name, require_regular_files
 from harness.config.presets import PRESETS, BackboneSpec
@@ -181,6 +183,26 @@ def llm_folder(llm: str) -> Path | None:
     return None if config is None else config.parent
 
 
+def weight_files(llm: str) -> list[Path]:
+    """Return the files with the weights of a language model that is on this machine.
+
+    Args:
+        llm: folder, file in GGUF, or hub id.
+    """
+    folder = llm_folder(llm)
+    if folder is None or is_gguf(llm):
+        return [Path(llm)]
+    return [folder / name for name in shards_of(folder) or [WHOLE]]
+
+
+def stored_dtypes(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the dtype of every tensor in files of safetensors. Only their headers are read."""
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  # it is no dict
+                yield name, file.get_slice(name).get_dtype()
+
+
 def is_gguf(llm: str | Path) -> bool:
     """Return whether a language model is named by a single file in the format GGUF."""
     return Path(llm).suffix == ".gguf"
@@ -247,7 +269,7 @@ def shards_of(folder: Path) -> list[str]:
         folder: the folder of the model.
 
     Raises:
-        UserError: the index cannot be read.
+        UserError: the index cannot be read, or names a file outside of the folder.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -256,4 +278,8 @@ def shards_of(folder: Path) -> list[str]:
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: has no weight_map; download the model again")
-    return sorted({str(name) for name in weight_map.values()})
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"{path}: names {name!r}, which is not a file beside it; download the model again")
+    return names

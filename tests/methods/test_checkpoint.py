@@ -161,6 +161,13 @@ def test_a_pipe_is_refused(folder: Path, name: str) -> None:
     assert f"{name}: is a pipe" in refused(folder)
 
 
+def test_a_config_as_long_as_none_is_not_read(folder: Path) -> None:
+    with (folder / CONFIG_FILE).open("ab") as file:
+        file.truncate(3 * 2**30)
+    with pytest.raises(ValueError, match="larger than 8 MiB"):
+        load_adapter(folder)
+
+
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     assert "give a folder that holds a saved adapter" in refused(tmp_path)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.command_line import Run, quick_run
 
@@ -165,6 +165,47 @@ def endless(name: str, target: str | None = None) -> Harm:
     return write
 
 
+def large(name: str) -> Harm:
+    """Return a function that makes a file as long as no real one is, although it takes no room on the disk."""
+
+    def write(folder: Path) -> None:
+        with (folder / name).open("ab") as file:
+            file.truncate(3 * 2**30)
+
+    return write
+
+
+def template_that_is_a_pipe(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    os.mkfifo(folder / "additional_chat_templates" / "tool.jinja")
+
+
+def shard_elsewhere(folder: Path) -> None:
+    os.mkfifo(folder.parent / "a.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"model.norm.weight": "../a.safetensors"}}')
+
+
+def rope(**fields: Any) -> Harm:
+    return change("config.json", rope_parameters={"rope_type": "default", "rope_theta": 1e4, **fields})
+
+
+def weights(**changes: Any) -> Harm:
+    """Return a function that adds or replaces weights."""
+
+    def write(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        save_file(load_file(path) | changes, path, metadata={"format": "pt"})
+
+    return write
+
+
+def rule(stage: str, value: Any) -> Harm:
+    return change("tokenizer.json", **{stage: value})
+
+
+DOUBLED = [{"type": "Replace", "pattern": {"String": "e"}, "content": "ee"}] * 40
+TEMPLATE = [{"SpecialToken": {"id": "<s>", "type_id": 0}}] * 10**5
+NORM = "model.norm.weight"
 DEEP = b"[" * 100_000 + b"]" * 100_000
 LLM_FAULTS: dict[str, tuple[Harm, str]] = {
     "empty config": (replace("config.json", b""), "config.json"),
@@ -176,26 +217,52 @@ LLM_FAULTS: dict[str, tuple[Harm, str]] = {
     "too many layers": (change("config.json", num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
     "too wide": (change("config.json", hidden_size=2**62), "hidden_size"),
     "NaN": (change("config.json", rms_norm_eps=float("nan")), "rms_norm_eps is nan"),
+    "larger than its weights": (change("config.json", vocab_size=2**21), "but its weights have"),
+    "labels": (change("config.json", num_labels=10**8), "num_labels is 100000000"),
+    "layers of another architecture": (
+        change("config.json", model_type="qwen3", num_hidden_layers=10**8),
+        "num_hidden_layers is 100000000",
+    ),
+    "rotation without number": (rope(rope_theta=float("nan")), "rope_parameters.rope_theta is nan"),
+    "rotation without limit": (rope(rope_theta=float("inf")), "rope_parameters.rope_theta is inf"),
+    "rotation by nothing": (rope(rope_type="yarn", rope_theta=0, factor=0), "config.json"),
+    "rotation of many values": (
+        rope(rope_type="longrope", short_factor=[1.0] * 10**5, long_factor=[1.0] * 10**5, factor=2.0),
+        "short_factor has 100000 values",
+    ),
+    "attention that is put out": (change("config.json", output_attentions=True), "cannot be loaded"),
     "padding": (change("config.json", pad_token_id=10**6), "config.json"),
     "rotation": (change("config.json", rope_parameters={"rope_type": "nothing", "rope_theta": 1.0}), "nothing"),
     "rotation of another type": (change("config.json", rope_parameters=[1]), "config.json"),
     "quantised": (change("config.json", quantization_config={"quant_method": "gptq", "bits": 4}), "quantization"),
-    "empty tokenizer": (replace("tokenizer.json", b""), "has no tokenizer"),
+    "empty tokenizer": (replace("tokenizer.json", b""), "tokenizer.json: not valid JSON"),
     "damaged tokenizer": (replace("tokenizer.json", b'{"version": "1.0", "model": {}}'), "has no tokenizer"),
-    "deep tokenizer": (replace("tokenizer.json", DEEP), "has no tokenizer"),
+    "deep tokenizer": (replace("tokenizer.json", DEEP), "tokenizer.json: not valid JSON"),
     "special token": (change("tokenizer_config.json", bos_token=5), "tokenizer"),
     "special token of two": (change("tokenizer_config.json", bos_token=["<s>", "</s>"]), "tokenizer"),
     "special token without text": (change("tokenizer_config.json", bos_token={"lstrip": True}), "tokenizer"),
     "length": (change("tokenizer_config.json", model_max_length="long"), "tokenizer"),
     "tokenizer class": (change("tokenizer_config.json", tokenizer_class=[1]), "tokenizer"),
     "larger tokenizer": (change("config.json", vocab_size=200), "its tokenizer has ids up to 263"),
-    "empty weights": (replace("model.safetensors", b""), "cannot be loaded"),
-    "empty state dict": (lambda folder: save_file({}, folder / "model.safetensors"), "not have"),
+    "empty weights": (replace("model.safetensors", b""), "but its weights have 0 bytes"),
+    "empty state dict": (lambda folder: save_file({}, folder / "model.safetensors"), "but its weights"),
     "weights that are a folder": (
         lambda folder: ((folder / "model.safetensors").unlink(), (folder / "model.safetensors").mkdir()),
-        "cannot be loaded",
+        "but its weights have 0 bytes",
     ),
     "config that is a pipe": (endless("config.json"), "config.json is a pipe"),
+    "config too large": (large("config.json"), "config.json is larger than 128.0 MiB"),
+    "tokenizer too large": (large("tokenizer.json"), "tokenizer.json is larger than 128.0 MiB"),
+    "added tokens too large": (large("added_tokens.json"), "added_tokens.json is larger than 128.0 MiB"),
+    "normaliser that doubles": (rule("normalizer", {"type": "Sequence", "normalizers": DOUBLED}), "normalizer makes"),
+    "decoder that doubles": (rule("decoder", {"type": "Sequence", "decoders": DOUBLED}), "decoder makes"),
+    "long template": (rule("post_processor", {"type": "TemplateProcessing", "single": TEMPLATE}), "100,000 entries"),
+    "weight of another shape": (weights(**{NORM: torch.zeros(7)}), f"{NORM} has shape (7,), not (32,)"),
+    "weight of whole numbers": (weights(**{NORM: torch.zeros(32, dtype=torch.int64)}), f"{NORM} is stored as I64"),
+    "complex weight": (weights(**{NORM: torch.zeros(32, dtype=torch.complex64)}), f"{NORM} is stored as C64"),
+    "weight too many": (weights(**{"odd\x1b": torch.zeros(1)}), r"config.json says nothing of 'odd\x1b'"),
+    "template that is a pipe": (template_that_is_a_pipe, "tool.jinja is a pipe"),
+    "shard that is elsewhere": (shard_elsewhere, "names '../a.safetensors'"),
     "tokenizer without end": (endless("tokenizer.json", "/dev/zero"), "tokenizer.json is a pipe or a device"),
     "weights without end": (endless("model.safetensors", "/dev/zero"), "model.safetensors is a pipe or a device"),
     "generation config": (replace("generation_config.json", b"[]"), "cannot be loaded"),
@@ -215,15 +282,24 @@ CLIP_FAULTS: dict[str, tuple[Harm, str]] = {
     "NaN": (change(CLIP, "model_cfg", "vision_cfg", mlp_ratio=float("nan")), "vision_cfg.mlp_ratio is nan"),
     "too large images": (change(CLIP, "model_cfg", "vision_cfg", image_size=2**23), "image_size is 8388608"),
     "too large a text tower": (change(CLIP, "model_cfg", "text_cfg", vocab_size=2**24, width=2**16), "GiB"),
+    "too long texts": (change(CLIP, "model_cfg", "text_cfg", context_length=10**5), "context_length is 100000"),
+    "too wide an embedding": (change(CLIP, "model_cfg", embed_dim=2**22), "but its weights have"),
+    "residual network": (change(CLIP, "model_cfg", "vision_cfg", layers=[10**5] * 4), "vision_cfg.layers is a list"),
+    "too large images of another shape": (
+        change(CLIP, "model_cfg", "vision_cfg", image_size=[10**6, 10**6]),
+        "image_size is [1000000, 1000000]",
+    ),
     "model of timm": (change(CLIP, "model_cfg", "vision_cfg", timm_model_name="x"), "timm_model_name"),
     "text model of the hub": (change(CLIP, "model_cfg", "text_cfg", hf_model_name="x/y"), "hf_model_name"),
     "images": (change(CLIP, preprocess_cfg=5), "cannot be loaded"),
-    "config that is a pipe": (endless(CLIP), "open_clip_config.json"),
+    "config that is a pipe": (endless(CLIP), "open_clip_config.json is a pipe"),
+    "config without end": (endless(CLIP, "/dev/zero"), "open_clip_config.json is a pipe or a device"),
+    "config too large": (large(CLIP), "open_clip_config.json is larger than 128.0 MiB"),
     "weights that are a pipe": (endless(WEIGHTS), "is a pipe"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no weights"),
-    "empty weights": (replace(WEIGHTS, b""), "cannot be loaded"),
-    "empty state dict": (lambda folder: save_file({}, folder / WEIGHTS), "cannot be loaded"),
-    "another state dict": (lambda folder: save_file({"a": torch.zeros(1)}, folder / WEIGHTS), "cannot be loaded"),
+    "empty weights": (replace(WEIGHTS, b""), "but its weights have 0 bytes"),
+    "empty state dict": (lambda folder: save_file({}, folder / WEIGHTS), "but its weights have"),
+    "another state dict": (lambda folder: save_file({"a": torch.zeros(9999)}, folder / WEIGHTS), "cannot be loaded"),
 }
 
 
