@@ -90,14 +90,22 @@ class TrainRecipe(BaseModel):
         return self.base_lr * self.batch_size / 256
 
     def with_length(self, epochs: float) -> "TrainRecipe":
-        """Return the same recipe with another number of epochs. The warm-up keeps its share.
+        """Return the same recipe with another number of epochs, and say so in `tuning`. The warm-up keeps its share.
 
         Raises:
             UserError: `epochs` is not a finite number above 0.
         """
         if not 0 < epochs <= 1e6:  # so NaN is refused, too
             raise UserError(f"--epochs {epochs:g}: give a number above 0, and at most a million")
-        return self.model_copy(update={"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs})
+        if epochs == self.epochs:
+            return self
+        return self.model_copy(
+            update={
+                "epochs": epochs,
+                "warmup_epochs": self.warmup_epochs * epochs / self.epochs,
+                "tuning": f"the length as given on the command line; the rest: {self.tuning}",
+            }
+        )
 
 
 def answer_is_last(prompt_format: str) -> bool:

@@ -12,6 +12,7 @@ reference code does the same, because it opens images with Pillow's `Image.open(
 import io
 import os
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ MAX_BYTES = 512 * 2**20
 stored without compression."""
 MAX_SIDE = 65_535
 """Longest side in pixels, the largest that JPEG has. Resizing computes weights for every pixel of a side."""
-MAX_SCANNED = 1_000_000_000
+MAX_SCANNED = 500_000_000
 """Largest number of pixels that are decoded, those of every scan of a JPEG. Progressive files have about ten scans."""
 MAX_SCANS = 500
 IMAGE_ADVICE = "repair the file or pass --skip-bad-images"
@@ -51,6 +52,8 @@ _DECODER_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+# Pillow warns of damaged EXIF data and of previews that it does not find, in lines of its own; the pixels are usable.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)

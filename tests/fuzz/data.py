@@ -71,6 +71,11 @@ def make_images(folder: Path) -> None:
     noise.convert("I;16").save(folder / "c.png")
     noise.convert("RGB").save(folder / "d.jpg", progressive=True, quality=30)
     noise.convert("CMYK").save(folder / "e.jpg")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A], exif[0x8769] = 6, 72.0, {0x9003: "2026:01:01 00:00:00"}
+    noise.convert("RGB").save(folder / "f.jpg", exif=exif, icc_profile=b"profile" * 20, comment=b"noise")
+    noise.convert("RGB").save(folder / "g.png", exif=exif, icc_profile=b"profile" * 20)
+    noise.convert("RGB").save(folder / "h.jpg", "MPO", save_all=True, append_images=[noise.convert("RGB")])
 
 
 def change_image(folder: Path, chance: random.Random) -> str:

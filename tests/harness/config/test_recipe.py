@@ -19,9 +19,14 @@ def test_another_length_keeps_the_share_of_the_warmup(epochs: float) -> None:
     other = recipe.with_length(epochs)
     assert other.epochs == epochs
     assert other.warmup_epochs == pytest.approx(epochs / 10)
-    assert other.model_dump(exclude={"epochs", "warmup_epochs"}) == recipe.model_dump(
-        exclude={"epochs", "warmup_epochs"}
-    )
+    changed = {"epochs", "warmup_epochs", "tuning"}
+    assert other.model_dump(exclude=changed) == recipe.model_dump(exclude=changed)
+
+
+def test_the_note_on_a_search_says_that_the_length_is_another() -> None:
+    recipe = TrainRecipe(epochs=6, warmup_epochs=1, tuning="six epochs, as searched")
+    assert recipe.with_length(6).tuning == recipe.tuning
+    assert recipe.with_length(3).tuning == f"the length as given on the command line; the rest: {recipe.tuning}"
 
 
 @pytest.mark.parametrize("epochs", [0.0, -1.0, float("nan"), float("inf")])

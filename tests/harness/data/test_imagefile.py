@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -101,6 +103,23 @@ def scans(count: int, side: int) -> bytes:
     return content[:-2] + b"\xff\xda" * count + content[-2:]
 
 
+def damaged_index() -> bytes:
+    """Return a JPEG whose index of further pictures is damaged, of which Pillow warns."""
+    buffer = io.BytesIO()
+    picture = Image.new("RGB", (8, 8))
+    picture.save(buffer, "MPO", save_all=True, append_images=[picture])
+    return buffer.getvalue().replace(b"MPF\0II", b"MPF\0XX")
+
+
+def test_a_usable_image_makes_no_warning(tmp_path):
+    (path := tmp_path / "image.jpg").write_bytes(damaged_index())
+    for module, warned in (("PIL.Image", True), ("harness.data.imagefile", False)):
+        code = f"import {module}, io; from PIL import Image; Image.open(io.BytesIO(open({str(path)!r}, 'rb').read()))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ("malformed MPO" in done.stderr) is warned
+    assert load_image(path).size == (8, 8)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -117,6 +136,7 @@ def scans(count: int, side: int) -> bytes:
         (png(1, 50_000_000), "for each side"),
         (scans(600, 64), "is a JPEG of 60[0-9] scans for 64x64 pixels"),
         (scans(60, 5_000), "scans for 5000x5000 pixels"),
+        (scans(21, 5_000), "scans for 5000x5000 pixels"),
         (png(7_100, 7_100), "50 megapixels"),
         (png(60_000, 60_000), "pixels"),
         (png(2**31 - 1, 2**31 - 1), "pixels"),
