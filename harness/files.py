@@ -183,10 +183,11 @@ def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:
     """
     # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):  # `fdopen` would name a folder by the number of its descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with os.fdopen(descriptor, "rb") as handle:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
         # `read(most + 1)` would allocate as many bytes, however small the file is.
         if status.st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most / 2**20:,.0f} MiB", str(path))

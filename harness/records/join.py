@@ -4,6 +4,7 @@ A run is copied with everything that belongs to it. Its record is copied last, s
 all its files, however the copying ends.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,23 +91,25 @@ def _copy_run(record: Record, source: Path, target: Path) -> None:
     old, new = record_path(record, source), record_path(record, target)
     try:
         for part, copied in zip(paths_beside(old), paths_beside(new), strict=True):
-            if part.is_file():
+            if os.path.lexists(part):
                 write_atomic(copied, read_file(part))
         kept = read_questions(record.task, record.data, source)
         asked = [question.image for question in kept.questions if question.image is not None] if kept else []
         for image in (*(sample.image for sample in record.samples), *asked):
             if ".." in Path(image).parts:
                 raise UserError(f"{old}: samples: {image} leaves the folder; repair the record or remove it")
-            if (source / image).is_file() and not (target / image).exists():
+            if os.path.lexists(source / image) and not (target / image).exists():
                 write_atomic(target / image, read_file(source / image))
         questions = questions_path(record.task, record.data, target)
         if kept is not None and not questions.exists():
             write_atomic(questions, read_file(questions_path(record.task, record.data, source)))
         run = old.relative_to(source / "records").with_suffix("")
         for name in FOLDERS:
-            if (source / name / run).is_dir():
+            if os.path.lexists(source / name / run):
                 shutil.copytree(source / name / run, target / name / run, dirs_exist_ok=True)
         content = read_file(old)
     except OSError as error:
-        raise UserError(f"{error.filename}: {record.run_id} cannot be copied ({error.strerror})") from error
+        # copytree collects the errors of all files into one without a name of its own.
+        place, reason = error.filename or old, error.strerror or error
+        raise UserError(f"{place}: {record.run_id} cannot be copied ({reason})") from error
     write_atomic(new, content)

@@ -1,6 +1,7 @@
 """Joining results folders: everything arrives, and nothing is overwritten."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,26 @@ def test_a_source_is_checked_before_anything_is_copied(call: Run, tmp_path: Path
         done = call("results", "merge", tmp_path / "good", tmp_path / bad, "--results", tmp_path / "target")
         assert done.code == 2 and message in done.err and done.err.count("\n") == 1
         assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a link to nothing"])
+def test_no_file_of_a_run_is_left_out_in_silence(kind: str, call: Run, tmp_path: Path) -> None:
+    path = predictions_path(write_record(make_record(seed=0), tmp_path / "source"))
+    {"a pipe": os.mkfifo, "a folder": os.mkdir, "a link to nothing": lambda name: os.symlink("nothing", name)}[kind](
+        path
+    )
+    done = call("results", "merge", tmp_path / "source", "--results", tmp_path / "target")
+    assert done.code == 2 and str(path) in done.err and done.err.count("\n") == 1
+    assert not read_records(tmp_path / "target")
+
+
+def test_an_adapter_that_cannot_be_copied_is_one_line(call: Run, tmp_path: Path) -> None:
+    record = write_record(make_record(seed=0), tmp_path / "source")
+    run = record.relative_to(tmp_path / "source" / "records").with_suffix("")
+    (adapter := tmp_path / "source" / "adapters" / run).mkdir(parents=True)
+    os.mkfifo(adapter / "adapter.safetensors")
+    done = call("results", "merge", tmp_path / "source", "--results", tmp_path / "target")
+    assert done.code == 2 and "adapter.safetensors" in done.err and done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/2/3", "a/2", "-1/2"])
