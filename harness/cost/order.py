@@ -1,7 +1,9 @@
 """Which runs of a sweep take longer than others, by the FLOPs that they count."""
 
 import math
+from functools import cached_property
 
+from harness.backbone.loader import Backbone
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
 from harness.cost.flops import Phase, Workload, count_flops, total_flops
@@ -23,8 +25,12 @@ class RunFlops:
 
     def __init__(self, spec: BackboneSpec, task: Task) -> None:
         self._spec, self._task = spec, task
-        self._pristine = meta_backbone(spec)
         self._counted: dict[str, float] = {}
+
+    @cached_property
+    def _pristine(self) -> Backbone:
+        """The backbone without a method. It is not built where all runs are recorded already."""
+        return meta_backbone(self._spec)
 
     def __call__(self, plan: RunPlan) -> float:
         """Return the FLOPs of a run, which are the same for every seed.
