@@ -5,6 +5,8 @@ the tokenizer and the decoded images with their parent and start in milliseconds
 everything again in every epoch. They never use the GPU, which a forked process could not do.
 """
 
+import copy
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -15,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -128,7 +130,7 @@ def prepared_batches(
         collate_fn=_Prepare(build, collator),
         pin_memory=loading.pin,
         generator=torch.Generator() if generator is None else generator,
-        multiprocessing_context="fork" if loading.workers else None,
+        multiprocessing_context=_fork_context() if loading.workers else None,
         worker_init_fn=_Worker(os.getpid()),
     )
     # The workers that start meanwhile have handlers of their own once they let signals through.
@@ -145,6 +147,9 @@ def prepared_batches(
         if loading.workers:
             # torch does this when nothing refers to the iterator any more, but the traceback of an exception does.
             iterator._shutdown_workers()
+            for worker in iterator._workers:  # one that a batch still keeps busy
+                worker.kill()
+                worker.join()
 
 
 def _delivered(iterator: Iterator[_Prepared[BatchT]], collator: Collator) -> Iterator[BatchT]:
@@ -154,6 +159,26 @@ def _delivered(iterator: Iterator[_Prepared[BatchT]], collator: Collator) -> Ite
         assert batch is not None, "a batch without an error"
         collator.cut.update(cut)
         yield batch
+
+
+class _Flag:
+    """An event that forked processes share, without a lock that a killed process would hold for ever."""
+
+    def __init__(self) -> None:
+        self._byte = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._byte[0] = 1
+
+    def is_set(self) -> bool:
+        return self._byte[0] == 1
+
+
+def _fork_context() -> Any:
+    """Return how torch starts workers, with the event that tells them to end."""
+    context: Any = copy.copy(multiprocessing.get_context("fork"))
+    context.Event = _Flag
+    return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +194,14 @@ class _Worker:
     def __call__(self, number: int) -> None:
         # A thread of the parent may have held the locks of these streams when the worker was forked.
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open as long as the process lives
-        # A terminal or a scheduler signals all processes of a run at once. The parent then ends the run.
+        # A terminal or a scheduler signals all processes of a run at once. The parent then ends the run and its workers:
+        # one that ended by itself could leave half a batch, and the parent would wait for the rest.
         for signum in SIGNALS:
-            signal.signal(signum, _leave)
+            signal.signal(signum, signal.SIG_IGN)
         unblock_signals()
         threading.Thread(target=self._follow_parent, daemon=True).start()
 
     def _follow_parent(self) -> None:
         while os.getppid() == self.parent:
             time.sleep(0.2)
-        _leave()
-
-
-def _leave(*signal_and_frame: object) -> NoReturn:
-    """End this process at once. Its parent does not take the exit status 0 for a crash."""
-    os._exit(0)
+        os._exit(0)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,13 +86,13 @@ def test_leaving_early_ends_the_workers(examples):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_a_worker_ends_it_without_a_word(examples, signum, capfd):
+def test_a_signal_to_a_worker_is_its_parents_business(examples, signum, capfd):
     with prepared_batches(examples, [[n] for n in range(10)], collator_of(), collator_of(), Loading(1)) as epoch:
         next(epoch)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signum)
-        worker.join(timeout=10)
-        assert worker.exitcode == 0
+        assert len(list(epoch)) == 9
+    assert multiprocessing.active_children() == []
     assert capfd.readouterr().err == ""
 
 
@@ -109,6 +110,26 @@ def test_a_killed_worker_is_one_line_that_says_what_to_do(examples):
         next(epoch)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         list(epoch)
+
+
+def test_a_worker_that_is_killed_with_a_lock_keeps_nobody_waiting(examples):
+    class Deadly(Collator):
+        def __call__(self, chosen):
+            frame = sys._getframe()
+            while "done_event" not in frame.f_locals:  # the loop of torch's workers
+                frame = frame.f_back
+            done_event = frame.f_locals["done_event"]
+            if hasattr(done_event, "_cond"):
+                done_event._cond.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    deadly = Deadly(byte_tokenizer(), ImagePreprocessor(8), 40)
+    with (
+        pytest.raises(UserError, match="was killed"),
+        prepared_batches(examples, [[n] for n in range(10)], deadly, deadly, Loading(2)) as epoch,
+    ):
+        list(epoch)
+    assert multiprocessing.active_children() == []
 
 
 def test_auto_leaves_the_cores_of_a_cpu_to_the_model(monkeypatch):
