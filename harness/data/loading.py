@@ -194,8 +194,8 @@ class _Worker:
     def __call__(self, number: int) -> None:
         # A thread of the parent may have held the locks of these streams when the worker was forked.
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open as long as the process lives
-        # A terminal or a scheduler signals all processes of a run at once. The parent then ends the run and its workers:
-        # one that ended by itself could leave half a batch, and the parent would wait for the rest.
+        # A terminal or a scheduler signals all processes of a run at once. Their parent then ends the workers: one that
+        # ended by itself could leave half a batch, and the parent would wait for the rest.
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
         unblock_signals()
