@@ -165,6 +165,7 @@ def export_schema(path: Path) -> None:
     write_atomic(path, schema_text())
 
 
+@cache
 def schema_text() -> str:
     """Return the JSON schema of a record."""
     return json.dumps(Record.model_json_schema(mode="serialization"), indent=2) + "\n"

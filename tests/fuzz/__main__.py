@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.streams import print_error
-from tests.fuzz.campaign import attempt, prepare
+from tests.fuzz.campaign import attempts, prepare
 from tests.fuzz.kinds import KINDS
 from tests.fuzz.tally import Block, State, table
 
@@ -46,7 +46,7 @@ def _try(kind: str, seeds: range, state: State, folder: Path) -> None:
         scratch.mkdir(exist_ok=True)
         for first in left[::_BLOCK]:
             block = range(first, min(first + _BLOCK, left.stop))
-            state.add(Block.of(kind, [attempt(kind, source, scratch, seed) for seed in block]))
+            state.add(Block.of(kind, list(attempts(kind, source, scratch, block))))
     blocks = [block for block in state.blocks if block.kind == kind]
     print(*(f"{kind}, {told}" for block in blocks for told in block.bad), table(blocks), sep="\n", flush=True)
 

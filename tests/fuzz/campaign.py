@@ -1,18 +1,21 @@
-"""Try changed inputs, each in a process of its own, and count what became of them."""
+"""Try changed inputs, in a process that nothing an input does can outlive, and say what became of each."""
 
 import gc
 import io
+import json
 import os
 import random
 import resource
 import select
 import shutil
 import signal
+import sys
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NoReturn
 
 import psutil
 
@@ -26,6 +29,8 @@ _KILL_S = 60
 _WAIT_S = 30.0
 """Nobody waits that long for the processor, even on a busy machine."""
 _LINE = 2_100
+_MUCH_BYTES = LARGE_BYTES // 4
+"""After an input that took as much memory the next ones get a new process: a process only tells its highest use."""
 
 Outcome = Literal["passed", "refused", "uncaught"]
 
@@ -72,48 +77,51 @@ def prepare(name: str, folder: Path) -> Path:
     return SOURCES[key]
 
 
-def attempt(name: str, source: Path, scratch: Path, seed: int) -> Case:
-    """Try one changed input.
+def attempts(name: str, source: Path, scratch: Path, seeds: Sequence[int]) -> Iterator[Case]:
+    """Try changed inputs one after another.
+
+    A process is forked for them, which costs as much as a small input does. An input that ends it is bad; another
+    process then goes on with the next.
 
     Args:
         name: the kind.
         source: what `prepare` returned.
         scratch: an empty folder.
-        seed: where the changes come from.
+        seeds: where the changes come from.
     """
-    kind, chance = KINDS[name], random.Random(f"{name} {seed}")
-    folder = Path(shutil.copytree(source, scratch / "changed"))
-    try:
-        what = kind.change(folder, chance)
-        return Case(seed, what, *_in_child(kind, folder))
-    finally:
-        shutil.rmtree(folder)
+    while seeds:
+        before = len(seeds)
+        for case in _in_child(name, source, scratch, seeds):
+            seeds = seeds[1:]
+            yield case
+        assert len(seeds) < before, "a process tries one input at least"
 
 
-def _in_child(kind: Kind, folder: Path) -> tuple[Outcome, str, float, int]:
-    """Use a folder in a forked process; return what became of it, as `Case` does."""
+def _in_child(name: str, source: Path, scratch: Path, seeds: Sequence[int]) -> Iterator[Case]:
+    """Try inputs in a forked process, until one of them ends it."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _use(kind, folder, writer)
+        _try_all(name, source, scratch, seeds, writer)
     os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        waits = _waits_for_ever(child, pipe)
-        if waits:
-            os.kill(child, signal.SIGKILL)
-        said = pipe.read().decode(errors="replace")
-    _, status, usage = os.wait4(child, 0)
-    outcome, before, detail = [*said.split("\n", 2), "", "", ""][:3]
-    if outcome not in ("passed", "refused", "uncaught"):
+    tried = 0
+    try:
+        with os.fdopen(reader, "rb", buffering=0) as pipe:
+            while not (waits := _waits_for_ever(child, pipe)) and (line := pipe.readline()):
+                tried += 1
+                yield Case(**json.loads(line))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        _, status, usage = os.wait4(child, 0)
+    if tried < len(seeds) and (waits or os.waitstatus_to_exitcode(status)):
         ended = f"the process ended with status {os.waitstatus_to_exitcode(status)}"
-        outcome, detail = "uncaught", "the process waited and computed nothing" if waits else ended
-    extra_bytes = (usage.ru_maxrss - int(before or usage.ru_maxrss)) * 1024
-    return outcome, detail, usage.ru_utime + usage.ru_stime, extra_bytes  # type: ignore[return-value]
+        detail = "the process waited and computed nothing" if waits else ended
+        yield Case(seeds[tried], "unknown", "uncaught", detail, usage.ru_utime + usage.ru_stime, 0)
 
 
 def _waits_for_ever(child: int, pipe: IO[bytes]) -> bool:
-    """Wait until a process has said what became of its input, and return whether it computes nothing instead."""
+    """Wait until a process says what became of an input or ends, and return whether it computes nothing instead."""
     process, before = psutil.Process(child), -1.0
     while not select.select([pipe], [], [], _WAIT_S)[0]:
         times = process.cpu_times()
@@ -123,16 +131,32 @@ def _waits_for_ever(child: int, pipe: IO[bytes]) -> bool:
     return False
 
 
-def _use(kind: Kind, folder: Path, writer: int) -> None:
-    """Use a folder in this process, say what became of it, and end the process."""
+def _try_all(name: str, source: Path, scratch: Path, seeds: Sequence[int], writer: int) -> NoReturn:
+    """Try inputs in this process, say after each what became of it, and end the process."""
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    for seed in seeds:
+        folder = Path(shutil.copytree(source, scratch / str(seed)))  # a cache of a folder's content helps no other
+        os.chdir(folder)
+        case = _try(KINDS[name], folder, seed, random.Random(f"{name} {seed}"))
+        os.write(writer, json.dumps(asdict(case)).encode() + b"\n")
+        os.chdir(scratch)
+        shutil.rmtree(folder)
+        if case.extra_bytes > _MUCH_BYTES:
+            break
+    os._exit(0)
+
+
+def _try(kind: Kind, folder: Path, seed: int, chance: random.Random) -> Case:
+    """Change a folder, use it, and say what became of it."""
     from harness.errors import UserError
     from harness.escape import message
 
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    os.chdir(folder)
-    resource.setrlimit(resource.RLIMIT_CPU, (_KILL_S, _KILL_S))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    what = kind.change(folder, chance)
+    begun, memory = _computed(), psutil.Process().memory_info().rss
+    limit = int(begun) + _KILL_S
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    outcome: Outcome
     try:
         kind.use(folder)
         outcome, detail = "passed", ""
@@ -142,8 +166,15 @@ def _use(kind: Kind, folder: Path, writer: int) -> None:
             outcome = "uncaught"
     except BaseException as error:
         outcome, detail = _other(error, is_command=kind.change is KINDS["options"].change)
-    os.write(writer, f"{outcome}\n{before}\n{detail[-3_000:]}".encode(errors="replace")[:4_000])
-    os._exit(0)
+    unit = 1 if sys.platform == "darwin" else 1024
+    extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - memory
+    return Case(seed, what, outcome, detail[-3_000:], _computed() - begun, extra)
+
+
+def _computed() -> float:
+    """Return the seconds that this process and those it waited for have computed."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _other(error: BaseException, is_command: bool) -> tuple[Outcome, str]:

@@ -4,8 +4,6 @@ from tests.fuzz import arguments, data, models, results
 from tests.fuzz.kind import Kind, one_file
 
 KINDS = {
-    # A process is forked for each input. These four kinds come first, because they do not load torch, without which
-    # forking takes a fraction of the time.
     "problems": Kind(data.make_scienceqa, data.use_scienceqa, one_file("problems.json")),
     "splits": Kind(data.make_scienceqa, data.use_scienceqa, one_file("pid_splits.json")),
     "Karpathy JSON": Kind(data.make_coco, data.use_coco, one_file("*.json")),

@@ -1,9 +1,10 @@
 """A campaign finds what is bad and nothing else, and goes on where it was interrupted."""
 
 import json
+import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from harness.errors import UserError
 from tests.fuzz import __main__ as command
 from tests.fuzz import campaign, tally
-from tests.fuzz.campaign import Case, attempt
+from tests.fuzz.campaign import Case, attempts
 from tests.fuzz.kind import Kind
 from tests.fuzz.kinds import KINDS
 
@@ -26,12 +27,19 @@ def _change(folder: Path, chance: random.Random) -> str:
 
 
 def _tried(use: Callable[[Path], object], folder: Path, patch: pytest.MonkeyPatch) -> Case:
+    (case,) = _all_tried(use, folder, patch, [0])
+    return case
+
+
+def _all_tried(
+    use: Callable[[Path], object], folder: Path, patch: pytest.MonkeyPatch, seeds: Sequence[int]
+) -> list[Case]:
     patch.setitem(KINDS, "probe", Kind(_make, use, _change))
     source, scratch = folder / "source", folder / "scratch"
     for place in (source, scratch):
         place.mkdir()
     _make(source)
-    return attempt("probe", source, scratch, 0)
+    return list(attempts("probe", source, scratch, seeds))
 
 
 def _compute(seconds: float) -> None:
@@ -70,18 +78,43 @@ def test_a_case_that_takes_much_memory_is_found(tmp_path: Path, monkeypatch: pyt
     assert case.extra_bytes == pytest.approx(150e6, rel=0.2)
 
 
+def test_a_case_that_ends_its_process_ends_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def use(folder: Path) -> None:
+        if folder.name in ("0", "2"):
+            os._exit(3)
+
+    cases = _all_tried(use, tmp_path, monkeypatch, range(4))
+    assert [(case.seed, case.outcome) for case in cases] == [
+        (0, "uncaught"),
+        (1, "passed"),
+        (2, "uncaught"),
+        (3, "passed"),
+    ]
+    assert cases[0].detail == "the process ended with status 3"
+
+
+def test_the_memory_of_a_case_is_not_that_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "_MUCH_BYTES", 10**8)
+    large, small = _all_tried(
+        lambda folder: bytes([1]) * (50_000_000, 150_000_000)[folder.name == "0"], tmp_path, monkeypatch, range(2)
+    )
+    assert large.extra_bytes == pytest.approx(150e6, rel=0.2)
+    assert small.extra_bytes == pytest.approx(50e6, rel=0.2)
+
+
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """The inputs that a campaign of two kinds tries, instead of trying them."""
     found: list[tuple[str, int]] = []
 
-    def attempt(kind: str, source: Path, scratch: Path, seed: int) -> Case:
-        found.append((kind, seed))
-        return Case(seed, "file", "refused" if seed % 3 else "passed", "", 0.5, 0)
+    def attempts(kind: str, source: Path, scratch: Path, seeds: Sequence[int]) -> Iterator[Case]:
+        for seed in seeds:
+            found.append((kind, seed))
+            yield Case(seed, "file", "refused" if seed % 3 else "passed", "", 0.5, 0)
 
     monkeypatch.setattr(command, "_BLOCK", 2)
     monkeypatch.setattr(command, "prepare", lambda kind, folder: folder)
-    monkeypatch.setattr(command, "attempt", attempt)
+    monkeypatch.setattr(command, "attempts", attempts)
     for kind in ("a", "b"):
         monkeypatch.setitem(KINDS, kind, Kind(_make, _make, _change))
     return found
@@ -99,21 +132,22 @@ def test_an_interrupted_campaign_goes_on(
     uninterrupted, expected = _table(capsys), list(tried)
     tried.clear()
 
-    attempt = command.attempt
+    attempts = command.attempts
 
-    def stop_at(kind: str, source: Path, scratch: Path, seed: int) -> Case:
-        if (kind, seed) == ("b", 3):
-            raise KeyboardInterrupt
-        return attempt(kind, source, scratch, seed)
+    def stop_at(kind: str, source: Path, scratch: Path, seeds: Sequence[int]) -> Iterator[Case]:
+        for case in attempts(kind, source, scratch, seeds):
+            if (kind, case.seed) == ("b", 3):
+                raise KeyboardInterrupt
+            yield case
 
     state = ["--state", str(tmp_path / "state.jsonl")]
     command.main(["--kinds", "a", "--count", "3", *state])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(command, "attempt", stop_at)
+        patch.setattr(command, "attempts", stop_at)
         command.main([*whole, *state])
     assert command.main([*whole, *state]) == 0
     assert _table(capsys) == uninterrupted
-    assert tried == [*expected[:8], *expected[7:]]
+    assert tried == [*expected[:9], *expected[7:]]
 
 
 def test_a_bad_case_is_still_shown_by_the_next_call(

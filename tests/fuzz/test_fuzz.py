@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.campaign import attempt, prepare
+from tests.fuzz.campaign import attempts, prepare
 from tests.fuzz.kinds import KINDS
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.slow]
-COUNT = int(os.environ.get("FUZZ_COUNT", "50"))
+COUNT = int(os.environ.get("FUZZ_COUNT", "200"))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_a_changed_input_passes_or_is_refused_in_one_line(
     if needed := KINDS[name].needs:
         pytest.importorskip(needed, reason=f"the package {needed} is not installed")
     source = prepare(name, sources)
-    cases = [attempt(name, source, tmp_path, seed) for seed in range(COUNT)]
+    cases = list(attempts(name, source, tmp_path, range(COUNT)))
     bad = [case for case in cases if case.is_bad]
     shown = "\n".join(f"seed {case.seed}, {case.what!r}, {case.seconds:.1f} s: {case.detail}" for case in bad[:5])
     assert not bad, f"{len(bad)} of {COUNT}:\n{shown}"
