@@ -28,7 +28,7 @@ from harness.run.schedule import training_length
 from harness.run.setup import Setup
 from harness.run.sharded import InStep, ShardedModel
 from harness.run.tracker import Tracker
-from harness.run.train import Callbacks, Resources, train
+from harness.run.train import Callbacks, Resources, Training
 from harness.run.watch import VALIDATED, Watch
 from harness.run.workspace import FinishedTraining
 from harness.tasks.contract import ScoringFailedError
@@ -155,7 +155,9 @@ class _Run:
         try:
             with self._execution(micro_batch) as execution:
                 resources = Resources(setup.machine.device, self.processes, setup.loading, micro_batch, execution)
-                train(model, examples, collator, recipe, plan.seed, resources, callbacks, training, checkpoints)
+                Training(
+                    model, examples, collator, recipe, plan.seed, resources, callbacks, training, checkpoints
+                ).run()
         finally:
             watch.read_energy()
             tracker.close()

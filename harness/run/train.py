@@ -64,18 +64,8 @@ class Callbacks:
     say: Callable[[str], None] = lambda line: None
 
 
-def train(
-    model: nn.Module,
-    examples: Sequence[Example],
-    collator: Collator,
-    recipe: TrainRecipe,
-    seed: int,
-    resources: Resources,
-    callbacks: Callbacks | None = None,
-    result: TrainResult | None = None,
-    checkpoints: Checkpoints | None = None,
-) -> TrainResult:
-    """Train the model's trainable parameters in place.
+class Training:
+    """Training of a model's trainable parameters in place, and where it is.
 
     Args:
         model: a `TunedModel`; `model.summed_loss(batch)` returns the summed loss and the number of labelled tokens.
@@ -84,32 +74,9 @@ def train(
         recipe: training settings; its epochs may be a fraction.
         seed: seed of the order of the examples.
         resources: what training runs on.
-        callbacks: what is called on the way; None calls nothing.
+        callbacks: what is called during training; None calls nothing.
         result: filled in after every step, so that a run that stops early keeps its measurements; None makes a new one.
-        checkpoints: where training resumes from and what it leaves on its way; None keeps nothing.
-
-    Returns:
-        `result`.
-
-    Raises:
-        TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
-        OtherProcessFailedError: training failed in another process.
-        UserError: an image cannot be used.
-        KeyboardInterrupt: a signal stopped training. There is a checkpoint of the whole steps before it.
-    """
-    result = TrainResult() if result is None else result
-    callbacks = Callbacks() if callbacks is None else callbacks
-    training = _Training(model, examples, collator, recipe, seed, resources, callbacks, result, checkpoints)
-    training.resume()
-    training.run()
-    return result
-
-
-class _Training:
-    """One training, and where it is.
-
-    Args:
-        model, examples, collator, recipe, seed, resources, callbacks, result, checkpoints: as in `train`.
+        checkpoints: where training resumes from and what it keeps; None keeps nothing.
     """
 
     def __init__(
@@ -120,13 +87,14 @@ class _Training:
         recipe: TrainRecipe,
         seed: int,
         resources: Resources,
-        callbacks: Callbacks,
-        result: TrainResult,
-        checkpoints: Checkpoints | None,
+        callbacks: Callbacks | None = None,
+        result: TrainResult | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.model, self.examples, self.collator, self.recipe = model, examples, collator, recipe
-        self.resources, self.processes, self.callbacks = resources, resources.processes, callbacks
-        self.result, self.checkpoints = result, checkpoints
+        self.resources, self.processes = resources, resources.processes
+        self.callbacks = Callbacks() if callbacks is None else callbacks
+        self.result, self.checkpoints = TrainResult() if result is None else result, checkpoints
         self.length = training_length(len(examples), recipe)
         self.optimizer = adamw(model, recipe)
         model.train()
@@ -138,7 +106,7 @@ class _Training:
             self.micro_batch,
             recipe.max_grad_norm,
             resources.device,
-            callbacks.say,
+            self.callbacks.say,
             self.processes,
             self.stop.is_noted,
         )
@@ -150,7 +118,23 @@ class _Training:
         self.is_whole = True
         self.started = 0.0
 
-    def resume(self) -> None:
+    def run(self) -> TrainResult:
+        """Make all steps that are left after the newest checkpoint.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
+            OtherProcessFailedError: training failed in another process.
+            UserError: an image cannot be used.
+            KeyboardInterrupt: a signal stopped training. There is a checkpoint of the whole steps before it.
+        """
+        self._resume()
+        self._make_steps()
+        return self.result
+
+    def _resume(self) -> None:
         """Put everything back to the newest checkpoint of the first process, if there is one."""
         own, say = self.checkpoints, self.callbacks.say
         found = self.processes.broadcast(own.latest(say) if own is not None else None)
@@ -166,8 +150,7 @@ class _Training:
         say(f"resuming after optimiser step {len(self.result.steps)}")
         self.done_of_epoch = state.steps_of_epoch
 
-    def run(self) -> None:
-        """Make all steps that are left."""
+    def _make_steps(self) -> None:
         if self.resources.loading.workers:
             self.collator.store.fill(example.image for example in self.examples if example.image is not None)
         # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.

@@ -20,7 +20,7 @@ from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
 from harness.run.step import OptimiserStep
-from harness.run.train import Callbacks, Resources, train
+from harness.run.train import Callbacks, Resources, Training
 from harness.stopping import Stopped, stop_on_signals
 from methods.base import Batch
 from tests.folders import byte_tokenizer
@@ -66,7 +66,7 @@ def run(
         if step.step == stop_after:
             raise Stop
 
-    train(
+    Training(
         model,
         examples,
         collator,
@@ -76,7 +76,7 @@ def run(
         Callbacks(on_step, say=(said if said is not None else []).append),
         result,
         None if folder is None else Checkpoints(folder, HASH, minutes),
-    )
+    ).run()
     return model, result
 
 

@@ -21,7 +21,7 @@ from harness.run.measured import TrainResult
 from harness.run.optimiser import parameter_groups
 from harness.run.schedule import TrainingLength, training_length
 from harness.run.step import TrainingFailedError
-from harness.run.train import Callbacks, Resources, train
+from harness.run.train import Callbacks, Resources, Training
 from methods.tuned import TunedModel
 from tests.backbones import tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
@@ -50,7 +50,7 @@ def run(
     tuned: nn.Module, recipe: TrainRecipe = RECIPE, data: Sequence[Example] | None = None, seed: int = 0, **more: Any
 ) -> TrainResult:
     torch.manual_seed(seed)
-    return train(tuned, data or examples(), collator(), recipe, seed, **{"resources": CPU, **more})
+    return Training(tuned, data or examples(), collator(), recipe, seed, **{"resources": CPU, **more}).run()
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -159,7 +159,7 @@ def test_every_epoch_sees_every_example_in_a_new_order() -> None:
 
     torch.manual_seed(0)
     noting = Noting(byte_tokenizer(), ImagePreprocessor(32), 64)
-    train(model(), examples(), noting, with_changes(epochs=3), 0, CPU)
+    Training(model(), examples(), noting, with_changes(epochs=3), 0, CPU).run()
     assert [sorted(order) for order in orders] == [[str(i) for i in range(8)]] * 3
     assert len({tuple(order) for order in orders}) == 3
 
@@ -216,7 +216,7 @@ def test_answers_that_are_all_cut_off() -> None:
     short = Collator(byte_tokenizer(), ImagePreprocessor(32), max_length=8)
     tuned = model()
     before = state(tuned)
-    result = train(tuned, examples(), short, with_changes(max_length=8), 0, CPU)
+    result = Training(tuned, examples(), short, with_changes(max_length=8), 0, CPU).run()
     assert set(result.losses) == {0.0} and not changed(before, tuned)
 
 
