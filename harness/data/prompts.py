@@ -10,11 +10,12 @@ backslash and n.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.data.problem import Problem
-from harness.errors import UserError
+from harness.errors import UserError, foreign
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ANSWER_PREFIX = "The answer is"
@@ -135,10 +136,31 @@ def _tidy(text: str) -> str:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the tokens of a text of a data set, without BOS and EOS."""
+    """Return the tokens of a text of a data set, without BOS and EOS.
+
+    Raises:
+        UserError: the tokenizer fails.
+    """
     # Text of a data set must not be read as special tokens: "</s>" in a question is four characters, not EOS.
     # What is too long is cut and counted later, so the tokenizer need not warn of it.
-    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False))
+    with _foreign(tokenizer, f"read the text {text!r:.40}"):
+        return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False))
+
+
+def text_of(tokenizer: Tokenizer, tokens: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+    """Return the text of tokens.
+
+    Raises:
+        UserError: the tokenizer fails.
+    """
+    with _foreign(tokenizer, f"give the text of the tokens {list(tokens)!s:.40}"):
+        return tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
+
+
+def _foreign(tokenizer: Tokenizer, what: str) -> AbstractContextManager[None]:
+    # A rule of a tokenizer can fail for one text only: a regular expression that tries too many ways, for example.
+    name = getattr(tokenizer, "name_or_path", "")
+    return foreign(f"--llm {name}: its tokenizer cannot {what}", "correct its rules, or give another model")
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from harness.config.recipe import Scoring
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading
 from harness.data.problem import Problem
-from harness.data.prompts import LETTERS, Prompt, Tokenizer
+from harness.data.prompts import LETTERS, Prompt, Tokenizer, text_of
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
 from harness.evaluation.decode import Search, decode
@@ -146,9 +146,9 @@ def _read(found: Sequence[Any], tokenizer: Tokenizer, problem: Problem, how: Ans
         best = max(range(count), key=lambda option: found[option])
         return {"raw": LETTERS[best], "choice": best, "log_likelihoods": list(found)}
     if how.scoring == "letter":
-        raw = tokenizer.decode(found)
+        raw = text_of(tokenizer, found)
         return {"raw": raw, "choice": read_letter(raw, count, how.loose)}
-    raw = tokenizer.decode(found, skip_special_tokens=True).strip()
+    raw = text_of(tokenizer, found, skip_special_tokens=True).strip()
     choice = read_answer(raw, count, how.loose)
     if choice is None and how.sampling_seed is not None:
         return {"raw": raw, "choice": guess(how.sampling_seed, problem.qid, count), "guessed": True}
@@ -172,7 +172,7 @@ def unanswerable(tokenizer: Tokenizer, prompt: Prompt, num_choices: int, scoring
     split = [
         letter
         for index, (letter, tokens) in enumerate(zip(LETTERS, options, strict=False))
-        if read_letter(tokenizer.decode(tokens[:1]), num_choices) != index
+        if read_letter(text_of(tokenizer, tokens[:1]), num_choices) != index
     ]
     if scoring == "letter" and split:
         return f"{', '.join(split)} {'is' if len(split) == 1 else 'are'} not one token after `The answer is`"

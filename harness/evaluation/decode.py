@@ -21,6 +21,7 @@ from torch import Tensor
 
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading
+from harness.data.prompts import text_of
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
 from harness.evaluation.model import EvaluatedModel, EvaluationFailedError
@@ -231,6 +232,6 @@ def decode_texts(
     )
     texts = []
     for tokens, log_prob, score, finished in answers:
-        text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        text = text_of(tokenizer, tokens, skip_special_tokens=True).strip()
         texts.append((text, Hypothesis(tuple(tokens), log_prob, score, finished)))
     return texts

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Split
+from transformers import PreTrainedTokenizerFast
 
 from harness.data.problem import Problem
 from harness.data.prompts import (
@@ -14,6 +18,8 @@ from harness.data.prompts import (
     FORMATS,
     IGNORED,
     build_prompt,
+    encode,
+    text_of,
     tokenize_example,
     tokenize_prompt,
 )
@@ -119,6 +125,19 @@ def test_tokenizer_without_bos():
     tokenizer.bos_token_id = None
     with pytest.raises(UserError, match="BOS"):
         tokenize_example(tokenizer, "3", " 4", 8)
+
+
+def test_a_tokenizer_that_fails_on_one_text_is_named_with_it():
+    slow = Tokenizer(BPE(vocab={"x": 0}, merges=[]))
+    slow.pre_tokenizer = Split(Regex("(x+)+y"), "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=slow, name_or_path="folder")
+    with pytest.raises(UserError, match=r"^--llm folder: its tokenizer cannot read the text 'x+ \(.*retry-limit"):
+        encode(tokenizer, "x" * 60)
+
+
+def test_a_tokenizer_that_fails_on_an_answer_is_named_with_it():
+    with pytest.raises(UserError, match=r"its tokenizer cannot give the text of the tokens \[3, -1\]"):
+        text_of(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE())), [3, -1])
 
 
 def test_llama_tokens_equal_sentencepiece(real_data: Path):
