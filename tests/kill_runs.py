@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
@@ -65,11 +66,13 @@ class Run:
             os.close(reading)
             os.dup2(writing, 1)
             os.dup2(writing, 2)
-            sys.stdout = os.fdopen(1, "w", buffering=1)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
             sys.argv = ["peft-vl-bench", *arguments]
             status = 1
             try:
                 cli.main()
+            except Exception:
+                traceback.print_exc(file=sys.stdout)
             except SystemExit as ended:
                 status = int(ended.code or 0)
             finally:
