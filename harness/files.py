@@ -15,7 +15,7 @@ from platformdirs import user_cache_path
 
 from harness.errors import UserError
 
-LARGEST_FILE = 512 * 2**20
+LARGEST_FILE = 256 * 2**20
 """No text or JSON file that is read at once has more bytes."""
 _UNFINISHED = ".part"
 """What the name of a file ends in that is being written. It begins with a dot."""
