@@ -41,6 +41,7 @@ class Plan:
         rates: base learning rates.
         start: method -> the settings of every trial that does not change them.
         methods: method -> the settings that it is tried with, one trial each.
+        together: method -> what is changed in its best trial, one trial more.
         afterwards: method -> settings that are tried once its best trial is known, to find out what holds it back. They
             are no candidates, so methods may have different numbers of them.
     """
@@ -54,6 +55,7 @@ class Plan:
     rates: Sequence[float]
     start: Mapping[str, Settings]
     methods: Mapping[str, Sequence[Settings]]
+    together: Mapping[str, Settings]
     afterwards: Mapping[str, Sequence[Settings]]
 
     @classmethod
@@ -70,6 +72,7 @@ class Plan:
             content["base_lr"],
             content["start"],
             content["methods"],
+            content.get("together", {}),
             content.get("afterwards", {}),
         )
 
@@ -104,6 +107,10 @@ class Search:
         for own in zip(*methods.values(), strict=True):
             self._try(trials, {method: {**rates[method], **other} for method, other in zip(methods, own, strict=True)})
         best = {method: max(made, key=score) for method, made in trials.items()}
+        if self.plan.together:
+            changed = {method: {**best[method].settings, **own} for method, own in self.plan.together.items()}
+            self._try(trials, changed)
+            best = {method: max(made, key=score) for method, made in trials.items()}
         if self.plan.longer:
             twice = {name: 2 * value for name, value in self.plan.length.items()}
             self._try(trials, {method: {**trial.settings, **twice} for method, trial in best.items()})

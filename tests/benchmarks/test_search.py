@@ -22,9 +22,10 @@ def plan() -> Plan:
     return Plan.read(PLAN)
 
 
-def test_every_method_has_nine_trials_on_tiny(plan: Plan) -> None:
+def test_every_method_has_as_many_trials_on_tiny(plan: Plan) -> None:
     assert set(plan.methods) == set(registry())
-    assert all(len(plan.rates) + len(trials) + 1 >= 9 for trials in plan.methods.values())
+    assert set(plan.together) == set(registry())
+    assert all(len(plan.rates) + len(trials) + 2 >= 10 for trials in plan.methods.values())
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -50,7 +51,7 @@ def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatc
     monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
     monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
     best = search.run()
-    assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 1
+    assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 2
     assert best["memvp"] == {"base_lr": 0.013, "memory_scale": 0.1, "visual_scale": 0.03}
     assert best["lavin"] == {"base_lr": 0.013, "adapter_scale": 0.3}
     assert tried[-1]["memvp"].keys() == {"base_lr", "memory_scale", "visual_scale", "epochs", "warmup_epochs"}

@@ -111,7 +111,7 @@ def test_a_field_that_does_not_exist_is_answered_with_one_that_does() -> None:
 
 def test_the_note_on_a_search_is_not_kept_where_its_values_are_not() -> None:
     recipe = train_recipe("memvp", "tiny", "scienceqa")
-    assert "eight trials" in recipe.tuning
+    assert "nine trials" in recipe.tuning
     changed = [{"base_lr": 1.0}, {"memory_length": 7}, {"base_lr": 1.0, "eval_split": "val"}]
     for settings in changed:
         _, other = apply_overrides("memvp", {}, recipe, ["memory_length"], settings)
