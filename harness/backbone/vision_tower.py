@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import check_clip_name, require_free_memory, require_stored
-from harness.backbone.weights import clip_file
+from harness.backbone.weights import clip_fault, clip_file
 from harness.config.presets import BackboneSpec
 from harness.data.jsonio import read_json
 from harness.errors import UserError, foreign
@@ -173,7 +173,8 @@ def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: tor
     name, _, tag = spec.clip.partition(":")
     local = name == "local-dir"
     if local:
-        _require_safetensors(spec.clip)
+        if fault := clip_fault(Path(spec.clip.partition(":")[2])):
+            raise UserError(f"--clip {spec.clip}: {fault}")
         shapes = _clip_on_meta(_local_config(spec.clip), spec)
         needed = sum(tensor.nbytes for tensor in (*shapes.parameters(), *shapes.buffers()))
         require_free_memory(needed, torch.float32, torch.device("cpu"), f"--clip {spec.clip}")
@@ -186,26 +187,6 @@ def pretrained_vision_tower(spec: BackboneSpec, device: torch.device, dtype: tor
         # Older weights of open_clip's own list are pickled; torch then reads tensors and nothing else.
         model = open_clip.create_model(**given, require_pretrained=True, weights_only=True)
     return VisionTower(_require_vit(model.visual, spec)).to(device=device, dtype=dtype)
-
-
-def _require_safetensors(clip: str) -> None:
-    """Check that the weights that open_clip would choose from a folder are not pickled.
-
-    Args:
-        clip: `local-dir:FOLDER`.
-
-    Raises:
-        UserError: they are, or there are none.
-    """
-    folder = Path(clip.partition(":")[2])
-    if any((folder / f"{name}.safetensors").is_file() for name in ("open_clip_model", "open_clip_pytorch_model")):
-        return
-    if pickled := sorted(path.name for ending in ("*.bin", "*.pth") for path in folder.glob(ending)):
-        raise UserError(
-            f"--clip {clip}: {pickled[0]} may be a pickle, which can run code; give open_clip_model.safetensors"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"--clip {clip}: cannot be loaded (has no weights); give open_clip_model.safetensors")
 
 
 def _require_vit(visual: nn.Module, spec: BackboneSpec) -> "VisionTransformer":

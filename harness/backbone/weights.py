@@ -74,10 +74,8 @@ def missing_weights(spec: BackboneSpec) -> Missing:
         local = spec.clip.startswith("local-dir:")
         source = None if local else clip_source(spec.clip)
         if local:
-            folder = Path(spec.clip.partition(":")[2])
-            names = [path.name for path in sorted(folder.glob("*.safetensors"))]
-            if pointer := pointer_among(folder, names):
-                faults.append(f"--clip {spec.clip}: {pointer}")
+            if fault := clip_fault(Path(spec.clip.partition(":")[2])):
+                faults.append(f"--clip {spec.clip}: {fault}")
         elif source is not None and clip_file(spec.clip) is None:
             sources.append(source)
     return Missing(faults, sources)
@@ -244,6 +242,23 @@ def llm_fault(folder: Path) -> str | None:
     if not any(os.path.exists(folder / name) for name in TOKENIZERS):
         return f"has no tokenizer (none of {', '.join(TOKENIZERS)}); give a folder with one"
     return pointer_among(folder, [*shards, WHOLE, INDEX, "config.json", *TOKENIZERS])
+
+
+def clip_fault(folder: Path) -> str | None:
+    """Return what the folder of a vision tower lacks, and what to do; None if its weights are there.
+
+    Weights that open_clip would choose from it must not be pickled.
+
+    Args:
+        folder: the folder that `local-dir:` names.
+    """
+    usable = [path.name for path in sorted(folder.glob("*.safetensors"))]
+    if not any(os.path.isfile(folder / name) for name in CLIP_FILES if name in usable):
+        if pickled := sorted(path.name for ending in ("*.bin", "*.pth") for path in folder.glob(ending)):
+            return f"{pickled[0]} may be a pickle, which can run code; give {CLIP_FILES[0]}"
+        if not usable:
+            return f"cannot be loaded (has no weights); give {CLIP_FILES[0]}"
+    return pointer_among(folder, usable)
 
 
 def pointer_among(folder: Path, names: Sequence[str]) -> str | None:

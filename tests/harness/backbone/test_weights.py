@@ -13,6 +13,7 @@ from harness.config.presets import PRESETS, BackboneSpec
 from harness.errors import UserError
 
 INDEX = "model.safetensors.index.json"
+CLIP_WEIGHTS = "open_clip_model.safetensors"
 Harm = Callable[[Path], object]
 
 
@@ -68,11 +69,26 @@ def test_all_shards_are_enough(small_llm: Path, tmp_path: Path) -> None:
     assert llm_fault(folder) is None
 
 
-def test_a_vision_tower_that_is_a_pointer(spec: BackboneSpec, small_clip: Path, tmp_path: Path) -> None:
+CLIP_FAULTS: dict[str, tuple[Harm, str]] = {
+    "no weights": (without(CLIP_WEIGHTS), "cannot be loaded (has no weights); give open_clip_model.safetensors"),
+    "a pickle": (
+        lambda folder: (folder / CLIP_WEIGHTS).rename(folder / "open_clip_pytorch_model.bin"),
+        "open_clip_pytorch_model.bin may be a pickle, which can run code; give open_clip_model.safetensors",
+    ),
+    "a pointer": (pointer(CLIP_WEIGHTS), "open_clip_model.safetensors is a git-lfs pointer"),
+}
+
+
+@pytest.mark.parametrize(("harm", "message"), CLIP_FAULTS.values(), ids=CLIP_FAULTS)
+def test_a_vision_tower_without_its_weights(
+    harm: Harm, message: str, spec: BackboneSpec, small_clip: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(small_clip, tmp_path / "clip"))
-    pointer("open_clip_model.safetensors")(folder)
-    (line,) = missing_weights(replace(spec, clip=f"local-dir:{folder}")).lines
-    assert "open_clip_model.safetensors is a git-lfs pointer" in line
+    own = replace(spec, clip=f"local-dir:{folder}")
+    assert missing_weights(own).lines == []
+    harm(folder)
+    (line,) = missing_weights(own).lines
+    assert line.startswith(f"--clip local-dir:{folder}: {message}")
 
 
 def test_a_vision_tower_is_fetched_in_safetensors_only() -> None:
