@@ -36,7 +36,7 @@ class Missing:
     """What a backbone lacks.
 
     Attributes:
-        faults: one line for each local folder that a user must mend.
+        faults: one line for each local folder or name that a user must mend.
         sources: what can be downloaded.
     """
 
@@ -50,35 +50,53 @@ class Missing:
 
 
 def missing_weights(spec: BackboneSpec) -> Missing:
-    """Return which weights of a backbone are not on this machine. Nothing is loaded or downloaded.
-
-    Raises:
-        UserError: a local folder contains something that is no file, or open_clip has no such vision tower.
-    """
-    faults, sources = [], []
+    """Return which weights of a backbone are not on this machine. Nothing is loaded or downloaded."""
+    missing = Missing([], [])
     if spec.llm is None or spec.clip is None:
-        faults.append(
+        missing.faults.append(
             f"--model {spec.name}: has no pretrained weights, because it only measures cost; give --weights random"
         )
-    if spec.llm is not None and is_gguf(spec.llm):
-        faults += [fault] if (fault := gguf_fault(spec)) else []
-    elif spec.llm is not None:
-        folder = llm_folder(spec.llm)
-        fault = "is not on this machine" if folder is None else llm_fault(folder)
-        if fault and Path(spec.llm).is_dir():
-            faults.append(f"--llm {spec.llm}: {fault}")
-        elif fault:
-            sources.append(llm_source(spec))
-    if spec.clip is not None:
-        check_clip_name(spec.clip)
-        local = spec.clip.startswith("local-dir:")
-        source = None if local else clip_source(spec.clip)
-        if local:
-            if fault := clip_fault(Path(spec.clip.partition(":")[2])):
-                faults.append(f"--clip {spec.clip}: {fault}")
-        elif source is not None and clip_file(spec.clip) is None:
-            sources.append(source)
-    return Missing(faults, sources)
+    for note in (_note_llm, _note_clip):
+        try:
+            note(spec, missing)
+        except UserError as error:  # what is wrong with one model must not hide what the other lacks
+            missing.faults.append(str(error))
+    return missing
+
+
+def _note_llm(spec: BackboneSpec, missing: Missing) -> None:
+    """Note what the language model lacks.
+
+    Raises:
+        UserError: its folder contains something that is no file, or its index cannot be used.
+    """
+    if spec.llm is None:
+        return
+    if is_gguf(spec.llm):
+        missing.faults += [fault] if (fault := gguf_fault(spec)) else []
+        return
+    folder = llm_folder(spec.llm)
+    fault = "is not on this machine" if folder is None else llm_fault(folder)
+    if fault and Path(spec.llm).is_dir():
+        missing.faults.append(f"--llm {spec.llm}: {fault}")
+    elif fault:
+        missing.sources.append(llm_source(spec))
+
+
+def _note_clip(spec: BackboneSpec, missing: Missing) -> None:
+    """Note what the vision tower lacks.
+
+    Raises:
+        UserError: open_clip has no such vision tower, or its folder contains something that is no file.
+    """
+    if spec.clip is None:
+        return
+    check_clip_name(spec.clip)
+    if spec.clip.startswith("local-dir:"):
+        if fault := clip_fault(Path(spec.clip.partition(":")[2])):
+            missing.faults.append(f"--clip {spec.clip}: {fault}")
+    elif clip_file(spec.clip) is None and (source := clip_source(spec.clip)):
+        missing.sources.append(source)
 
 
 def check_weights(spec: BackboneSpec) -> Missing:
@@ -107,7 +125,7 @@ def require_weights(spec: BackboneSpec, say: Say) -> None:
     missing = check_weights(spec)
     for source in missing.sources:
         download(source, say)
-    if missing.sources and (left := missing_weights(spec).sources):
+    if missing.sources and (left := check_weights(spec).sources):
         folder = llm_folder(str(spec.llm))
         fault = llm_fault(folder) if folder else None
         raise UserError(f"{left[0].address}: {fault or 'has no usable weights'}; give another model")

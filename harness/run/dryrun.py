@@ -97,12 +97,9 @@ def dry_run(
         threads: compute threads of a run.
         micro_batch: samples per forward pass in training; None for the largest number that fits into memory.
     """
-    missing: list[str] = ["a fault in the weights"]
-    downloads: list[str] = []
-    with faults.collected():
-        missing, downloads = _unavailable_weights(spec, machine)
-        for line in missing:
-            faults.add(line)
+    missing, downloads = _unavailable_weights(spec, machine)
+    for line in missing:
+        faults.add(line)
     paces = checks = None
     with faults.collected():
         llm_config(spec)

@@ -91,6 +91,12 @@ def test_a_vision_tower_without_its_weights(
     assert line.startswith(f"--clip local-dir:{folder}: {message}")
 
 
+def test_a_wrong_name_hides_no_other_fault(offline: None) -> None:
+    clip, llm = missing_weights(replace(PRESETS["7b"], clip="ViT-L-41:openai")).lines
+    assert clip.startswith("--clip ViT-L-41:openai: open_clip has no model ViT-L-41")
+    assert "hf download huggyllama/llama-7b" in llm
+
+
 def test_a_vision_tower_is_fetched_in_safetensors_only() -> None:
     source = clip_source(str(PRESETS["7b"].clip))
     assert source is not None and source.essential == ("open_clip_model.safetensors",)
