@@ -3,13 +3,17 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from harness.backbone.machine import Machine
 from harness.backbone.quantised import require_quantisation
 from harness.commands.run_options import RunOptions, backbone, data_options, plans_of, require_accuracy, shortened
+from harness.config.presets import BackboneSpec
 from harness.cost.output import shown_table
 from harness.data.places import PLACES, find_data
 from harness.escape import text_table
@@ -17,7 +21,8 @@ from harness.hub import hub_reachable
 from harness.numbers import readable_memory
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.dryrun import DryRun, Faults, dry_run
-from harness.run.executor_choice import LOCAL, require_executor
+from harness.run.executor import Executor
+from harness.run.executor_choice import LOCAL, make_executor, require_executor
 from harness.run.progress import print_line
 from harness.run.sharded import require_shardable
 from harness.run.tracker import require_tracker
@@ -49,19 +54,21 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
     with faults.collected():
         require_tracker(options.tracker)
     with faults.collected():
-        require_executor(options.executor, options.submitit)
-    options = replace(options, executor=LOCAL)  # what follows is about this machine
-    with faults.collected():
         require_accuracy(options, facts)
+    asked, options = options, replace(options, executor=LOCAL)  # sizes and times are those of this machine
     spec, machine = backbone(options)
+    executor = None
+    with faults.collected():
+        executor = _unopened_executor(asked, spec, machine, faults)
     with faults.collected():
         require_quantisation(spec.quantize, machine.device)
     with faults.collected():
-        require_shardable(spec.quantize)
+        require_shardable(spec.quantize, options.micro_batch)
     plans = plans_of(options, spec, machine)
-    cores = Cores(1, options.threads or torch.get_num_threads())
+    cores = Cores(1, executor.threads if executor else options.threads or torch.get_num_threads())
     with faults.collected():
-        cores = divide_cores(options.jobs, options.threads, spec, machine)
+        if asked.executor == LOCAL:
+            cores = divide_cores(options.jobs, options.threads, spec, machine)
     say = Console(quiet=True) if options.format == "json" else console
     downloads: list[str] = []
     task = None
@@ -83,6 +90,27 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
     found.downloads[:0] = downloads
     print_result(dry_run_text(found, faults.lines, cores.jobs, options.format, terminal_width()))
     return 2 if faults.lines else 0
+
+
+def _unopened_executor(options: RunOptions, spec: BackboneSpec, machine: Machine, faults: Faults) -> Executor | None:
+    """Return the executor that the options ask for, to which no run is submitted; None where they ask for none.
+
+    Args:
+        options: the options of `run`.
+        spec: the backbone.
+        machine: the device and dtype of this machine.
+        faults: receives that the options leave something to the machine that makes a run.
+
+    Raises:
+        UserError: the executor refuses the runs.
+    """
+    require_executor(options.executor, options.submitit)
+    with faults.collected():
+        backbone(options)
+    with TemporaryDirectory() as folder:  # submitit makes its folder at once
+        return make_executor(
+            options.executor, spec, machine, options.jobs, options.threads, Path(folder), options.submitit
+        )
 
 
 def dry_run_text(found: DryRun, missing: Sequence[str], jobs: int, format: str, width: int | None = None) -> str:

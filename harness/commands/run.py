@@ -22,7 +22,7 @@ from harness.cost.order import RunFlops
 from harness.data.places import find_or_fetch_data
 from harness.errors import UserError
 from harness.hub import go_offline
-from harness.processes import Processes, is_follower, shards
+from harness.processes import Processes, is_follower
 from harness.records import Record, record_path
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.executor_choice import LOCAL, make_executor, require_executor
@@ -116,9 +116,7 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     require_executor(options.executor, options.submitit)
     require_accuracy(options, task_facts(options.task))
     spec, machine = backbone(options)
-    require_shardable(spec.quantize)
-    if shards() > 1 and options.micro_batch is None:
-        raise UserError("--micro-batch: processes that share the layers cannot find it; give --micro-batch N")
+    require_shardable(spec.quantize, options.micro_batch)
     executor = make_executor(
         options.executor, spec, machine, options.jobs, options.threads, options.results, options.submitit
     )

@@ -39,11 +39,12 @@ ENTRANCES = ("summed_loss", "prefill", "step")
 """The methods of a `TunedModel` that run its layers."""
 
 
-def require_shardable(quantize: str | None) -> None:
+def require_shardable(quantize: str | None, micro_batch: int | None) -> None:
     """Check that the layers can be divided, if the launcher asks for that.
 
     Args:
         quantize: how the language model is quantised; None for not at all.
+        micro_batch: samples per forward pass; None leaves it to the run.
 
     Raises:
         UserError: they cannot.
@@ -55,6 +56,8 @@ def require_shardable(quantize: str | None) -> None:
             raise UserError(f"accelerate launch: {name} is {found}, not {value}; give --config_file {CONFIGURATION}")
     if quantize is not None:
         raise UserError(f"--quantize {quantize}: quantised layers are not divided; leave it out, or drop FSDP")
+    if micro_batch is None:
+        raise UserError("--micro-batch: processes that share the layers cannot find it; give --micro-batch N")
 
 
 class ShardedModel(TunedModel):

@@ -9,6 +9,7 @@ import torch
 
 from harness.records import read_records
 from harness.run import duration
+from harness.run.sharded import SETTINGS
 from tests.command_line import Done, Run
 
 
@@ -126,6 +127,17 @@ def test_one_process_of_several_makes_the_dry_run(call: Run, base: list[str], mo
     monkeypatch.setenv("RANK", "1")
     done = call(*base, "--methods", "memvp", "--dry-run")
     assert (done.code, done.out) == (0, "")
+
+
+def test_a_dry_run_of_divided_layers_asks_for_the_micro_batch(
+    call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2", "RANK": "0", **SETTINGS}.items():
+        monkeypatch.setenv(name, value)
+    command = (*base, "--methods", "oracle", "--dry-run")
+    for more, code in (((), 2), (("--micro-batch", "2"), 0)):
+        done = call(*command, *more)
+        assert done.code == code and ("missing: --micro-batch: " in done.out) == (code == 2), done.out
 
 
 def test_memory_that_runs_out_while_measuring_gives_no_time(

@@ -46,6 +46,29 @@ def test_nothing_is_left_to_the_machine_of_a_run(
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("executor", EXTRAS)
+def test_a_dry_run_names_what_the_executor_refuses(executor: str, call: Run, base: list[str], tmp_path: Path) -> None:
+    needs(executor)
+    command = (*base, "--methods", "oracle", "--executor", executor, "--dry-run")
+    quantised = call(*command, *NAMED, "--quantize", "4bit")
+    assert quantised.code == 2 and "missing: --quantize 4bit: this machine cannot hash" in quantised.out
+    open_ended = call(*command)
+    assert open_ended.code == 2 and f"missing: --executor {executor}: needs the number of cores" in open_ended.out
+    assert "missing: --device auto: other machines make the runs and may differ; give cpu or cuda" in open_ended.out
+    # Other machines may make more runs at a time than this one.
+    whole = call(*command, *NAMED, "--jobs", "100")
+    assert whole.code == 0 and "nothing is missing" in whole.out and "side by side" not in whole.out, whole.out
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_names_parameters_that_submitit_refuses(call: Run, base: list[str], tmp_path: Path) -> None:
+    needs("submitit")
+    command = (*base, "--methods", "oracle", "--executor", "submitit", *NAMED, "--dry-run")
+    done = call(*command, "--submitit", "slurm_nothing=1")
+    assert done.code == 2 and "missing: --submitit: Unknown argument 'nothing'" in done.out
+    assert not (tmp_path / "results").exists()
+
+
 def test_an_unknown_executor_is_refused(call: Run, base: list[str]) -> None:
     done = call(*base, "--executor", "dask")
     assert done.code == 2 and "'dask' is not one of 'local', 'ray', 'submitit'" in done.err

@@ -44,14 +44,16 @@ runpy.run_module("harness", run_name="__main__")
 def test_other_settings_of_the_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2", **SETTINGS}.items():
         monkeypatch.setenv(name, value)
-    require_shardable(None)
+    require_shardable(None, 2)
     with pytest.raises(UserError, match=r"--quantize 4bit: quantised layers are not divided"):
-        require_shardable("4bit")
+        require_shardable("4bit", 2)
+    with pytest.raises(UserError, match=r"--micro-batch: processes that share the layers cannot find it"):
+        require_shardable(None, None)
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(UserError, match=r"FSDP_VERSION is 1, not 2; give --config_file configs/accelerate/fsdp\.yaml"):
-        require_shardable(None)
+        require_shardable(None, 2)
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
-    require_shardable("4bit")
+    require_shardable("4bit", None)
 
 
 @pytest.mark.slow
