@@ -85,7 +85,16 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
             faults.add(f"{place.absent()}; {place.remedy}")
     with compute_threads(cores.threads):
         found = dry_run(
-            spec, machine, plans, options.task, task, faults, options.results, cores.threads, options.micro_batch
+            spec,
+            machine,
+            plans,
+            options.task,
+            task,
+            faults,
+            options.results,
+            cores.threads,
+            options.micro_batch,
+            options.steps,
         )
     found.downloads[:0] = downloads
     print_result(dry_run_text(found, faults.lines, cores.jobs, options.format, terminal_width()))

@@ -83,6 +83,7 @@ def dry_run(
     results_dir: Path,
     threads: int,
     micro_batch: int | None = None,
+    steps: int | None = None,
 ) -> DryRun:
     """Estimate what the runs would take and find what is missing. No file is written.
 
@@ -91,11 +92,13 @@ def dry_run(
         machine: the device and dtype that the runs would use.
         plans: the runs.
         task_name: name of the task.
-        task: the task with its data read; None without data, in which case no row has a number of steps.
+        task: the task with its data read; None without data, in which case the recipes give no number of steps.
         faults: receives what is missing.
         results_dir: folder of the records, whose times are used.
         threads: compute threads of a run.
         micro_batch: samples per forward pass in training; None for the largest number that fits into memory.
+        steps: optimiser steps of each run, to which the plans are already set if there is data; None for as many as
+            the recipes say.
     """
     missing, downloads = _unavailable_weights(spec, machine)
     for line in missing:
@@ -107,7 +110,7 @@ def dry_run(
         checks = PlanChecks(spec, task, machine) if task is not None and not missing and not downloads else None
     rows: list[dict[str, Any]] = []
     for plan in plans:
-        row = _named(plan, spec, task_name)
+        row = _named(plan, spec, task_name, steps)
         rows.append(row)
         with faults.collected():
             if checks is not None:
@@ -144,14 +147,15 @@ def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str
     return missing.lines, []
 
 
-def _named(plan: RunPlan, spec: BackboneSpec, task_name: str) -> dict[str, Any]:
+def _named(plan: RunPlan, spec: BackboneSpec, task_name: str, steps: int | None) -> dict[str, Any]:
     """Return the row of a run with what is known without a backbone; what is not known is None."""
     facts = task_facts(task_name)
     table = facts.ablation_table if plan.variant else facts.table
-    unknown = ("steps", "step_s", "hours", "hours_source", "memory_gib", "fits_with", "micro_batch", "trainable")
+    unknown = ("step_s", "hours", "hours_source", "memory_gib", "fits_with", "micro_batch", "trainable")
     return {
         "run": plan.label,
         "seed": plan.seed,
+        "steps": None if plan.is_oracle else steps,
         **dict.fromkeys(unknown),
         "paper": table and paper_value(table, plan.method, plan.variant, spec.name, facts.summary),
         "paper_trainable": printed_trainable(plan.method, plan.variant, spec.name),

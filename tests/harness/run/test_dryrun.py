@@ -86,6 +86,10 @@ def test_dry_run_of_the_paper_says_what_is_missing(call: Run, monkeypatch: pytes
     assert (row["paper_trainable"], row["learning_rate"]) == ("3.9M", pytest.approx(1.125e-3))
     assert row["paper"] == pytest.approx(93.07)
     assert row["steps"] is None  # the number of steps depends on the data
+    shortened = call(
+        "run", "--model", "7b", "--methods", "memvp,oracle", "--dry-run", "--format", "json", "--steps", "7"
+    )
+    assert [row["steps"] for row in _found(shortened)["runs"]] == [7, None]  # the oracle makes none
 
 
 def test_memory_is_enough_to_the_last_byte(call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
