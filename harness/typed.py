@@ -86,17 +86,14 @@ def parameters(option: str, text: str) -> dict[str, Any]:
     A value that is not JSON is taken as text.
 
     Raises:
-        UserError: the text is something else.
+        UserError: the text is something else, or a value is too long or nested too deeply.
     """
     found: dict[str, Any] = {}
     for pair in re.split(r",(?=\w+=)", text) if text else ():
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier() or not value:
             raise UserError(f"{option} {pair}: is not KEY=VALUE; give, for example, timeout_min=600")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
+        found[key] = _value(f"{option} {key}", value)
     return found
 
 
@@ -121,8 +118,12 @@ def value_of(key: str, text: str) -> Any:
     Raises:
         UserError: the text is too long or nested too deeply.
     """
+    return _value(f"--set {key}", text)
+
+
+def _value(what: str, text: str) -> Any:
     if len(text) > _LONGEST_SETTING:
-        raise UserError(f"--set {key}: has {len(text):,} characters; give at most {_LONGEST_SETTING:,}")
+        raise UserError(f"{what}: has {len(text):,} characters; give at most {_LONGEST_SETTING:,}")
     try:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False).encode()
@@ -130,11 +131,11 @@ def value_of(key: str, text: str) -> Any:
     except json.JSONDecodeError:
         return text
     except UnicodeEncodeError as error:
-        raise UserError(f"--set {key}: contains half of a surrogate pair; give whole characters") from error
+        raise UserError(f"{what}: contains half of a surrogate pair; give whole characters") from error
     except ValueError as error:
-        raise UserError(f"--set {key}: a number with too many digits; give a shorter one") from error
+        raise UserError(f"{what}: a number with too many digits; give a shorter one") from error
     except RecursionError as error:
-        raise UserError(f"--set {key}: brackets nested too deeply; give a plain value") from error
+        raise UserError(f"{what}: brackets nested too deeply; give a plain value") from error
 
 
 def _parts(text: str) -> tuple[str, ...]:

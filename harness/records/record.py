@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, field_serializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from harness.records.fields import REASON, Count, MaybeCount, Name, Seconds, Section, SpecHash, Text, unexplained
 from harness.records.sections import (
@@ -47,11 +48,16 @@ SECTIONS: Mapping[str, frozenset[str]] = {
 _ALL_SECTIONS: frozenset[str] = frozenset().union(*SECTIONS.values())
 
 
+NOT_JSON = "not_json"
+"""Type of the error of a config that JSON cannot express, such as one with an infinite number."""
+
+
 def _hashable(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
         spec_hash(config)
     except ValueError as error:
-        raise ValueError(f"cannot be written as JSON ({error})") from error
+        reason = {"reason": str(error)}
+        raise PydanticCustomError(NOT_JSON, "cannot be written as JSON ({reason})", reason) from error
     return config
 
 

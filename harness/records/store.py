@@ -14,7 +14,7 @@ from harness.errors import UserError, first_error
 from harness.escape import message
 from harness.files import read_file, write_atomic
 from harness.records.beside import BESIDE, PREDICTIONS
-from harness.records.record import SCHEMA_VERSION, Record, slug
+from harness.records.record import NOT_JSON, SCHEMA_VERSION, Record, slug
 
 _LARGEST_RECORD = 64 * 2**20
 _VERSION = re.compile(rb'"schema_version"\s*:\s*([0-9]{1,9})\b')
@@ -68,20 +68,25 @@ def _content(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its path and permissions") from error
 
 
+class _NotJsonError(UserError):
+    """The config of a record has a number that no run has."""
+
+
 def _parse(path: Path, content: bytes) -> Record:
     try:
         return Record.model_validate_json(content)
     except ValidationError as error:
         first = first_error(error)
         where = f"{path}: {first.field or 'record'}"
-        raise UserError(f"{where}: {first.message}; repair the record or remove it") from error
+        kind = _NotJsonError if error.errors(include_url=False)[0]["type"] == NOT_JSON else UserError
+        raise kind(f"{where}: {first.message}; repair the record or remove it") from error
 
 
 def read_records(results_dir: Path) -> list[Record]:
     """Read all records under `results_dir/records`, sorted by path; empty where there is no such folder.
 
-    Records of a later version of this format are passed over, which is said once on standard error. Histories, which
-    are stored beside the records, are not looked at.
+    Records of a later version of this format, and those whose config has an infinite number, are passed over, which is
+    said once on standard error. Histories, which are stored beside the records, are not looked at.
 
     Raises:
         UserError: a file is not a valid record, or two files contain the same run.
@@ -91,9 +96,13 @@ def read_records(results_dir: Path) -> list[Record]:
     for path in _files(results_dir):
         content = _content(path)
         if (version := _later_version(content)) is not None:
-            _say_passed_over(path, version)
+            _say(f"{path}: passed over, because it {_later(version)}")
             continue
-        record = _parse(path, content)
+        try:
+            record = _parse(path, content)
+        except _NotJsonError as error:
+            _say(f"{error}; it is passed over")
+            continue
         if (other := seen.setdefault(record.run_id, path)) is not path:
             raise UserError(f"{path}: run_id: {other} records the same run; remove one of the two files")
         records.append(record)
@@ -152,8 +161,8 @@ def _later_version(content: bytes) -> int | None:
 
 
 @cache
-def _say_passed_over(path: Path, version: int) -> None:
-    print(message(f"{path}: passed over, because it {_later(version)}"), file=sys.stderr)
+def _say(line: str) -> None:
+    print(message(line), file=sys.stderr)
 
 
 def _later(version: int) -> str:

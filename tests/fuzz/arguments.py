@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import pkgutil
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests.fuzz.kind import command
+import harness.commands
+from tests.fuzz.kind import command, parser
 from tests.fuzz.mutations import ODD, mutate
 
 _NUMBERS = ("0", "-1", "1", "9" * 400, "1" + "0" * 30, "nan", "inf", "1e999", "0x10", "²", "", "9" * 5000)
@@ -24,54 +26,64 @@ _TEXTS = (
     "{}",
     "",
 )
-_COMMANDS: Sequence[tuple[str, ...]] = (
-    ("run", "--data-root", "nowhere", "--seeds", "#"),
-    ("run", "--data-root", "nowhere", "--steps", "#"),
-    ("run", "--data-root", "nowhere", "--epochs", "#"),
-    ("run", "--data-root", "nowhere", "--limit", "#"),
-    ("run", "--data-root", "nowhere", "--micro-batch", "#"),
-    ("run", "--data-root", "nowhere", "--workers", "#"),
-    ("run", "--data-root", "nowhere", "--log-seconds", "#"),
-    ("run", "--data-root", "nowhere", "--methods", "@"),
-    ("run", "--data-root", "nowhere", "--ablation", "@"),
-    ("run", "--data-root", "nowhere", "--model", "@"),
-    ("run", "--data-root", "nowhere", "--task", "@"),
-    ("run", "--data-root", "nowhere", "--llm", "@"),
-    ("run", "--data-root", "nowhere", "--device", "@"),
-    ("run", "--data-root", "@"),
-    ("run", "--data-root", "nowhere", "--set", "%"),
-    ("run", "--data-root", "nowhere", "--set", "%", "--set", "%"),
-    ("run", "--data-root", "nowhere", "--task", "coco", "--set", "%"),
-    ("flops", "--model", "tiny", "--methods", "memvp", "--text-length", "#"),
-    ("flops", "--model", "tiny", "--methods", "memvp", "--train-batch", "#"),
-    ("flops", "--model", "tiny", "--methods", "memvp", "--visual-tokens", "#"),
-    ("flops", "--model", "tiny", "--methods", "memvp", "--set", "%"),
-    ("table", "--results", "@"),
-    ("table", "--model", "@", "--results", "nowhere"),
-    ("table", "--table", "#", "--results", "nowhere"),
-    ("compare", "@", "@", "--results", "nowhere"),
-    ("audit", "--results", "@"),
-    ("predict", "--adapter", "@"),
-    ("data", "check", "@", "--data-root", "@"),
-    ("score", "scienceqa", "--problems", "@", "--splits", "@", "--predictions", "@"),
-    ("score", "coco", "--references", "@", "--predictions", "@"),
-    ("@", "@"),
-)
+_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "run": ("--data-root", "nowhere"),
+    "verify": ("@",),
+    "predict": ("--adapter", "@"),
+    "table": ("--results", "nowhere"),
+    "compare": ("@", "@", "--results", "nowhere"),
+    "audit": ("--results", "nowhere"),
+    "readme": ("--results", "nowhere"),
+    "report": ("--results", "nowhere"),
+    "plot": ("@", "--out", "@", "--results", "nowhere"),
+    "methods": (),
+    "params": ("--model", "tiny", "--methods", "memvp"),
+    "flops": ("--model", "tiny", "--methods", "memvp"),
+    "speed": ("--model", "@"),
+    "push": ("@", "--repo", "@", "--dry-run"),
+    "doctor": ("--data-root", "nowhere"),
+    "score scienceqa": ("--problems", "@", "--splits", "@", "--predictions", "@"),
+    "score coco": ("--references", "@", "--predictions", "@"),
+    "data check": ("@", "--data-root", "@"),
+    "data fetch": ("@",),
+    "records config": ("@",),
+    "results merge": ("@", "@", "--results", "@"),
+    "results push": ("--repo", "@", "--dry-run", "--results", "nowhere"),
+    "@": ("@",),
+}
+"""Each command with arguments with which it ends soon, whatever else it is given. Those that cannot are missing."""
+_WRITES_ELSEWHERE = ("--save-config", "--plot", "--into")
+"""Options that name a file or folder to be made, which may be anywhere."""
 
 
 def make_options(folder: Path) -> None:
     """Write the arguments of a command, after loading what commands load: a forked process then need not."""
-    for module in ("run", "predict", "data", "score"):
-        importlib.import_module(f"harness.commands.{module}")
+    for module in pkgutil.iter_modules(harness.commands.__path__):
+        importlib.import_module(f"harness.commands.{module.name}")
     importlib.import_module("harness.cost.flops_table")
     (folder / "arguments.json").write_text(json.dumps(["run", "--data-root", "nowhere"]))
 
 
 def change_options(folder: Path, chance: random.Random) -> str:
-    """Replace them by other arguments."""
-    arguments = [_argument(part, chance) for part in chance.choice(_COMMANDS)]
+    """Replace them by a command with up to two of its options, whose values are odd."""
+    name = chance.choice(list(_COMMANDS))
+    parts = [*name.split(), *_COMMANDS[name]]
+    if options := _options(name):
+        for option in chance.sample(options, min(chance.randint(1, 2), len(options))):
+            parts += [option, {"--set": "%", "--submitit": "timeout_min=@"}.get(option) or chance.choice("#@")]
+    arguments = [_argument(part, chance) for part in parts]
     (folder / "arguments.json").write_text(json.dumps(arguments))
     return " ".join(arguments)[:200]
+
+
+def _options(name: str) -> list[str]:
+    """Return the options of a command that take a value."""
+    found = parser()
+    for part in name.split():
+        found = found.commands.get(part) if hasattr(found, "commands") else None
+    given = [parameter for parameter in getattr(found, "params", ()) if parameter.param_type_name == "option"]
+    names = [parameter.opts[-1] for parameter in given if not parameter.is_flag]
+    return [name for name in names if name not in _WRITES_ELSEWHERE]
 
 
 def _argument(part: str, chance: random.Random) -> str:
@@ -83,7 +95,9 @@ def _argument(part: str, chance: random.Random) -> str:
         value = chance.choice(ODD)
         texts = ("[" * 3000, "9" * 5000, '"\\ud800"', "\x1b[31m", "[2, 3]", "1", "true", json.dumps(value))
         return f"{chance.choice(fields)}={chance.choice(texts)}"
-    return chance.choice(_NUMBERS) if part == "#" else chance.choice(_TEXTS) if part == "@" else part
+    if part[-1:] not in ("#", "@"):
+        return part
+    return part[:-1] + chance.choice(_NUMBERS if part[-1] == "#" else _TEXTS)
 
 
 def use_options(folder: Path) -> None:

@@ -103,7 +103,10 @@ def _in_child(name: str, source: Path, scratch: Path, seeds: Sequence[int]) -> I
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _try_all(name, source, scratch, seeds, writer)
+        try:
+            _try_all(name, source, scratch, seeds, writer)
+        finally:
+            os._exit(1)  # a child must not go on as if it were its parent
     os.close(writer)
     tried = 0
     try:

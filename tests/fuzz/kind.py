@@ -44,11 +44,11 @@ def command(*arguments: object) -> None:
 
     texts = [str(argument) for argument in arguments]
     typed.require_utf8(texts)
-    _parser()(texts, standalone_mode=False)
+    parser()(texts, standalone_mode=False)
 
 
 @cache
-def _parser() -> Any:
+def parser() -> Any:
     """Return what `cli.app` makes of itself at each call, which takes longer than most commands on a small input."""
     import typer
 

@@ -78,6 +78,11 @@ def test_a_count_or_auto(text: str) -> None:
     assert typed.count_or_auto("--workers", "0", least=0) == 0
 
 
+def test_a_parameter_that_is_nested_too_deeply_is_named() -> None:
+    with pytest.raises(UserError, match=r"^--submitit a: brackets nested too deeply"):
+        typed.parameters("--submitit", f"a={'[' * 3000}")
+
+
 def test_parameters_keep_their_types_and_commas() -> None:
     text = "timeout_min=600,mem_gb=1.5,slurm_partition=gpu,debug,slurm_exclusive=true"
     assert typed.parameters("--submitit", text) == {
