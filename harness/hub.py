@@ -22,7 +22,13 @@ from huggingface_hub import (
     hf_hub_url,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported when it is asked for
 
@@ -86,6 +92,12 @@ class Source:
         """Return the line that says what is missing, without what to do."""
         return f"not on this machine: {self.offer()}"
 
+    def refusal(self) -> str:
+        """Return the line that says what is missing, why it cannot be downloaded, and what to do."""
+        off = "downloads are switched off (--offline or HF_HUB_OFFLINE)"
+        why = off if constants.HF_HUB_OFFLINE else "the model hub cannot be reached"
+        return f"{self.absent()}; {why}; {self.remedy}"
+
 
 def page_of(repo: str, kind: str) -> str:
     """Return the address of the page of a repository.
@@ -143,10 +155,8 @@ def download(source: Source, say: Say) -> list[Path]:
         UserError: the hub may not be used or does not answer, refuses the files, or a file is too large or is not what
             the hub says.
     """
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(f"{source.absent()}; downloads are switched off (--offline or HF_HUB_OFFLINE); {source.remedy}")
     if not hub_reachable():
-        raise UserError(f"{source.absent()}; the model hub cannot be reached; {source.remedy}")
+        raise UserError(source.refusal())
     api = HfApi()
     with _explained(source):
         info: Any = api.repo_info(source.repo, repo_type=source.kind, revision=source.revision, files_metadata=True)
@@ -180,6 +190,30 @@ def download(source: Source, say: Say) -> list[Path]:
             "run the same command again"
         )
     return paths
+
+
+def download_small(source: Source, name: str, say: Say) -> Path:
+    """Download one small file of a source, such as a config, without the others.
+
+    Args:
+        source: the source.
+        name: name of the file.
+        say: called with the line that says what is downloaded.
+
+    Returns:
+        The file in the cache.
+
+    Raises:
+        UserError: the hub may not be used or does not answer, refuses the file, or has none of that name.
+    """
+    if not hub_reachable():
+        raise UserError(source.refusal())
+    say(f"downloading {name} of {source.address} into {constants.HF_HUB_CACHE}")
+    with _explained(source):
+        try:
+            return _fetched(source, name)
+        except RemoteEntryNotFoundError as error:
+            raise UserError(f"{source.address}: has no {name}; give another one") from error
 
 
 def _cached(source: Source, name: str) -> Path | None:
@@ -274,6 +308,10 @@ def _explained(source: Source) -> Iterator[None]:
             raise UserError(
                 f"{source.address}: access is restricted; ask for it on that page, then log in with `hf auth login` or "
                 "set HF_TOKEN, and run the same command again"
+            ) from error
+        except HFValidationError as error:
+            raise UserError(
+                f"{source.repo}: is no folder on this machine and no name of a repository; correct it"
             ) from error
         except RevisionNotFoundError as error:
             raise UserError(

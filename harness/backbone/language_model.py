@@ -23,10 +23,20 @@ from harness.backbone.quantised import mark_quantised, quantisation_config, quan
 from harness.backbone.randomise import randomise
 from harness.backbone.requirements import require_regular_files
 from harness.backbone.tokenizer_file import require_bounded_growth
-from harness.backbone.weights import INDEX, gguf_fault, is_gguf, llm_folder, shards_of, stored_dtypes, weight_files
+from harness.backbone.weights import (
+    INDEX,
+    gguf_fault,
+    is_gguf,
+    llm_folder,
+    llm_source,
+    shards_of,
+    stored_dtypes,
+    weight_files,
+)
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.errors import UserError, foreign
-from harness.hub import hub_reachable
+from harness.hub import download_small
+from harness.streams import say_on_stderr
 
 LARGEST_SIZE = 2**24
 """No size of a usable decoder is larger. A larger one would take hours to build or all memory before it fails."""
@@ -36,7 +46,7 @@ _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 def llm_config(spec: BackboneSpec) -> LlamaConfig:
-    """Return the config of the spec's language model.
+    """Return the config of the spec's language model. It is downloaded if the model is not on this machine.
 
     Raises:
         UserError: the config is unavailable or unusable, is not of the Llama architecture, or has the name of a
@@ -50,14 +60,10 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     gguf = is_gguf(spec.llm)
     if gguf:
         require_bounded(Path(spec.llm))
-    folder = llm_folder(spec.llm)
-    if folder is None and not hub_reachable():
-        raise UserError(
-            f"{spec.llm}: is not on this machine, and the model hub cannot be reached; give the model's folder"
-        )
+    folder = llm_folder(spec.llm) or download_small(llm_source(spec), "config.json", say_on_stderr).parent
     require_regular_files(f"--llm {spec.llm}", Path(spec.llm))
     with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
-        config = config_of(Path(spec.llm)) if gguf else _config(spec.llm, folder)
+        config = config_of(Path(spec.llm)) if gguf else _config(folder)
     if not isinstance(config, LlamaConfig):
         raise UserError(f"{spec.llm}: is a {config.model_type} model; give a model of the Llama architecture")
     if fault := _fault(config):
@@ -74,15 +80,15 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     return config
 
 
-def _config(llm: str, folder: Path | None) -> Any:
+def _config(folder: Path) -> Any:
     """Return the config of a model that is no file in GGUF, of any architecture."""
-    content, _ = LlamaConfig.get_config_dict(folder or llm)
+    content, _ = LlamaConfig.get_config_dict(folder)
     # transformers makes lists of these lengths before anybody can look at them.
     for name, limit in (("num_labels", MOST_LABELS), ("num_hidden_layers", MOST_LAYERS)):
         number = content.get(name, 0)
         if isinstance(number, int) and number > limit:
-            raise UserError(f"{llm}: config.json: {name} is {number!r:.40}; it must be at most {limit}")
-    return AutoConfig.from_pretrained(folder or llm, trust_remote_code=False)
+            raise UserError(f"{folder}: config.json: {name} is {number!r:.40}; it must be at most {limit}")
+    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def _file(llm: str | Path) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class Missing:
 
     @property
     def lines(self) -> list[str]:
-        """One line for each thing that is missing, with what to do where it cannot be downloaded."""
-        return [*self.faults, *(f"{source.absent()}; {source.remedy}" for source in self.sources)]
+        """One line for each thing that is missing, with what to do, for a machine where nothing can be downloaded."""
+        return [*self.faults, *(source.refusal() for source in self.sources)]
 
 
 def missing_weights(spec: BackboneSpec) -> Missing:

@@ -2,22 +2,25 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import close_session
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, LlamaForCausalLM
 
 from harness.backbone.language_model import llm_config
 from harness.backbone.loader import load_backbone
+from harness.backbone.weights import missing_weights, require_weights
 from harness.config.presets import BackboneSpec, resolve_spec
 from harness.errors import UserError
 from tests.folders import byte_tokenizer
 from tests.loading import SIZES, SMALL, refuses
+from tests.standin_hub import Hub, Repository, hub_on_this_machine, use
 
 
 def test_random_rotary_frequencies_are_the_computed_ones() -> None:
@@ -33,11 +36,42 @@ def test_random_ties_embeddings() -> None:
 
 
 def test_a_config_that_is_not_here_and_no_hub(offline: None) -> None:
-    refuses(
-        "some/model: is not on this machine, and the model hub cannot be reached",
-        resolve_spec("7b", llm="some/model"),
-        weights="random",
-    )
+    own = resolve_spec("7b", llm="some/model")
+    with pytest.raises(UserError) as of_weights:
+        require_weights(own, lambda line: None)
+    with pytest.raises(UserError) as of_config:
+        llm_config(own)
+    assert str(of_config.value) == str(of_weights.value)
+    for part in ("of unknown size", "licence: not stated", "/some/model", "--offline", "hf download some/model"):
+        assert part in str(of_config.value)
+
+
+@pytest.fixture
+def standin(small_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with one model, and an empty cache."""
+    with hub_on_this_machine() as served:
+        served.models["some/model"] = Repository(small_llm)
+        use(served.address, tmp_path / "cache", monkeypatch)
+        yield served
+    close_session()
+
+
+def test_a_config_on_the_hub_is_fetched_alone_and_said(standin: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    own = resolve_spec("7b", llm="some/model")
+    assert llm_config(own).hidden_size == llm_config(own).hidden_size == 32
+    assert standin.downloads() == ["config.json"]
+    assert capsys.readouterr().err.startswith(f"downloading config.json of {standin.address}/some/model into ")
+    assert [source.repo for source in missing_weights(own).sources if "model" in source.repo] == ["some/model"]
+
+
+def test_a_config_on_the_hub_that_is_refused(standin: Hub) -> None:
+    standin.models["some/model"].gated = True
+    with pytest.raises(UserError, match=r"some/model: access is restricted; ask for it .*`hf auth login`"):
+        llm_config(resolve_spec("7b", llm="some/model"))
+    with pytest.raises(UserError, match=r"other/model: there is no such repository"):
+        llm_config(resolve_spec("7b", llm="other/model"))
+    with pytest.raises(UserError, match=r"a/b/c: is no folder on this machine and no name of a repository"):
+        llm_config(resolve_spec("7b", llm="a/b/c"))
 
 
 def test_a_folder_that_lacks_a_tensor_is_not_filled_with_noise(tmp_path: Path, small_llm: Path, spec: Any) -> None:

@@ -116,6 +116,14 @@ def test_every_fault_is_named(call: Run, base: list[str], small_clip: Path) -> N
     assert [line for line in missing if "nowhere/model" in line]
 
 
+def test_a_model_of_the_hub_is_named_once_and_as_by_a_run(call: Run) -> None:
+    command = ("run", "--model", "7b", "--llm", "some/model", "--methods", "memvp")
+    missing = [line for line in call(*command, "--dry-run").out.splitlines() if "some/model" in line]
+    (refused,) = call(*command).err.splitlines()
+    assert missing == [refused.replace("error: ", "missing: ", 1)]
+    assert "hf download some/model" in refused and "licence: not stated" in refused
+
+
 def test_what_a_method_refuses_is_named_beside_the_others(call: Run, base: list[str]) -> None:
     done = call(*base, "--methods", "memvp,dehvf", "--set", "dehvf.fuser_dim=7", "--dry-run")
     assert done.code == 2 and "missing: dehvf on " in done.out and "fuser_heads 4 do not divide fuser_dim 7" in done.out
