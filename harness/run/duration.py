@@ -34,6 +34,8 @@ from methods.tuned import TunedModel
 MEASURED_STEPS = 3
 MEASURED_S = 10.0
 """A measurement ends after this many steps, or after the step in which this many seconds have passed."""
+_PACE_SETTINGS = ("batch_size", "max_length", "gradient_checkpointing", "captured", "eval_batch_size")
+"""The settings of a recipe that change how long a step or an answer takes, and not what a run is called."""
 LARGEST_MEASURED = 2**30
 """Largest size of a language model, in bytes, that is measured on a CPU: a step of a larger one takes too long."""
 
@@ -93,14 +95,15 @@ class Paces:
         self._records = [record for record in read_records(results_dir) if is_alike(record)]
         self._measured: dict[str, Pace | None] = {}
 
-    def of(self, plan: RunPlan, micro_batch: int | None) -> Pace | None:
+    def of(self, plan: RunPlan, micro_batch: int | None, fitting: int) -> Pace | None:
         """Return the pace of a run; None if it cannot be known.
 
         Args:
             plan: the run; not the oracle.
             micro_batch: samples per forward pass; None for the largest that fits.
+            fitting: the same, with an estimate of the largest in place of None.
         """
-        if found := self._from_runs(plan) or self._from_speed(plan):
+        if found := self._from_runs(plan, fitting) or self._from_speed(plan):
             return found
         if not self._can_measure or self._is_too_large():
             return None
@@ -114,15 +117,15 @@ class Paces:
                 torch.cuda.empty_cache()
         return self._measured[plan.label]
 
-    def _from_runs(self, plan: RunPlan) -> Pace | None:
-        """Return the pace of the newest run with this method, batch size and data set."""
+    def _from_runs(self, plan: RunPlan, micro_batch: int) -> Pace | None:
+        """Return the pace of the newest run with this method and data set that was made in the same way."""
         data = None if self._task is None else self._task.data(plan.recipe).name
         for record in sorted(self._records, key=lambda record: record.created, reverse=True):
             step_s = record.times_s.train_step_median
             same = (record.kind, record.label, record.model) == ("train", plan.label, self._spec.name)
             if not same or step_s is None or record.data.name != data:
                 continue
-            if record.recipe.get("batch_size") == plan.recipe.batch_size:
+            if _is_made_so(record, plan, micro_batch):
                 answers = max((metric.n for metric in record.metrics.values()), default=0)
                 seconds = record.times_s.eval
                 answer_s = seconds / answers if seconds is not None and answers else None
@@ -155,6 +158,13 @@ class Paces:
         return size > (
             LARGEST_MEASURED if self._machine.device.type == "cpu" else free_memory(self._machine.device) / 2
         )
+
+
+def _is_made_so(record: Record, plan: RunPlan, micro_batch: int) -> bool:
+    """Return whether a run was made with the settings of a plan, as far as its record tells."""
+    asked = {name: getattr(plan.recipe, name) for name in _PACE_SETTINGS}
+    same = all(record.recipe.get(name, value) == value for name, value in asked.items())
+    return same and record.micro_batch in (None, micro_batch)
 
 
 def measure(

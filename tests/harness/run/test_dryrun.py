@@ -63,6 +63,25 @@ def test_times_come_from_records_where_there_are_any(call: Run, base: list[str],
     assert _found(other)["runs"][0]["hours_source"] == "a short measurement"
 
 
+def test_the_time_of_a_run_that_was_made_otherwise_is_not_taken(
+    call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duration, "LARGEST_MEASURED", 0)
+    monkeypatch.setattr("harness.run.dryrun.PlanChecks", lambda *_: lambda plan: None)  # CUDA graphs need a GPU
+    command = (*base, "--methods", "memvp")
+    assert call(*command, "--micro-batch", "2").code == 0
+
+    def source(*options: str) -> str | None:
+        (row,) = _found(call(*command, *options, "--dry-run", "--format", "json"))["runs"]
+        return row["hours_source"]
+
+    asked = ("--micro-batch", "2")
+    assert source(*asked) == source(*asked, "--set", "base_lr=0.5") == "a run record"
+    assert source("--micro-batch", "4") is source() is None
+    for changed in ("gradient_checkpointing=true", "captured=true", "max_length=400", "eval_batch_size=1"):
+        assert source(*asked, "--set", changed) is None, changed
+
+
 def test_no_time_where_it_cannot_be_known(call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duration, "LARGEST_MEASURED", 0)
     done = call(*base, "--methods", "memvp", "--dry-run", "--format", "json")
