@@ -194,12 +194,6 @@ def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:
         return handle.read()
 
 
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def sha256_of_files(hashes: Mapping[str, str]) -> str:
     """Return one SHA-256 in hexadecimal for a set of files. It covers their sorted names and hashes.
 

@@ -17,7 +17,6 @@ from harness.data.imagefile import IMAGE_ADVICE, BadImage, check_relative, conta
 from harness.data.jsonio import read_json
 from harness.data.problem import NonEmpty
 from harness.errors import UserError, first_error
-from harness.files import sha256_file
 
 OFFICIAL_SIZES = {"train": 113_287, "val": 5_000, "test": 5_000}
 ANNOTATIONS = "dataset_coco.json"
@@ -59,11 +58,12 @@ class _Image(BaseModel):
         return None if number is None else str(number)
 
 
-def read_karpathy(path: Path) -> tuple[str, dict[str, _Image]]:
+def read_karpathy(path: Path, hashes: dict[str, str] | None = None) -> tuple[str, dict[str, _Image]]:
     """Read and validate a file in Karpathy's form.
 
     Args:
         path: the JSON file.
+        hashes: receives the hash of the file, see `read_json`.
 
     Returns:
         the file's `dataset` name ("coco" if it has none), and image id -> validated record. The id is `cocoid`, or
@@ -72,7 +72,7 @@ def read_karpathy(path: Path) -> tuple[str, dict[str, _Image]]:
     Raises:
         UserError: the file is not in this form, its `dataset` name or a record is invalid, or an image id occurs twice.
     """
-    raw = read_json(path)
+    raw = read_json(path, hashes)
     if not isinstance(raw, dict) or not isinstance(raw.get("images"), list):
         raise UserError(f'{path}: expected Karpathy\'s form, {{"images": [...], "dataset": ...}}; give such a file')
     try:
@@ -128,7 +128,8 @@ def load_coco(
     """
     root = Path(root)
     require_folder(root, ANNOTATIONS)
-    dataset, records = read_karpathy(root / ANNOTATIONS)
+    hashes: dict[str, str] = {}
+    dataset, records = read_karpathy(root / ANNOTATIONS, hashes)
     sizes = {split: sum(r.split in parts for r in records.values()) for split, parts in _PARTS.items()}
     if full:
         require_official_sizes(root, "COCO Captions", sizes, OFFICIAL_SIZES)
@@ -146,7 +147,7 @@ def load_coco(
         root=root,
         noun="image",
         splits=loaded,
-        sha256={ANNOTATIONS: sha256_file(root / ANNOTATIONS)},
+        sha256=hashes,
         split_sizes={split: sizes[split] for split in splits},
         skipped=tuple(skipped),
     )

@@ -1,5 +1,6 @@
 """Read JSON files that are not trusted: no duplicate keys, and one clear message for every defect."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,20 @@ def parse_json_lines(content: bytes, source: str) -> list[tuple[str, Any]]:
     return [(place, parse_json(line, place)) for place, line in lines]
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, hashes: dict[str, str] | None = None) -> Any:
     """Return the JSON value in file `path`.
+
+    Args:
+        path: the file, which is read once.
+        hashes: receives file name -> SHA-256 in hexadecimal of the bytes that were parsed.
 
     Raises:
         UserError: the file is missing, cannot be read, or is not valid JSON, as in `parse_json`.
     """
-    return parse_json(_read(path), str(path))
+    content = _read(path)
+    if hashes is not None:
+        hashes[path.name] = hashlib.sha256(content).hexdigest()
+    return parse_json(content, str(path))
 
 
 def read_json_lines(path: Path) -> list[tuple[str, Any]]:

@@ -18,7 +18,6 @@ from harness.data.imagefile import IMAGE_ADVICE, BadImage, contained
 from harness.data.jsonio import read_json
 from harness.data.problem import Problem, Text, parse_problem
 from harness.errors import UserError, first_error
-from harness.files import sha256_file
 
 OFFICIAL_SIZES = {"train": 12_726, "val": 4_241, "test": 4_241}
 BASE_SPLITS = tuple(OFFICIAL_SIZES)
@@ -37,8 +36,12 @@ _SPLITS = TypeAdapter(dict[str, list[str]])
 _CAPTIONS = TypeAdapter(dict[str, Text])
 
 
-def read_splits(path: Path) -> dict[str, list[str]]:
+def read_splits(path: Path, hashes: dict[str, str] | None = None) -> dict[str, list[str]]:
     """Read `pid_splits.json`.
+
+    Args:
+        path: the file.
+        hashes: receives its hash, see `read_json`.
 
     Returns:
         split -> ids of its problems.
@@ -48,7 +51,7 @@ def read_splits(path: Path) -> dict[str, list[str]]:
             the splits train, val and test.
     """
     try:
-        splits = _SPLITS.validate_python(read_json(path), strict=True)
+        splits = _SPLITS.validate_python(read_json(path, hashes), strict=True)
     except ValidationError as error:
         raise UserError(f"{path}: {first_error(error)}; write the file as {{split: [problem ids]}}") from error
     home: dict[str, str] = {}
@@ -65,13 +68,17 @@ def read_splits(path: Path) -> dict[str, list[str]]:
     return splits
 
 
-def read_problems(path: Path) -> dict[str, Any]:
+def read_problems(path: Path, hashes: dict[str, str] | None = None) -> dict[str, Any]:
     """Read `problems.json` as id -> record; the records are not validated yet.
+
+    Args:
+        path: the file.
+        hashes: receives its hash, see `read_json`.
 
     Raises:
         UserError: the file is not a JSON object.
     """
-    raw = read_json(path)
+    raw = read_json(path, hashes)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: not a JSON object; write the file as {{problem id: record}}")
     return raw
@@ -106,10 +113,11 @@ def load_scienceqa(
     """
     root = Path(root)
     require_folder(root, "problems.json")
-    raw = read_problems(root / "problems.json")
-    ids = read_splits(root / "pid_splits.json")
-    texts = _read_captions(root / "captions.json") if captions else {}
-    name = _name_of(root, {split: len(ids.get(split, [])) for split in BASE_SPLITS}, full)
+    hashes: dict[str, str] = {}
+    raw = read_problems(root / "problems.json", hashes)
+    ids = read_splits(root / "pid_splits.json", hashes)
+    texts = _read_captions(root / "captions.json", hashes) if captions else {}
+    name = _name_of(root, {split: len(ids.get(split, [])) for split in BASE_SPLITS}, full, hashes)
     home = {qid: split for split in BASE_SPLITS for qid in ids.get(split, [])}
     loaded: dict[str, tuple[Problem, ...]] = {}
     skipped: list[BadImage] = []
@@ -117,14 +125,12 @@ def load_scienceqa(
         if split not in ids:
             raise UserError(f"{root / 'pid_splits.json'}: no split {split!r}; the file has {', '.join(ids)}")
         loaded[split] = _load_split(root, ids[split], raw, home, texts, limit, skipped if skip_bad_images else None)
-    files = ["problems.json", "pid_splits.json", *(["captions.json"] if captions else [])]
-    files += ["dataset.json"] if (root / "dataset.json").exists() else []
     return DataSet(
         name=name,
         root=root,
         noun="problem",
         splits=loaded,
-        sha256={file: sha256_file(root / file) for file in files},
+        sha256=hashes,
         split_sizes={split: len(ids[split]) for split in splits},
         skipped=tuple(skipped),
     )
@@ -185,8 +191,8 @@ def find_image(base: Path, problem: Problem, name: str | None) -> Path | None:
     return None if name is None else contained(base, f"images/{problem.split}/{problem.qid}/{name}")
 
 
-def _read_captions(path: Path) -> dict[str, str]:
-    raw = read_json(path)
+def _read_captions(path: Path, hashes: dict[str, str]) -> dict[str, str]:
+    raw = read_json(path, hashes)
     if not isinstance(raw, dict) or "captions" not in raw:
         raise UserError(f'{path}: no captions found; write the file as {{"captions": {{problem id: text}}}}')
     try:
@@ -195,12 +201,12 @@ def _read_captions(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: {first_error(error)}; correct the caption") from error
 
 
-def _name_of(root: Path, sizes: dict[str, int], full: bool) -> str:
+def _name_of(root: Path, sizes: dict[str, int], full: bool, hashes: dict[str, str]) -> str:
     """Return the name of the set; raises UserError if it is declared as full but does not have the official sizes."""
     marker = None
     if (root / "dataset.json").exists():
         try:
-            marker = _Marker.model_validate(read_json(root / "dataset.json"))
+            marker = _Marker.model_validate(read_json(root / "dataset.json", hashes))
         except ValidationError as error:
             raise UserError(f"{root / 'dataset.json'}: {first_error(error)}; correct the file") from error
     if full or (marker is not None and (marker.full or marker.name == "scienceqa")):

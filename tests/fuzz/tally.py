@@ -1,5 +1,6 @@
 """What became of blocks of inputs, kept in a file, so that a campaign can be interrupted and go on."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import Self
 from tabulate import tabulate
 
 from harness.errors import UserError
-from harness.files import read_file, sha256_file, sha256_of_files, write_atomic
+from harness.files import read_file, sha256_of_files, write_atomic
 from harness.records import collect_git
 from tests.fuzz.campaign import LARGE_BYTES, SLOW_S, Case
 
@@ -115,7 +116,8 @@ def table(blocks: Iterable[Block]) -> str:
 def code_hash() -> str:
     """Return a hash of the project's code and of this campaign's."""
     files = [path for folder in _CODE for path in (_ROOT / folder).rglob("*") if path.is_file()]
-    code = {str(path.relative_to(_ROOT)): sha256_file(path) for path in files if path.parent.name != "__pycache__"}
+    own = [path for path in files if path.parent.name != "__pycache__"]
+    code = {str(path.relative_to(_ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in own}
     return sha256_of_files(code)
 
 

@@ -1,12 +1,11 @@
 """Files are written completely or not at all, and a path that cannot be written gives a one-line error."""
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
-from harness.files import new_folder, require_writable, sha256_file, sha256_of_files, write_atomic
+from harness.files import new_folder, require_writable, sha256_of_files, write_atomic
 
 
 @pytest.fixture(params=["file", "file/below"])
@@ -45,11 +44,6 @@ def test_an_unusable_folder_is_found_before_the_work(unusable: Path, tmp_path: P
 def test_a_writable_folder_is_created_and_stays_empty(tmp_path: Path) -> None:
     require_writable(tmp_path / "new" / "folder")
     assert list((tmp_path / "new" / "folder").iterdir()) == []
-
-
-def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
 
 
 def test_the_hash_of_several_files_covers_names_and_hashes_in_any_order() -> None:

@@ -1,11 +1,15 @@
 """Fixtures of the data tests: small valid data sets on disk, which a test can change and write again."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from harness.data import jsonio
+from harness.files import read_file
 
 
 def record(split: str, answer: int = 0, with_image: bool = False, **changes: Any) -> dict[str, Any]:
@@ -27,6 +31,21 @@ def record(split: str, answer: int = 0, with_image: bool = False, **changes: Any
         "split": split,
         **changes,
     }
+
+
+@pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Every JSON file is emptied once it has been read. File name -> the hash of the bytes that were read."""
+    hashes: dict[str, str] = {}
+
+    def read(path: Path) -> bytes:
+        content = read_file(path)
+        hashes[path.name] = hashlib.sha256(content).hexdigest()
+        path.write_bytes(b"")
+        return content
+
+    monkeypatch.setattr(jsonio, "read_file", read)
+    return hashes
 
 
 class ScienceQAFolder:

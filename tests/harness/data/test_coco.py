@@ -36,6 +36,10 @@ def test_images_may_lie_in_a_folder_of_their_own(coco_folder):
     assert load_coco(coco_folder.root).checked().skipped == ()
 
 
+def test_the_hash_is_that_of_what_was_parsed(coco_folder, read_once):
+    assert load_coco(coco_folder.root).sha256 == read_once and set(read_once) == {coco.ANNOTATIONS}
+
+
 def test_image_id_without_cocoid(coco_folder):
     del coco_folder.images[3]["cocoid"]
     coco_folder.images[3]["imgid"] = 77

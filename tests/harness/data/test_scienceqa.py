@@ -32,6 +32,13 @@ def test_every_file_that_is_read_is_hashed(folder):
     assert set(load_scienceqa(folder.root).sha256) == {"problems.json", "pid_splits.json"}
 
 
+def test_the_hashes_are_those_of_what_was_parsed(folder, read_once):
+    (folder.root / "captions.json").write_text(json.dumps({"captions": {"4": "a glass"}}))
+    (folder.root / "dataset.json").write_text(json.dumps({"name": "own"}))
+    found = load_scienceqa(folder.root, captions=True).sha256
+    assert found == read_once and len(found) == 4
+
+
 def test_hash_follows_content(folder):
     before = load_scienceqa(folder.root).data_hash
     assert load_scienceqa(folder.root).data_hash == before
