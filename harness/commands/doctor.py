@@ -25,6 +25,7 @@ from harness.evaluation.caption_metrics import check_tokenizer
 from harness.files import cache_folder
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory, readable_size
+from harness.run.downloads import REMEDY, download_of_data, downloads_of_weights, rooms_for
 from harness.run.progress import print_line
 from harness.streams import print_result
 from harness.tasks.facts import task_facts
@@ -192,20 +193,14 @@ def _disk() -> Iterator[Finding]:
 
 def _room(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Finding]:
     """Compare what `run` would download with the free space, disk by disk."""
-    cache, place = Path(constants.HF_HUB_CACHE), PLACES[task]
-    writes = [(source.size or 0, cache) for source in missing_weights(spec).sources]
+    downloads = downloads_of_weights(missing_weights(spec))
     if data_root is None and not spec.packaged and find_data(task) is None:
-        writes += [(place.cached, cache), (place.size, kept_folder(task))]
-    disks: dict[int, list[tuple[int, Path]]] = {}
-    for size, folder in writes:
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        disks.setdefault(there.stat().st_dev, []).append((size, folder))
-    for parts in disks.values():
-        needed, free = sum(size for size, _ in parts), free_space(parts[0][1])
-        folders = " and ".join(str(folder) for folder in dict.fromkeys(folder for _, folder in parts))
-        found = f"{readable_size(needed)} to be written to {folders}, {readable_size(free)} free there"
-        remedy = "free some space, or set HF_HOME (weights) or XDG_CACHE_HOME (data) to a folder on another disk"
-        yield Finding("downloads", "ok", found) if needed <= free else Finding("downloads", "missing", found, remedy)
+        downloads.append(download_of_data(task))
+    for room in rooms_for(downloads):
+        if room.is_enough:
+            yield Finding("downloads", "ok", str(room))
+        else:
+            yield Finding("downloads", "missing", str(room), REMEDY)
 
 
 def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:

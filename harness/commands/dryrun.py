@@ -20,6 +20,7 @@ from harness.escape import text_table
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory
 from harness.run.cores import Cores, compute_threads, divide_cores
+from harness.run.downloads import REMEDY, Download, download_of_data, readable_total, rooms_for, total_size
 from harness.run.dryrun import DryRun, Faults, dry_run
 from harness.run.executor import Executor
 from harness.run.executor_choice import LOCAL, make_executor, require_executor
@@ -70,7 +71,7 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
         if asked.executor == LOCAL:
             cores = divide_cores(options.jobs, options.threads, spec, machine)
     say = Console(quiet=True) if options.format == "json" else console
-    downloads: list[str] = []
+    downloads: list[Download] = []
     task = None
     with faults.collected():
         root = options.data_root if options.data_root or spec.packaged else find_data(options.task)
@@ -80,7 +81,7 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
             task = load_task(options.task, data)
             plans = shortened(plans, options.steps, task)
         elif hub_reachable():
-            downloads.append(place.offer())
+            downloads.append(download_of_data(options.task))
         else:
             faults.add(f"{place.absent()}; {place.remedy}")
     with compute_threads(cores.threads):
@@ -97,6 +98,9 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
             options.steps,
         )
     found.downloads[:0] = downloads
+    for room in rooms_for(found.downloads):
+        if not room.is_enough:
+            faults.add(f"room for the downloads: {room}; {REMEDY}")
     print_result(dry_run_text(found, faults.lines, cores.jobs, options.format, terminal_width()))
     return 2 if faults.lines else 0
 
@@ -132,14 +136,16 @@ def dry_run_text(found: DryRun, missing: Sequence[str], jobs: int, format: str, 
         format: `json`, or `markdown` for a table and lines below it.
         width: columns of the terminal, which `markdown` fits; None for files and pipes.
     """
-    total = {"runs": len(found.rows), "hours": found.hours, "side_by_side": jobs, "disk_bytes": found.disk_bytes}
+    offers = [download.offer for download in found.downloads]
     if format == "json":
-        whole = {"runs": found.rows, "total": total, "downloads": found.downloads, "missing": list(missing)}
+        total = {"runs": len(found.rows), "hours": found.hours, "side_by_side": jobs, "disk_bytes": found.disk_bytes}
+        total["download_bytes"] = total_size(found.downloads)
+        whole = {"runs": found.rows, "total": total, "downloads": offers, "missing": list(missing)}
         return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
     cells = [_cells(row) for row in found.rows]
     table = text_table(cells, HEADERS) if width is None else shown_table(HEADERS, cells, _SIDES, width).rstrip("\n")
     lines = [table, "", _total(found, jobs)]
-    lines += [f"will be downloaded: {line}" for line in found.downloads]
+    lines += [f"will be downloaded: {line}" for line in offers]
     lines += [f"missing: {line}" for line in missing] or ["nothing is missing"]
     return "\n".join(lines)
 
@@ -164,7 +170,7 @@ def _total(found: DryRun, jobs: int) -> str:
     count = f"{len(found.rows)} run{'' if len(found.rows) == 1 else 's'}"
     hours = UNKNOWN if found.hours is None else _hours(found.hours)
     side = f" one after another; {jobs} are made side by side" if jobs > 1 and len(found.rows) > 1 else ""
-    downloads = "see below" if found.downloads else "none"
+    downloads = readable_total(found.downloads)
     return f"total: {count}; hours: {hours}{side}; disk: {readable_memory(found.disk_bytes)}; downloads: {downloads}"
 
 

@@ -55,18 +55,21 @@ IMAGES = {
 """Folder of images -> the archive that contains it."""
 
 
+def transferred_bytes() -> int:
+    """Return the bytes of all archives."""
+    return sum(archive.size for archive in (KARPATHY, *IMAGES.values()))
+
+
 def peak_bytes() -> int:
     """Return what a download takes on the disk at most: the images, and the largest archive beside its content."""
-    sizes = [archive.size for archive in (KARPATHY, *IMAGES.values())]
-    return sum(sizes) + max(sizes)
+    return transferred_bytes() + max(archive.size for archive in (KARPATHY, *IMAGES.values()))
 
 
 def offer() -> str:
     """Return the line that says what a download of everything is."""
-    size = sum(archive.size for archive in (KARPATHY, *IMAGES.values()))
     return (
-        f"COCO Captions ({readable_size(size)}, licence: captions CC BY 4.0, each image its own from Flickr) from "
-        "http://images.cocodataset.org and https://cs.stanford.edu/people/karpathy/deepimagesent"
+        f"COCO Captions ({readable_size(transferred_bytes())}, licence: captions CC BY 4.0, each image its own from "
+        "Flickr) from http://images.cocodataset.org and https://cs.stanford.edu/people/karpathy/deepimagesent"
     )
 
 

@@ -27,6 +27,7 @@ class Place:
         absent: returns the line that says that the data is not there.
         remedy: what to do where nothing can be downloaded.
         fetch: downloads the data into a new folder.
+        transferred: bytes that come over the network.
         size: bytes that the folder takes while it is made.
         cached: bytes that the download also leaves in the hub's cache.
     """
@@ -36,6 +37,7 @@ class Place:
     absent: Callable[[], str]
     remedy: str
     fetch: Callable[[Path, Say], None]
+    transferred: int
     size: int
     cached: int = 0
 
@@ -47,10 +49,18 @@ PLACES: Mapping[str, Place] = {
         coco_download.absent,
         coco_download.REMEDY,
         coco_download.fetch_coco,
-        coco_download.peak_bytes(),
+        transferred=coco_download.transferred_bytes(),
+        size=coco_download.peak_bytes(),
     ),
     "scienceqa": Place(
-        "problems.json", SOURCE.offer, SOURCE.absent, SOURCE.remedy, fetch_scienceqa, SOURCE.size or 0, SOURCE.size or 0
+        "problems.json",
+        SOURCE.offer,
+        SOURCE.absent,
+        SOURCE.remedy,
+        fetch_scienceqa,
+        transferred=SOURCE.size or 0,
+        size=SOURCE.size or 0,
+        cached=SOURCE.size or 0,
     ),
 }
 """Task -> place."""

@@ -21,6 +21,7 @@ from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
 from harness.run.checkpoint import KEPT
 from harness.run.checks import PlanChecks
+from harness.run.downloads import Download, downloads_of_weights
 from harness.run.duration import Paces
 from harness.run.footprint import Sizes, options_that_fit
 from harness.run.parameters import count_parameters
@@ -58,12 +59,12 @@ class DryRun:
 
     Attributes:
         rows: one JSON object per run: label, seed, recipe, config, parameter counts, the paper's figures, estimates.
-        downloads: one line for each thing that the runs would download first.
+        downloads: what the runs would download first.
         disk_bytes: what the adapters, and the checkpoints of one run, take on the disk.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    downloads: list[str] = field(default_factory=list)
+    downloads: list[Download] = field(default_factory=list)
     disk_bytes: int = 0
 
     @property
@@ -137,13 +138,13 @@ def _note_memory(row: dict[str, Any], machine: Machine, faults: Faults) -> None:
         faults.add(f"about {readable_memory(needed)} of memory on {where}; {mended}")
 
 
-def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[str]]:
+def _unavailable_weights(spec: BackboneSpec, machine: Machine) -> tuple[list[str], list[Download]]:
     """Return the weights that are missing, and those that are not on this machine but can be downloaded."""
     if machine.weights == "random":
         return [], []
     missing = missing_weights(spec)
     if missing.sources and hub_reachable():
-        return missing.faults, [source.offer() for source in missing.sources]
+        return missing.faults, downloads_of_weights(missing)
     return missing.lines, []
 
 

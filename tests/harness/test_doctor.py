@@ -8,6 +8,7 @@ import pytest
 
 from harness.commands import doctor
 from harness.errors import UserError
+from harness.run import downloads
 from tests.command_line import Run
 
 
@@ -56,7 +57,7 @@ def test_a_machine_with_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_can_be_downloaded_stops_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
-    monkeypatch.setattr(doctor, "free_space", lambda folder: 10**12)
+    monkeypatch.setattr(downloads, "free_space", lambda folder: 10**12)
     done = call("doctor", "--task", "coco", "--format", "json")
     assert done.code == 0, done
     assert found(done.out)["downloads"]["status"] == "ok"
@@ -99,7 +100,7 @@ def test_a_model_that_only_measures_cost_has_no_weights(call: Run) -> None:
 def test_downloads_need_space(task: str, size: float, call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of 7B and its vision tower, ScienceQA twice, COCO with its largest archive."""
     monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
-    monkeypatch.setattr(doctor, "free_space", lambda folder: 10**9)
+    monkeypatch.setattr(downloads, "free_space", lambda folder: 10**9)
     monkeypatch.setattr(doctor.constants, "HF_HUB_CACHE", str(doctor.cache_folder() / "hub"))  # on one disk
     done = call("doctor", "--task", task, "--format", "json")
     assert done.code == 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.records import read_records
-from harness.run import duration
+from harness.run import downloads, duration
 from harness.run.sharded import SETTINGS
 from tests.command_line import Done, Run
 
@@ -133,6 +133,33 @@ def test_every_fault_is_named(call: Run, base: list[str], small_clip: Path) -> N
     assert [line for line in missing if "--tracker abacus" in line]
     assert [line for line in missing if "nowhere: no such data folder" in line]
     assert [line for line in missing if "nowhere/model" in line]
+
+
+def test_downloads_have_a_sum_and_need_room(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.commands.dryrun.hub_reachable", lambda: True)
+    monkeypatch.setattr("harness.run.dryrun.hub_reachable", lambda: True)
+    monkeypatch.setattr(downloads.constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PEFT_VL_BENCH_DATA", raising=False)
+    command = ("run", "--model", "7b", "--methods", "memvp", "--dry-run")
+    for free, fits in ((10**12, True), (10**9, False)):
+        monkeypatch.setattr(downloads, "free_space", lambda folder, free=free: free)
+        found = _found(call(*command, "--format", "json"))
+        # ScienceQA, LLaMA-7B and its vision tower; ScienceQA is written twice.
+        assert found["total"]["download_bytes"] == 626_000_000 + 13_480_000_000 + 1_710_000_000
+        assert len(found["downloads"]) == 3
+        room = [line for line in found["missing"] if "16.4 GB to be written to" in line]
+        assert len(room) == (0 if fits else 1) and all("1.0 GB free there; free some space" in line for line in room)
+    done = call(*command)
+    assert done.code == 2 and "; downloads: 15.8 GB\n" in done.out and "missing: room for the downloads" in done.out
+
+
+def test_a_sum_says_that_a_size_is_not_known() -> None:
+    known, unknown = (downloads.Download("weights", size, ()) for size in (3 * 10**9, None))
+    assert downloads.readable_total([known, unknown]) == "3.0 GB and 1 of unknown size"
+    assert downloads.readable_total([unknown, unknown]) == "2 of unknown size"
+    assert downloads.readable_total([]) == "none"
+    assert downloads.total_size([known, unknown]) is None and downloads.total_size([]) == 0
 
 
 def test_a_model_of_the_hub_is_named_once_and_as_by_a_run(call: Run) -> None:
