@@ -151,6 +151,7 @@ def capture_graph(run: Replay, pool: Any) -> Replay:
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    # By default, a capture fails if another thread allocates meanwhile, as the one does that pins batches.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         run()
     return graph.replay

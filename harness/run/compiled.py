@@ -26,7 +26,9 @@ GRAPHS_PER_MODEL = 16
 def compiled_regions(model: TunedModel) -> Iterator[None]:
     """Compile `model` in place, and give the layers back as they were at the end.
 
-    Inside the context, the names of the parameters of the decoder layers differ from those outside.
+    Inside the context, the names of the parameters of the decoder layers differ from those outside. The compiled graphs
+    are given up at the end: they count towards torch's limit, and a later run would use them in place of its own, so
+    that its numbers could depend on the runs before it.
     """
     restore = compile_regions(model)
     try:
@@ -34,6 +36,7 @@ def compiled_regions(model: TunedModel) -> Iterator[None]:
             yield
     finally:
         restore()
+        torch._dynamo.reset()
 
 
 def compile_regions(model: TunedModel) -> Callable[[], None]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from harness.run.compiled import compiled_regions
 from methods import registry
@@ -31,6 +32,18 @@ def decoded(model, prompt):
         for _ in range(2):
             found.append(model.step(found[-1].argmax(dim=-1), state))
     return torch.stack(found)
+
+
+@pytest.mark.slow
+def test_a_run_compiles_its_own_graphs(eager_graphs):
+    model = tuned_model("memvp", tiny_backbone()).eval()
+    made = []
+    for _ in range(2):
+        before = counters["stats"]["unique_graphs"]
+        with compiled_regions(model), torch.no_grad():
+            model(random_batch(model.backbone, 3, 12, padding="right"))
+        made.append(counters["stats"]["unique_graphs"] - before)
+    assert made[0] == made[1] > 0
 
 
 @pytest.mark.slow
