@@ -72,9 +72,11 @@ def answer_in_batches(
                     ids = [examples[i].id for i in chosen]
                     values = _within_memory(answer, next(prepared), ids, device, processes)
                     found.append((chosen, values, sorted(collator.cut.intersection(ids))))
-            for chosen, values, cut in chain.from_iterable(sharing.gather(found)):
-                if processes.is_main:
+            everywhere = list(chain.from_iterable(sharing.gather(found)))
+            with processes.together():  # the disk of the first one may be full
+                for chosen, values, cut in everywhere if processes.is_main else ():
                     log.add([examples[i].id for i in chosen], values, cut)
+            for chosen, values, cut in everywhere:
                 collator.cut.update(cut)
                 answers.update(zip(chosen, values, strict=True))
             on_batch(len(answers))
