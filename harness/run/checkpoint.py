@@ -113,13 +113,17 @@ class Checkpoints:
         try:
             write_atomic(temporary / TENSORS_FILE, content)
             write_atomic(temporary / STATE_FILE, state.model_dump_json())
-        except UserError:
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(temporary, final)
+        except (UserError, OSError) as error:
             shutil.rmtree(temporary, ignore_errors=True)  # give its room back to what is written later
+            if isinstance(error, OSError):
+                raise UserError(f"{final}: cannot be written ({error.strerror})") from error
             raise
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(temporary, final)
-        for old in self._found()[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+        # Those of later steps could not be used, or training would have gone on from them.
+        later = [folder for folder in self._found() if folder.name > final.name]
+        for unused in (*later, *self._found()[len(later) + KEPT :]):
+            shutil.rmtree(unused, ignore_errors=True)
 
     def latest(self, on_damage: Callable[[str], None]) -> tuple[TrainingState, dict[str, Tensor]] | None:
         """Return the newest checkpoint that can be used, or None.
@@ -179,7 +183,8 @@ def training_tensors(
     found = {"rng.epoch": epoch_rng}
     for rank, own in enumerate(states):
         found[f"rng.{rank}.torch"] = own.torch
-        found |= {f"rng.{rank}.cuda.{index}": state for index, state in enumerate(own.cuda)}
+        if own.cuda is not None:
+            found[f"rng.{rank}.cuda"] = own.cuda
     for name, parameter in trained_parameters(model).items():
         found[f"adapter.{name}"] = parameter
         found |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[parameter].items()}
@@ -222,10 +227,9 @@ def restore_training(
         return
     version, words, cached = state.python_rng
     name, numpy_words, *rest = state.numpy_rng
-    cuda = [key for key in tensors if key.startswith(f"rng.{rank}.cuda.")]
     RandomStates(
         python=(version, tuple(words), cached),
         numpy=(name, np.array(numpy_words, dtype=np.uint32), *rest),
         torch=tensors[f"rng.{rank}.torch"],
-        cuda=[tensors[f"rng.{rank}.cuda.{index}"] for index in range(len(cuda))],
+        cuda=tensors.get(f"rng.{rank}.cuda"),
     ).restore()

@@ -99,6 +99,8 @@ class Training:
         self.optimizer = adamw(model, recipe)
         model.train()
         self.micro_batch = resources.micro_batch or MicroBatch.of(None, recipe.batch_size)
+        # Samples are grouped by it also after it was halved, so that resuming makes the same passes as going on.
+        self.grouped_by = self.micro_batch.size
         self.stop = TrainingStop(self.processes)
         self.optimise = OptimiserStep(
             resources.execution or Eager(model, resources.device),
@@ -154,9 +156,7 @@ class Training:
         if self.resources.loading.workers:
             self.collator.store.fill(example.image for example in self.examples if example.image is not None)
         # Build the batches while their tensors are on the CPU, so that computing their facts needs no synchronisation.
-        build = partial(
-            collate_micro_batches, collator=self.collator, size=self.micro_batch.size, processes=self.processes
-        )
+        build = partial(collate_micro_batches, collator=self.collator, size=self.grouped_by, processes=self.processes)
         try:
             with self.stop.during_training(self._keep_or_say):
                 self.callbacks.between_steps()  # a stop may have come in the middle of it

@@ -54,10 +54,12 @@ def run(
     said: list[str] | None = None,
     after_step: Callable[[StepMeasured], None] = lambda step: None,
     minutes: float = 0.0,
+    make: type[Model] = Model,
+    micro_batch: int = 2,
 ) -> tuple[Model, TrainResult]:
     """Train from the checkpoints in `folder`, by default with a checkpoint after every optimiser step."""
     set_seed(5)
-    model, result = Model(), TrainResult()
+    model, result = make(), TrainResult()
     collator = Collator(byte_tokenizer(), ImagePreprocessor(32), RECIPE.max_length)
     examples = [Example(str(i), "x" * i, "y") for i in range(11)]
 
@@ -72,7 +74,7 @@ def run(
         collator,
         RECIPE,
         7,
-        Resources(torch.device("cpu"), micro_batch=MicroBatch(2, automatic=True)),
+        Resources(torch.device("cpu"), micro_batch=MicroBatch(micro_batch, automatic=True)),
         Callbacks(on_step, say=(said if said is not None else []).append),
         result,
         None if folder is None else Checkpoints(folder, HASH, minutes),
@@ -166,6 +168,36 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: Any, tmp_path
     assert len(said) == 2 and "step-00000005: damaged checkpoint" in said[0] and "\n" not in said[0]
     assert said[1] == "resuming after optimiser step 4"
     assert same(resumed, run(None)[0])
+
+
+def test_unusable_checkpoints_of_later_steps_do_not_displace_new_ones(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=6)
+    for folder in tmp_path.iterdir():
+        truncate_state(folder)
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=3)
+    said: list[str] = []
+    resumed, _ = run(tmp_path, said=said)
+    assert said == ["resuming after optimiser step 2"]
+    assert same(resumed, run(None)[0])
+
+
+class Small(Model):
+    """Has memory for two samples."""
+
+    def summed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if len(batch.input_ids_BL) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().summed_loss(batch)
+
+
+def test_resuming_makes_the_forward_passes_that_memory_allowed_before(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=4, make=Small, micro_batch=RECIPE.batch_size)
+    resumed, result = run(tmp_path, make=Small, micro_batch=RECIPE.batch_size)
+    assert result.micro_batch == 2
+    assert same(resumed, run(None, make=Small, micro_batch=RECIPE.batch_size)[0])
 
 
 def test_without_a_usable_checkpoint_training_starts_anew(tmp_path: Path) -> None:
