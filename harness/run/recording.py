@@ -47,25 +47,27 @@ def write_run(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending) -> 
     begun = time.perf_counter()
     samples = _write_parts(setup, plan, outcome, work)
     published = False
-    if ending.status == "completed" and not plan.is_oracle and not outcome.problems:
-        with _part("adapter", outcome):
-            work.publish_adapter()
-            published = True
-    outcome.write_s += time.perf_counter() - begun
-    if ending.status != "interrupted" and outcome.problems:
-        reasons = [*([] if ending.error is None else [ending.error]), *outcome.problems]
-        ending = Ending("failed", "; ".join(reasons), ending.step)
-    record = _record(setup, plan, outcome, ending, samples)
-    before = find_record(setup.results_dir, work.spec_hash)
-    work.free_reserve()
     try:
+        if ending.status == "completed" and not plan.is_oracle and not outcome.problems:
+            with _part("adapter", outcome):
+                work.publish_adapter()
+                published = True
+        outcome.write_s += time.perf_counter() - begun
+        if ending.status != "interrupted" and outcome.problems:
+            reasons = [*([] if ending.error is None else [ending.error]), *outcome.problems]
+            ending = Ending("failed", "; ".join(reasons), ending.step)
+        record = _record(setup, plan, outcome, ending, samples)
+        before = find_record(setup.results_dir, work.spec_hash)
+        work.free_reserve()
         write_atomic(work.parts, record.model_dump_json(indent=2) + "\n")
         if record.status == "completed" or before is None or before.status != "completed":
             _publish_parts(record_path(record, setup.results_dir), work)
-    except (UserError, OSError) as error:
+    except BaseException as error:
         if published:
             work.withdraw_adapter()
-        return unrecorded(setup, plan, f"{record.status}, but its record was not written: {first_line(error)}")
+        if not isinstance(error, UserError | OSError):
+            raise
+        return unrecorded(setup, plan, f"{ending.status}, but its record was not written: {first_line(error)}")
     if record.status == "completed":
         work.remove()
     return record

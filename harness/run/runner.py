@@ -58,12 +58,13 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
         # process dead stops the others at once, so a stop may come now; the record is written first.
         with stop_held_back():
             return write_run(setup, plan, outcome, Ending.of(failure))
+    else:
+        with stop_held_back():
+            return write_run(setup, plan, outcome, Ending())
     finally:
         # A wrapped backbone contains reference cycles, and the next run loads a backbone of its own.
         gc.collect()
         torch.cuda.empty_cache()
-    with stop_held_back():
-        return write_run(setup, plan, outcome, Ending())
 
 
 @contextmanager

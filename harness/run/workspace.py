@@ -80,9 +80,13 @@ class Workspace:
     def finished_training(self) -> FinishedTraining | None:
         """Return what training measured, if it finished in an earlier process; else None."""
         try:
-            return FinishedTraining.model_validate_json(read_file(self._finished))
+            finished = FinishedTraining.model_validate_json(read_file(self._finished))
         except (OSError, ValidationError):
             return None
+        # A process may have been killed after it had published the adapter and before it had written the record.
+        if not self.adapter.exists() and self.final_adapter.exists():
+            self.withdraw_adapter()
+        return finished
 
     def publish_adapter(self) -> None:
         """Move the adapter to where users find it, in place of an earlier one, which stays if that fails."""

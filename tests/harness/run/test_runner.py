@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,6 +150,24 @@ def test_a_record_that_cannot_be_written_stops_no_other_run(
         assert f"{name} seed 0: {reason}" in done.out
     again = call(*base, "--methods", "memvp,dehvf")
     assert again.code == 0 and again.out.count("training is finished") == 2
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_adapter_that_was_published_without_its_record_is_not_trained_again(
+    killed: bool, call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.run.recording._publish_parts", stop)
+        if killed:  # then nothing is undone
+            patch.setattr("harness.run.workspace.Workspace.withdraw_adapter", lambda self: None)
+        assert call(*base, "--methods", "memvp").code == 128 + signal.SIGINT
+    assert any((tmp_path / "results" / "adapters").rglob("*.safetensors")) == killed
+    again = call(*base, "--methods", "memvp")
+    assert again.code == 0 and "training is finished" in again.out and "training: " not in again.out
+    assert [record.status for record in read_records(tmp_path / "results")] == ["completed"]
 
 
 def test_a_disk_without_room_for_a_record_is_found_before_training(
