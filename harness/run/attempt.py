@@ -80,13 +80,15 @@ def attempt(setup: Setup, wanted: Wanted, begin: Callable[[], AbstractContextMan
     return Attempt(record, outcome(record))
 
 
-def record_death(setup: Setup, wanted: Wanted, error: str) -> Attempt:
+def record_death(setup: Setup, wanted: Wanted, error: str, begun: datetime | None = None) -> Attempt:
     """Record that a run failed because its process died, unless it is recorded already.
 
     Args:
         setup: what the run was made on.
         wanted: the run.
         error: how the process ended.
+        begun: when the run was begun. A record that was made since then says more than the death does: of a process
+            that was asked to stop, for example. None if the time is not known.
     """
     try:
         with run_lock(setup.workspace(wanted.plan).folder, wait=False) as is_ours:
@@ -94,7 +96,11 @@ def record_death(setup: Setup, wanted: Wanted, error: str) -> Attempt:
                 return Attempt(None, f"{error}; another process goes on with the run")
             if found := _made_since(setup, wanted):
                 return found
-            record = record_failure(setup, wanted.plan, error)
+            last = find_record(setup.results_dir, setup.workspace(wanted.plan).spec_hash)
+            if begun is not None and last is not None and last.created >= begun:
+                record = last
+            else:
+                record = record_failure(setup, wanted.plan, error)
     except UserError as unwritable:
         record = unrecorded(setup, wanted.plan, f"{error}; {first_line(unwritable)}")
     return Attempt(record, outcome(record))

@@ -6,6 +6,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -43,11 +44,13 @@ class _Worker:
         # Now it alone holds its end, so the connection breaks when it ends.
         theirs.close()
         self.wanted: Wanted | None = None
+        self.begun = datetime.now(UTC)
         self._progress: ReceivedProgress | None = None
 
     def give(self, wanted: Wanted, shown: SweepProgress) -> None:
         """Hand it the run that it makes next. It may have died already; then there is nothing to receive from it."""
         self.wanted, self._progress = wanted, ReceivedProgress(wanted.plan.name, shown)
+        self.begun = datetime.now(UTC)
         try:
             self.connection.send(wanted)
         except OSError:
@@ -142,7 +145,7 @@ def run_side_by_side(
                 except EOFError:
                     workers.remove(worker)
                     worker.end_run()
-                    ended = record_death(setup, wanted, worker.death())
+                    ended = record_death(setup, wanted, worker.death(), worker.begun)
                 if ended is None:
                     continue
                 report(wanted.plan, ended)

@@ -151,6 +151,8 @@ def test_a_killed_job_is_a_failed_run_and_none_outlives_the_sweep(base: list[str
         assert status == "failed" and "ended by SIGKILL" in str(error) and "--jobs" in str(error)
 
         workers = [psutil.Process(sweep.workers(results)[seed]) for seed in (0, 2)]
+        workers[0].terminate()  # this one has time to say how far it came
+        sweep.read_until("seed 0: interrupted: interrupted by SIGTERM")
         sweep.process.kill()
         sweep.end()
         _, alive = psutil.wait_procs(workers, timeout=60)
