@@ -164,7 +164,7 @@ def read_image(path: Path) -> bytes:
 def decode_image(content: bytes, path: Path) -> "PILImage":
     """Decode the content of an image file to RGB. The orientation in its EXIF data is ignored.
 
-    A JPEG is decoded at its full size. Pillow's `draft` mode would decode it at a smaller one and faster, but with other
+    A JPEG is decoded at its full size. Pillow's `draft` mode would decode it faster at a smaller one, but with other
     pixels than those that CLIP's preprocessing makes of the full image.
 
     Args:

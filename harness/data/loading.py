@@ -53,15 +53,18 @@ class Loading:
 
         Args:
             option: value of `--workers`; None for `auto`. For an NVIDIA GPU that is up to `MAX_WORKERS`, with one
-                core left to the training loop, and as many as the shared memory has room for. Elsewhere it is none: on
-                a CPU the model needs the cores itself.
+                core left to the training loop, and as many as the shared memory has room for. The processes that a
+                launcher starts on this machine divide both. Elsewhere it is none: on a CPU the model needs the cores
+                itself.
             device: the model's device.
 
         Raises:
             UserError: workers are asked for on a system that cannot fork processes.
         """
         if option is None:
-            spare = min(MAX_WORKERS, usable_cores() - 1, _shared_memory() // WORKER_BYTES)
+            sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as launchers set it
+            spare = min(MAX_WORKERS, usable_cores() // sharing - 1, _shared_memory() // sharing // WORKER_BYTES)
+            spare = max(spare, 0)
             option = spare if device.type == "cuda" and _CAN_FORK else 0
         if option and not _CAN_FORK:
             raise UserError(f"--workers {option}: this system cannot fork processes; leave the option out")

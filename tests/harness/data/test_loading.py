@@ -140,6 +140,12 @@ def test_auto_leaves_the_cores_of_a_cpu_to_the_model(monkeypatch):
     monkeypatch.setattr(loading, "usable_cores", lambda: 64)
     assert Loading.of(None, torch.device("cuda:1")) == Loading(8, pin=True)
     assert Loading.of(2, torch.device("cpu")) == Loading(2, pin=False)
+    monkeypatch.setattr(loading, "_shared_memory", lambda: 2**40)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert Loading.of(None, torch.device("cuda")) == Loading(3, pin=True)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "128")
+    assert Loading.of(None, torch.device("cuda")) == Loading(0, pin=True)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     monkeypatch.setattr(loading, "_shared_memory", lambda: 64 * 10**6)
     assert Loading.of(None, torch.device("cuda")) == Loading(0, pin=True)
 
