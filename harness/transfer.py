@@ -1,11 +1,14 @@
 """One file from the network: it goes on where an earlier process stopped, and shows how far it is."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils.tqdm import tqdm as HubBar
+
+from harness.escape import visible
 
 LOG_SECONDS = 30
 """Seconds between two lines about a download where the output is no terminal."""
@@ -40,15 +43,17 @@ class ProgressBar(HubBar):
         options.pop("bar_format", None)  # the client's own one has no time left
         self.terminal = sys.stderr.isatty()
         if not self.terminal:
-            options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False}
+            # All that tqdm itself then writes is an empty line behind each file, which nobody needs.
+            nowhere = io.StringIO()
+            options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False, "file": nowhere}
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]  # tqdm has no types
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the bar."""
+        """Show the bar. The name of the file in it is from outside."""
         if self.terminal:
-            super().display(msg, pos)
+            super().display(visible(str(self) if msg is None else msg), pos)
         elif self.n:
-            print(str(self), file=sys.stderr, flush=True)
+            print(visible(str(self)), file=sys.stderr, flush=True)
 
     def update_transfer(self, count: float | None = 1) -> None:
         """Count nothing: the bytes that were received are the bytes that are written."""

@@ -9,6 +9,7 @@ from harness.data.check import check_coco, check_scienceqa, print_report
 from harness.data.coco_download import fetch_coco
 from harness.data.places import fetch_data, kept_folder
 from harness.errors import UserError
+from harness.escape import visible
 from harness.streams import print_result, say_on_stderr
 
 CHECKS = {"scienceqa": check_scienceqa, "coco": check_coco}
@@ -58,4 +59,4 @@ def fetch_command(task: str, root: Path | None, images: Path | None = None) -> N
         fetch_coco(folder, say_on_stderr, images)
     else:
         raise UserError(f"--images {images}: only for coco; leave it out")
-    print_result(str(folder))
+    print_result(visible(str(folder)))

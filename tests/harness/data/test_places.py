@@ -1,5 +1,6 @@
 """Where the data of a task is looked for, and in which order."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from harness import hub
 from harness.data import places
 from harness.data.places import find_data, find_or_fetch_data, kept_folder
 from harness.errors import UserError
+from tests.command_line import Run
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +39,6 @@ def test_the_named_folder_comes_before_the_cache(tmp_path: Path, monkeypatch: py
 
 
 def test_what_is_nowhere_is_fetched_into_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     place = replace(places.PLACES["scienceqa"], fetch=lambda folder, say: (put(folder), say("fetched"), None)[-1])
     monkeypatch.setattr(places, "PLACES", {"scienceqa": place})
     said: list[str] = []
@@ -59,3 +59,12 @@ def test_data_that_is_here_needs_no_cache(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "no folder").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
     assert find_or_fetch_data("scienceqa", lambda line: None) == named
+
+
+def test_the_folder_of_a_fetch_is_printed_as_visible_text(
+    call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = replace(places.PLACES["scienceqa"], fetch=lambda folder, say: None)
+    monkeypatch.setattr(places, "PLACES", {"scienceqa": place})
+    done = call("data", "fetch", "scienceqa", "--data-root", tmp_path / "a\x1b[2Jb")
+    assert done.code == 0 and done.out == f"{tmp_path}/a\\x1b[2Jb\n"
