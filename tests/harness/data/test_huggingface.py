@@ -88,6 +88,20 @@ def test_a_fetched_set_is_the_full_benchmark(tmp_path: Path, downloaded: Path) -
     assert not (tmp_path / "new.partial").exists()
 
 
+def test_no_code_beside_the_data_is_run(tmp_path: Path, downloaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "trace"
+    for script in ("ScienceQA.py", "data.py", "parquet.py", "parquet/parquet.py", "data/data.py"):
+        for folder in (downloaded, tmp_path):
+            path = folder / script
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"open({str(trace)!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface, "download", lambda source, say: sorted(downloaded.glob("data/*.parquet")))
+    fetch_scienceqa(tmp_path / "new", lambda line: None)
+    assert load_scienceqa(tmp_path / "new").used_sizes == {"train": 1, "val": 1, "test": 1}
+    assert not trace.exists()
+
+
 def test_an_incomplete_set_is_not_believed(tmp_path: Path, downloaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scienceqa, "OFFICIAL_SIZES", {"train": 2, "val": 1, "test": 1})
     with pytest.raises(UserError, match="is declared as the full ScienceQA but has train 1"):
