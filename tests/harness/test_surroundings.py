@@ -4,12 +4,15 @@
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from harness.data.mini.build import ensure_mini
 from harness.records import write_record
 from tests.command_line import Run, files
 from tests.record_factory import make
@@ -89,6 +92,26 @@ def test_a_user_without_a_home_is_told_where_the_small_world_can_be_kept(more: t
     assert code == 2 and "XDG_CACHE_HOME: not set, and you have no home folder" in out + err, out + err
     assert "Traceback" not in err and (not err or is_one_line(code, err))
     assert files(tmp_path) == set()
+
+
+def test_a_damaged_small_world_is_built_again_once_it_is_removed(
+    call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build = partial(ensure_mini, sizes=(4, 2, 2))  # the whole set takes long
+    monkeypatch.setattr("harness.tasks.scienceqa.ensure_mini", build)
+    command = ("run", "--methods", "oracle", "--results", tmp_path / "results")
+    problems = build() / "problems.json"
+    assert tmp_path in problems.parents
+    whole = problems.read_bytes()
+    problems.write_bytes(whole[: len(whole) // 2])
+    advice = f"the data is generated: remove {problems.parent}, and it is built again"
+    done, dry = call(*command), call(*command, "--dry-run")
+    assert is_one_line(done.code, done.err), done.err
+    assert f"{problems}: not valid JSON" in done.err and advice in done.err
+    assert dry.code == 2 and advice in dry.out
+    shutil.rmtree(problems.parent)
+    assert call(*command, "--dry-run").code == 0 and problems.read_bytes() == whole
 
 
 @pytest.mark.skipif(not NOWHERE.parent.is_dir(), reason="the platform has no /sys")
