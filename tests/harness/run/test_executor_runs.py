@@ -18,6 +18,8 @@ from tests import command_line
 from tests.harness.run.executors import NAMED, needs
 
 ROOT = Path(__file__).parents[3]
+RAY_FAILED = re.compile(r"--executor ray: .+; correct RAY_ADDRESS, or start the cluster$", re.MULTILINE)
+"""What is printed where Ray itself cannot be started. All else that the harness refuses fails a test."""
 
 
 def arguments(llm: Path, clip: Path, data: Path, results: Path) -> list[str]:
@@ -74,7 +76,7 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
     while not condition():
         if process.poll() is not None:
             out = process.communicate()[0]
-            if process.returncode == 2 and "--executor ray: " in out:
+            if process.returncode == 2 and RAY_FAILED.search(out):
                 pytest.skip(f"Ray's own processes do not start here in the time that Ray gives them: {out.strip()}")
             raise AssertionError(out)
         time.sleep(0.01)
