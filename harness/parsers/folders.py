@@ -28,7 +28,10 @@ def results_merge(
     results: Annotated[Path, typer.Option(help="Results folder to copy them into.")] = Path("results"),
     format: TextOutput = TextFormat.markdown,
 ) -> None:
-    """Check results folders and copy their runs into one. Nothing is overwritten; conflicts are listed."""
+    """Check results folders and copy their runs into one.
+
+    A completed run replaces one that failed or was interrupted. Nothing else is overwritten; conflicts are listed.
+    """
     from harness.commands.merge import merge_command
 
     raise typer.Exit(merge_command(folders, results, format.value))

@@ -1,4 +1,4 @@
-"""Join results folders: copy the runs of several folders into one, without overwriting anything.
+"""Join results folders: copy the runs of several folders into one; a completed run is never overwritten.
 
 A run is copied with everything that belongs to it. Its record is copied last, so a run with a record in the target has
 all its files, however the copying ends.
