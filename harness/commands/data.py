@@ -6,7 +6,6 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.data.check import check_coco, check_scienceqa, print_report
-from harness.data.coco_download import fetch_coco
 from harness.data.places import fetch_data, kept_folder
 from harness.errors import UserError
 from harness.escape import visible
@@ -53,10 +52,5 @@ def fetch_command(task: str, root: Path | None, images: Path | None = None) -> N
         UserError: there is no such task, the folder is not empty, or the download fails.
     """
     folder = root or kept_folder(task)
-    if images is None:
-        fetch_data(task, folder, say_on_stderr)
-    elif task == "coco":
-        fetch_coco(folder, say_on_stderr, images)
-    else:
-        raise UserError(f"--images {images}: only for coco; leave it out")
+    fetch_data(task, folder, say_on_stderr, images)
     print_result(visible(str(folder)))

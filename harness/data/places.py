@@ -1,11 +1,12 @@
 """Where the data of a task is on this machine, and fetching it if it is not there."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness.data import coco, coco_download
 from harness.data.huggingface import SOURCE, fetch_scienceqa
@@ -30,6 +31,7 @@ class Place:
         transferred: bytes that come over the network.
         size: bytes that the folder takes while it is made.
         cached: bytes that the download also leaves in the hub's cache.
+        link: does the same as `fetch` with links to the images of a folder; None where images cannot be linked.
     """
 
     annotations: str
@@ -40,6 +42,7 @@ class Place:
     transferred: int
     size: int
     cached: int = 0
+    link: Callable[[Path, Say, Path], None] | None = None
 
 
 PLACES: Mapping[str, Place] = {
@@ -51,6 +54,7 @@ PLACES: Mapping[str, Place] = {
         coco_download.fetch_coco,
         transferred=coco_download.transferred_bytes(),
         size=coco_download.peak_bytes(),
+        link=coco_download.fetch_coco,
     ),
     "scienceqa": Place(
         "problems.json",
@@ -107,25 +111,68 @@ def find_or_fetch_data(task: str, say: Say) -> Path:
     if folder := find_data(task):
         return folder
     kept = kept_folder(task)
-    require_writable(kept.parent)
-    # Of several commands that need the same data, one fetches it.
-    with FileLock(kept.with_name(f"{task}.lock")):
+    with _fetching(kept, say):
         if (folder := find_data(task)) is None:
-            fetch_data(task, kept, say)
+            PLACES[task].fetch(kept, say)
     return folder or kept
 
 
-def fetch_data(task: str, folder: Path, say: Say) -> None:
-    """Download the data of a task.
+def fetch_data(task: str, folder: Path, say: Say, images: Path | None = None) -> None:
+    """Download the data of a task. If another command is doing so, wait until it has, and download what is left.
 
     Args:
         task: name of the task.
         folder: a folder that does not exist yet, or an empty one.
         say: called with lines on what is downloaded.
+        images: a folder of images to link instead of downloading them.
 
     Raises:
-        UserError: there is no such task, the folder is not empty, or the download fails.
+        UserError: there is no such task, its images cannot be linked, the folder is not empty, or the download fails.
     """
     if task not in PLACES:
         raise UserError(f"data fetch {task}: no such data set; give {' or '.join(PLACES)}")
-    PLACES[task].fetch(folder, say)
+    place = PLACES[task]
+    if images is not None and place.link is None:
+        linked = " or ".join(name for name, other in PLACES.items() if other.link)
+        raise UserError(f"--images {images}: only for {linked}; leave it out")
+    with _fetching(folder, say) as waited:
+        if waited and (folder / place.annotations).is_file():
+            return
+        if images is not None and place.link is not None:
+            place.link(folder, say, images)
+        else:
+            place.fetch(folder, say)
+
+
+@contextmanager
+def _fetching(folder: Path, say: Say) -> Iterator[bool]:
+    """Hold the lock of a data folder while it is made: two commands would append to the same unfinished files.
+
+    Args:
+        folder: the folder, which need not exist.
+        say: called with a line if another command holds the lock.
+
+    Yields:
+        Whether another command held it.
+
+    Raises:
+        UserError: the lock cannot be made beside the folder.
+    """
+    folder = Path(os.path.abspath(folder))
+    require_writable(folder.parent)
+    # Without a real lock, filelock would write a marker file, which outlives a command that is killed.
+    lock = FileLock(folder.parent / f"{folder.name}.lock", fallback_to_soft=False)
+    waited = False
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waited = True
+            say(f"another command is making {folder}; waiting for it")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{folder}: cannot be locked ({error}); give a folder on another file system") from error
+    try:
+        yield waited
+    finally:
+        lock.release()

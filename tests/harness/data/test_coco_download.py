@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from zipfile import ZipFile
 
 import pytest
@@ -12,6 +14,7 @@ from harness import disk, hub
 from harness.data import coco, coco_download
 from harness.data.coco import load_coco
 from harness.data.coco_download import Archive, fetch_coco
+from harness.data.places import fetch_data
 from harness.errors import UserError
 from tests.harness.data.conftest import CocoFolder
 from tests.standin_hub import Hub, Repository, hub_on_this_machine
@@ -143,3 +146,28 @@ def test_too_little_space_names_the_folder_of_the_data(
     with pytest.raises(UserError, match=r"coco.*has 0 B free, .*data fetch coco --data-root DIR`") as error:
         fetched(tmp_path / "coco")
     assert "HF_HOME" not in str(error.value)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_second_fetch_waits_for_the_first(linked: bool, pages: Hub, tmp_path: Path) -> None:
+    root = tmp_path / "coco"
+    pages.stall_after["train2014.zip"] = 100
+    said: Queue[str] = Queue()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(fetch_data, "coco", root, lambda line: None)
+        assert pages.stalled.wait(timeout=60)
+        second = threads.submit(fetch_data, "coco", root, said.put, tmp_path / "set" if linked else None)
+        try:
+            assert said.get(timeout=60) == f"another command is making {root}; waiting for it"
+            assert pages.downloads() == ["train2014.zip"]
+        finally:
+            pages.release.set()
+        first.result(timeout=60)
+        second.result(timeout=60)
+    assert (
+        said.empty() and pages.downloads().count("val2014.zip") == pages.downloads().count("caption_datasets.zip") == 1
+    )
+    assert load_coco(root, full=True).checked().used_sizes == SIZES and not (root / "train2014").is_symlink()
+    # What was there before is not taken for what has just been made.
+    with pytest.raises(UserError, match="exists and is not an empty folder"):
+        fetch_data("coco", root, said.put)

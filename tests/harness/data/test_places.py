@@ -1,14 +1,18 @@
 """Where the data of a task is looked for, and in which order."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
+from threading import Event
 
 import pytest
 
 from harness import hub
 from harness.data import places
-from harness.data.places import find_data, find_or_fetch_data, kept_folder
+from harness.data.places import fetch_data, find_data, find_or_fetch_data, kept_folder
 from harness.errors import UserError
+from harness.streams import Say
 from tests.command_line import Run
 
 
@@ -45,6 +49,34 @@ def test_what_is_nowhere_is_fetched_into_the_cache(monkeypatch: pytest.MonkeyPat
     assert find_or_fetch_data("scienceqa", said.append) == kept_folder("scienceqa")
     assert find_or_fetch_data("scienceqa", said.append) == kept_folder("scienceqa")
     assert said == ["fetched"]
+
+
+def test_a_run_waits_for_a_fetch_and_takes_what_it_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = Event(), Event()
+
+    def fetch(folder: Path, say: Say) -> None:
+        begun.set()
+        assert go_on.wait(timeout=60)
+        put(folder)
+
+    place = replace(places.PLACES["scienceqa"], fetch=fetch)
+    monkeypatch.setattr(places, "PLACES", {"scienceqa": place})
+    said: Queue[str] = Queue()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(fetch_data, "scienceqa", kept_folder("scienceqa"), lambda line: None)
+        assert begun.wait(timeout=60)
+        second = threads.submit(find_or_fetch_data, "scienceqa", said.put)
+        try:
+            assert "waiting for it" in said.get(timeout=60)
+        finally:
+            go_on.set()
+        first.result(timeout=60)
+        assert second.result(timeout=60) == kept_folder("scienceqa")
+
+
+def test_images_are_linked_where_the_data_is_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--images .*: only for coco; leave it out"):
+        fetch_data("scienceqa", tmp_path / "new", lambda line: None, tmp_path)
 
 
 def test_without_a_network_it_is_said_what_is_missing() -> None:
