@@ -12,7 +12,7 @@ from harness.config.presets import resolve_spec
 from harness.errors import UserError
 from tests.folders import save_gguf
 
-pytest.importorskip("gguf", reason="the extra `smol` is not installed")
+pytest.importorskip("gguf", reason="the extra `test` is not installed")
 ENDLESS = struct.pack("<Q", 2**60)
 
 
