@@ -73,7 +73,8 @@ def _note_llm(spec: BackboneSpec, missing: Missing) -> None:
     if spec.llm is None:
         return
     if is_gguf(spec.llm):
-        missing.faults += [fault] if (fault := gguf_fault(spec)) else []
+        if fault := gguf_fault(spec):
+            missing.faults.append(fault)
         return
     folder = llm_folder(spec.llm)
     fault = "is not on this machine" if folder is None else llm_fault(folder)
