@@ -97,6 +97,11 @@ def test_a_wrong_name_hides_no_other_fault(offline: None) -> None:
     assert "hf download huggyllama/llama-7b" in llm
 
 
+def test_a_model_in_one_file(spec: BackboneSpec, tmp_path: Path) -> None:
+    own = replace(spec, llm=str(tmp_path / "model.gguf"))
+    assert missing_weights(own).lines == [f"{tmp_path}/model.gguf: is no file"]
+
+
 def test_a_vision_tower_is_fetched_in_safetensors_only() -> None:
     source = clip_source(str(PRESETS["7b"].clip))
     assert source is not None and source.essential == ("open_clip_model.safetensors",)
