@@ -17,7 +17,7 @@ from harness.records import Record, predictions_path, record_path
 from harness.report.paper import Column
 from harness.report.render import grid
 from harness.report.rows import Board, Cell
-from harness.report.selection import select, unread_note
+from harness.report.selection import unread_note
 from harness.report.tables import leaderboard
 from harness.stats import mean, sample_std
 from harness.tasks.facts import TASKS
@@ -53,12 +53,7 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
     parts = []
     for model in sorted({run.model for run in mini}):
         board = leaderboard(mini, _TABLE, model)
-        groups = select(mini, _TABLE, board.layout).groups
-        rows = [
-            replace(row, metrics=_cells(groups.get((row.method or "", row.variant, model), ()), results_dir))
-            for row in board.rows
-            if row.seeds
-        ]
+        rows = [replace(row, metrics=_cells(row.runs, results_dir)) for row in board.rows if row.seeds]
         if rows:
             plan = board.layout.model_copy(update={"columns": _columns()})
             notes = unread_note([run for row in rows for run in row.runs])

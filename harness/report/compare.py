@@ -9,10 +9,11 @@ from harness.config.recipes import REFERENCES
 from harness.errors import UserError
 from harness.escape import markdown, text_table
 from harness.numbers import signed
-from harness.records import Record, default_label, read_records
+from harness.records import default_label, read_records
 from harness.report.differences import Runs, by_seed, difference
 from harness.report.paper import layout, method_names
 from harness.report.selection import select
+from harness.report.tables import labels_with_a_row
 from harness.report.verdict import MODELS, p_text, verdict
 from harness.stats import Difference, holm, mean
 from harness.tasks.facts import TaskFacts, task_facts
@@ -77,9 +78,17 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str, protocol: 
     facts = task_facts(task)
     plan = layout(facts.table)
     records = [run for run in read_records(results_dir) if run.model == model]
-    chosen = select(records, facts.table, plan, protocol)
+    # The same runs as in the table, which chooses among those that it has a row for. An ablation has none there.
+    asked = {_meant(a), _meant(b)} | labels_with_a_row(records, facts.table, model)
+    chosen = select((run for run in records if run.label in asked), facts.table, plan, protocol)
     runs = {group[0].label: by_seed(group) for group in chosen.groups.values()}
-    ours, theirs = (_runs_of(label, runs, model, task) for label in (a, b))
+    for label in (a, b):
+        if _meant(label) not in runs:
+            groups = select(records, facts.table, plan, protocol).groups.values()
+            known = ", ".join(sorted(group[0].label for group in groups)) or "none"
+            none = f"{label}: none of its runs on {model} for {task} may enter a table"
+            raise UserError(f"{none}; choose from: {known}")
+    ours, theirs = runs[_meant(a)], runs[_meant(b)]
     compared = {run.label for run in (*ours.values(), *theirs.values())}
     seeds = tuple(sorted(ours.keys() & theirs.keys()))
     if not seeds:
@@ -180,12 +189,9 @@ def _columns_of(differences: Mapping[str, Difference], over: str) -> str:
     return "All columns" if len(names) == len(differences) else ", ".join(names)
 
 
-def _runs_of(label: str, runs: Mapping[str, dict[int, Record]], model: str, task: str) -> dict[int, Record]:
-    meant = default_label(*REFERENCES[label]) if label in REFERENCES else label
-    if meant not in runs:
-        known = ", ".join(sorted(runs)) or "none"
-        raise UserError(f"{label}: none of its runs on {model} for {task} may enter a table; choose from: {known}")
-    return runs[meant]
+def _meant(label: str) -> str:
+    """Return the label of the runs that a label stands for."""
+    return default_label(*REFERENCES[label]) if label in REFERENCES else label
 
 
 def _name(label: str, runs: Runs) -> str:

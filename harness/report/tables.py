@@ -46,14 +46,28 @@ def leaderboard(records: Iterable[Record], table: int, model: str | None = None,
         UserError: there is no such table.
     """
     plan = layout(table)
+    slots, wanted, without = _with_a_row(records, table, plan, model)
+    selection = select(wanted, table, plan, protocol)
+    rows = [_row(slot, selection.groups, table, plan) for slot in slots]
+    notes = [*selection.notes(), *_without_a_row([run.label for run in without], table)]
+    return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(notes), protocol)
+
+
+def labels_with_a_row(records: Iterable[Record], table: int, model: str) -> set[str]:
+    """Return the labels of those records of a model for which a table has a row."""
+    _, wanted, _ = _with_a_row(records, table, layout(table), model)
+    return {run.label for run in wanted}
+
+
+def _with_a_row(
+    records: Iterable[Record], table: int, plan: Layout, model: str | None
+) -> tuple[list[_Slot], list[Record], list[Record]]:
+    """Return the rows of a table, the records for which it has one, and the others of its task."""
     ours = [r for r in records if r.task == plan.task and r.kind in plan.kinds and model in (None, r.model)]
     slots = _slots(ours, table, plan, model)
-    wanted = {(slot.method, slot.variant, slot.model) for slot in slots}
-    selection = select([r for r in ours if (r.method, r.variant, r.model) in wanted], table, plan, protocol)
-    rows = [_row(slot, selection.groups, table, plan) for slot in slots]
-    without = [r.label for r in ours if (r.method, r.variant, r.model) not in wanted]
-    notes = [*selection.notes(), *_without_a_row(without, table)]
-    return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(notes), protocol)
+    rows = {(slot.method, slot.variant, slot.model) for slot in slots}
+    wanted, without = ([r for r in ours if ((r.method, r.variant, r.model) in rows) is has] for has in (True, False))
+    return slots, wanted, without
 
 
 def _without_a_row(labels: Sequence[str], table: int) -> list[str]:

@@ -53,6 +53,17 @@ def test_each_category_is_scored_by_itself(tmp_path):
     assert breakdown_text(runs, tmp_path) in write_readme(tmp_path).read_text(encoding="utf-8")
 
 
+def test_the_cells_are_those_of_the_runs_of_the_row(tmp_path):
+    # Ablations have no row in this table, so their number says nothing about which weights it shows.
+    runs = [save(tmp_path, {MAPS}, method="memvp", seed=seed) for seed in range(2)]
+    other = {"weight_hash": "1" * 64}
+    for seed in range(3):
+        runs.append(save(tmp_path, set(), method="dehvf", variant="keys_only", seed=seed, backbone=other))
+    runs.append(save(tmp_path, set(), method="memvp", backbone=other))
+    (row,) = cells(breakdown_text(runs, tmp_path)).values()
+    assert row[MAPS] == "100.00 ± 0.00"
+
+
 def test_runs_without_saved_predictions_have_no_value(tmp_path):
     runs = [save(tmp_path, {MAPS}, seed=0), make("memvp", seed=1, data=DATA)]
     assert cells(breakdown_text(runs, tmp_path))["MemVP"][MAPS] == "n/a"

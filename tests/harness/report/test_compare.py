@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.records import predictions_path, record_path
+from harness.records import predictions_path, record_path, write_record
 from harness.report.compare import compare
 from tests.command_line import call
 from tests.harness.report.answered import PROBLEMS, save
@@ -147,6 +147,16 @@ def test_predictions_that_do_not_hold_are_refused(tmp_path: Path, lines: str, me
     path.write_text(lines, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         compare(tmp_path, *PAIR)
+
+
+def test_the_runs_are_those_of_the_table(tmp_path: Path) -> None:
+    other = {"weight_hash": "1" * 64}
+    for method in ("dehvf", "memvp"):
+        for seed in range(2):
+            write_record(make(method, seed, value=60.0), tmp_path)
+    for seed in range(5):
+        write_record(make("dehvf", seed, variant="keys_only", backbone=other), tmp_path)
+    assert compare(tmp_path, "dehvf", "memvp", "tiny", "scienceqa").seeds == (0, 1)
 
 
 def test_what_was_left_out_is_said(results: Path) -> None:
