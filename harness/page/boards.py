@@ -124,7 +124,9 @@ def table_rows(
             board = finish(leaderboard(own, table, model, protocol))
             for row in board.rows:
                 device = _measured_on(row.runs[0]) if row.runs else ""
-                found.setdefault((row.name, row.llm, row.model, device, protocol if row.runs else ""), row)
+                # The paper prints two rows for some models, with other values.
+                values = () if row.runs else tuple(cell.paper for cell in row.metrics.values())
+                found.setdefault((row.name, row.llm, row.model, device, protocol if row.runs else "", values), row)
             for note in board.notes:
                 notes.setdefault(note, []).append(_board_name(own, model, protocol))
     measured = [row for row in found.values() if row.runs]
@@ -254,7 +256,11 @@ def _overview(tables: dict[int, tuple[list[TableRow], list[str]]]) -> PageBoard:
 
 
 def costs(runs: Sequence[Record]) -> tuple[Value, Value]:
-    """Return the seconds of a training step and the peak memory of a row, as means over its runs."""
+    """Return the seconds of a training step and the peak memory of a row, as means over its runs.
+
+    Runs on other hardware than the first one, which the row names, do not count.
+    """
+    runs = [run for run in runs if hardware(run) == hardware(runs[0])]
     steps = [seconds for run in runs if (seconds := run.times_s.train_step_median) is not None]
     memory = [size for run in runs if (size := peak_memory(run)) is not None]
     hashes = tuple(run.spec_hash for run in runs)

@@ -45,7 +45,7 @@ def loss_figures(runs: Sequence[Run], names: Mapping[str, str]) -> list[PageFigu
     ]
     looks = styles([*names.values(), *sorted(curve.name for curve in curves)])
     order = list(looks)
-    curves.sort(key=lambda curve: (curve.place, order.index(curve.name), curve.coarse["x"], curve.run.record.seed))
+    curves.sort(key=lambda curve: (curve.place, order.index(curve.name), curve.line, curve.run.record.seed))
     grouped = groupby(curves, key=lambda curve: curve.place)
     return [_loss_figure(number, place, list(own), looks) for number, (place, own) in enumerate(grouped)]
 
@@ -59,6 +59,13 @@ class _Curve:
     coarse: Mapping[str, list[float]]
 
     @property
+    def line(self) -> tuple[str, list[float], str, str, str]:
+        """What runs share whose losses are averaged: all but the seed."""
+        run = self.run.record
+        weights = run.backbone.weight_hash or ""
+        return self.name, self.coarse["x"], run.config_hash, run.data.data_hash or "", weights
+
+    @property
     def place(self) -> tuple[str, str, str]:
         """The task, model and protocol."""
         return self.run.record.task, self.run.record.model, self.run.protocol
@@ -69,7 +76,7 @@ def _loss_figure(
 ) -> PageFigure:
     task, model, asked = place
     data: list[dict[str, Any]] = []
-    for (name, steps), members in groupby(curves, key=lambda curve: (curve.name, curve.coarse["x"])):
+    for (name, steps, *_), members in groupby(curves, key=lambda curve: curve.line):
         own = list(members)
         seeds = f"{len(own)} seed{'' if len(own) == 1 else 's'}"
         data.append(

@@ -85,7 +85,8 @@ def _score_figure(
     rows, points = [], []
     for group in groups:
         cell = group.metrics[metric]
-        values = [value for run in group.runs if (value := axis.of(run)) is not None]
+        timed = [run for run in group.runs if hardware(run) == device]
+        values = [value for run in timed if (value := axis.of(run)) is not None]
         if cell.value is None or not values:
             continue
         cost = fmean(values)

@@ -11,7 +11,7 @@ from harness.config.presets import PRESETS
 from harness.config.recipes import method_config, train_recipe
 from harness.errors import UserError
 from harness.escape import markdown, text_table
-from harness.records import Record, read_records
+from harness.records import Record, default_label, read_records
 from harness.report.paper import method_names
 from harness.tasks.facts import TASKS
 
@@ -42,7 +42,7 @@ def searched_text(results_dir: Path) -> str:
         for record in read_records(Path(results_dir) / FOLDER)
         if record.kind == "train" and record.status == "completed"
     ]
-    records.sort(key=lambda record: (record.task, record.model, record.method))
+    records.sort(key=lambda record: (record.task, record.model, record.label))
     groups = groupby(records, key=lambda record: (record.task, record.model))
     return "\n".join(_table(f"### {markdown(model)}: {task}", list(group)) for (task, model), group in groups)
 
@@ -51,7 +51,7 @@ def _table(title: str, records: Sequence[Record]) -> str:
     facts = TASKS.get(records[0].task)
     shown = [name for name in (facts.headline if facts else ()) if any(name in record.metrics for record in records)]
     body, lengths = [], []
-    for method, group in groupby(records, key=lambda record: record.method):
+    for (method, variant), group in groupby(records, key=lambda record: (record.method, record.variant)):
         trials = list(group)
         lengths += [_values(record).get("epochs") for record in trials]
         rows = [(tried(record, trials), record) for record in trials]
@@ -59,7 +59,7 @@ def _table(title: str, records: Sequence[Record]) -> str:
             text = ", ".join(f"{name} {value}" for name, value in changed.items())
             body.append(
                 (
-                    method_names().get(method, method),
+                    method_names().get(method, method) if variant is None else default_label(method, variant),
                     text or THE_RECIPE,
                     str(record.seed),
                     *(_score(record, name) for name in shown),

@@ -71,7 +71,7 @@ _SETTINGS: Mapping[str, Callable[[Record], tuple[object, ...]]] = {
     "data": lambda r: (r.data.data_hash, r.backbone.weight_hash, _asked(r)),
     "device": lambda r: (
         r.environment.gpu or r.environment.cpu,
-        r.environment.threads,
+        None if r.environment.gpu else r.environment.threads,
         r.backbone.dtype,
         r.speed and r.speed.setting,
     ),

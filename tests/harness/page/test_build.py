@@ -10,6 +10,7 @@ from harness.errors import UserError
 from harness.page.boards import table_rows
 from harness.page.build import LARGEST, ordered, write_page
 from harness.records import history_path, record_path
+from harness.report.tables import leaderboard
 from tests.command_line import Run
 from tests.harness.page.conftest import HOSTILE, keep, timing
 from tests.record_factory import make
@@ -124,6 +125,11 @@ def test_amounts_are_sorted_by_their_numbers() -> None:
 
 def test_the_same_records_give_the_same_page(results: Path, page: Path, tmp_path: Path) -> None:
     assert write_page(results, tmp_path).read_bytes() == page.read_bytes()
+
+
+def test_every_printed_row_is_there() -> None:
+    rows, _ = table_rows([], 1)
+    assert len(rows) == sum(row.is_printed for row in leaderboard([], 1).rows)
 
 
 def test_every_timed_setting_is_a_row_of_its_own() -> None:

@@ -50,6 +50,7 @@ def test_a_line_is_the_mean_over_the_seeds_of_a_method(tmp_path: Path) -> None:
         (make("memvp", 1), (5.0, 1.0)),
         (make("memvp", 2), (9.0, 9.0, 9.0)),
         (make("dehvf", 0), (4.0, 4.0)),
+        (make("dehvf", 1, backbone={"weight_hash": "1" * 64}), (6.0, 6.0)),  # another model
         (make("dehvf", 0, task="coco"), (7.0,)),
     ):
         losses(record, *values)
@@ -62,10 +63,11 @@ def test_a_line_is_the_mean_over_the_seeds_of_a_method(tmp_path: Path) -> None:
         "Training loss: scienceqa on tiny, protocol uniform": [
             ("MemVP", [4.0, 1.5], True),
             ("MemVP", [9.0, 9.0, 9.0], False),
-            ("dehvf", [4.0, 4.0], True),
+            ("dehvf", [6.0, 6.0], True),
+            ("dehvf", [4.0, 4.0], False),
         ],
     }
-    assert ("MemVP", "1", "5", "1", "2") in figures[1].rows and len(figures[1].rows) == 4
+    assert ("MemVP", "1", "5", "1", "2") in figures[1].rows and len(figures[1].rows) == 5
 
 
 def test_a_method_looks_the_same_in_every_figure(results: Path) -> None:
