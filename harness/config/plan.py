@@ -198,6 +198,8 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
     method = named_method(name)
     fields = method_config(name, spec.recipe, variant)
     fixed = {} if variant is None else method.ablations[variant]
+    if overrides.epochs is not None:
+        recipe = recipe.with_length(overrides.epochs)
     fields, recipe = apply_overrides(name, fields, recipe, tuple(method.Config.model_fields), overrides.settings or {})
     for field, value in fixed.items():
         if fields[field] != value:
@@ -206,8 +208,10 @@ def _plan(name: str, variant: str | None, seed: int, spec: BackboneSpec, task: s
         for field, value in published_settings(name, task).items():
             if getattr(recipe, field) != value:
                 raise UserError(f"--set {field}: the published protocol of {name} fixes {value}; remove this --set")
-    if overrides.epochs is not None:
-        recipe = recipe.with_length(overrides.epochs)
+    if overrides.epochs not in (None, recipe.epochs):
+        raise UserError(
+            f"--epochs {overrides.epochs:g}: --set epochs says {recipe.epochs:g} ({name}); give one of them"
+        )
     try:
         config = method.Config(**fields)
     except ValidationError as error:

@@ -84,6 +84,13 @@ def test_epochs_override_every_trained_recipe() -> None:
     assert oracle.recipe == plan("oracle")[0].recipe
 
 
+def test_the_length_leaves_what_is_set_and_is_given_once() -> None:
+    (memvp,) = plan("memvp", epochs=20, settings={"warmup_epochs": 8})
+    assert (memvp.recipe.epochs, memvp.recipe.warmup_epochs) == (20, 8)
+    with pytest.raises(UserError, match=r"^--epochs 3: --set epochs says 10 \(memvp\); give one of them$"):
+        plan("memvp", epochs=3, settings={"epochs": 10})
+
+
 def test_an_ablation_cannot_be_undone_and_keep_its_name() -> None:
     """Tables show the newest configuration of an ablation, so another method must not get the name of the ablation."""
     with pytest.raises(UserError, match="--set prompts_in: dehvf-keys_only fixes prompts_in=keys; remove this"):
