@@ -117,7 +117,8 @@ def _dehvf_features(method: Any, backbone: Backbone, images_BCHW: Tensor) -> lis
         group = grouped[layer * len(grouped) // method.num_layers]
         cls_B1KC = torch.stack([feature[:, 0] for feature in group], dim=1)[:, None]
         for query_R in queries_SR:
-            weights_KB = method.fuser(query_R[None, None], cls_B1KC)[:, 0, 0].T
+            # Autocast gives a softmax in float32, which would make all that follows float32.
+            weights_KB = method.fuser(query_R[None, None], cls_B1KC)[:, 0, 0].T.to(group[0].dtype)
             terms = zip(weights_KB, group, strict=True)
             fused.append(sum((w_B[:, None, None] * feature[:, 1:] for w_B, feature in terms), 0))
     return fused

@@ -46,9 +46,13 @@ def check_clip_name(clip: str, *, weights: bool = True) -> None:
         raise UserError(f"--clip {clip}: open_clip has no model {name}; {hint}")
     if not weights:
         return
-    if tag == "openai" and "quickgelu" not in name:
-        raise UserError(f"--clip {clip}: OpenAI weights need QuickGELU; give {name}-quickgelu:openai")
     tags = open_clip.list_pretrained_tags_by_model(name)
+    # The activation has no parameters, so such weights load into the other model without an error.
+    weights_config = open_clip.get_pretrained_cfg(name, tag) or {}
+    if weights_config.get("quick_gelu") and not open_clip.get_model_config(name).get("quick_gelu"):
+        quick = f"{name}-quickgelu"
+        remedy = f"give {quick}:{tag}" if quick in open_clip.list_models() else "open_clip has no model for them"
+        raise UserError(f"--clip {clip}: these weights need QuickGELU, which {name} does not have; {remedy}")
     if tag not in tags:
         raise UserError(
             f"--clip {clip}: open_clip has these weights for {name}: {', '.join(tags) or 'none'}; give one of them"

@@ -18,7 +18,11 @@ def test_sizes_without_weights(model: str) -> None:
 @pytest.mark.parametrize(
     ("clip", "message"),
     [
-        ("ViT-L-14:openai", "OpenAI weights need QuickGELU; give ViT-L-14-quickgelu:openai"),
+        (
+            "ViT-L-14:openai",
+            "these weights need QuickGELU, which ViT-L-14 does not have; give ViT-L-14-quickgelu:openai",
+        ),
+        ("ViT-L-14:metaclip_400m", "these weights need QuickGELU, .*; give ViT-L-14-quickgelu:metaclip_400m"),
         ("ViT-L-41:openai", "open_clip has no model ViT-L-41; did you mean ViT-"),
         ("ViT-L-14-quickgelu:opnai", "open_clip has these weights for ViT-L-14-quickgelu: .*openai"),
         ("ViT-L-14", "open_clip has these weights for ViT-L-14: .*laion2b_s32b_b82k"),
