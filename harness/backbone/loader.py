@@ -1,6 +1,7 @@
 """The frozen backbone: language model, vision tower and tokenizer. This is the only place that loads one."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,7 @@ from harness.backbone.language_model import (
 )
 from harness.backbone.quantised import require_quantisation
 from harness.backbone.requirements import require_free_memory, require_stored
-from harness.backbone.vision_tower import VisionTower, pretrained_vision_tower, random_vision_tower
+from harness.backbone.vision_tower import VisionTower, local_settings, pretrained_vision_tower, random_vision_tower
 from harness.backbone.weights import is_gguf, llm_folder, require_weights, weight_files
 from harness.config.presets import TINY, BackboneSpec
 from harness.errors import UserError
@@ -29,6 +30,19 @@ FULL_HASH_BYTES = 256 * 2**20
 """Up to this size, `Backbone.fingerprint` hashes every value."""
 SAMPLES_PER_TENSOR = 4096
 """The least number of values that `Backbone.fingerprint` hashes per large tensor of a larger backbone."""
+
+_LLM_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+)
+_PROBE = "Question: Which is 12,345 km?\n  (A) Été\\n\t\u4e16\u754c </s> don't\nResponse: The answer is A."
+"""A text with digits, spaces, line breaks, accents, other scripts and the name of a special token."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,21 @@ class Backbone:
         """Yield the modules to freeze: the language model and the vision tower."""
         yield self.llm
         yield self.vision
+
+    def settings_hash(self) -> str:
+        """Return the SHA-256 of what the models compute with beside their weights.
+
+        These are the settings of the language model's layers, its vocabulary and how it divides a text that shows its
+        rules, and the settings of a vision tower in a folder. An open_clip model with a name has no other settings.
+        """
+        config = self.llm.config.to_dict()
+        settings = {
+            "llm": {name: config.get(name) for name in _LLM_SETTINGS},
+            "vocabulary": self.tokenizer.get_vocab(),
+            "tokens": self.tokenizer.encode(_PROBE),
+            "clip": local_settings(self.spec),
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of every tensor's name, shape, dtype and values.

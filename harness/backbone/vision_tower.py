@@ -142,6 +142,13 @@ def _local_config(clip: str) -> dict[str, Any]:
     return config
 
 
+def local_settings(spec: BackboneSpec) -> dict[str, Any] | None:
+    """Return the settings of a vision tower in a folder, without its text tower's; None for one that has a name."""
+    if spec.clip is None or not spec.clip.startswith("local-dir:"):
+        return None
+    return {name: value for name, value in _local_config(spec.clip).items() if name != "text_cfg"}
+
+
 def _clip_on_meta(config: Mapping[str, Any], spec: BackboneSpec) -> "CLIP":
     """Return the model of a `model_cfg`, with shapes and without values.
 

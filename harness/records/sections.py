@@ -54,6 +54,9 @@ class BackboneInfo(Section):
     """Where the weights come from. `random` weights are for measuring cost only: such a record has no scores."""
     weight_hash: Annotated[Sha256 | None, REASON] = None
     """SHA-256 of the frozen weights."""
+    settings_hash: Annotated[Sha256 | None, Field(exclude_if=_is_none)] = None
+    """SHA-256 of what the models compute with beside their weights: settings of their layers, and the tokenizer. Absent
+    where the weights are random or come with a package."""
     hidden_size: Count
     """Width of the language model, h in the paper."""
     num_layers: Count

@@ -191,6 +191,7 @@ def describe_backbone(backbone: Backbone, spec: BackboneSpec) -> BackboneInfo:
         clip=clip if clip and not clip.startswith("local-dir:") else Path(clip or spec.base).name,
         weights=backbone.weights,
         weight_hash=backbone.fingerprint(),
+        settings_hash=None if spec.packaged or backbone.weights == "random" else backbone.settings_hash(),
         hidden_size=backbone.hidden_size,
         num_layers=backbone.num_layers,
         vision_layers=backbone.vision.num_layers,

@@ -1,9 +1,11 @@
 """A whole backbone: what is loaded or built, and its fingerprint."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,6 +119,36 @@ def test_grouped_queries_and_tied_embeddings(method: str, tmp_path: Path, small_
 
 
 # Fingerprints
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "change"),
+    [
+        ("llm", "config.json", {"rms_norm_eps": 1e-2}),
+        ("llm", "config.json", {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}),
+        ("llm", "tokenizer.json", {"normalizer": {"type": "Lowercase"}}),
+        ("clip", "open_clip_config.json", {"model_cfg": {"quick_gelu": True}}),
+    ],
+)
+def test_settings_that_change_numbers_change_a_hash(
+    part: str, file: str, change: dict[str, Any], small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    folders = {
+        "llm": shutil.copytree(small_llm, tmp_path / "llm"),
+        "clip": shutil.copytree(small_clip, tmp_path / "clip"),
+    }
+    spec = resolve_spec("7b", str(folders["llm"]), f"local-dir:{folders['clip']}")
+    before = load_backbone(spec)
+    settings = before.settings_hash()
+    assert load_backbone(spec).settings_hash() == settings
+    path = folders[part] / file
+    content = json.loads(path.read_text())
+    for name, value in change.items():
+        content[name] = {**content[name], **value} if name == "model_cfg" else value
+    path.write_text(json.dumps(content))
+    after = load_backbone(spec)
+    assert after.fingerprint() == before.fingerprint()
+    assert after.settings_hash() != settings
 
 
 def test_fingerprint_covers_every_tensor() -> None:
