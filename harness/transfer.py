@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils.tqdm import tqdm as HubBar
+from tqdm import tqdm
 
 from harness.escape import visible
 
@@ -36,17 +37,23 @@ def complete_file(url: str, path: Path, size: int | None, name: str, headers: di
         )
 
 
-class ProgressBar(HubBar):
-    """Progress of one file: bytes, rate and time left. Where the output is no terminal, a line now and then."""
+class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    """Progress of one file: bytes, rate and time left. Where the output is no terminal, a line now and then.
+
+    The bar of `huggingface_hub` is none here: loading a model hides all of them, also those of what it downloads first.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options.pop("bar_format", None)  # the client's own one has no time left
+        options.pop("name", None)  # of a group of bars of the client
+        if constants.HF_HUB_DISABLE_PROGRESS_BARS:
+            options["disable"] = True
         self.terminal = sys.stderr.isatty()
         if not self.terminal:
             # All that tqdm itself then writes is an empty line behind each file, which nobody needs.
             nowhere = io.StringIO()
             options |= {"mininterval": LOG_SECONDS, "disable": options.get("disable") or False, "file": nowhere}
-        super().__init__(*args, **options)  # type: ignore[no-untyped-call]  # tqdm has no types
+        super().__init__(*args, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the bar. The name of the file in it is from outside."""

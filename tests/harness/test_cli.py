@@ -226,7 +226,7 @@ def _is_user_error(done: Done, message: str) -> None:
         ),
         ("params --methods memvpp", "did you mean memvp"),
         ("params --methods ,", "--methods ,: contains no name; give names"),
-        ("params --model nowhere/model", "nowhere/model: is not on this machine"),
+        ("params --model nowhere/model", "not on this machine: the weights of nowhere/model"),
         ("flops --methods llama_adapter --model tiny --set num_scales=3", "choose num_scales among"),
         ("params --model vicuna", "no such preset; presets: tiny, smol, 7b"),
         ("table --table 9", "9"),

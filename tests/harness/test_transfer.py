@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import close_session
+from huggingface_hub.utils import close_session, disable_progress_bars
 
 from harness import transfer
 from harness.transfer import complete_file
@@ -44,6 +44,7 @@ def test_no_terminal_gets_lines_with_bytes_and_the_time_left(
 
 
 def test_no_terminal_gets_few_lines(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    disable_progress_bars()  # as loading a model does
     complete_file(address, tmp_path / "file", len(CONTENT), NAME)
     (line,) = capsys.readouterr().err.splitlines()
     assert "100%" in line

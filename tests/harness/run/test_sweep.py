@@ -130,7 +130,7 @@ def test_an_interrupted_run_is_recorded_and_made_later(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("harness.run.phases.train", interrupt)
+        patch.setattr("harness.run.phases.Training", interrupt)
         assert call(*base, "--methods", "memvp").code == 130
     (record,) = read_records(tmp_path / "results")
     assert (record.status, record.error, record.steps) == ("interrupted", "interrupted by the user", 0)
