@@ -139,7 +139,9 @@ def _try_all(name: str, source: Path, scratch: Path, seeds: Sequence[int], write
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     for seed in seeds:
-        folder = Path(shutil.copytree(source, scratch / str(seed)))  # a cache of a folder's content helps no other
+        folder = scratch / str(seed)  # a cache of a folder's content helps no other
+        shutil.rmtree(folder, ignore_errors=True)  # of an input that ended its process
+        shutil.copytree(source, folder)
         os.chdir(folder)
         case = _try(KINDS[name], folder, seed, random.Random(f"{name} {seed}"))
         os.write(writer, json.dumps(asdict(case)).encode() + b"\n")

@@ -2,6 +2,7 @@
 
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 ODD = (
@@ -62,7 +63,7 @@ def _mutate_value(value: Any, chance: random.Random) -> None:
     elif kind == 1 and isinstance(value, dict):
         value[f"{key}_"] = value.pop(key)
     else:
-        value[key] = chance.choice(ODD)
+        value[key] = deepcopy(chance.choice(ODD))  # a later mutation may change it in place
 
 
 def _mutate_bytes(content: bytes, chance: random.Random) -> bytes:
