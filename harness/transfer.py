@@ -40,7 +40,7 @@ def complete_file(url: str, path: Path, size: int | None, name: str, headers: di
 class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types
     """Progress of one file: bytes, rate and time left. Where the output is no terminal, a line now and then.
 
-    The bar of `huggingface_hub` is none here: loading a model hides all of them, also those of what it downloads first.
+    It is no bar of `huggingface_hub`, because loading a model hides all of those, also while it still downloads files.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

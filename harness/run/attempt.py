@@ -90,13 +90,14 @@ def record_death(setup: Setup, wanted: Wanted, error: str, begun: datetime | Non
         begun: when the run was begun. A record that was made since then says more than the death does: of a process
             that was asked to stop, for example. None if the time is not known.
     """
+    work = setup.workspace(wanted.plan)
     try:
-        with run_lock(setup.workspace(wanted.plan).folder, wait=False) as is_ours:
+        with run_lock(work.folder, wait=False) as is_ours:
             if not is_ours:
                 return Attempt(None, f"{error}; another process goes on with the run")
             if found := _made_since(setup, wanted):
                 return found
-            last = find_record(setup.results_dir, setup.workspace(wanted.plan).spec_hash)
+            last = find_record(setup.results_dir, work.spec_hash)
             if begun is not None and last is not None and last.created >= begun:
                 record = last
             else:
