@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from harness.data.imagefile import load_image
+from harness.data.imagefile import KEPT_SIDE, load_image
 from harness.errors import UserError
 
 
@@ -57,6 +57,28 @@ def test_cmyk_jpeg_under_a_png_name(tmp_path):
     path = save(tmp_path / "image.png", Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
     red, green, blue = load_image(path).getpixel((8, 8))
     assert red > 200 and green < 60 and blue < 60
+
+
+@pytest.mark.parametrize(
+    ("format", "size", "decoded"),
+    [
+        ("JPEG", (2 * KEPT_SIDE, 2 * KEPT_SIDE + 6), (KEPT_SIDE, KEPT_SIDE + 3)),
+        ("JPEG", (4 * KEPT_SIDE, 2 * KEPT_SIDE - 1), (4 * KEPT_SIDE, 2 * KEPT_SIDE - 1)),
+        ("PNG", (2 * KEPT_SIDE, 2 * KEPT_SIDE), (2 * KEPT_SIDE, 2 * KEPT_SIDE)),
+    ],
+)
+def test_only_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path, format, size, decoded):
+    assert load_image(save(tmp_path / "image", Image.new("RGB", size), format)).size == decoded
+
+
+def test_a_fraction_of_a_large_jpeg_looks_the_same_to_a_vision_tower(tmp_path):
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    drawn = Image.fromarray(coarse).resize((2 * KEPT_SIDE, 2 * KEPT_SIDE), Image.Resampling.BICUBIC)
+    path = save(tmp_path / "image", drawn, "JPEG", quality=95)
+    with Image.open(path) as image:
+        full = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC), dtype=float)
+    fraction = np.asarray(load_image(path).resize((224, 224), Image.Resampling.BICUBIC), dtype=float)
+    assert np.abs(full - fraction).max() <= 3
 
 
 @pytest.mark.parametrize(("orientation", "format"), [(3, "PNG"), (6, "JPEG"), (8, "JPEG")])
