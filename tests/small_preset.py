@@ -2,16 +2,17 @@
 
     python -m tests.small_preset run --methods dehvf,memvp --model 7b
 
-Only the sizes of the language model and of the vision tower and the number of problems are small. Everything else is
-what a user runs.
+Only the sizes of the language model and of the vision tower, the number of problems and the pieces in which a file is
+downloaded are small. Everything else is what a user runs.
 """
 
 from dataclasses import replace
 
+from huggingface_hub import constants
 from open_clip.factory import _MODEL_CONFIGS
 
 import harness.data.scienceqa
-from harness import cli
+from harness import cli, hub
 from harness.config import presets
 from tests.folders import CLIP_CONFIG, SIZES
 
@@ -31,6 +32,8 @@ def make_small() -> None:
     small = replace(presets.PRESETS["7b"], llm_config=LLM_SIZES)
     presets.PRESETS = {**presets.PRESETS, "7b": small}  # type: ignore[misc]  # a constant, replaced on purpose
     _MODEL_CONFIGS["ViT-L-14-quickgelu"] = {**CLIP_CONFIG, "quick_gelu": True}
+    constants.DOWNLOAD_CHUNK_SIZE = 500
+    hub.RESUMED_FROM = 1
     harness.data.scienceqa.OFFICIAL_SIZES = dict(zip(("train", "val", "test"), SIZES, strict=True))
 
 

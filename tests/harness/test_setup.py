@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,20 +41,63 @@ def rows_of(root: Path) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def run(arguments: list[str], home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as on a machine where nothing but the project is installed."""
+def start(arguments: list[str], home: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a command as on a machine where nothing but the project is installed."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     for name in ("PEFT_VL_BENCH_DATA", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN", "XDG_CACHE_HOME"):
         kept.pop(name, None)
     own = {"HF_HOME": str(home / "huggingface"), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "tests.small_preset", *arguments],
         env={**kept, **own, **environment},
         cwd=home,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=1300,
     )
+
+
+def run(arguments: list[str], home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run such a command to its end."""
+    with start(arguments, home, **environment) as process:
+        try:
+            out, err = process.communicate(timeout=1300)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def run_until_killed(hub: Hub, name: str, after: int, home: Path) -> str:
+    """Run the literal command, kill it when it has written a part of a download, and return its output.
+
+    Args:
+        hub: where it downloads from.
+        name: the file in whose download it is killed.
+        after: how many bytes of the file are sent to it.
+        home: its folder.
+    """
+    hub.stall_after[name] = after
+    with start(COMMAND, home, HF_ENDPOINT=hub.address) as process:
+        while not hub.stalled.wait(timeout=0.1):
+            assert process.poll() is None, process.communicate()
+        begun = time.monotonic()
+        while written(home) < after // 2 and time.monotonic() < begun + 30:
+            time.sleep(0.05)
+        process.kill()
+        out, _ = process.communicate()
+    hub.release.set()
+    return out
+
+
+def written(home: Path) -> int:
+    """Return how many bytes of unfinished downloads are on the disk."""
+    return sum(path.stat().st_size for path in home.rglob("*.partial"))
+
+
+def downloaded(out: str) -> list[str]:
+    """Return what a command said that it downloads."""
+    said = [line for line in out.splitlines() if line.startswith("downloading")]
+    return [line.partition(" (")[0].removeprefix("downloading ") for line in said]
 
 
 @pytest.mark.slow
@@ -68,18 +112,21 @@ def test_the_literal_command_does_everything(hub: Hub, tmp_path: Path) -> None:
         "cc-by-sa-4.0 by its card on the hub) from http://hub.invalid"
     )
 
-    # The machine reaches the hub through a proxy only, and one download breaks off.
+    # It is killed while it downloads the language model.
+    weights = hub.models["huggyllama/llama-7b"].files()["model.safetensors"]
+    killed = run_until_killed(hub, "model.safetensors", len(weights) // 2, home)
+    assert downloaded(killed) == ["ScienceQA", "the weights of LLaMA-7B"]
+    assert hub.ranges == []
+
+    # It goes on from there. Now the hub is behind a proxy, and the download breaks off once more.
     hub.cut_after["model.safetensors"] = 3000
     with proxy_on_this_machine({"hub.invalid": hub.address}) as (proxy, seen):
         cold = run(COMMAND, home, HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=proxy)
     assert cold.returncode == 0, cold.stderr
     assert seen and all(address.startswith("http://hub.invalid") for address in seen)
-    said = [line for line in cold.stdout.splitlines() if line.startswith("downloading")]
-    assert [line.partition(" (")[0].removeprefix("downloading ") for line in said] == [
-        "ScienceQA",
-        "the weights of LLaMA-7B",
-        "the weights of ViT-L-14-quickgelu:openai",
-    ]
+    assert downloaded(cold.stdout) == ["the weights of LLaMA-7B", "the weights of ViT-L-14-quickgelu:openai"]
+    begins = [int(given.removeprefix("bytes=").removesuffix("-")) for given in hub.ranges]
+    assert len(begins) == 2 and len(weights) // 4 <= begins[0] <= begins[1], begins
     assert "DEHVF" in cold.stdout and "MemVP" in cold.stdout
     assert (home / "cache/peft-vl-bench/data/scienceqa/problems.json").is_file()
 
