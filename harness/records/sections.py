@@ -143,7 +143,7 @@ class Times(Section):
     train: MaybeSeconds = None
     """Seconds of the whole training loop."""
     eval: MaybeSeconds = None
-    """Seconds to decode the evaluation split."""
+    """Seconds to decode the evaluation split, those before an interruption included."""
     scoring: MaybeSeconds = None
     """Seconds to score the decoded answers."""
     validation: Seconds | None = None

@@ -90,6 +90,7 @@ class CocoTask:
         loading: Loading | None = None,
     ) -> Evaluation:
         """Caption and score the evaluation split. The first images and their captions are kept for a reader."""
+        log = log or AnswerLog()
         started = time.perf_counter()
         images = self.set.samples(recipe.eval_split)
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
@@ -111,7 +112,7 @@ class CocoTask:
             for image, (text, hypothesis) in zip(images, texts, strict=True)
         ]
         shown = [(image, captions[image.qid]) for image in images[:SAMPLES]]
-        answered = Evaluation({}, None, collator.truncated, rows, shown=shown, eval_s=decoded - started)
+        answered = Evaluation({}, None, collator.truncated, rows, shown=shown, eval_s=log.earlier_s + decoded - started)
         with keeping(answered):
             metrics, _ = score_captions(references, captions, TASKS[self.name].columns)
         return replace(answered, metrics=metrics, scoring_s=time.perf_counter() - decoded)

@@ -72,7 +72,7 @@ class Evaluation:
         shown: images with the caption that the model gave, to be kept with the record; empty for tasks without
             captions. See `harness.tasks.samples`.
         questions: questions to be kept beside the records; empty for tasks without questions.
-        eval_s: seconds spent on decoding.
+        eval_s: seconds spent on decoding, those of an interrupted evaluation included.
         scoring_s: seconds spent on scoring.
     """
 

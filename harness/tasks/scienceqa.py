@@ -175,6 +175,7 @@ class ScienceQATask:
         log: AnswerLog | None,
         loading: Loading | None,
     ) -> Evaluation:
+        log = log or AnswerLog()
         started = time.perf_counter()
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
         own = choices_of(recipe)
@@ -192,7 +193,7 @@ class ScienceQATask:
             collator.truncated,
             rows,
             questions=chosen_questions(original),
-            eval_s=decoded - started,
+            eval_s=log.earlier_s + decoded - started,
         )
         with keeping(answered):
             scores = score_scienceqa(original, {row["qid"]: row["choice"] for row in rows})

@@ -1,6 +1,7 @@
 """Answers that are kept batch by batch, and an evaluation that goes on from them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
 from harness.errors import UserError
+from harness.evaluation import answer_log
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
 from methods.base import Batch
@@ -25,6 +27,18 @@ def test_a_kept_batch_is_found_again(tmp_path: Path) -> None:
     assert again.find(["a", "b"]) == ([1, [2.5, "x"]], ["b"])
     assert again.find(["c"]) == ([None], [])
     assert again.find(["b", "a"]) is None and again.find(["a"]) is None
+
+
+def test_the_seconds_of_found_batches_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(answer_log, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    log = AnswerLog(tmp_path / "answers.jsonl")
+    for name, clock.now in (("a", 2.0), ("b", 5.0), ("c", 6.5)):
+        log.add([name], [1], [])
+    again = AnswerLog(tmp_path / "answers.jsonl")
+    assert again.earlier_s == 0
+    again.find(["a"]), again.find(["c"]), again.find(["other"])
+    assert again.earlier_s == 2 + 1.5
 
 
 def test_without_a_file_nothing_is_kept() -> None:
