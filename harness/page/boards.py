@@ -1,7 +1,7 @@
 """The leaderboards of the page: the rows of the paper's tables, measured ones first, and an overview of all tasks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -79,9 +79,17 @@ class PageBoard:
         """The facets in which its rows differ."""
         return [facet for facet in FACETS if len({row.facets[facet] for row in self.rows}) > 1]
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether a run is behind any of its rows."""
+        return any(row.measured for row in self.rows)
+
 
 def boards(records: Sequence[Record], results_dir: Path) -> list[PageBoard]:
-    """Return the overview, and then one board for each table of the paper, with marks of how values rank.
+    """Return an overview and a board for each table of the paper, with marks of how values rank.
+
+    Values of different protocols do not compare, so each protocol has its own boards. Those of the published protocol
+    that would hold no run are left out.
 
     Args:
         records: the records.
@@ -94,8 +102,20 @@ def boards(records: Sequence[Record], results_dir: Path) -> list[PageBoard]:
     def with_ranks(board: Board) -> Board:
         return ranked(board, results_dir)
 
-    tables = {int(number): table_rows(records, int(number), with_ranks) for number in sorted(load_paper().tables)}
-    return [_overview(tables), *(_board(number, *found) for number, found in tables.items())]
+    found = []
+    for protocol in PROTOCOLS:
+        own = [run for run in records if run.protocol == protocol]
+        tables = {int(number): table_rows(own, int(number), with_ranks) for number in sorted(load_paper().tables)}
+        made = [_overview(tables), *(_board(number, *rows) for number, rows in tables.items())]
+        if protocol != "uniform":
+            made = [_of_protocol(board, protocol) for board in made if board.is_measured]
+        found += made
+    return found
+
+
+def _of_protocol(board: PageBoard, protocol: str) -> PageBoard:
+    """Return a board under a name and a title that say its protocol."""
+    return replace(board, name=f"{board.name}-{protocol}", title=f"{board.title} ({protocol} protocol)")
 
 
 def table_rows(

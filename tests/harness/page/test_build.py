@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.page.boards import table_rows
+from harness.page.boards import boards, table_rows
 from harness.page.build import LARGEST, ordered, write_page
 from harness.records import history_path, record_path
 from harness.report.tables import leaderboard
@@ -130,6 +130,22 @@ def test_the_same_records_give_the_same_page(results: Path, page: Path, tmp_path
 def test_every_printed_row_is_there() -> None:
     rows, _ = table_rows([], 1)
     assert len(rows) == sum(row.is_printed for row in leaderboard([], 1).rows)
+
+
+def test_no_board_has_rows_of_two_protocols(tmp_path: Path) -> None:
+    published = {"method": {}, "train": {"protocol": "published"}}
+    found = boards([make("memvp"), make("dehvf"), make("memvp", config=published)], tmp_path)
+    shown = {board.name: [row.facets["Protocol"] for row in board.rows if row.measured] for board in found}
+    assert {name: rows for name, rows in shown.items() if rows} == {
+        "overview": ["uniform", "uniform"],
+        "table-1": ["uniform", "uniform"],
+        "table-4": ["uniform"],
+        "overview-published": ["published"],
+        "table-1-published": ["published"],
+    }
+    assert [board.title for board in found if board.name == "overview-published"] == [
+        "Overview of all tasks (published protocol)"
+    ]
 
 
 def test_every_timed_setting_is_a_row_of_its_own() -> None:
