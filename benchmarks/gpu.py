@@ -45,12 +45,13 @@ def steps_for(device: str, data: Path) -> list[Step]:
     lengths = (128, 256) if real else (12, 16)
     whole_step = ["--train-batch", "32" if real else "2", "--text-length", str(lengths[0])]
     few = ["--micro-batch", "4" if real else "1"]
+    eager = ["--set", "captured=false"]  # on a GPU, `run` captures its steps otherwise
     pair = "memvp,dehvf" if real else "memvp"
     captured = None if "captured" in TrainRecipe.model_fields else "recipes have no field `captured`"
     quantised = None if importlib.util.find_spec("bitsandbytes") else "the package bitsandbytes is not installed"
     steps = [
-        Step("run-eager-4", 110, [*run, "--methods", "memvp", *few]),
-        Step("run-eager-auto", 90, [*run, "--methods", pair, "--micro-batch", "auto"]),
+        Step("run-eager-4", 110, [*run, "--methods", "memvp", *few, *eager]),
+        Step("run-eager-auto", 90, [*run, "--methods", pair, "--micro-batch", "auto", *eager]),
         Step("run-captured", 120, [*run, "--methods", pair, "--set", "captured=true"], captured),
         *(
             Step(f"speed-{length}", 130, [*speed, "--methods", "all", "--text-length", str(length)])

@@ -37,6 +37,14 @@ def test_steps_are_ordered_by_value_and_the_run_comes_first():
     assert names[3:] == ["speed-128", "speed-256", "speed-profile", "run-quantised"]
 
 
+def test_each_run_says_whether_its_steps_are_captured():
+    """On a GPU, a run that says nothing captures its steps."""
+    for step in gpu.steps_for("cuda", Path("data")):
+        if step.name.startswith("run-") and "--quantize" not in step.command:
+            asked = step.command[step.command.index("--set") + 1]
+            assert asked == f"captured={str('eager' not in step.name).lower()}", step.name
+
+
 def test_on_a_gpu_the_size_is_that_of_7b_and_in_a_rehearsal_it_is_tiny():
     for device, model in (("cuda", "7b"), ("cpu", "tiny")):
         for step in gpu.steps_for(device, Path("data")):
