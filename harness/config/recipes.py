@@ -91,7 +91,8 @@ _OF_PAPER_SIZE: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("scienceqa", "llama_adapter"): {"tuning": f"{_NO_RECIPE}; {_ALPACA}; nothing was searched"},
     ("coco", "dehvf"): {
         "base_lr": _DEHVF_LR,
-        "tuning": f"{_COCO_LENGTH}; the rest as published for ScienceQA, where {_DEHVF_RATE}; nothing was searched",
+        "tuning": f"{_COCO_LENGTH}; the rest as published for ScienceQA, where {_DEHVF_RATE}, with the same share of "
+        "warm-up; nothing was searched",
     },
     ("coco", "llava_lora"): {"tuning": f"{_NO_CAPTIONS}; nothing was searched"},
     ("coco", "llama_adapter"): {"tuning": f"{_NO_CAPTIONS}; {_ALPACA}; nothing was searched"},

@@ -25,7 +25,7 @@ from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.data.problem import Problem
 from harness.data.prompts import LETTERS, build_prompt
 from harness.errors import UserError, first_error
-from harness.evaluation.choices import answer_problems
+from harness.evaluation.choices import answer_problems, unanswerable
 from harness.evaluation.decode import Search, decode_texts
 from harness.run.attach import meta_backbone
 from harness.tasks.coco import CAPTION_PROMPT, search_of
@@ -132,6 +132,8 @@ class LoadedAdapter:
         # An adapter that was trained on captions is asked in the format that other adapters are asked in.
         asked = self.recipe if isinstance(self.recipe, ChoiceRecipe) else ChoiceRecipe.model_validate({})
         prompt = build_prompt(problem, asked.eval_prompt_format)
+        if reason := unanswerable(self.model.backbone.tokenizer, prompt, len(choices), asked.scoring):
+            raise UserError(f"--choices: {reason}; leave them out for an answer in words")
         (row,) = answer_problems(self.model, [problem], [prompt], self._collator, 1, answering(asked))
         choice = row["choice"]
         return Answer("" if choice is None else choices[choice], choice, row["raw"])

@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from harness.run.predict import LoadedAdapter, load_adapter
 from methods.checkpoint import CONFIG_FILE
 from tests import command_line
 from tests.command_line import Run, quick_run
+from tests.folders import byte_tokenizer
 
 
 class Trained:
@@ -91,6 +93,15 @@ def test_a_question_without_options_is_answered_in_words(loaded: LoadedAdapter) 
 def test_what_cannot_be_answered(loaded: LoadedAdapter, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         loaded.answer(**arguments)
+
+
+def test_letters_that_are_no_tokens_are_not_scored(captioning: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on captions does not check them."""
+    adapter = load_adapter(captioning.folder)
+    foreign = replace(adapter.model.backbone, tokenizer=byte_tokenizer("B"))
+    monkeypatch.setattr(adapter.model, "backbone", foreign)
+    with pytest.raises(UserError, match=r"--choices: A is not one token after `The answer is`; leave them out"):
+        adapter.answer("which?", choices=["red", "blue"])
 
 
 def _change(folder: Path, copy: Path, **changes: Any) -> Path:
