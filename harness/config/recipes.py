@@ -36,8 +36,8 @@ _TINY_TUNING = (
     "(results/search): base_lr 0.004, 0.013, 0.04 and 0.12; then four scales of what the method adds (a third and "
     "three times memory_scale and visual_scale; adapter_scale 0.03 to 3 for LaVIN; a third and three times lora_alpha, "
     "and three and ten times adapter_scale, for LLaVA-LoRA; prompt_std 0.3 to 30 for LLaMA-Adapter); then "
-    "three times the best base_lr with a third of the best scale. All methods train equally long: six epochs, the "
-    "longest that keeps the first command of README within five minutes"
+    "three times the best base_lr with a third of the best scale, or, for DEHVF, three times the best memory_scale. "
+    "All methods train equally long: six epochs, so that the first command of README takes about five minutes"
 )
 _SMOL = {
     "epochs": 1,
