@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from accelerate.data_loader import SkipBatchSampler
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, RandomSampler
 
 from harness.config.recipe import TrainRecipe
@@ -64,6 +64,19 @@ class Callbacks:
     say: Callable[[str], None] = lambda line: None
 
 
+@dataclass(frozen=True)
+class _Epoch:
+    """Where training is in the order of the examples. It is replaced as a whole, so a stop never finds a half of it.
+
+    Attributes:
+        rng: state of the generator of the order, from before the current epoch.
+        done: optimiser steps of this epoch that are done.
+    """
+
+    rng: Tensor
+    done: int = 0
+
+
 class Training:
     """Training of a model's trainable parameters in place, and where it is.
 
@@ -112,10 +125,9 @@ class Training:
             self.processes,
             self.stop.is_noted,
         )
-        # Draws the order of the examples. A checkpoint holds its state from before the current epoch.
+        # Draws the order of the examples.
         self.generator = torch.Generator().manual_seed(seed)
-        self.epoch_rng = self.generator.get_state()
-        self.done_of_epoch = 0
+        self.epoch = _Epoch(self.generator.get_state())
         # Whether no step is under way. A second signal stops training in the middle of one.
         self.is_whole = True
         self.started = 0.0
@@ -150,7 +162,7 @@ class Training:
         if self.micro_batch.automatic and self.result.micro_batch is not None:
             self.micro_batch.size = self.result.micro_batch
         say(f"resuming after optimiser step {len(self.result.steps)}")
-        self.done_of_epoch = state.steps_of_epoch
+        self.epoch = _Epoch(tensors["rng.epoch"], state.steps_of_epoch)
 
     def _make_steps(self) -> None:
         if self.resources.loading.workers:
@@ -162,7 +174,7 @@ class Training:
                 self.callbacks.between_steps()  # a stop may have come in the middle of it
                 self.started = time.perf_counter() - self.result.total_s
                 while not self._is_finished:
-                    self._epoch(build)
+                    self._make_epoch(build)
         except (KeyboardInterrupt, BrokenPipeError):
             # Several processes have written it together already, if all of them are still there.
             if self.processes.count == 1 and self.is_whole:
@@ -174,15 +186,14 @@ class Training:
     def _is_finished(self) -> bool:
         return len(self.result.steps) >= self.length.steps
 
-    def _epoch(self, build: Callable[[Sequence[Example]], list[Batch]]) -> None:
+    def _make_epoch(self, build: Callable[[Sequence[Example]], list[Batch]]) -> None:
         """Make the steps of one epoch that are left, of the batches that `build` makes of their samples."""
-        self.epoch_rng = self.generator.get_state()
         sampler = RandomSampler(self.examples, generator=self.generator)
         order = BatchSampler(sampler, self.recipe.batch_size, drop_last=False)
-        left = SkipBatchSampler(order, skip_batches=self.done_of_epoch)
+        left = SkipBatchSampler(order, skip_batches=self.epoch.done)
         loading = self.resources.loading
-        with prepared_batches(self.examples, left, build, self.collator, loading, self.generator) as epoch:
-            for batches in _with_failure(epoch):
+        with prepared_batches(self.examples, left, build, self.collator, loading, self.generator) as prepared:
+            for batches in _with_failure(prepared):
                 if self._is_finished:
                     break
                 ended = self._step(batches)
@@ -190,7 +201,7 @@ class Training:
                 self.started += time.perf_counter() - ended
                 if self.processes.broadcast(self.checkpoints is not None and self.checkpoints.is_due):
                     self._keep_or_say()
-        self.done_of_epoch = 0
+        self.epoch = _Epoch(self.generator.get_state())
 
     def _step(self, batches: list[Batch] | Exception) -> float:
         """Make one optimiser step, and return the time at which it ended."""
@@ -210,13 +221,13 @@ class Training:
             loss = self.optimise(batches, rate, step + 1)
             ended = time.perf_counter()
             # The samples of all processes together.
-            samples = min(recipe.batch_size, len(self.examples) - self.done_of_epoch * recipe.batch_size)
+            samples = min(recipe.batch_size, len(self.examples) - self.epoch.done * recipe.batch_size)
             memory = peak_bytes(self.resources.device)
             result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, memory))
             result.total_s = ended - self.started
             result.epochs = length.epochs_after(step + 1)
             result.micro_batch = self.micro_batch.size
-            self.done_of_epoch += 1
+            self.epoch = replace(self.epoch, done=self.epoch.done + 1)
             self.is_whole = True
             self.callbacks.on_step(result.steps[-1])
         return ended
@@ -238,10 +249,10 @@ class Training:
         if self.checkpoints is not None:
             progress = {
                 "measured": self.result,
-                "steps_of_epoch": self.done_of_epoch,
+                "steps_of_epoch": self.epoch.done,
                 "cut": sorted(set().union(*cut)),
             }
-            tensors = training_tensors(self.model, self.optimizer, self.epoch_rng, states)
+            tensors = training_tensors(self.model, self.optimizer, self.epoch.rng, states)
             self.checkpoints.write(progress, tensors)
 
 

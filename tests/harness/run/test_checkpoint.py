@@ -2,8 +2,11 @@
 
 import json
 import signal
+import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.records import StepMeasured
+from harness.run import train
 from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
@@ -56,6 +60,7 @@ def run(
     minutes: float = 0.0,
     make: type[Model] = Model,
     micro_batch: int = 2,
+    between_steps: Callable[[], None] = lambda: None,
 ) -> tuple[Model, TrainResult]:
     """Train from the checkpoints in `folder`, by default with a checkpoint after every optimiser step."""
     set_seed(5)
@@ -75,7 +80,7 @@ def run(
         RECIPE,
         7,
         Resources(torch.device("cpu"), micro_batch=MicroBatch(micro_batch, automatic=True)),
-        Callbacks(on_step, say=(said if said is not None else []).append),
+        Callbacks(on_step, between_steps, (said if said is not None else []).append),
         result,
         None if folder is None else Checkpoints(folder, HASH, minutes),
     ).run()
@@ -122,6 +127,57 @@ def test_a_signal_leaves_a_checkpoint_of_whole_steps_only(
         assert finished == [1, 2, 3]
         assert not list(tmp_path.glob("step-*"))
     assert same(run(tmp_path)[0], run(None)[0])
+
+
+class StopAtLine:
+    """Sends a signal before the line of the training loop that comes `line` lines after an optimiser step."""
+
+    def __init__(self, step: int, line: int) -> None:
+        self.step, self.left, self.is_behind = step, line, False
+
+    def note(self, step: StepMeasured) -> None:
+        """Count lines behind the one step and before the next; call this after every step."""
+        self.is_behind = step.step == self.step
+
+    def trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        """Be the trace function of Python."""
+        if frame.f_code.co_filename != train.__file__:
+            return None
+        if event == "line" and self.is_behind:
+            self.left -= 1
+            if self.left < 0:
+                self.is_behind = False
+                signal.raise_signal(signal.SIGTERM)
+        return self.trace
+
+
+def test_a_signal_at_any_line_between_two_epochs_changes_no_bit(tmp_path: Path) -> None:
+    whole, expected = run(None)
+    for line in count():
+        stop, folder, before = StopAtLine(3, line), tmp_path / str(line), sys.gettrace()
+        sys.settrace(stop.trace)
+        try:
+            with stop_on_signals():
+                run(folder, after_step=stop.note, minutes=60.0)
+            break  # there are fewer lines
+        except Stopped:
+            pass
+        finally:
+            sys.settrace(before)
+        resumed, result = run(folder, minutes=60.0)
+        assert result.losses == expected.losses, f"stopped {line} lines after the step"
+        assert same(resumed, whole)
+    assert line > 10
+
+
+def test_a_signal_before_the_first_step_of_a_resumed_training_changes_no_bit(tmp_path: Path) -> None:
+    """As in the middle of a validation that an interruption has left out."""
+    with pytest.raises(Stop):
+        run(tmp_path, stop_after=6)
+    with pytest.raises(Stopped), stop_on_signals():
+        run(tmp_path, between_steps=lambda: signal.raise_signal(signal.SIGTERM))
+    resumed, result = run(tmp_path)
+    assert same(resumed, run(None)[0]) and len(result.losses) == STEPS
 
 
 def test_training_resumes_and_does_not_start_again(tmp_path: Path) -> None:
