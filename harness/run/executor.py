@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -105,6 +106,7 @@ class _Submitted:
         job: its present job.
         messages: those of the run's process.
         shown: shows them.
+        begun: when it was first submitted. Its processes have made every record since then.
         tries: how often it has been submitted.
     """
 
@@ -112,6 +114,7 @@ class _Submitted:
     job: Job
     messages: MessageFile
     shown: ReceivedProgress
+    begun: datetime
     tries: int = 1
 
 
@@ -145,8 +148,9 @@ def run_on_executor(
     def submit(wanted: Wanted) -> _Submitted:
         work = setup.workspace(wanted.plan)
         unit = Unit(make_setup, wanted, work.spec_hash, executor.threads, Path.cwd())
-        messages = MessageFile(work.messages)
-        return _Submitted(unit, executor.submit(unit), messages, ReceivedProgress(wanted.plan.name, shown))
+        messages, received = MessageFile(work.messages), ReceivedProgress(wanted.plan.name, shown)
+        begun = datetime.now(UTC)
+        return _Submitted(unit, executor.submit(unit), messages, received, begun)
 
     try:
         executor.open(shown.say)
@@ -189,7 +193,7 @@ def _look(one: _Submitted, executor: Executor, setup: Setup, shown: SweepProgres
             shown.say(f"{one.unit.wanted.plan.name}: {lost}; submitting it again")
             one.job, one.tries = executor.submit(one.unit), one.tries + 1
             return None
-        result = record_death(setup, one.unit.wanted, str(lost))
+        result = record_death(setup, one.unit.wanted, str(lost), one.begun)
     one.shown.end()
     return result
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +101,31 @@ def test_a_run_whose_job_was_cancelled_is_not_begun_again(
 ) -> None:
     executor, reported = follow(LostError("cancelled", again=False))
     assert len(executor.submitted) == 1 and reported[0].line == "failed: cancelled"
+
+
+def recorded_at(created: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the run have an incomplete record of its own."""
+    own = SimpleNamespace(status="interrupted", error="interrupted by SIGTERM", metrics={}, created=created)
+    monkeypatch.setattr(attempts, "find_record", lambda results_dir, spec_hash: own)
+
+
+@pytest.mark.parametrize("ends", [[False], [True] * TRIES], ids=["cancelled", "lost each time"])
+def test_a_record_of_the_lost_process_itself_stays(
+    ends: list[bool],
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded_at(datetime.now(UTC) + timedelta(minutes=1), monkeypatch)  # while the job is being followed
+    _, reported = follow(*[LostError("Ray has cancelled it", again=again) for again in ends])
+    assert [result.line for result in reported] == ["interrupted: interrupted by SIGTERM"]
+
+
+def test_a_record_from_before_the_lost_process_does_not_hide_its_end(
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_at(datetime.now(UTC) - timedelta(minutes=1), monkeypatch)
+    _, reported = follow(LostError("cancelled", again=False))
+    assert [result.line for result in reported] == ["failed: cancelled"]
 
 
 def test_a_run_that_another_process_makes_is_asked_for_again(
