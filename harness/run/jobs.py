@@ -85,9 +85,14 @@ class _Worker:
             self._progress.end()
         self.wanted = self._progress = None
 
+    @property
+    def makes_run(self) -> bool:
+        """Whether the run that it was given has begun and not ended."""
+        return self._progress is not None and self._progress.begun
+
     def stop(self, signum: int) -> None:
         """Begin to end the process: with a signal if it makes a run, whose record it then writes."""
-        if self._progress is None or not self._progress.begun:
+        if not self.makes_run:
             self.process.kill()
         elif self.process.is_alive():
             os.kill(self.process.pid or 0, signum)
@@ -158,7 +163,7 @@ def run_side_by_side(
         signum = signal_of(stop)
         raise
     finally:
-        _stop(workers, signum)
+        _stop(workers, signum, setup)
 
 
 def _idle(workers: list[_Worker], jobs: int, start: Callable[[], _Worker]) -> _Worker | None:
@@ -172,13 +177,18 @@ def _idle(workers: list[_Worker], jobs: int, start: Callable[[], _Worker]) -> _W
     return workers[-1]
 
 
-def _stop(workers: Sequence[_Worker], signum: int) -> None:
-    """End all workers. One that makes a run first writes its record."""
+def _stop(workers: Sequence[_Worker], signum: int, setup: Setup) -> None:
+    """End all workers. One that makes a run first writes its record; if it cannot, the run is recorded here."""
     for worker in workers:
         worker.stop(signum)
     deadline = time.monotonic() + GRACE_S
     for worker in workers:
         worker.process.join(max(0.0, deadline - time.monotonic()))
+        in_time = not worker.process.is_alive()
         worker.process.kill()
         worker.process.join()
+        if worker.wanted is not None and worker.makes_run:
+            name = signal.Signals(signum).name
+            late = f"interrupted by {name}, but its process did not end within {GRACE_S:.0f} s and was killed"
+            record_death(setup, worker.wanted, worker.death() if in_time else late, worker.begun)
         worker.end_run()

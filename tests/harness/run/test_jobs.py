@@ -1,5 +1,6 @@
 """Runs side by side: the same results as in turn, and what a stopped or killed process leaves."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from harness.records import Record, read_records
+from harness.run.messages import Message, ReceivedProgress
 from tests import command_line
 from tests.command_line import Done, files, quick_run
 
@@ -138,6 +140,32 @@ def test_a_signal_stops_all_jobs_and_leaves_their_records(base: list[str], tmp_p
     by = "the user" if signum == signal.SIGINT else "SIGTERM"
     assert endings(tmp_path / "results") == {seed: ("interrupted", f"interrupted by {by}") for seed in (0, 1)}
     assert not any(map(psutil.pid_exists, workers.values()))
+
+
+def test_a_job_that_does_not_stop_in_time_is_a_failed_run(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an optimiser step that takes longer than a stopped process has."""
+    base[base.index("--steps") + 1] = "100000"
+    receive, advanced = ReceivedProgress.receive, set[int]()
+
+    def stop_in_mid_step(self: ReceivedProgress, message: Message) -> None:
+        receive(self, message)
+        if message[0] == "advance":
+            advanced.add(id(self))
+        if len(advanced) == 2:
+            advanced.clear()
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, signal.SIGSTOP)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ReceivedProgress, "receive", stop_in_mid_step)
+    monkeypatch.setattr("harness.run.jobs.GRACE_S", 0.5)
+    done = command_line.call(*base, "--methods", "memvp", "--seeds", "0,1", "--jobs", "2")
+    assert done.code == 128 + signal.SIGTERM
+    for status, error in endings(tmp_path / "results").values():
+        assert status == "failed" and str(error).startswith("interrupted by SIGTERM, ") and "killed" in str(error)
+    assert endings(tmp_path / "results").keys() == {0, 1}
 
 
 def test_a_killed_job_is_a_failed_run_and_none_outlives_the_sweep(base: list[str], tmp_path: Path) -> None:
