@@ -5,14 +5,14 @@ write the frozen backbone with every checkpoint.
 
 A checkpoint is a folder `step-00000120` with two files. `state.safetensors` holds tensors: the adapter, the optimiser's
 state and the states of torch's random number generators. `state.json` holds the rest: the progress, the states of
-Python's and NumPy's generators, and the SHA-256 of the first file. Both are read without unpickling anything.
+Python's and NumPy's generators, and the SHA-256 of the first file. Both are read without unpickling anything, and both
+hold the states of every process.
 
 A checkpoint is written to a temporary folder that is then renamed, so a folder of that name is always whole. The last
 two are kept: if the newest one is damaged, the one before is used.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -47,8 +47,8 @@ class TrainingState(BaseModel):
         steps_of_epoch: optimiser steps of the current epoch that are done.
         measured: what training has measured so far; it goes on with the same samples per forward pass.
         cut: ids of the training examples that were cut to `max_length`.
-        python_rng: state of Python's generator, as `random.getstate` returns it.
-        numpy_rng: state of NumPy's generator: name, words, position, and the cached normal sample.
+        python_rng: state of Python's generator in each process, as `random.getstate` returns it.
+        numpy_rng: state of NumPy's generator in each process: name, words, position, and the cached normal sample.
         tensors_sha256: hash of the file of tensors.
     """
 
@@ -58,8 +58,8 @@ class TrainingState(BaseModel):
     steps_of_epoch: int
     measured: TrainResult
     cut: list[str]
-    python_rng: list[Any]
-    numpy_rng: list[Any]
+    python_rng: list[tuple[int, list[int], float | None]]
+    numpy_rng: list[tuple[str, list[int], int, int, float]]
     tensors_sha256: str
 
 
@@ -86,25 +86,24 @@ class Checkpoints:
         """Whether it is time to write a checkpoint."""
         return time.monotonic() - self._last >= self.interval_s
 
-    def write(self, progress: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def write(self, progress: Mapping[str, Any], tensors: Mapping[str, Tensor], states: Sequence[RandomStates]) -> None:
         """Write a checkpoint and remove all but the newest ones.
 
         Args:
             progress: the fields of `TrainingState` that training knows; the others are filled in here.
-            tensors: named tensors on any device.
+            tensors: named tensors on any device, see `training_tensors`.
+            states: states of the random number generators in each process.
 
         Raises:
             UserError: the checkpoint cannot be written.
         """
         self._last = time.monotonic()  # where it cannot be written, the next try is as far away
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        states = RandomStates.now()
-        name, words, *rest = states.numpy
         state = TrainingState(
             **progress,
             spec_hash=self.spec_hash,
-            python_rng=json.loads(json.dumps(states.python)),
-            numpy_rng=[name, words.tolist(), *rest],
+            python_rng=[(version, list(words), cached) for version, words, cached in (own.python for own in states)],
+            numpy_rng=[(name, words.tolist(), *rest) for name, words, *rest in (own.numpy for own in states)],
             tensors_sha256=hashlib.sha256(content).hexdigest(),
         )
         final = self.folder / f"step-{len(state.measured.steps):08d}"
@@ -225,8 +224,8 @@ def restore_training(
             }
     if f"rng.{rank}.torch" not in tensors:
         return
-    version, words, cached = state.python_rng
-    name, numpy_words, *rest = state.numpy_rng
+    version, words, cached = state.python_rng[rank]
+    name, numpy_words, *rest = state.numpy_rng[rank]
     RandomStates(
         python=(version, tuple(words), cached),
         numpy=(name, np.array(numpy_words, dtype=np.uint32), *rest),

@@ -253,7 +253,7 @@ class Training:
                 "cut": sorted(set().union(*cut)),
             }
             tensors = training_tensors(self.model, self.optimizer, self.epoch.rng, states)
-            self.checkpoints.write(progress, tensors)
+            self.checkpoints.write(progress, tensors, states)
 
 
 def _with_failure(loader: Iterable[list[Batch]]) -> Iterator[list[Batch] | Exception]:

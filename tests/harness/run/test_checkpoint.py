@@ -1,6 +1,7 @@
 """Training that is interrupted and goes on from a checkpoint ends with the same bits as training in one go."""
 
 import json
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate.utils import set_seed
@@ -20,9 +22,11 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.records import StepMeasured
 from harness.run import train
-from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints
+from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints, restore_training, training_tensors
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
+from harness.run.optimiser import adamw
+from harness.run.random_states import RandomStates
 from harness.run.step import OptimiserStep
 from harness.run.train import Callbacks, Resources, Training
 from harness.stopping import Stopped, stop_on_signals
@@ -210,11 +214,18 @@ def another_run(folder: Path) -> None:
     (folder / STATE_FILE).write_text(json.dumps({**state, "spec_hash": "1" * 16}))
 
 
+def states_of_one_process(folder: Path) -> None:
+    """As checkpoints were before they held the states of every process."""
+    state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
+    first = {name: state[name][0] for name in ("python_rng", "numpy_rng")}
+    (folder / STATE_FILE).write_text(json.dumps({**state, **first}))
+
+
 def no_tensors(folder: Path) -> None:
     (folder / TENSORS_FILE).unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_tensors, truncate_state, another_run, no_tensors])
+@pytest.mark.parametrize("damage", [damage_tensors, truncate_state, another_run, states_of_one_process, no_tensors])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(damage: Any, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         run(tmp_path, stop_after=6)
@@ -269,6 +280,33 @@ def test_a_checkpoint_holds_the_adapter_and_nothing_frozen(tmp_path: Path) -> No
     adapter = {"adapter.embedding.weight", "adapter.head.weight", "adapter.head.bias"}
     assert {name for name in names if name.startswith("adapter.")} == adapter
     assert {"rng.0.torch", "rng.epoch", "optimizer.head.bias.exp_avg"} <= names
+
+
+def test_each_process_gets_all_its_random_states_back(tmp_path: Path) -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    states, expected = [], []
+    for seed in (1, 2):
+        set_seed(seed)
+        states.append(RandomStates.now())
+        expected.append(draw())
+    model = Model()
+    optimizer = adamw(model, RECIPE)
+    progress = {"steps_of_epoch": 0, "measured": TrainResult(), "cut": []}
+    tensors = training_tensors(model, optimizer, torch.Generator().get_state(), states)
+    checkpoints = Checkpoints(tmp_path, HASH, 0)
+    checkpoints.write(progress, tensors, states)
+    found = checkpoints.latest(pytest.fail)
+    assert found is not None
+    for rank in (0, 1):
+        restore_training(*found, model, optimizer, rank)
+        assert draw() == expected[rank]
+    set_seed(3)
+    of_new = draw()
+    set_seed(3)
+    restore_training(*found, model, optimizer, 2)  # a process that was not there
+    assert draw() == of_new
 
 
 def test_checkpoints_are_minutes_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
