@@ -16,6 +16,7 @@ from harness.records.history import (
     history_path,
     make_history,
     read_history,
+    samples_per_s,
     write_history,
 )
 from harness.records.join import Merged, merge
@@ -113,6 +114,7 @@ __all__ = [
     "record_path",
     "record_text",
     "samples_folder",
+    "samples_per_s",
     "schema_text",
     "spec_hash",
     "write_diagnostics",

@@ -27,8 +27,9 @@ class StepMeasured:
         loss: training loss.
         learning_rate: learning rate.
         samples: number of samples.
-        seconds: how long it took.
+        seconds: how long it took, once its batch was there.
         memory_bytes: peak memory so far; None where the platform does not report it.
+        waited_s: how long it waited for its batch.
     """
 
     step: int
@@ -37,6 +38,7 @@ class StepMeasured:
     samples: int
     seconds: float
     memory_bytes: int | None = None
+    waited_s: float = 0.0
 
 
 class Point(Section):
@@ -47,7 +49,8 @@ class Point(Section):
     learning_rate: float
     """Mean learning rate of these steps."""
     samples_per_s: Seconds | None = None
-    """Samples per second in these steps; null where no time was measured."""
+    """Samples per second in these steps, the wait for their batches included, except in histories made before it was
+    measured; null where no time was measured."""
     memory_bytes: Count | None = None
     """Peak memory of the process up to this step: what torch allocated on the GPU, else the resident memory; null where
     the platform does not report it."""
@@ -113,14 +116,23 @@ def bins(count: int, most: int) -> list[tuple[int, int]]:
     return [(0, 1), *pairwise(edges), (count - 1, count)]
 
 
+def samples_per_s(steps: Sequence[StepMeasured]) -> float | None:
+    """Return how many samples per second steps took, the wait for their batches included; None without any time.
+
+    Args:
+        steps: optimiser steps.
+    """
+    seconds = sum(step.seconds + step.waited_s for step in steps)
+    return sum(step.samples for step in steps) / seconds if seconds > 0 else None
+
+
 def _point(steps: Sequence[StepMeasured]) -> Point:
-    seconds = sum(step.seconds for step in steps)
     memory = [step.memory_bytes for step in steps if step.memory_bytes is not None]
     return Point(
         step=steps[-1].step,
         loss=sum(step.loss for step in steps) / len(steps),
         learning_rate=sum(step.learning_rate for step in steps) / len(steps),
-        samples_per_s=sum(step.samples for step in steps) / seconds if seconds > 0 else None,
+        samples_per_s=samples_per_s(steps),
         memory_bytes=max(memory) if memory else None,
     )
 

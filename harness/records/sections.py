@@ -137,9 +137,9 @@ class Times(Section):
     data: MaybeSeconds = None
     """Seconds to read and check the data set; the same for all runs of one command."""
     train_step_median: MaybeSeconds = None
-    """Median seconds of one optimiser step, warm-up steps excluded."""
+    """Median seconds of one optimiser step, warm-up steps and the wait for its batch excluded."""
     train_step_p90: MaybeSeconds = None
-    """90th percentile of the seconds of one optimiser step, warm-up steps excluded."""
+    """90th percentile of the seconds of one optimiser step, warm-up steps and the wait for its batch excluded."""
     train: MaybeSeconds = None
     """Seconds of the whole training loop."""
     eval: MaybeSeconds = None

@@ -131,6 +131,8 @@ class Training:
         # Whether no step is under way. A second signal stops training in the middle of one.
         self.is_whole = True
         self.started = 0.0
+        # Since when the model has waited for its next batch.
+        self.idle_since = 0.0
 
     def run(self) -> TrainResult:
         """Make all steps that are left after the newest checkpoint.
@@ -172,7 +174,8 @@ class Training:
         try:
             with self.stop.during_training(self._keep_or_say):
                 self.callbacks.between_steps()  # a stop may have come in the middle of it
-                self.started = time.perf_counter() - self.result.total_s
+                self.idle_since = time.perf_counter()
+                self.started = self.idle_since - self.result.total_s
                 while not self._is_finished:
                     self._make_epoch(build)
         except (KeyboardInterrupt, BrokenPipeError):
@@ -201,6 +204,7 @@ class Training:
                 self.started += time.perf_counter() - ended
                 if self.processes.broadcast(self.checkpoints is not None and self.checkpoints.is_due):
                     self._keep_or_say()
+                self.idle_since = time.perf_counter()
         self.epoch = _Epoch(self.generator.get_state())
 
     def _step(self, batches: list[Batch] | Exception) -> float:
@@ -223,7 +227,8 @@ class Training:
             # The samples of all processes together.
             samples = min(recipe.batch_size, len(self.examples) - self.epoch.done * recipe.batch_size)
             memory = peak_bytes(self.resources.device)
-            result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, memory))
+            waited = begun - self.idle_since
+            result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, memory, waited))
             result.total_s = ended - self.started
             result.epochs = length.epochs_after(step + 1)
             result.micro_batch = self.micro_batch.size

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from harness.records import StepMeasured, Validation
+from harness.records import StepMeasured, Validation, samples_per_s
 from harness.run.energy import EnergyMeter
 from harness.run.measured import TrainResult
 from harness.run.progress import Progress
@@ -58,8 +58,9 @@ class Watch:
             self._joules_before = self._result.joules if len(self._result.steps) > 1 else 0.0
         if self._read_at is None or time.monotonic() - self._read_at >= _METER_S:
             self.read_energy()
+        rate = samples_per_s([step])
         values = {"loss": step.loss, "learning_rate": step.learning_rate}
-        values |= {"samples_per_s": step.samples / step.seconds} if step.seconds > 0 else {}
+        values |= {} if rate is None else {"samples_per_s": rate}
         self._progress.advance(step.step, f"loss {step.loss:.3f}, lr {step.learning_rate:.2e}")
         self._tracker.log(values, step.step)
 

@@ -59,6 +59,11 @@ def test_a_point_sums_up_its_steps() -> None:
     assert {point.memory_bytes for point in make_history(HASH, steps).points} == {None, 7}
 
 
+def test_the_wait_for_a_batch_counts_in_the_samples_per_second() -> None:
+    steps = [StepMeasured(step, 1.0, 1e-3, samples=4, seconds=0.5, waited_s=1.5) for step in (1, 2)]
+    assert [point.samples_per_s for point in make_history(HASH, steps).points] == [2.0, 2.0]
+
+
 def test_it_is_read_back_and_is_no_record(tmp_path) -> None:
     record = Record(**fields())
     path = write_record(record, tmp_path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +15,8 @@ from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
-from harness.records import StepMeasured
+from harness.records import StepMeasured, make_history
+from harness.run import train
 from harness.run.checkpoint import Checkpoints
 from harness.run.execution import MicroBatch
 from harness.run.measured import TrainResult
@@ -139,6 +141,40 @@ def test_every_step_is_reported(learnt: Learnt) -> None:
 def test_every_step_is_timed(learnt: Learnt) -> None:
     result = learnt.result
     assert len(result.step_s) == len(result.losses) and result.total_s >= sum(result.step_s) > 0
+
+
+def test_the_wait_for_a_batch_is_measured_and_what_is_done_between_steps_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def take(seconds: float) -> None:
+        now[0] += seconds
+
+    class Slow(Collator):
+        def __call__(self, batch: Sequence[Example]) -> dict[str, Any]:
+            take(3.0)
+            return super().__call__(batch)
+
+    tuned, checkpoints = model(), Checkpoints(tmp_path, "0" * 16, minutes=0)
+    summed_loss, write = tuned.summed_loss, checkpoints.write
+
+    def slow_loss(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        take(1.0)
+        return summed_loss(batch)
+
+    def slow_write(*arguments: Any) -> None:
+        take(100.0)
+        write(*arguments)
+
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(tuned, "summed_loss", slow_loss)
+    monkeypatch.setattr(checkpoints, "write", slow_write)
+    slow = Callbacks(on_step=lambda step: take(1000.0), between_steps=lambda: take(10000.0))
+    data = Slow(byte_tokenizer(), ImagePreprocessor(32), 64)
+    result = Training(tuned, examples(), data, with_changes(epochs=2), 0, CPU, slow, checkpoints=checkpoints).run()
+    assert [(step.waited_s, step.seconds) for step in result.steps] == [(3.0, 1.0)] * 4
+    assert [point.samples_per_s for point in make_history("0" * 16, result.steps).points] == [1.0] * 4
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another() -> None:
