@@ -63,6 +63,10 @@ class OptimiserStep:
         say: called with one line when the micro-batch is halved.
         processes: those that make the step together.
         stop_noted: returns whether this process, one of several, was asked to stop.
+        checkpoint_due: returns whether this process finds that it is time for a checkpoint.
+
+    Attributes:
+        is_checkpoint_due: whether one of the processes found so in the last step; the same in all of them.
     """
 
     def __init__(
@@ -75,9 +79,10 @@ class OptimiserStep:
         say: Callable[[str], None],
         processes: Processes = ALONE,
         stop_noted: Callable[[], bool] = lambda: False,
+        checkpoint_due: Callable[[], bool] = lambda: False,
     ) -> None:
         self.execution, self.optimizer, self.processes = execution, optimizer, processes
-        self.stop_noted = stop_noted
+        self.stop_noted, self.checkpoint_due, self.is_checkpoint_due = stop_noted, checkpoint_due, False
         self.micro_batch, self.max_grad_norm, self.device, self.say = micro_batch, max_grad_norm, device, say
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -127,9 +132,10 @@ class OptimiserStep:
             sums = (0.0, 0.0) if isinstance(own, Exception) else own
             # What one process meets, all must know at the same point, or they would wait for each other for ever.
             # It travels with the sums, so it costs neither an exchange nor a synchronisation with the device.
-            met = (exhausted, failed, self.stop_noted())
+            met = (exhausted, failed, self.checkpoint_due(), self.stop_noted())
             shared = torch.tensor([*sums, *met], dtype=torch.float64, device=self.device)
-            total, tokens, any_exhausted, any_failed, any_stop = self.processes.sum(shared).tolist()
+            total, tokens, any_exhausted, any_failed, any_due, any_stop = self.processes.sum(shared).tolist()
+            self.is_checkpoint_due = bool(any_due)
             if any_stop:
                 # Also where a process has failed: a signal to all may end those that prepare its batches.
                 self._forget_gradients()

@@ -124,6 +124,8 @@ class Training:
             self.callbacks.say,
             self.processes,
             self.stop.is_noted,
+            # The first process alone has checkpoints, so its clock decides.
+            lambda: checkpoints is not None and checkpoints.is_due,
         )
         # Draws the order of the examples.
         self.generator = torch.Generator().manual_seed(seed)
@@ -202,7 +204,7 @@ class Training:
                 ended = self._step(batches)
                 self.callbacks.between_steps()
                 self.started += time.perf_counter() - ended
-                if self.processes.broadcast(self.checkpoints is not None and self.checkpoints.is_due):
+                if self.optimise.is_checkpoint_due:
                     self._keep_or_say()
                 self.idle_since = time.perf_counter()
         self.epoch = _Epoch(self.generator.get_state())

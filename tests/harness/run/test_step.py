@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
-from harness.processes import Processes
+from harness.processes import ALONE, Processes
 from harness.run.execution import Eager, MicroBatch
 from harness.run.optimiser import adamw
 from harness.run.random_states import RandomStates
@@ -179,6 +179,28 @@ def test_a_step_in_which_another_process_was_asked_to_stop_is_not_made(fails: bo
         optimise(batches, 0.01, 1)
     assert torch.equal(RandomStates.now().torch, states.torch) and not adam.state
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in tuned.method.named_parameters())
+
+
+class DueElsewhere(Processes):
+    """Two processes of which the other one finds that a checkpoint is due."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        others = torch.zeros_like(tensor)
+        others[-2] = 1
+        return tensor + others
+
+
+@pytest.mark.parametrize(
+    ("processes", "own", "due"), [(DueElsewhere(1, 2), False, True), (ALONE, True, True), (ALONE, False, False)]
+)
+def test_all_processes_know_whether_a_checkpoint_is_due(processes: Processes, own: bool, due: bool) -> None:
+    tuned, cpu = model("memvp"), torch.device("cpu")
+    optimizer = Frozen([p for p in tuned.parameters() if p.requires_grad])
+    optimise = OptimiserStep(
+        Eager(tuned, cpu), optimizer, MicroBatch(2, True), None, cpu, print, processes, checkpoint_due=lambda: own
+    )
+    optimise(collate_micro_batches(examples(), collator(), 2), 0.01, 1)
+    assert optimise.is_checkpoint_due == due
 
 
 def test_the_size_never_exceeds_the_batch() -> None:

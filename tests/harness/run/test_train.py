@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.data.loading import Loading
+from harness.processes import Processes
 from harness.records import StepMeasured, make_history
 from harness.run import train
 from harness.run.checkpoint import Checkpoints
@@ -264,6 +265,29 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path: Path) -> No
     result = run(tuned, checkpoints=places, callbacks=Callbacks(say=lines.append))
     assert len(lines) == len(result.steps) > 1
     assert lines[0].startswith("no checkpoint after optimiser step 1: ") and "cannot be written" in lines[0]
+
+
+class Listening(Processes):
+    """Two processes of which the other one sends nothing; keeps what this one sends by itself."""
+
+    sent: ClassVar[list[Any]] = []
+
+    def broadcast(self, value: Any) -> Any:
+        self.sent.append(value)
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+
+def test_steps_of_several_processes_share_nothing_but_their_sums(tmp_path: Path) -> None:
+    places = Checkpoints(tmp_path, "0" * 16, minutes=0)
+    result = run(model(), checkpoints=places, resources=replace(CPU, processes=Listening(0, 2)))
+    assert Listening.sent == [None]  # there is no checkpoint to resume from
+    assert len(result.steps) == 8 and (tmp_path / "step-00000008").is_dir() and (tmp_path / "step-00000007").is_dir()
 
 
 def test_workers_change_neither_losses_nor_parameters(tmp_path: Path) -> None:
