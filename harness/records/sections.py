@@ -193,8 +193,8 @@ class Environment(Section):
     gpu: Text | None = None
     """Model of the GPU; null where none was used."""
     processes: Count | None = None
-    """Number of processes that made the run together, each on a device of its own. Times and memory are those of the
-    first one. Null where not reported."""
+    """Number of processes that made the run together, each on a device of its own; those that trained, where others
+    went on after an interruption. Times and memory are those of the first one. Null where not reported."""
     sharded: bool | None = None
     """Whether these processes divided the frozen decoder layers among them by FSDP, so that none held them all; null
     where not reported."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from harness.records import StepMeasured, Validation
+from harness.records import PeakMemory, StepMeasured, Validation
 
 
 @dataclass
@@ -17,6 +17,9 @@ class TrainResult:
         validations: accuracy on the validation split, where it was asked for.
         validation_s: seconds spent on it.
         joules: energy of the GPU in training; None if it is not reported, or was not from the first step on.
+        peak: peak memory up to the last step, the largest one of the processes that trained after one another.
+        processes: number of processes that made the last step together; None before training has begun.
+        sharded: whether these divided the frozen decoder layers among them.
     """
 
     steps: list[StepMeasured] = field(default_factory=list)
@@ -26,6 +29,9 @@ class TrainResult:
     validations: list[Validation] = field(default_factory=list)
     validation_s: float = 0.0
     joules: float | None = None
+    peak: PeakMemory = field(default_factory=PeakMemory)
+    processes: int | None = None
+    sharded: bool | None = None
 
     @property
     def losses(self) -> list[float]:

@@ -25,12 +25,6 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_bytes(device: torch.device) -> int | None:
-    """Return the one peak that says most: what torch allocated on a GPU, else the process's resident memory."""
-    peak = read_peak(device)
-    return peak.rss if device.type != "cuda" else peak.cuda_allocated
-
-
 def read_peak(device: torch.device) -> PeakMemory:
     """Return the peaks since `reset_peak` in bytes; None if the platform does not report a peak."""
     rss = None
@@ -44,6 +38,17 @@ def read_peak(device: torch.device) -> PeakMemory:
         cuda_allocated=torch.cuda.max_memory_allocated(device),
         cuda_reserved=torch.cuda.max_memory_reserved(device),
     )
+
+
+def main_peak(peak: PeakMemory, device: torch.device) -> int | None:
+    """Return the one peak that says most: what torch allocated on a GPU, else the process's resident memory."""
+    return peak.rss if device.type != "cuda" else peak.cuda_allocated
+
+
+def largest_peak(one: PeakMemory, other: PeakMemory) -> PeakMemory:
+    """Return the larger peak of each kind; one that is not known counts as none."""
+    kinds = {name: (getattr(one, name), getattr(other, name)) for name in PeakMemory.model_fields}
+    return PeakMemory(**{name: max((p for p in peaks if p is not None), default=None) for name, peaks in kinds.items()})
 
 
 def peak_of(step: Callable[[], None], device: torch.device) -> PeakMemory:

@@ -135,7 +135,7 @@ def make_record(
         device: the device of the run.
         identity: the fields that identify the run.
         samples: captions that are kept in the record, for people to look at.
-        processes: those that made the run together.
+        processes: those that made the run together. If others trained in its stead, the record has the number of those.
     """
     training, evaluation = outcome.training, outcome.evaluation
     trained = not plan.is_oracle
@@ -143,8 +143,8 @@ def make_record(
         gpu=gpu_name(device),
         threads=torch.get_num_threads(),
         method=plan.method,
-        processes=processes.count,
-        sharded=processes.are_in_step,
+        processes=processes.count if training.processes is None else training.processes,
+        sharded=processes.are_in_step if training.sharded is None else training.sharded,
         deterministic=torch.are_deterministic_algorithms_enabled(),
         quantised=identity["backbone"].quantize is not None,
     )

@@ -20,7 +20,7 @@ from harness.run.compiled import compiled_regions
 from harness.run.diagnose import diagnose, is_diagnosed
 from harness.run.energy import EnergyMeter
 from harness.run.execution import Eager, Execution, MicroBatch
-from harness.run.memory import read_peak, reset_peak
+from harness.run.memory import largest_peak, read_peak, reset_peak
 from harness.run.outcome import Ending, Outcome
 from harness.run.parameters import count_parameters
 from harness.run.progress import Progress
@@ -225,7 +225,8 @@ class _Run:
             outcome.problems.append(f"scoring: {Ending.of(failure.__cause__).error}")
         after = self.meter.joules()
         outcome.eval_joules = None if before is None or after is None else after - before
-        outcome.peak = read_peak(self.setup.machine.device)
+        # Training may have ended in an earlier process.
+        outcome.peak = largest_peak(outcome.training.peak, read_peak(self.setup.machine.device))
 
     def look_inside(self) -> None:
         """Keep what the method shows of its inside on the evaluated images, unless the weights are random."""

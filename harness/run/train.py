@@ -19,7 +19,7 @@ from harness.records import StepMeasured
 from harness.run.checkpoint import Checkpoints, restore_training, training_tensors
 from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.measured import TrainResult
-from harness.run.memory import peak_bytes
+from harness.run.memory import largest_peak, main_peak, read_peak
 from harness.run.optimiser import adamw
 from harness.run.random_states import RandomStates
 from harness.run.schedule import learning_rate, training_length
@@ -228,9 +228,11 @@ class Training:
             ended = time.perf_counter()
             # The samples of all processes together.
             samples = min(recipe.batch_size, len(self.examples) - self.epoch.done * recipe.batch_size)
-            memory = peak_bytes(self.resources.device)
-            waited = begun - self.idle_since
+            peak, waited = read_peak(self.resources.device), begun - self.idle_since
+            memory = main_peak(peak, self.resources.device)
             result.steps.append(StepMeasured(step + 1, loss, rate, samples, ended - begun, memory, waited))
+            result.peak = largest_peak(result.peak, peak)
+            result.processes, result.sharded = self.processes.count, self.processes.are_in_step
             result.total_s = ended - self.started
             result.epochs = length.epochs_after(step + 1)
             result.micro_batch = self.micro_batch.size

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
-from harness.records import StepMeasured
+from harness.records import PeakMemory, StepMeasured
 from harness.run import train
 from harness.run.checkpoint import STATE_FILE, TENSORS_FILE, Checkpoints, restore_training, training_tensors
 from harness.run.execution import MicroBatch
@@ -265,6 +265,16 @@ def test_resuming_makes_the_forward_passes_that_memory_allowed_before(tmp_path: 
     resumed, result = run(tmp_path, make=Small, micro_batch=RECIPE.batch_size)
     assert result.micro_batch == 2
     assert same(resumed, run(None, make=Small, micro_batch=RECIPE.batch_size)[0])
+
+
+def test_the_peak_of_memory_is_that_of_all_processes_that_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rss, stop in ((900, 3), (100, 5)):
+        monkeypatch.setattr(train, "read_peak", lambda device, rss=rss: PeakMemory(rss=rss))
+        with pytest.raises(Stop):
+            run(tmp_path, stop_after=stop)
+    assert run(tmp_path)[1].peak == PeakMemory(rss=900)
 
 
 def test_without_a_usable_checkpoint_training_starts_anew(tmp_path: Path) -> None:

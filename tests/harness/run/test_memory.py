@@ -2,7 +2,8 @@
 
 import torch
 
-from harness.run.memory import peak_of
+from harness.records import PeakMemory
+from harness.run.memory import largest_peak, peak_of
 
 
 def test_the_peak_of_a_step_is_its_own():
@@ -13,3 +14,9 @@ def test_the_peak_of_a_step_is_its_own():
     if small is not None:
         assert large - small > 200 * 2**20
         assert abs(again - small) < 100 * 2**20
+
+
+def test_the_largest_peak_is_that_of_each_kind():
+    one, other = PeakMemory(rss=3, cuda_allocated=1), PeakMemory(rss=2, cuda_allocated=4)
+    assert largest_peak(one, other) == largest_peak(other, one) == PeakMemory(rss=3, cuda_allocated=4)
+    assert largest_peak(PeakMemory(), one) == one

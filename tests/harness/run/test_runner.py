@@ -213,6 +213,27 @@ def test_a_failure_after_training_does_not_lose_the_adapter(
     assert not (results / "unfinished").exists()
 
 
+def test_what_training_measured_in_an_earlier_process_is_recorded(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory, and how many processes trained, also where the process that evaluates differs in both."""
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.tasks.scienceqa.score_scienceqa", full_disk)
+        assert call(*base, "--methods", "memvp").code == 1
+    (kept,) = (tmp_path / "results" / "unfinished").rglob("training.json")
+    training = json.loads(kept.read_text())
+    measured = training["measured"]
+    assert measured["processes"] == 1 and measured["sharded"] is False
+    assert measured["peak"]["rss"] == measured["steps"][-1]["memory_bytes"]
+    earlier = {"peak": {"rss": 2**50}, "processes": 2, "sharded": True}
+    kept.write_text(json.dumps({**training, "measured": {**measured, **earlier}}))
+
+    assert call(*base, "--methods", "memvp").code == 0
+    (record,) = read_records(tmp_path / "results")
+    assert record.peak_memory_bytes.rss == 2**50
+    assert (record.environment.processes, record.environment.sharded) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("target", "part"),
     [
