@@ -12,6 +12,7 @@ reference code does the same, because it opens images with Pillow's `Image.open(
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -37,6 +38,8 @@ MAX_SIDE = 65_535
 MAX_SCANNED = 500_000_000
 """Largest number of pixels that are decoded, those of every scan of a JPEG. Progressive files have about ten scans."""
 MAX_SCANS = 500
+MAX_SEGMENTS = 50_000
+"""Largest number of segments of a JPEG. An ordinary file has a few dozen, and a progressive one some more per scan."""
 KEPT_SIDE = 2048
 """Pixels that the shorter side of a large JPEG keeps at least: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where
 that leaves both sides as long as this. The images of the benchmarks stay as they are: those of COCO have at most 640
@@ -44,6 +47,9 @@ pixels a side, and those of ScienceQA are PNG files. The vision towers read at m
 IMAGE_ADVICE = "repair the file or pass --skip-bad-images"
 """End of the message on a bad image, which says what the user can do."""
 FORMATS = ("PNG", "JPEG")
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+"""A marker of a JPEG that begins a segment or the image, or ends it. Others may stand within the data of a scan."""
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = b"\xd8", b"\xd9", b"\xda"
 _CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _DECODER_ERRORS = (
     OSError,
@@ -205,10 +211,28 @@ def _check_cost(image: "PILImage", content: bytes) -> None:
         raise ValueError(f"has {width}x{height} pixels; the limit is {MAX_PIXELS // 10**6} megapixels")
     if max(width, height) > MAX_SIDE:
         raise ValueError(f"has {width}x{height} pixels; the limit is {MAX_SIDE} for each side")
-    # A scan begins with this marker, which occurs in no compressed data.
-    scans = content.count(b"\xff\xda") if image.format != "PNG" else 1
+    scans = _scans(content) if image.format != "PNG" else 1
     if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
         raise ValueError(f"is a JPEG of {scans} scans for {width}x{height} pixels; save it again with fewer")
+
+
+def _scans(content: bytes) -> int:
+    """Return the number of scans of a JPEG, as a decoder finds them. What follows the end of the image does not count.
+
+    Raises:
+        ValueError: it has too many segments.
+    """
+    scans = place = 0
+    for _ in range(MAX_SEGMENTS):
+        marker = _MARKER.search(content, place)
+        if marker is None or marker[1] == _END_OF_IMAGE:
+            return scans
+        scans += marker[1] == _START_OF_SCAN
+        place = marker.end()
+        if marker[1] != _START_OF_IMAGE:
+            # The length counts its own two bytes. The data of a scan, which follow its segment, contain no marker.
+            place += int.from_bytes(content[place : place + 2])
+    raise ValueError(f"is a JPEG of more than {MAX_SEGMENTS:,} segments; save it again")
 
 
 def _what_it_is(content: bytes, path: Path) -> str:

@@ -81,6 +81,16 @@ def test_a_fraction_of_a_large_jpeg_looks_the_same_to_a_vision_tower(tmp_path):
     assert np.abs(full - fraction).max() <= 3
 
 
+def test_only_the_scans_of_the_image_itself_are_counted(tmp_path):
+    """A phone appends a film to a photograph, and stores a preview with scans of its own before it."""
+    others = b"\xff\xda\x00\x02" * 600
+    path = save(tmp_path / "image", Image.new("RGB", (24, 16)), "JPEG", comment=others)
+    content = path.read_bytes()
+    assert content.count(b"\xff\xda") > 600
+    path.write_bytes(content + others)
+    assert load_image(path).size == (24, 16)
+
+
 @pytest.mark.parametrize(("orientation", "format"), [(3, "PNG"), (6, "JPEG"), (8, "JPEG")])
 def test_orientation_in_exif_data_is_ignored(tmp_path, orientation, format):
     stored = Image.new("RGB", (24, 16), (250, 0, 0))
@@ -122,7 +132,12 @@ def scans(count: int, side: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("L", (side, side)).save(buffer, format="JPEG", progressive=True)
     content = buffer.getvalue()
-    return content[:-2] + b"\xff\xda" * count + content[-2:]
+    return content[:-2] + b"\xff\xda\x00\x02" * count + content[-2:]
+
+
+def segments(count: int) -> bytes:
+    """Return a JPEG with the given number of empty comments."""
+    return still("JPEG")[:-2] + b"\xff\xfe\x00\x02" * count + b"\xff\xd9"
 
 
 def damaged_index() -> bytes:
@@ -159,6 +174,7 @@ def test_a_usable_image_makes_no_warning(tmp_path):
         (scans(600, 64), "is a JPEG of 60[0-9] scans for 64x64 pixels"),
         (scans(60, 5_000), "scans for 5000x5000 pixels"),
         (scans(21, 5_000), "scans for 5000x5000 pixels"),
+        (segments(60_000), "is a JPEG of more than 50,000 segments"),
         (png(7_100, 7_100), "50 megapixels"),
         (png(60_000, 60_000), "pixels"),
         (png(2**31 - 1, 2**31 - 1), "pixels"),
