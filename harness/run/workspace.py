@@ -73,6 +73,8 @@ class Workspace:
         """
         # Answers of another adapter would be wrong for this one.
         self.answers.unlink(missing_ok=True)
+        self._finished.unlink(missing_ok=True)
+        shutil.rmtree(self.adapter, ignore_errors=True)  # with what a killed process left in it, half written
         save_adapter(self.adapter)
         finished = FinishedTraining(measured=result, truncated=truncated)
         write_atomic(self._finished, finished.model_dump_json())
