@@ -10,7 +10,7 @@ from harness.errors import UserError, first_line
 from harness.records import Record, find_record
 from harness.run.lock import owner_of, run_lock
 from harness.run.progress import Progress
-from harness.run.recording import unrecorded
+from harness.run.recording import finish_publishing, unrecorded
 from harness.run.runner import make_run, record_failure
 from harness.run.setup import Setup
 from harness.run.workspace import Workspace
@@ -110,14 +110,20 @@ def record_death(setup: Setup, wanted: Wanted, error: str, begun: datetime | Non
 def _made_since(setup: Setup, wanted: Wanted) -> Attempt | None:
     """Return the run as one that was recorded since the sweep decided to make it, and remove what is left of it.
 
-    None if it was not recorded. The lock of the run must be held.
+    A run that is over, but whose process was killed before it had published all of it, is published now. None if the
+    run was not recorded. The lock of the run must be held.
     """
     work = setup.workspace(wanted.plan)
+    was_over = work.is_over
+    finish_publishing(setup, work)
     found = completed(setup, work)
     if found is None or found.created == wanted.repeats:
+        if was_over:
+            work.clear()  # what is left is that of the record, and its repetition computes everything again
         return None
     work.remove()
-    return Attempt(found, f"recorded by another process as {found.run_id}", skipped=True)
+    by = "an earlier" if was_over else "another"
+    return Attempt(found, f"recorded by {by} process as {found.run_id}", skipped=True)
 
 
 def completed(setup: Setup, work: Workspace) -> Record | None:

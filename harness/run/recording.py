@@ -15,6 +15,7 @@ from harness.records import (
     find_record,
     make_history,
     paths_beside,
+    read_record,
     record_path,
     spec_hash,
     write_diagnostics,
@@ -24,6 +25,7 @@ from harness.records import (
 from harness.run.outcome import Ending, Identity, Outcome, make_record
 from harness.run.setup import Setup
 from harness.run.workspace import Workspace
+from harness.stopping import stop_held_back
 from harness.tasks.samples import keep_questions, keep_samples
 
 
@@ -46,31 +48,47 @@ def write_run(setup: Setup, plan: RunPlan, outcome: Outcome, ending: Ending) -> 
     work = setup.workspace(plan)
     begun = time.perf_counter()
     samples = _write_parts(setup, plan, outcome, work)
-    published = False
+    outcome.write_s += time.perf_counter() - begun
+    if ending.status != "interrupted" and outcome.problems:
+        reasons = [*([] if ending.error is None else [ending.error]), *outcome.problems]
+        ending = Ending("failed", "; ".join(reasons), ending.step)
+    record = _record(setup, plan, outcome, ending, samples)
     try:
-        if ending.status == "completed" and not plan.is_oracle and not outcome.problems:
-            with _part("adapter", outcome):
-                work.publish_adapter()
-                published = True
-        outcome.write_s += time.perf_counter() - begun
-        if ending.status != "interrupted" and outcome.problems:
-            reasons = [*([] if ending.error is None else [ending.error]), *outcome.problems]
-            ending = Ending("failed", "; ".join(reasons), ending.step)
-        record = _record(setup, plan, outcome, ending, samples)
         before = find_record(setup.results_dir, work.spec_hash)
         work.free_reserve()
-        write_atomic(work.parts, record.model_dump_json(indent=2) + "\n")
-        if record.status == "completed" or before is None or before.status != "completed":
-            _publish_parts(record_path(record, setup.results_dir), work)
-    except BaseException as error:
-        if published:
-            work.withdraw_adapter()
-        if not isinstance(error, UserError | OSError):
-            raise
+        _write_record(record, work)
+        if record.status == "completed":
+            work.end()
+            _publish(record, setup.results_dir, work)
+        elif before is None or before.status != "completed":
+            _publish_parts(work.parts, record_path(record, setup.results_dir))
+    except (UserError, OSError) as error:
         return unrecorded(setup, plan, f"{ending.status}, but its record was not written: {first_line(error)}")
     if record.status == "completed":
         work.remove()
     return record
+
+
+def finish_publishing(setup: Setup, work: Workspace) -> None:
+    """Publish what is left of a complete run whose process ended before it had published everything, if there is one.
+
+    Args:
+        setup: what the run was made on.
+        work: the run's workspace, whose lock must be held.
+
+    Raises:
+        UserError: something cannot be read or moved.
+    """
+    if not work.publishing.exists():  # the record goes last, so everything else is where it belongs
+        return
+    try:
+        with stop_held_back():
+            _publish(read_record(work.publishing), setup.results_dir, work)
+    except OSError as error:
+        raise UserError(
+            f"{work.folder}: complete, but it cannot be published ({first_line(error)}); mend that, or remove the "
+            "folder to make the run again"
+        ) from error
 
 
 def unrecorded(setup: Setup, plan: RunPlan, error: str) -> Record:
@@ -141,16 +159,41 @@ def _write_parts(setup: Setup, plan: RunPlan, outcome: Outcome, work: Workspace)
     return samples
 
 
-def _publish_parts(record: Path, work: Workspace) -> None:
-    """Move the record and its parts out of the workspace, in place of what an earlier run left there."""
+def _write_record(record: Record, work: Workspace) -> None:
+    """Write the record beside its parts. A part that the run does not have is an empty file."""
+    write_atomic(work.parts, record.model_dump_json(indent=2) + "\n")
+    for part in paths_beside(work.parts):
+        part.touch()
+
+
+def _publish(record: Record, results_dir: Path, work: Workspace) -> None:
+    """Move all that belongs to a complete run to where users find it.
+
+    Another call goes on where the process of an earlier one was killed.
+    """
+    is_trained = record.kind == "train"
+    if is_trained:
+        work.publish_adapter()
+    try:
+        _publish_parts(work.publishing, record_path(record, results_dir))
+    except OSError:
+        if is_trained:
+            work.withdraw_adapter()
+        raise
+
+
+def _publish_parts(new_record: Path, record: Path) -> None:
+    """Move a record and its parts out of the workspace, in place of what an earlier run left there."""
     record.parent.mkdir(parents=True, exist_ok=True)
-    for new, old in zip(paths_beside(work.parts), paths_beside(record), strict=True):
-        if new.exists():
+    for new, old in zip(paths_beside(new_record), paths_beside(record), strict=True):
+        if not new.exists():
+            continue  # a process that was killed had moved it
+        if new.stat().st_size:
             os.replace(new, old)
         else:
             old.unlink(missing_ok=True)
     # The record comes last, so a run with a complete record has all its files.
-    os.replace(work.parts, record)
+    os.replace(new_record, record)
 
 
 @contextmanager

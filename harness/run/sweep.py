@@ -105,12 +105,14 @@ def _lead(
         print_line(console, note)
     pending: list[Wanted] = []
     for plan in plans:
-        found = completed(setup, setup.workspace(plan))
-        if found and not force:
+        work = setup.workspace(plan)
+        found = completed(setup, work)
+        # One that is over but has left its workspace may not have been published as a whole; see `attempt`.
+        if found and not force and not work.is_over:
             print_line(console, f"{plan.name}: already recorded as {found.run_id}; --force repeats the run")
             made[plan.name], skipped = found, skipped + 1
         else:
-            pending.append(Wanted(plan, found.created if found else None))
+            pending.append(Wanted(plan, found.created if found and force else None))
     for wanted in pending:
         require_recordable(setup, wanted.plan)
     jobs = 1 if executor else min(cores.jobs, len(pending))

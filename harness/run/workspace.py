@@ -2,6 +2,10 @@
 
 The folder is `RESULTS/unfinished/{task}/{model}/{label}/seed{seed}-{hash}`. It is removed when the run's record is
 complete.
+
+Of a complete run, the folder `publishing` is made before anything takes the place of what an earlier run left. From
+then on the run is over: a process that finds this folder moves what is still in it, and never goes on with the run. The
+folder is the last that is removed.
 """
 
 import os
@@ -11,8 +15,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.errors import UserError
 from harness.files import read_file, write_atomic
 from harness.run.checkpoint import Checkpoints
+from harness.run.lock import LOCK_FILE, OWNER_FILE
 from harness.run.measured import TrainResult
 
 RESERVE = 64 * 2**10
@@ -52,6 +58,7 @@ class Workspace:
         self.answers = self.folder / "answers.jsonl"
         self.messages = self.folder / "messages.jsonl"
         self.parts = self.folder / "parts" / "record.json"
+        self.publishing = self.folder / "publishing" / self.parts.name
         self._finished = self.folder / "training.json"
         self._replaced = self.folder / "replaced-adapter"
         self._reserve = self.folder / "reserve"
@@ -82,19 +89,29 @@ class Workspace:
     def finished_training(self) -> FinishedTraining | None:
         """Return what training measured, if it finished in an earlier process; else None."""
         try:
-            finished = FinishedTraining.model_validate_json(read_file(self._finished))
+            return FinishedTraining.model_validate_json(read_file(self._finished))
         except (OSError, ValidationError):
             return None
-        # A process may have been killed after it had published the adapter and before it had written the record.
-        if not self.adapter.exists() and self.final_adapter.exists():
-            self.withdraw_adapter()
-        return finished
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is complete, and at most its publication is not."""
+        return self.publishing.parent.exists()
+
+    def end(self) -> None:
+        """Note that the run is over and that its parts are whole, so that they are published whatever happens now."""
+        os.replace(self.parts.parent, self.publishing.parent)
 
     def publish_adapter(self) -> None:
-        """Move the adapter to where users find it, in place of an earlier one, which stays if that fails."""
+        """Move the adapter to where users find it, in place of an earlier one, which stays if that fails.
+
+        Another call goes on where the process of an earlier one was killed.
+        """
         self.final_adapter.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._replaced, ignore_errors=True)
         if self.final_adapter.exists():
+            if not self.adapter.exists():
+                return  # it has been moved
+            shutil.rmtree(self._replaced, ignore_errors=True)
             os.replace(self.final_adapter, self._replaced)
         try:
             os.replace(self.adapter, self.final_adapter)
@@ -104,7 +121,7 @@ class Workspace:
             raise
 
     def withdraw_adapter(self) -> None:
-        """Undo `publish_adapter`, so that the adapter of a run without a record is found by the next try."""
+        """Undo `publish_adapter`, so that the earlier adapter stays with the earlier record."""
         os.replace(self.final_adapter, self.adapter)
         if self._replaced.exists():
             os.replace(self._replaced, self.final_adapter)
@@ -126,8 +143,31 @@ class Workspace:
         """Give back what `keep_reserve` occupied."""
         self._reserve.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Remove what the run has kept, so that it begins anew. What other processes look at while it is made stays.
+
+        Raises:
+            UserError: something cannot be removed.
+        """
+        mark = self.publishing.parent
+        try:
+            # The mark goes last: of a run that is over, nothing must be left without it.
+            for path in sorted(self.folder.iterdir(), key=lambda path: path == mark):
+                if path.name in (LOCK_FILE, OWNER_FILE, self.messages.name):
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be removed ({error.strerror}); remove {self.folder}") from error
+
     def remove(self) -> None:
-        """Remove the folder, and those above it that become empty."""
+        """Remove the folder, and those above it that become empty. What cannot be removed is left to the next run."""
+        try:
+            self.clear()
+        except UserError:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         for parent in self.folder.parents[:4]:
             try:

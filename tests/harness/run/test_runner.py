@@ -152,22 +152,26 @@ def test_a_record_that_cannot_be_written_stops_no_other_run(
     assert again.code == 0 and again.out.count("training is finished") == 2
 
 
-@pytest.mark.parametrize("killed", [False, True])
-def test_an_adapter_that_was_published_without_its_record_is_not_trained_again(
-    killed: bool, call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_complete_run_that_could_not_be_published_is_published_by_the_next_command(
+    error: type[BaseException], call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    results = tmp_path / "results"
+
     def stop(*args: Any) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr("harness.run.recording._publish_parts", stop)
-        if killed:  # then nothing is undone
-            patch.setattr("harness.run.workspace.Workspace.withdraw_adapter", lambda self: None)
-        assert call(*base, "--methods", "memvp").code == 128 + signal.SIGINT
-    assert any((tmp_path / "results" / "adapters").rglob("*.safetensors")) == killed
+        code = call(*base, "--methods", "memvp").code
+    is_error = error is OSError
+    assert code == (1 if is_error else 128 + signal.SIGINT)
+    assert any((results / "adapters").rglob("*.safetensors")) != is_error  # an error is undone
     again = call(*base, "--methods", "memvp")
-    assert again.code == 0 and "training is finished" in again.out and "training: " not in again.out
-    assert [record.status for record in read_records(tmp_path / "results")] == ["completed"]
+    assert again.code == 0 and "memvp seed 0: recorded by an earlier process as" in again.out
+    assert "training: " not in again.out and "evaluating: " not in again.out
+    assert [record.status for record in read_records(results)] == ["completed"]
+    assert len(list((results / "adapters").rglob("*.safetensors"))) == 1 and not (results / "unfinished").exists()
 
 
 def test_a_disk_without_room_for_a_record_is_found_before_training(
