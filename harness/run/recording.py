@@ -192,6 +192,7 @@ def _publish_parts(new_record: Path, record: Path) -> None:
             os.replace(new, old)
         else:
             old.unlink(missing_ok=True)
+            new.unlink()
     # The record comes last, so a run with a complete record has all its files.
     os.replace(new_record, record)
 

@@ -101,6 +101,7 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(call: Run, base: list[str
     names = {name for name in files(tmp_path / "results") if not name.startswith("unfinished/") and "memvp" in name}
     kept = (f"{memvp.spec_hash}.json", f"{memvp.spec_hash}.history.json")  # of the steps before it failed
     assert len(names) == 2 and all(name.endswith(kept) for name in names)
+    assert not list((tmp_path / "results" / "unfinished").rglob("*.predictions.jsonl"))  # there are none
 
     again = call(*base, "--methods", "memvp,dehvf", "--set", "memvp.base_lr=1e30")
     assert again.code == 1  # a failed run does not count as recorded, so it is tried again
