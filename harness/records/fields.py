@@ -1,9 +1,10 @@
 """The types of fields, and the base of all sections of a record."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from harness.escape import visible
 
@@ -31,8 +32,12 @@ SpecHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 KeptImage = Annotated[str, Field(pattern=r"^samples/[A-Za-z0-9_./+-]+$")]
 """Path of a kept image, inside the results folder."""
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number that the 64 bits of a column of a table hold."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, Field(ge=0)]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC))]
+"""A time that every library for tables can express, in every time zone."""
 MaybeCount = Annotated[Count | None, REASON]
 MaybeSeconds = Annotated[Seconds | None, REASON]
 MaybeFloat = Annotated[float | None, REASON]

@@ -14,10 +14,22 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, JsonValue, field_serializer, model_validator
+from pydantic import AfterValidator, Field, JsonValue, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from harness.records.fields import REASON, Count, MaybeCount, Name, Seconds, Section, SpecHash, Text, unexplained
+from harness.records.fields import (
+    REASON,
+    Count,
+    MaybeCount,
+    Moment,
+    Name,
+    Seconds,
+    Section,
+    Seed,
+    SpecHash,
+    Text,
+    unexplained,
+)
 from harness.records.sections import (
     BackboneInfo,
     Data,
@@ -71,7 +83,7 @@ class Record(Section):
     spec_hash: SpecHash
     """Hash of what was asked for: method, settings, model, task, data, weights, dtype and seed. Two runs with the same
     hash differ at most in rounding, by what `environment` says: device, threads, versions, deterministic algorithms."""
-    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    created: Moment = Field(default_factory=lambda: datetime.now(UTC))
     """Time at which the record was made, in UTC."""
     method: Name
     """Registry name of the method; `oracle` for the frozen language model that gets each image in words."""
@@ -83,7 +95,7 @@ class Record(Section):
     """Preset (such as `tiny`, `7b` or `13b`), or the names of the language model and vision tower used instead."""
     task: Name
     """Name of the task, `scienceqa` or `coco`."""
-    seed: int
+    seed: Seed
     """Seed of initialisation and data order."""
     run_id: str = Field(default_factory=lambda data: make_run_id(data))
     """Unique name of the run, made of task, model, label, seed and spec hash."""
