@@ -64,21 +64,25 @@ def records_table(records: Sequence[Record]) -> bytes:
 
 
 def _of_one_type(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return a column whose values have one type: where they have several, each becomes text in JSON."""
-    present = [value for value in column if isinstance(value, list) or not pd.isna(value)]
-    if len({_type(value) for value in present}) == 1 and not (
-        isinstance(present[0], list) and len(_inner(present)) > 1
-    ):
+    """Return a column whose values have one type that a file in Parquet has: otherwise each becomes text in JSON."""
+    present = [value for value in column if not _is_missing(value)]
+    are_lists = all(isinstance(value, list) for value in present)
+    if _have_one_type([part for value in present for part in value] if are_lists else present):
         return column
-    return column.map(lambda value: json.dumps(value) if isinstance(value, list) or not pd.isna(value) else None)
+    return column.map(lambda value: None if _is_missing(value) else json.dumps(value))
 
 
-def _type(value: Any) -> str:
-    return type(value).__name__
+def _is_missing(value: Any) -> bool:
+    return not isinstance(value, list) and bool(pd.isna(value))
 
 
-def _inner(lists: Sequence[list[Any]]) -> set[str]:
-    return {_type(value) for row in lists for value in row}
+def _have_one_type(values: Sequence[Any]) -> bool:
+    """Return whether all values are texts, all truth values, all numbers with a point, or all integers of 64 bits."""
+    plain = all(
+        isinstance(value, str | bool | float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+        for value in values
+    )
+    return plain and len({type(value) for value in values}) <= 1
 
 
 def results_card(records: Sequence[Record], repo: str) -> DatasetCard:
@@ -127,7 +131,7 @@ and models that the runs used.
 
 A column has the path of its field in the record as its name; `protocol` is the protocol of the run, and `path` the
 record's file. `samples`, `data.files` and `parameters.by_module` are in the records alone. A field that is null in
-every record has no column, and a field with values of several types is text in JSON.
+every record has no column, and a field with values of several types, or of one that a table lacks, is text in JSON.
 
 {record_guide()}"""
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")

@@ -1,6 +1,7 @@
 """A results folder becomes a data set that `datasets` reads, with the records beside its table."""
 
 import io
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import datasets
 import pandas as pd
 import pytest
 from huggingface_hub import DatasetCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import harness
 from harness.errors import UserError
@@ -20,6 +23,11 @@ from tests.record_factory import make
 from tests.standin_hub import Hub
 
 call = partial(command_line.call, offline=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("ab.\x9b"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab."), inner, max_size=3),
+    max_leaves=6,
+)
 
 
 @pytest.fixture
@@ -82,12 +90,44 @@ def test_a_folder_without_records(hub: Hub, tmp_path: Path) -> None:
     [(1, "one"), ([1, 2], [1.5]), ([1, "a"], [2, "b"]), (True, 1), ({"a": 1}, 2), (None, [1]), ([], [1])],
 )
 def test_settings_of_any_type_have_a_column(first: Any, second: Any) -> None:
+    table = table_of(first, second)
+    assert len(table) == 2 and [name for name in table.columns if name.startswith("config.method.field")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (10**30, None),
+        (10**400, 1.5),
+        (-(10**30), 1),
+        (2**63, -1),
+        ([10**30], [1]),
+        ([[1], ["a"]], None),
+        ([[1]], [[2]]),
+        ([None], [None]),
+        ([{"a": 1}], [{"a": "b"}]),
+        ([{}], None),
+    ],
+)
+def test_settings_without_a_type_of_the_table_are_text_in_json(first: Any, second: Any) -> None:
+    table = table_of(first, second)
+    for value, cell in zip((first, second), table["config.method.field"], strict=True):
+        assert pd.isna(cell) if value is None else json.loads(cell) == value
+
+
+@settings(max_examples=30)
+@given(first=JSON, second=JSON)
+def test_no_setting_ends_with_an_error_of_a_library(first: Any, second: Any) -> None:
+    assert len(table_of(first, second)) == 2
+
+
+def table_of(*values: Any) -> pd.DataFrame:
+    """Return the table of records that differ in the value of a setting, as it is read again."""
     records = [
         Record.model_validate(
             make("memvp", seed, 50.0).model_dump(exclude={"config", "config_hash"})
             | {"config": {"method": {"field": value}}}
         )
-        for seed, value in enumerate((first, second))
+        for seed, value in enumerate(values)
     ]
-    table = pd.read_parquet(io.BytesIO(records_table(records)))
-    assert len(table) == 2 and [name for name in table.columns if name.startswith("config.method.field")]
+    return pd.read_parquet(io.BytesIO(records_table(records)))
