@@ -7,6 +7,8 @@ from typing import Any
 
 from harness.errors import UserError
 
+MOST_THREADS = 1024
+"""`--threads` takes no more: each thread takes memory, also on a machine with fewer cores."""
 _LONGEST_SETTING = 10_000
 
 

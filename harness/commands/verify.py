@@ -25,6 +25,7 @@ from harness.run.sweep import sweep
 from harness.stopping import exit_status
 from harness.streams import print_result
 from harness.tasks.contract import DataOptions, load_task
+from harness.typed import MOST_THREADS
 
 _CHANGED = "different: the run cannot be made again, because what it starts from has changed"
 
@@ -63,6 +64,7 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
     if record.kind == "speed" or record.status != "completed":
         what = "times" if record.kind == "speed" else f"a run that {record.status}"
         raise UserError(f"{options.record}: is a record of {what}; give that of a completed run with scores")
+    _require_threads(options, record)
     spec = _backbone(options, record)
     weights = "random" if record.backbone.weights == "random" else "pretrained"
     machine = resolve_machine(options.device, record.backbone.dtype, weights)
@@ -77,6 +79,15 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
         return _verify(options, record, plan, spec, machine, options.into, console)
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         return _verify(options, record, plan, spec, machine, Path(folder), console)
+
+
+def _require_threads(options: VerifyOptions, record: Record) -> None:
+    """Refuse a number of threads from the record that no option takes, before torch starts them."""
+    threads = record.environment.threads
+    if options.threads is None and threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UserError(
+            f"{options.record}: environment.threads: {threads:,} is not from 1 to {MOST_THREADS:,}; give --threads"
+        )
 
 
 def _backbone(options: VerifyOptions, record: Record) -> BackboneSpec:

@@ -29,7 +29,7 @@ def verify(
     clip: Annotated[str | None, typer.Option(help="Value of --clip in the recorded run, where it had one.")] = None,
     device: Device = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Compute threads; by default those of the record.")
+        int | None, typer.Option(min=1, max=typed.MOST_THREADS, help="Compute threads; by default those of the record.")
     ] = None,
     within: Annotated[
         float | None,

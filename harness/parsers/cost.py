@@ -115,7 +115,9 @@ def speed(
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1024, help="Compute threads on a CPU; torch chooses by default. With 1, ratios are of CPU time."
+            min=1,
+            max=typed.MOST_THREADS,
+            help="Compute threads on a CPU; torch chooses by default. With 1, ratios are of CPU time.",
         ),
     ] = None,
     goal: Annotated[

@@ -261,7 +261,7 @@ def run(
         typer.Option(
             rich_help_panel="Machine",
             min=1,
-            max=1024,
+            max=typed.MOST_THREADS,
             help="Compute threads per run. By default 1 for the tiny model, else all cores.",
         ),
     ] = None,

@@ -69,6 +69,19 @@ def test_an_answer_that_was_changed_is_found(made: Path, parts: list[str], tmp_p
     assert "already recorded" in again.err
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("threads", [0, 1025, 50_000_000])
+def test_a_record_of_threads_that_no_run_can_have_is_refused(
+    threads: int, made: Path, parts: list[str], tmp_path: Path
+) -> None:
+    record, _ = the_record(made)
+    environment = record.environment.model_copy(update={"threads": threads})
+    path = write_record(record.model_copy(update={"environment": environment}), tmp_path)
+    done = call("verify", path, *parts)
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert f"{path}: environment.threads: {threads:,} is not from 1 to 1,024; give --threads" in done.err
+
+
 def test_a_run_on_other_data_is_not_made(made: Path, parts: list[str], tmp_path: Path) -> None:
     record, _ = the_record(made)
     data = record.data.model_copy(update={"data_hash": "f" * 64})
