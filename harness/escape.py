@@ -29,6 +29,16 @@ def visible_lines(text: str) -> str:
     return "\n".join(visible(line) for line in text.split("\n"))
 
 
+def toml(text: str) -> str:
+    """Return a document in TOML that means the same, in which nothing can act on a terminal.
+
+    In a comment, an escape is as good as its character. Elsewhere outside strings TOML allows none of these characters
+    but line breaks and tabs, and `tomli_w` writes no tab there and no string of several lines.
+    """
+    lines = text.split("\n")
+    return "\n".join(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04X}", line) for line in lines)
+
+
 def message(text: str) -> str:
     """Return text as one line of bounded length for an error message: words and text are cut in their middle."""
     words = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda found: _cut(found[0], _LONGEST_WORD), visible(text))

@@ -9,7 +9,8 @@ from harness.errors import UserError
 
 MOST_THREADS = 1024
 """`--threads` takes no more: each thread takes memory, also on a machine with fewer cores."""
-_LONGEST_SETTING = 10_000
+LONGEST_SETTING = 10_000
+"""Characters of the value of a setting as text."""
 
 
 def require_utf8(arguments: Sequence[str]) -> None:
@@ -95,7 +96,7 @@ def parameters(option: str, text: str) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier() or not value:
             raise UserError(f"{option} {pair}: is not KEY=VALUE; give, for example, timeout_min=600")
-        found[key] = _value(f"{option} {key}", value)
+        found[key] = value_of(f"{option} {key}", value)
     return found
 
 
@@ -110,22 +111,22 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair}: has no equals sign; give KEY=VALUE")
-        found[key.strip()] = value_of(key.strip(), value)
+        found[key.strip()] = value_of(f"--set {key.strip()}", value)
     return found
 
 
-def value_of(key: str, text: str) -> Any:
+def value_of(what: str, text: str) -> Any:
     """Return the value that a text behind `--set KEY=` means: JSON where it is JSON, else the text itself.
+
+    Args:
+        what: the option, or the file and field, that the text is from.
+        text: the text.
 
     Raises:
         UserError: the text is too long or nested too deeply.
     """
-    return _value(f"--set {key}", text)
-
-
-def _value(what: str, text: str) -> Any:
-    if len(text) > _LONGEST_SETTING:
-        raise UserError(f"{what}: has {len(text):,} characters; give at most {_LONGEST_SETTING:,}")
+    if len(text) > LONGEST_SETTING:
+        raise UserError(f"{what}: has {len(text):,} characters; give at most {LONGEST_SETTING:,}")
     try:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False).encode()

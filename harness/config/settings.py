@@ -25,9 +25,10 @@ import tomli_w
 
 from harness.config.presets import PRESETS, base_model
 from harness.errors import UserError, first_line
+from harness.escape import toml
 from harness.files import read_file
-from harness.records import Record
-from harness.typed import value_of
+from harness.records import Record, read_record
+from harness.typed import LONGEST_SETTING, value_of
 
 SET = "set"
 """The table of the pairs of `--set`."""
@@ -50,7 +51,7 @@ def read_settings(path: Path) -> Settings:
     """Read a settings file. The names of the options are not checked here.
 
     Raises:
-        UserError: the file cannot be read, is not TOML, or `set` is not a table.
+        UserError: the file cannot be read, is not TOML, `set` is not a table, or a text in it is too long.
     """
     try:
         options = tomllib.loads(read_file(path).decode("utf-8"))
@@ -64,7 +65,8 @@ def read_settings(path: Path) -> Settings:
     settings: dict[str, Any] = {}
     for key, value in table.items():
         pairs = {f"{key}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {key: value}
-        settings |= {name: value_of(name, v) if isinstance(v, str) else v for name, v in pairs.items()}
+        place = f"--config {path}: {SET}"
+        settings |= {name: value_of(f"{place}.{name}", v) if isinstance(v, str) else v for name, v in pairs.items()}
     return Settings(options, settings)
 
 
@@ -74,33 +76,65 @@ def settings_text(content: Settings, comments: Sequence[str] = ()) -> str:
     Args:
         content: the options and the pairs of `--set`.
         comments: lines that are put before them.
+
+    Raises:
+        UserError: a value is too long to be read again, or a setting has the name of a method that has settings.
     """
     table: dict[str, Any] = {}
     for key, value in content.settings.items():
         owner, _, name = key.rpartition(".")
-        (table.setdefault(owner, {}) if owner else table)[name] = _plain(value)
+        place = table.setdefault(owner, {}) if owner else table
+        if not isinstance(place, dict) or isinstance(place.get(name), dict):
+            raise UserError(f"--set {key}: one name stands for a setting and for a method; leave one of them out")
+        place[name] = _plain(f"--set {key}", value)
     paths = {key: str(value) if isinstance(value, Path) else value for key, value in content.options.items()}
     options = {key: value for key, value in paths.items() if value is not None}
     head = "".join(f"# {line}\n" for line in comments)
-    return head + tomli_w.dumps({**options, **({SET: table} if table else {})}).rstrip("\n") + "\n"
+    return toml(head + tomli_w.dumps({**options, **({SET: table} if table else {})}).rstrip("\n") + "\n")
 
 
-def _plain(value: Any) -> Any:
-    """Return a value of `--set` in the types of TOML."""
-    if isinstance(value, Mapping) or value is None or (isinstance(value, str) and value_of(SET, value) != value):
-        return json.dumps(value)
+def _plain(what: str, value: Any) -> Any:
+    """Return a value of `--set` as TOML has it, or as a text in JSON where TOML has no word for it.
+
+    Args:
+        what: the option, or the file and field, that the value is from.
+        value: the value.
+
+    Raises:
+        UserError: the text is too long to be read again.
+    """
+    if not (_means_itself(value) if isinstance(value, str) else _is_toml(value)):
+        value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        value_of(what, value)
     return list(value) if isinstance(value, tuple) else value
 
 
-def settings_of_record(record: Record) -> str:
+def _means_itself(text: str) -> bool:
+    try:
+        return bool(value_of(SET, text) == text)
+    except UserError:
+        return len(text) > LONGEST_SETTING  # in quotation marks it would be too long as well
+
+
+def _is_toml(value: Any) -> bool:
+    """Return whether a value is a plain one of TOML, or a list of such. Lists in lists may be too deep to write."""
+    return all(isinstance(part, str | int | float) for part in (value if isinstance(value, list | tuple) else [value]))
+
+
+def settings_of_record(path: Path) -> str:
     """Return a settings file that makes the run of a record again.
 
     All fields of recipe and method are written, so that the file means the same when the recipes have changed. Of a
     folder, a record holds no path: a comment says which option the user has to give.
 
+    Args:
+        path: the file of the record.
+
     Raises:
-        UserError: the record is no run of `run`.
+        UserError: the file is no record, the record is no run of `run`, or no settings file can hold its config.
     """
+    record = read_record(path)
     if record.kind == "speed":
         raise UserError(f"{record.run_id}: was made by `speed`, not by `run`; give the record of a run")
     backbone, environment = record.backbone, record.environment
@@ -130,12 +164,27 @@ def settings_of_record(record: Record) -> str:
         "threads": environment.threads if environment.gpu is None else None,
         "deterministic": bool(environment.deterministic),
     }
-    train, method = (record.config.get(part) for part in ("train", "method"))
     settings = {
         f"{owner}{name}": value
-        for owner, fields in (("", train), (f"{record.method}.", method))
-        if isinstance(fields, dict)
-        for name, value in fields.items()
+        for part, owner in (("train", ""), ("method", f"{record.method}."))
+        for name, value in _config_part(path, record, part).items()
         if owner or name != "protocol"  # it has an option of its own
     }
     return settings_text(Settings(options, settings), comments)
+
+
+def _config_part(path: Path, record: Record, part: str) -> Mapping[str, Any]:
+    """Return a part of the config of a record, of which a settings file can hold everything.
+
+    Raises:
+        UserError: it cannot; the message names the field of the record.
+    """
+    fields = record.config.get(part)
+    if not isinstance(fields, dict):
+        return {}
+    for name, value in fields.items():
+        place = f"{path}: config.{part}.{name}"
+        if "." in name or (part == "train" and name == record.method):  # it would be read as a table of a method
+            raise UserError(f"{place}: is the name of no setting; repair the record or remove it")
+        _plain(place, value)
+    return fields

@@ -17,9 +17,8 @@ records_app = typer.Typer(help="Use the records of runs.", no_args_is_help=True)
 def records_config(record: Annotated[Path, typer.Argument(help="The JSON file of a record.")]) -> None:
     """Print a settings file that makes the run of a record again, for `run --config`."""
     from harness.config.settings import settings_of_record
-    from harness.records import read_record
 
-    print_result(settings_of_record(read_record(record)), end="")
+    print_result(settings_of_record(record), end="")
 
 
 @results_app.command("merge", epilog=epilog("python -m harness results merge shard1 shard2 --results results"))

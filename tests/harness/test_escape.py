@@ -3,14 +3,27 @@
 import csv
 import io
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.escape import csv_cell, html, latex, latex_comment, markdown, message, text_table, visible, visible_lines
+from harness.escape import (
+    csv_cell,
+    html,
+    latex,
+    latex_comment,
+    markdown,
+    message,
+    text_table,
+    toml,
+    visible,
+    visible_lines,
+)
 from tests.latex import compile_latex
 
 ANY = st.text(st.characters(exclude_categories=()))
@@ -25,6 +38,13 @@ def test_visible_text_is_one_line_of_utf8_without_control_characters(text: str) 
     shown.encode()
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     assert visible(shown) == shown
+
+
+@given(st.dictionaries(st.text(), st.text() | st.lists(st.text())))
+def test_toml_in_a_terminal_shows_its_characters_and_means_the_same(content: dict[str, object]) -> None:
+    shown = toml(tomli_w.dumps(content))
+    assert visible_lines(shown) == shown
+    assert tomllib.loads(shown) == content
 
 
 def test_visible_text_keeps_what_people_write() -> None:

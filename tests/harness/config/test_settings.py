@@ -3,6 +3,7 @@
 import json
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.config.settings import Settings, read_settings, settings_text
-from harness.records import read_records, record_path
-from tests.command_line import Run, quick_run
+from harness.escape import visible_lines
+from harness.records import Record, read_records, record_path, write_record
+from tests.command_line import Run, call, quick_run
+from tests.record_factory import fields
 
-_VALUES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**53), 2**53),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=20),
-    st.lists(st.integers(0, 9), max_size=3),
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=20)
+_VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**53), 2**53),
+        st.floats(allow_nan=False, allow_infinity=False),
+        _TEXTS,
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=2),
+    max_leaves=6,
 )
+_DEEP = "[" * 900 + "]" * 900
 _KEYS = st.from_regex(r"([a-z]{1,6}\.)?x_[a-z]{1,6}", fullmatch=True)
 
 
@@ -53,6 +61,7 @@ def test_reading_gives_what_was_written(settings: dict[str, Any], tmp_path_facto
         ("full = 'yes'", "full: 'yes' is not true or false"),
         ("limit = {a = 1}", "limit: "),
         ("set = 3", "set: is not a table"),
+        ("[set.memvp]\na = '" + "x" * 20_000 + "'", "run.toml: set.memvp.a: has 20,000 characters"),
         ("model = 'tyny'", "--model tyny: no such preset"),
         ("[set]\nbas_lr = 1", "--set bas_lr: neither the recipe nor"),
         ("[set.lavin]\nbase_lr = 1", "--set lavin.base_lr: lavin is not a method of this run"),
@@ -64,6 +73,70 @@ def test_a_faulty_file_is_one_line(text: str, message: str, call: Run, tmp_path:
     done = call("run", "--config", file)
     assert done.code == 2 and done.err.count("\n") == 1 and message in done.err, done.err
     assert call("run", "--config", tmp_path / "none.toml").err.startswith("error: --config ")
+
+
+@pytest.fixture
+def record_of(tmp_path: Path) -> Callable[..., Path]:
+    """Write a record with this config, and return its path."""
+    return lambda **config: write_record(Record(**fields(config=config)), tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[None], [[1], ["a", None]], {"a": None}, {"a": [{"b": None}]}, [{"c": {}}], 10**30, "9" * 5000, "[" * 3000],
+)
+def test_what_toml_has_no_word_for_is_kept(value: Any, record_of: Callable[..., Path], tmp_path: Path) -> None:
+    done = saved_config(record_of(train={"x": value}, method={"y": value}), tmp_path)
+    assert done.settings == {"x": value, "memvp.y": value}
+
+
+def test_no_setting_acts_on_a_terminal(record_of: Callable[..., Path], tmp_path: Path) -> None:
+    odd = "y\x9b31m\u202ez\x1b[31m\t\x7f\u2028\r\n"
+    path = record_of(train={odd: odd, "protocol": odd}, method={"list": [odd], "nested": [[odd]], "table": {odd: odd}})
+    out = call("records", "config", path).out
+    assert visible_lines(out) == out and "\\u009B" in out and "\\u202E" in out
+    kept = saved_config(path, tmp_path)
+    assert kept.options["protocol"] == odd
+    assert kept.settings == {
+        odd: odd,
+        "memvp.list": [odd],
+        "memvp.nested": [[odd]],
+        "memvp.table": {odd: odd},
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"train": {"a": 1, "a.b": 2}}, "config.train.a.b: is the name of no setting"),
+        ({"train": {"a.b": 2, "a": 1}}, "config.train.a.b: is the name of no setting"),
+        ({"train": {".base_lr": 2}}, "config.train..base_lr: is the name of no setting"),
+        ({"train": {"memvp": 1}, "method": {"a": 1}}, "config.train.memvp: is the name of no setting"),
+        ({"method": {"a.b": 1}}, "config.method.a.b: is the name of no setting"),
+        ({"train": {"tuning": "x" * 20_000}}, "config.train.tuning: has 20,000 characters"),
+        ({"method": {"a": ["x" * 5_000, ["x" * 6_000]]}}, "config.method.a: has 11,010 characters"),
+    ],
+)
+def test_what_no_settings_file_can_hold_is_named(
+    config: dict[str, Any], said: str, record_of: Callable[..., Path]
+) -> None:
+    path = record_of(**config)
+    done = call("records", "config", path)
+    assert done.code == 2 and done.out == "" and done.err.count("\n") == 1
+    assert said in done.err and path.name in done.err and "--set" not in done.err
+
+
+def saved_config(path: Path, folder: Path) -> Settings:
+    """Return what `records config` prints, as `run --config` reads it."""
+    (folder / "run.toml").write_text(call("records", "config", path).out, encoding="utf-8", newline="")
+    return read_settings(folder / "run.toml")
+
+
+@pytest.mark.parametrize("pairs", [("memvp=1", "memvp.x=2"), ("memvp.x=2", "memvp=1"), ("x=[null]",), ("x=" + _DEEP,)])
+def test_settings_that_no_run_can_have_are_saved_or_refused_in_one_line(pairs: tuple[str, ...], tmp_path: Path) -> None:
+    options = [part for pair in pairs for part in ("--set", pair)]
+    done = call("run", "--methods", "memvp", *options, "--save-config", tmp_path / "run.toml", "--dry-run")
+    assert done.code == 2 and done.err.count("\n") == 1 and "--set" in done.err
 
 
 @pytest.mark.timeout(60)
