@@ -4,12 +4,14 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from platformdirs import user_cache_path
 
@@ -37,10 +39,30 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
-        _replace(path, data)
+        _replace(path, lambda handle: handle.write(data))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); choose another place or free some space"
+        ) from error
+
+
+def copy_atomic(source: Path, path: Path) -> None:
+    """Copy a file of any size, so that readers see either the old file or the whole new one, even after a crash.
+
+    Args:
+        source: the file to copy. A pipe or a device, which may block or never end, is not read.
+        path: the file to write or replace. Folders are created as needed.
+
+    Raises:
+        UserError: the file cannot be read or written.
+    """
+    try:
+        with _open_regular(source) as original:
+            _replace(path, lambda handle: shutil.copyfileobj(original, handle))
+    except OSError as error:
+        raise UserError(
+            f"{source}: cannot be copied to {path} ({error.strerror}); check its permissions, choose another place or "
+            "free some space"
         ) from error
 
 
@@ -129,13 +151,13 @@ def _try_writing(folder: Path) -> None:
         handle.flush()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write a temporary file, wait until its bytes are on the disk, and rename it to `path`."""
+def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let a temporary file be written, wait until its bytes are on the disk, and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
+            write(handle)
             handle.flush()
             os.fsync(handle.fileno())
         os.chmod(temporary, 0o644)
@@ -181,17 +203,20 @@ def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:
     Raises:
         OSError: the file cannot be read, is no regular file, or is larger; `strerror` says which.
     """
-    # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):  # `fdopen` would name a folder by the number of its descriptor
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    with os.fdopen(descriptor, "rb") as handle:
+    with _open_regular(path) as handle:
         # `read(most + 1)` would allocate as many bytes, however small the file is.
-        if status.st_size > most:
+        if os.fstat(handle.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"larger than {most / 2**20:,.0f} MiB", str(path))
         return handle.read()
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # `fdopen` would name a folder by the number of its descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def sha256_of_files(hashes: Mapping[str, str]) -> str:

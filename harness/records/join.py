@@ -5,13 +5,12 @@ all its files, however the copying ends.
 """
 
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.files import read_file, write_atomic
+from harness.files import copy_atomic
 from harness.records.beside import paths_beside
 from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
@@ -19,6 +18,8 @@ from harness.records.store import read_records, record_path
 
 FOLDERS = ("adapters", "trackers")
 """Folders of a results folder that have one folder per run, at the same path as the record."""
+SHARED = "samples"
+"""The folder of what runs on the same data share; nothing in it is replaced."""
 
 
 @dataclass
@@ -47,8 +48,9 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         target: results folder; made if it is not there.
 
     Raises:
-        UserError: a source has no records, a record is bad or has a file name that is not its own, or something cannot
-            be written. Everything is read before anything is written.
+        UserError: a source has no records, a record is bad or has a file name that is not its own, a file of a run is
+            no regular file inside its source, or something cannot be written. All but the last is found before
+            anything is written.
     """
     known = {record.run_id: (record, target) for record in read_records(target)}
     merged = Merged()
@@ -67,8 +69,11 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
                 merged.conflicts.append(f"{record.run_id}: {_difference(before, record)} in {place} and in {source}")
             else:
                 known[record.run_id] = copies[record.run_id] = record, source
-    for record, source in copies.values():
-        _copy_run(record, source, target)
+    runs = [(record, source, _files_of_run(record, source)) for record, source in copies.values()]
+    for record, source, files in runs:
+        for file in files:
+            if not (file.parts[0] == SHARED and (target / file).exists()):
+                copy_atomic(source / file, target / file)
         merged.added.append(record.run_id)
     return merged
 
@@ -86,30 +91,56 @@ def _difference(one: Record, other: Record) -> str:
     return f"{one.status} twice"
 
 
-def _copy_run(record: Record, source: Path, target: Path) -> None:
-    """Copy one run with all that belongs to it, the record last."""
-    old, new = record_path(record, source), record_path(record, target)
-    try:
-        for part, copied in zip(paths_beside(old), paths_beside(new), strict=True):
-            if os.path.lexists(part):
-                write_atomic(copied, read_file(part))
+def _files_of_run(record: Record, source: Path) -> list[Path]:
+    """Return the path, inside the source, of every file of a run, the record last.
+
+    Raises:
+        UserError: one of them is no regular file inside the source. A source may come from somebody else, and a link
+            in it may lead to any file of this machine, or to a device without an end.
+    """
+    own = record_path(record, Path())
+    run = own.relative_to("records").with_suffix("")
+    below = (file for name in FOLDERS for file in _files_below(source / name / run))
+    files = [*paths_beside(own), *(file.relative_to(source) for file in below), *_shared_files(record, source), own]
+    found = [file for file in files if os.path.lexists(source / file)]
+    for file in found:
+        _require_inside(file, source)
+    return found
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the path of everything below a folder that is no folder. A linked folder is not entered."""
+    if os.path.lexists(folder):
+        for place, inner, names in os.walk(folder, onerror=_refuse):
+            links = [name for name in inner if Path(place, name).is_symlink()]
+            yield from (Path(place, name) for name in (*names, *links))
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be copied ({error.strerror}); repair or remove it") from error
+
+
+def _shared_files(record: Record, source: Path) -> Iterator[Path]:
+    """Yield the path, inside the source, of what runs on the same data share: kept images and questions."""
+    images = [sample.image for sample in record.samples]
+    questions = questions_path(record.task, record.data, Path())
+    if os.path.lexists(source / questions):
+        _require_inside(questions, source)
         kept = read_questions(record.task, record.data, source)
-        asked = [question.image for question in kept.questions if question.image is not None] if kept else []
-        for image in (*(sample.image for sample in record.samples), *asked):
-            if ".." in Path(image).parts:
-                raise UserError(f"{old}: samples: {image} leaves the folder; repair the record or remove it")
-            if os.path.lexists(source / image) and not (target / image).exists():
-                write_atomic(target / image, read_file(source / image))
-        questions = questions_path(record.task, record.data, target)
-        if kept is not None and not questions.exists():
-            write_atomic(questions, read_file(questions_path(record.task, record.data, source)))
-        run = old.relative_to(source / "records").with_suffix("")
-        for name in FOLDERS:
-            if os.path.lexists(source / name / run):
-                shutil.copytree(source / name / run, target / name / run, dirs_exist_ok=True)
-        content = read_file(old)
+        images += [question.image for question in kept.questions if question.image is not None] if kept else []
+    for image in images:
+        if ".." in Path(image).parts:
+            place = record_path(record, source)
+            raise UserError(f"{place}: samples: {image} leaves the folder; repair the record or remove it")
+        yield Path(image)
+    yield questions
+
+
+def _require_inside(file: Path, source: Path) -> None:
+    path = source / file
+    try:
+        real = Path(os.path.realpath(path, strict=True))
     except OSError as error:
-        # copytree collects the errors of all files into one without a name of its own.
-        place, reason = error.filename or old, error.strerror or error
-        raise UserError(f"{place}: {record.run_id} cannot be copied ({reason})") from error
-    write_atomic(new, content)
+        raise UserError(f"{path}: cannot be copied ({error.strerror}); repair or remove it") from error
+    if not (real.is_file() and real.is_relative_to(os.path.realpath(source))):
+        raise UserError(f"{path}: is not a regular file inside {source}; put the file itself there, or remove it")

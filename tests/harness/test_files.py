@@ -1,11 +1,12 @@
 """Files are written completely or not at all, and a path that cannot be written gives a one-line error."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
-from harness.files import new_folder, require_writable, sha256_of_files, write_atomic
+from harness.files import copy_atomic, new_folder, require_writable, sha256_of_files, write_atomic
 
 
 @pytest.fixture(params=["file", "file/below"])
@@ -33,6 +34,18 @@ def test_a_folder_does_not_become_a_file_and_no_temporary_file_is_left(tmp_path:
     with pytest.raises(UserError, match="folder: cannot be written"):
         write_atomic(tmp_path / "folder", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_is_copied_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"\x00new")
+    copy_atomic(tmp_path / "old", tmp_path / "made" / "new")
+    assert (tmp_path / "made" / "new").read_bytes() == b"\x00new"
+    os.mkfifo(tmp_path / "pipe")
+    for source, target in (("pipe", "made/new"), ("none", "made/new"), ("old", "made")):
+        with pytest.raises(UserError, match=rf"{source}: cannot be copied to .*{target} \(.+\)"):
+            copy_atomic(tmp_path / source, tmp_path / target)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "old", "pipe"]
 
 
 def test_an_unusable_folder_is_found_before_the_work(unusable: Path, tmp_path: Path) -> None:

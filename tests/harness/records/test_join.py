@@ -109,6 +109,60 @@ def test_an_adapter_that_cannot_be_copied_is_one_line(call: Run, tmp_path: Path)
     assert done.code == 2 and "adapter.safetensors" in done.err and done.err.count("\n") == 1
 
 
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    """A source with two runs, the second of which has a file of every kind; beside it lies a file of somebody else."""
+    (tmp_path / "secret").write_text("secret")
+    source = tmp_path / "source"
+    write_record(make_record(seed=0), source)
+    asked = Question(qid="1", question="Which?", options=["a", "b"], gold=0, image="samples/asked.png")
+    shown = {"image_id": "1", "image": "samples/shown.png", "caption": "a", "references": []}
+    record = make_record(seed=1, samples=[shown])
+    path = write_record(record, source)
+    write_predictions(path, [{"qid": "1"}])
+    write_questions(record.task, record.data, source, Questions(questions=[asked]))
+    run = path.relative_to(source / "records").with_suffix("")
+    for name in ("samples/asked.png", "samples/shown.png", f"adapters/{run}/deep/x", f"trackers/{run}/x"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    return source
+
+
+_EVERY_KIND = ("records/**/seed1-*.json", "**/*.predictions.jsonl", "**/questions.json", "**/asked.png", "**/shown.png")
+_FOLDERS = ("adapters", "adapters/*/*/*/seed1-*", "adapters/**/deep", "trackers", "trackers/*/*/*/seed1-*", "records")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("pattern", [*_EVERY_KIND, "adapters/**/x", "trackers/**/x"])
+@pytest.mark.parametrize("to", ["/dev/zero", "outside", "itself", "nothing"])
+def test_no_link_leads_out_of_a_source(pattern: str, to: str, full: Path, call: Run, tmp_path: Path) -> None:
+    (path,) = full.glob(pattern)
+    outside = path.replace(tmp_path / "outside")
+    path.symlink_to({"outside": outside, "itself": path}.get(to, to))
+    done = call("results", "merge", full, "--results", tmp_path / "target")
+    assert done.code == 2 and str(path) in done.err and done.err.count("\n") == 1
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("pattern", _FOLDERS)
+def test_no_linked_folder_leads_out_of_a_source(pattern: str, full: Path, call: Run, tmp_path: Path) -> None:
+    (path,) = full.glob(pattern)
+    path.symlink_to(path.rename(tmp_path / "outside"))
+    done = call("results", "merge", full, "--results", tmp_path / "target")
+    assert done.code == 2 and str(path) in done.err and done.err.count("\n") == 1
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_linked_source_and_a_link_inside_it_are_followed(full: Path, call: Run, tmp_path: Path) -> None:
+    (path,) = full.glob("adapters/**/x")
+    path.symlink_to(path.rename(full / "elsewhere"))
+    (tmp_path / "link").symlink_to(full)
+    done = call("results", "merge", tmp_path / "link", "--results", tmp_path / "target")
+    assert done.code == 0, done.err
+    (full / "elsewhere").replace(path)
+    assert files(tmp_path / "target") == files(full)
+
+
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/2/3", "a/2", "-1/2"])
 def test_a_faulty_shard_is_one_line(shard: str, call: Run) -> None:
     done = call("run", "--shard", shard)
