@@ -128,7 +128,7 @@ class Record(Section):
     """Number of optimiser steps."""
     epochs: Annotated[Seconds | None, REASON] = None
     """Number of passes over the training split."""
-    micro_batch: Count | None = None
+    micro_batch: Annotated[Count, Field(ge=1)] | None = None
     """Samples per forward pass in training, at its end; the division of an optimiser step into forward passes changes
     its memory, not its loss. Null where nothing was trained, or where not reported."""
     loss: Annotated[Loss | None, REASON] = None

@@ -73,6 +73,7 @@ def test_spec_hash_refuses_nan():
         ({"seed": -1}, "seed"),
         ({"seed": 10**30}, "seed"),
         ({"micro_batch": 2**63}, "micro_batch"),
+        ({"micro_batch": 0}, "micro_batch"),
         ({"created": "0001-01-01T00:00:00+14:00"}, "created"),
         ({"created": "9999-12-31T23:59:59-14:00"}, "created"),
     ],
