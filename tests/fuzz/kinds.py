@@ -10,7 +10,7 @@ KINDS = {
     "predictions": Kind(
         data.make_scienceqa, data.use_predictions, one_file("rows.jsonl", "results.json", "plain.json")
     ),
-    "records": Kind(results.make_records, results.use_records, one_file("*.json", "*.jsonl")),
+    "records": Kind(results.make_records, results.use_records, results.change_records),
     "files of a page": Kind(
         results.make_page,
         results.use_page,

@@ -11,20 +11,26 @@ ODD = (
     -1,
     0,
     2**31,
+    2**32 - 1,
     10**18,
+    2**63 - 1,
     10**400,
     1e308,
     float("nan"),
     float("inf"),
     "",
     "é\n\x1b[0m",
+    "\x9b31m\u202e",
     "\ud800",
+    "x" * 9_999,
     "x" * 100_000,
     "|<script>=1+1",
     "../x",
     [],
     {},
     [[]],
+    [None],
+    [[1], ["a", {"b": None}]],
 )
 """Values that a field of JSON is replaced by."""
 
@@ -43,11 +49,11 @@ def mutate(content: bytes, chance: random.Random) -> bytes:
     if not isinstance(value, dict | list) or chance.random() < 0.25:
         return _mutate_bytes(content, chance)
     for _ in range(chance.randint(1, 3)):
-        _mutate_value(value, chance)
+        mutate_value(value, chance)
     return json.dumps(value).encode()
 
 
-def _mutate_value(value: Any, chance: random.Random) -> None:
+def mutate_value(value: Any, chance: random.Random) -> None:
     """Replace, remove or rename one value somewhere inside an object or array, in place."""
     while True:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
