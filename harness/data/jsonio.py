@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.files import read_file
+
+_LONGEST_PLACE = 200
+"""No place in a file is described in more characters."""
 
 
 class DuplicateKeyError(ValueError):
@@ -60,19 +64,38 @@ def parse_json(text: str | bytes, source: str) -> Any:
 
 
 def _place_of(value: Any) -> str:
-    """Return where in a JSON value a string, or a key of an object, has half of a surrogate pair."""
-    found, rest = "", value
-    while not isinstance(rest, str):
-        items = rest.items() if isinstance(rest, dict) else enumerate(rest) if isinstance(rest, list) else ()
-        for key, part in items:
-            if _is_broken(str(key)):
-                return f"{found}, a key"
-            if _is_broken(json.dumps(part, ensure_ascii=False)):
-                found, rest = f"{found}, {key}", part
+    """Return where in a JSON value the first string, or key of an object, has half of a surrogate pair.
+
+    Each part is looked at once, however deep it is. A long place is cut behind its beginning.
+    """
+    place: list[str] = []
+    levels = [_parts(value)]
+    while levels:
+        for key, part in levels[-1]:
+            if _is_broken(key):
+                return _listed([*place, "a key"])
+            if isinstance(part, str) and _is_broken(part):
+                return _listed([*place, key])
+            if isinstance(part, dict | list):
+                place.append(key)
+                levels.append(_parts(part))
                 break
         else:
-            break
-    return found
+            levels.pop()
+            del place[-1:]
+    return ""
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Return the parts of an object or array, each with its key or index as text; none of any other value."""
+    if isinstance(value, dict):
+        return iter(value.items())
+    return ((str(index), part) for index, part in enumerate(value if isinstance(value, list) else ()))
+
+
+def _listed(place: list[str]) -> str:
+    text = "".join(f", {step}" for step in place)
+    return text if len(text) <= _LONGEST_PLACE else f"{text[:_LONGEST_PLACE]}…"
 
 
 def _is_broken(text: str) -> bool:
