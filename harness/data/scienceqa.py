@@ -56,8 +56,7 @@ def read_splits(path: Path, hashes: dict[str, str] | None = None) -> dict[str, l
         raise UserError(f"{path}: {first_error(error)}; write the file as {{split: [problem ids]}}") from error
     home: dict[str, str] = {}
     for split, qids in splits.items():
-        if len(set(qids)) != len(qids):
-            twice = next(qid for index, qid in enumerate(qids) if qid in qids[:index])
+        if (twice := _first_repeated(qids)) is not None:
             raise UserError(f"{path}: problem {twice} is listed twice in split {split!r}; remove one of the two")
         for qid in qids if split in BASE_SPLITS else ():
             if qid in home:
@@ -66,6 +65,16 @@ def read_splits(path: Path, hashes: dict[str, str] | None = None) -> dict[str, l
                 )
             home[qid] = split
     return splits
+
+
+def _first_repeated(qids: Sequence[str]) -> str | None:
+    """Return the first id that has been there before; None if each is there once."""
+    seen: set[str] = set()
+    for qid in qids:
+        if qid in seen:
+            return qid
+        seen.add(qid)
+    return None
 
 
 def read_problems(path: Path, hashes: dict[str, str] | None = None) -> dict[str, Any]:

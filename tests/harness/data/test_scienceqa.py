@@ -2,13 +2,14 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from harness.data.scienceqa import OFFICIAL_SIZES, load_scienceqa
+from harness.data.scienceqa import OFFICIAL_SIZES, load_scienceqa, read_splits
 from harness.errors import UserError
 
 
@@ -151,6 +152,15 @@ def test_bad_splits(folder, splits: Any, message: str):
     folder.write()
     with pytest.raises(UserError, match=message):
         load_scienceqa(folder.root)
+
+
+def test_an_id_is_found_twice_among_very_many(tmp_path: Path):
+    ids = [str(number) for number in range(100_000)]
+    (tmp_path / "pid_splits.json").write_text(json.dumps({"train": [*ids, ids[-1]]}))
+    before = time.process_time()
+    with pytest.raises(UserError, match="problem 99999 is listed twice"):
+        read_splits(tmp_path / "pid_splits.json")
+    assert time.process_time() - before < 5  # compared with all ids before it, each in turn, it takes a minute
 
 
 def test_id_that_is_a_path(folder):
