@@ -13,7 +13,7 @@ from harness.parsers.folders import records_app, results_app
 from harness.parsers.score import score_app
 from harness.parsers.setup import data_app
 from harness.parsers.shown import EXIT_CODES
-from harness.streams import prepare_streams, print_error, print_result
+from harness.streams import end_unread, prepare_streams, print_error, print_result
 
 PACKAGE = "peft-vl-bench"
 
@@ -77,6 +77,16 @@ def _require_folder() -> None:
         ) from error
 
 
+def _what_failed(error: OSError) -> str:
+    """Return what an error of the operating system says, as one line."""
+    try:
+        print_result("", end="")  # what is left of an output that could not be written fails again
+    except UserError as unwritten:
+        return str(unwritten)
+    place = error.filename if isinstance(error.filename, str) else "the operating system"
+    return f"{place}: {error.strerror or error}; give another path, or repair this one"
+
+
 def main() -> None:
     """Run the command line. A user error is printed as one line and ends with exit status 2."""
     prepare_streams()
@@ -91,9 +101,12 @@ def main() -> None:
         print_error(str(error))
         sys.exit(2)
     except OSError as error:  # a path that is too long, a folder without permission, a full disk
-        place = error.filename if isinstance(error.filename, str) else "the operating system"
-        print_error(f"{place}: {error.strerror or error}; give another path, or repair this one")
+        print_error(_what_failed(error))
         sys.exit(2)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer and rich, which print the help, end with status 1
+            end_unread()
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from harness.errors import UserError
 from harness.escape import message, visible
@@ -38,9 +39,8 @@ def print_result(text: str, end: str = "\n") -> None:
     """
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError as error:
-        abandon_output()
-        raise SystemExit(128 + signal.SIGPIPE) from error
+    except BrokenPipeError:
+        end_unread()
     except OSError as error:
         abandon_output()
         raise UserError(f"standard output: cannot be written ({error.strerror}); send it somewhere else") from error
@@ -55,6 +55,12 @@ def print_error(text: str) -> None:
 def say_on_stderr(line: str) -> None:
     """Print a line to standard error."""
     print(visible(line), file=sys.stderr, flush=True)
+
+
+def end_unread() -> NoReturn:
+    """End the command because nobody reads its output any more, with the exit status of the signal that says so."""
+    abandon_output()
+    raise SystemExit(128 + signal.SIGPIPE)
 
 
 def abandon_output() -> None:

@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TABLE = ("table", "--results", "no-such-folder")
+PRINTING = (TABLE, ("--help",), ("table", "--help"), (), ("score",), ("--version",), ("--show-completion", "bash"))
+"""Commands that print their result, help, version or shell completion."""
+
+
+def harness(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.PIPE, **options)
 
 
 def table(*more: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
     """Print Table 1 in a process of its own, without records unless `more` names some."""
-    command = [sys.executable, "-m", "harness", "table", "--results", "no-such-folder", *more]
-    return subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.PIPE, **options)
+    return harness(*TABLE, *more, **options)
 
 
 @pytest.mark.parametrize(("encoding", "sign"), [("ascii", r"\xb1"), ("latin-1", "±")])
@@ -32,19 +40,21 @@ def test_json_is_whole_in_every_encoding() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the platform has no /dev/full")
-def test_a_full_disk_is_said_in_one_line() -> None:
+@pytest.mark.parametrize("command", PRINTING, ids=" ".join)
+def test_a_full_disk_is_said_in_one_line(command: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        done = table(stdout=full)
+        done = harness(*command, stdout=full)
     assert done.returncode == 2
     assert done.stderr.decode().startswith("error: standard output: cannot be written (No space left on device)")
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_reader_that_is_gone_ends_the_command_quietly() -> None:
+@pytest.mark.parametrize("command", PRINTING, ids=" ".join)
+def test_a_reader_that_is_gone_ends_the_command_quietly(command: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = table(stdout=writer)
+        done = harness(*command, stdout=writer)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
