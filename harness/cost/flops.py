@@ -9,7 +9,7 @@ optimiser step is elementwise and therefore not counted.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -120,11 +120,29 @@ def _inference(backbone: Backbone, method: Costed, work: Workload) -> list[Produ
         *_forward(backbone, method, samples, prompt, prompt, 1, decoding=False, prepare=True),
         _head(backbone, samples),
     ]
-    for step in range(1, work.new_tokens):
-        # `layer_inputs` is computed once more for forward passes of one token. All decoded tokens share the result.
-        products += _forward(backbone, method, samples, 1, prompt + step, 1, decoding=True, prepare=step == 1)
-        products.append(_head(backbone, samples))
+    if work.new_tokens > 1:
+        products += _decoding(backbone, method, samples, prompt, work.new_tokens - 1)
     return products
+
+
+def _decoding(backbone: Backbone, method: Costed, samples: int, prompt: int, steps: int) -> list[Product]:
+    """Return the products of decoding `steps` tokens behind a prompt, each of all steps together.
+
+    From one step to the next, each product either stays the same or, in the attention, grows by one key. So the sum of
+    all steps is half of the first and the last one, times their number, and only these two are counted.
+    """
+    first, last = (
+        [
+            *_forward(backbone, method, samples, 1, prompt + step, 1, decoding=True, prepare=False),
+            _head(backbone, samples),
+        ]
+        for step in (1, steps)
+    )
+    together = [
+        replace(early, flops=steps * (early.flops + late.flops) // 2) for early, late in zip(first, last, strict=True)
+    ]
+    # `layer_inputs` is computed once more for forward passes of one token. All decoded tokens share the result.
+    return [*method.token_cost(samples, 1, 1, decoding=True).prepared, *together]
 
 
 def _images(backbone: Backbone, method: Costed, images: int) -> list[Product]:

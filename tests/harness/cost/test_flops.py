@@ -1,5 +1,6 @@
 """FLOPs: the formulas against torch's own counter on the real modules, and where the backward pass stops."""
 
+import time
 from dataclasses import replace
 from functools import cache
 
@@ -105,6 +106,32 @@ def test_backward_stops_at_the_first_trained_value():
 def test_inference_has_no_backward():
     backbone, method = attach_on_slice("dehvf")
     assert all(flops.backward == 0 for flops in count_flops(backbone, method, "inference", WORK).values())
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from([1, 4]))
+def test_decoding_costs_the_sum_of_its_steps(name, length, new_tokens, kv_heads):
+    """A later step costs what the first one does behind a prompt that has all earlier tokens."""
+    backbone, method = small(name, kv_heads)
+
+    def inference(text_length, tokens):
+        work = Workload(text_length=text_length, new_tokens=tokens, eval_batch=3)
+        return total_flops(count_flops(backbone, method, "inference", work))
+
+    firsts = [inference(length + step, 2) - inference(length + step, 1) for step in range(new_tokens)]
+    once = sum(product.flops for product in method.token_cost(3, 1, 1, decoding=True).prepared)
+    steps = sum(firsts) - once * (new_tokens - 1)
+    assert inference(length, new_tokens + 1) == inference(length, 1) + steps
+
+
+def test_very_many_tokens_are_counted_as_fast_as_few():
+    backbone, method = small("memvp")
+    few, many = (replace(WORK, new_tokens=tokens) for tokens in (3, 10**9))
+    before = time.process_time()
+    more = total_flops(count_flops(backbone, method, "inference", many))
+    assert time.process_time() - before < 5
+    assert more > total_flops(count_flops(backbone, method, "inference", few)) * 10**8
 
 
 def test_a_method_that_does_not_count_its_flops_is_rejected():
