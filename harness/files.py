@@ -186,11 +186,27 @@ def require_file_writable(path: Path) -> None:
 
 def remove_stale(folder: Path) -> None:
     """Remove what writers that were killed left below a folder: unfinished files that nobody wrote to for a day."""
-    before = time.time() - _STALE_S
     for path in folder.rglob(f".*{_UNFINISHED}"):
         with contextlib.suppress(OSError):  # its writer may remove it, or another process
-            if path.lstat().st_mtime < before:
+            if _is_stale(path):
                 path.unlink()
+
+
+def remove_stale_folders(parent: Path, pattern: str) -> None:
+    """Remove the temporary folders that processes that were killed left in a folder, as `remove_stale` does files.
+
+    Args:
+        parent: the folder in which they are.
+        pattern: matches the name of each temporary folder, and of nothing else.
+    """
+    for path in parent.glob(pattern):
+        with contextlib.suppress(OSError):
+            if _is_stale(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_stale(path: Path) -> bool:
+    return path.lstat().st_mtime < time.time() - _STALE_S
 
 
 def read_file(path: Path, most: int = LARGEST_FILE) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.files import cache_folder
+from harness.files import cache_folder, remove_stale_folders
 
 Sizes = tuple[int, int, int]
 """Number of samples in train, val and test."""
@@ -21,7 +21,8 @@ def ensure_built(
     """Return the folder of a generated data set, which is built on first use.
 
     The set is built in a temporary folder and then renamed. So an interrupted build leaves no incomplete set, and two
-    processes may build the same set at the same time.
+    processes may build the same set at the same time. The temporary folder of a build that was killed is removed when a
+    set of that name is used a day later.
 
     Args:
         cache_dir: where generated sets are kept; None takes the cache folder of the user.
@@ -37,6 +38,7 @@ def ensure_built(
     cache_dir = cache_dir or cache_folder()
     key = json.dumps([version, seed, list(sizes)])
     root = cache_dir / f"{name}-v{version}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    remove_stale_folders(cache_dir, f".{name}-v*")
     if root.is_dir():
         return root
     try:

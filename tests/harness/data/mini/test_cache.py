@@ -1,5 +1,6 @@
 """The cache of generated data sets."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,17 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         ensure_built(tmp_path, "set", 1, 0, SIZES, fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    root = ensure_mini(tmp_path, seed=1, sizes=SIZES)
+    left, running, other = (tmp_path / name for name in (f".{root.name}.a", f".{root.name}.b", ".mini-captions-v1-0.c"))
+    for folder in (left, running, other):
+        (folder / "images").mkdir(parents=True)
+    for folder in (root, left, other):
+        os.utime(folder, (0, 0))
+    ensure_mini(tmp_path, seed=1, sizes=SIZES)
+    assert set(tmp_path.iterdir()) == {root, running, other}
 
 
 def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
