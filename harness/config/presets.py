@@ -46,6 +46,7 @@ class BackboneSpec:
         like: the preset whose recipe it uses; None for its own.
         extra: the extra of this package whose installation brings the language model; None if none does.
         quantize: one of `QUANTIZE`, how the language model is quantised; None for its weights as they are.
+        llm_option: the option that named `llm`, for messages.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BackboneSpec:
     like: str | None = None
     extra: str | None = None
     quantize: Quantize | None = None
+    llm_option: str = "--llm"
 
     @property
     def packaged(self) -> bool:
@@ -139,8 +141,18 @@ def base_model(model: str, quantize: str | None) -> str:
     return model if quantize is None else model.removesuffix(f"-{quantize}")
 
 
+def looks_like_path(llm: str) -> bool:
+    """Return whether the name of a language model can only be meant as a folder or file: no hub id looks like it."""
+    return llm.startswith((".", "/", "~")) or llm.endswith(("/", ".gguf")) or "\\" in llm or llm.count("/") > 1
+
+
 def resolve_spec(
-    model: str = "tiny", llm: str | None = None, clip: str | None = None, quantize: str | None = None
+    model: str = "tiny",
+    llm: str | None = None,
+    clip: str | None = None,
+    quantize: str | None = None,
+    *,
+    others: str = "give any other model with --llm",
 ) -> BackboneSpec:
     """Return the backbone that the options name.
 
@@ -151,11 +163,12 @@ def resolve_spec(
             copy of another size, and the record holds a hash of its weights.
         clip: `NAME[:WEIGHTS]` that replaces the preset's vision tower.
         quantize: one of `QUANTIZE`; None leaves the weights as they are.
+        others: what the message on an unknown preset advises, for commands without `--llm`.
 
     Raises:
         UserError: there is no such preset, or no such quantisation.
     """
-    spec = _unquantised(model, llm, clip)
+    spec = _unquantised(model, llm, clip, others)
     if quantize is None:
         return spec
     known: Quantize | None = next((name for name in QUANTIZE if name == quantize), None)
@@ -166,11 +179,11 @@ def resolve_spec(
     return replace(spec, name=name, display=display, like=spec.recipe, quantize=known)
 
 
-def _unquantised(model: str, llm: str | None, clip: str | None) -> BackboneSpec:
+def _unquantised(model: str, llm: str | None, clip: str | None, others: str) -> BackboneSpec:
     """Return the backbone with the weights as they are; see `resolve_spec`."""
     if model not in PRESETS:
         near = difflib.get_close_matches(model, PRESETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}; give any other model with --llm"
+        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(PRESETS)}; {others}"
         raise UserError(f"--model {model}: no such preset; {hint}")
     spec = preset = PRESETS[model]
     real = preset.llm is not None and not preset.shipped

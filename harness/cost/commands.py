@@ -51,7 +51,7 @@ def speed_text(options: SpeedOptions) -> str:
     Raises:
         UserError: an option is wrong, weights are missing, a folder cannot be written, or the measurement fails.
     """
-    spec = resolve_spec(options.model)
+    spec = resolve_spec(options.model, others="give one of them")
     machine = resolve_machine(options.device, options.dtype, options.weights)
     if options.weights == "pretrained":
         require_weights(spec, say_on_stderr)

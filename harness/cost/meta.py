@@ -1,6 +1,7 @@
 """From the options of `params` and `flops` to a backbone and methods that are built on the meta device."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 
 from harness.config.lookup import expand, named_method, registered_names
 from harness.config.plan import RunPlan
-from harness.config.presets import PRESETS, BackboneSpec, resolve_spec
+from harness.config.presets import PRESETS, BackboneSpec, looks_like_path, resolve_spec
 from harness.config.recipe import TrainRecipe
 from harness.config.recipes import method_config
 from harness.errors import UserError, first_error
@@ -16,6 +17,7 @@ from methods import get_method
 
 _CLIP_OF = "7b"
 """The preset whose vision tower is used with a language model that is given without one."""
+_OTHERS = "a folder or hub id of a Llama model"
 
 
 def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> BackboneSpec:
@@ -30,10 +32,10 @@ def cost_spec(model: str, llm: str | None = None, clip: str | None = None) -> Ba
         UserError: `model` is empty or names no preset.
     """
     if not model:
-        raise UserError(f"--model: give one of {', '.join(PRESETS)}, or a folder or hub id of a Llama model")
-    if llm is None and model not in PRESETS and ("/" in model or Path(model).is_dir()):
-        model, llm = _CLIP_OF, model
-    return resolve_spec(model, llm, clip)
+        raise UserError(f"--model: give one of {', '.join(PRESETS)}, or {_OTHERS}")
+    if llm is None and model not in PRESETS and (looks_like_path(model) or "/" in model or Path(model).is_dir()):
+        return replace(resolve_spec(_CLIP_OF, model, clip), llm_option="--model")
+    return resolve_spec(model, llm, clip, others=f"give one of them, or {_OTHERS}")
 
 
 def method_names(methods: Sequence[str]) -> list[str]:

@@ -229,6 +229,13 @@ def _is_user_error(done: Done, message: str) -> None:
         ("params --model nowhere/model", "not on this machine: the weights of nowhere/model"),
         ("flops --methods llama_adapter --model tiny --set num_scales=3", "choose num_scales among"),
         ("params --model vicuna", "no such preset; presets: tiny, smol, 7b"),
+        (
+            "params --model ./nowhere",
+            "error: --model ./nowhere: no such folder; give a folder or hub id of a Llama model",
+        ),
+        ("flops --model no/such/folder", "error: --model no/such/folder: no such folder; give"),
+        ("flops --model nowhere.gguf", "error: --model nowhere.gguf: no such file; give"),
+        ("run --llm ./nowhere --data-root {data}", "error: --llm ./nowhere: no such folder; give"),
         ("table --table 9", "9"),
         ("data check vqa --data-root {data}", "no such data set"),
         ("data check scienceqa --data-root nowhere", "nowhere"),

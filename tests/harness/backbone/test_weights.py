@@ -99,7 +99,16 @@ def test_a_wrong_name_hides_no_other_fault(offline: None) -> None:
 
 def test_a_model_in_one_file(spec: BackboneSpec, tmp_path: Path) -> None:
     own = replace(spec, llm=str(tmp_path / "model.gguf"))
-    assert missing_weights(own).lines == [f"{tmp_path}/model.gguf: is no file"]
+    assert missing_weights(own).lines == [
+        f"--llm {tmp_path}/model.gguf: no such file; give a file in GGUF that is there"
+    ]
+
+
+@pytest.mark.parametrize("llm", ["./nowhere", "../nowhere", "~/nowhere", "nowhere/", "a/folder/nowhere", "/nowhere"])
+def test_a_path_where_nothing_is_is_no_hub_id(llm: str, spec: BackboneSpec) -> None:
+    missing = missing_weights(replace(spec, llm=llm))
+    advice = "give a folder or hub id of a Llama model"
+    assert missing.lines == [f"--llm {llm}: no such folder; {advice}"] and not missing.sources
 
 
 def test_a_vision_tower_is_fetched_in_safetensors_only() -> None:

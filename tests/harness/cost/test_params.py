@@ -11,6 +11,7 @@ from harness.cost.params import ParameterRow, matches_printed, parameter_table, 
 from harness.errors import UserError
 from harness.report.paper import load_paper, method_names
 from methods import registry
+from tests.command_line import call
 
 PRINTED = [row for row in load_paper().rows if row.method in method_names() and row.model and row.trainable]
 ONLY_REFERENCE = "counted by the reference, unused"
@@ -119,3 +120,11 @@ def test_a_folder_is_counted_with_or_without_a_slash(small_llm, monkeypatch):
     monkeypatch.chdir(small_llm.parent)
     rows = [json.loads(params_text(("memvp",), model, "json")) for model in (str(small_llm), small_llm.name)]
     assert rows[0][0]["trainable"] == rows[1][0]["trainable"] > 0
+
+
+@pytest.mark.parametrize("model", ["nowhere/model", "./nowhere", "nowhere.gguf", "vicuna"])
+@pytest.mark.parametrize("command", ["params", "flops"])
+def test_the_advice_on_a_model_names_only_options_that_there_are(command, model):
+    done = call(command, "--model", model)
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert "--llm" not in done.err and "--weights" not in done.err
