@@ -103,6 +103,12 @@ def main() -> None:
     except OSError as error:  # a path that is too long, a folder without permission, a full disk
         print_error(_what_failed(error))
         sys.exit(2)
+    except MemoryError:
+        print_error("there is too little memory for this command; give smaller files or numbers, or free some memory")
+        sys.exit(2)
+    except RecursionError:
+        print_error("a file or an option is nested too deeply; correct it")
+        sys.exit(2)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer and rich, which print the help, end with status 1
             end_unread()

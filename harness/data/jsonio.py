@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,16 @@ from harness.files import read_file
 
 _LONGEST_PLACE = 200
 """No place in a file is described in more characters."""
+MOST_CONTAINERS = 4_000_000
+MOST_COMMAS = 20_000_000
+"""JSON with more opening brackets, or more commas, is not read, because its values would take gigabytes of memory.
+
+They are counted in the text, those in strings too, because counting takes no memory. An empty array of three bytes
+takes more than 70 bytes of memory, an object with one entry more than 200, a short string more than 50. Of the real
+files, Karpathy's dataset_coco.json is the largest by far. Each of its 123,287 images has seven arrays and six objects,
+together 1.6 million, and about 79 commas, mostly between the tokens of its five sentences, together 9.7 million. The
+21,208 problems of ScienceQA have 43,000 arrays and objects and 0.5 million commas.
+"""
 
 
 class DuplicateKeyError(ValueError):
@@ -21,18 +31,49 @@ class DuplicateKeyError(ValueError):
         self.keys = keys
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build the dict of a JSON object; raises DuplicateKeyError where a key occurs twice."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice: dict[str, None] = {}
-        for key, _ in pairs:
-            if key in seen:
-                twice[key] = None
-            seen.add(key)
-        raise DuplicateKeyError(list(twice))
-    return result
+class NotJsonError(UserError):
+    """A text is not valid JSON. It may still have JSON in each line."""
+
+
+def _load(text: str | bytes) -> Any:
+    """Return the JSON value; raises DuplicateKeyError where it is valid, but an object has a key twice."""
+    twice: list[list[str]] = []
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs) and not twice:
+            twice.append(_repeated(key for key, _ in pairs))
+        return result
+
+    value = json.loads(text, object_pairs_hook=build)
+    if twice:
+        raise DuplicateKeyError(twice[0])
+    return value
+
+
+def _repeated(keys: Iterable[str]) -> list[str]:
+    """Return the keys that occur more than once, each once."""
+    seen: set[str] = set()
+    twice: dict[str, None] = {}
+    for key in keys:
+        if key in seen:
+            twice[key] = None
+        seen.add(key)
+    return list(twice)
+
+
+def _require_bounded(text: str | bytes, source: str, more_containers: int = 0) -> None:
+    """Raise a UserError if the values of a JSON text would take very much memory."""
+    brackets: tuple[Any, Any, Any] = ("[", "{", ",") if isinstance(text, str) else (b"[", b"{", b",")
+    arrays, objects, commas = (text.count(bracket) for bracket in brackets)
+    for number, most, what in (
+        (arrays + objects + more_containers, MOST_CONTAINERS, "arrays, objects and lines"),
+        (commas, MOST_COMMAS, "commas"),
+    ):
+        if number > most:
+            raise UserError(
+                f"{source}: has {number:,} {what}, more than the {most:,} that are read; give a smaller file"
+            )
 
 
 def parse_json(text: str | bytes, source: str) -> Any:
@@ -46,11 +87,13 @@ def parse_json(text: str | bytes, source: str) -> Any:
         the JSON value.
 
     Raises:
-        UserError: the text is not UTF-8, is not JSON, is nested too deeply, an object contains a key twice, or a string
-            is no text (half of a surrogate pair).
+        NotJsonError: the text is not UTF-8, is not JSON, or is nested too deeply.
+        UserError: it has too many values, an object contains a key twice, or a string is no text (half of a surrogate
+            pair).
     """
+    _require_bounded(text, source)
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys)
+        value = _load(text)
         escaped = text.decode("latin-1") if isinstance(text, bytes) else text  # only to look for ASCII in it
         if "\\ud" in escaped.lower():
             json.dumps(value, ensure_ascii=False).encode()  # fails where a file of ours could not contain the string
@@ -60,7 +103,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
     except UnicodeEncodeError as error:
         raise UserError(f"{source}{_place_of(value)}: contains half of a surrogate pair; correct the file") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: not valid JSON ({error}); correct the file") from error
+        raise NotJsonError(f"{source}: not valid JSON ({error}); correct the file") from error
 
 
 def _place_of(value: Any) -> str:
@@ -117,8 +160,9 @@ def parse_json_lines(content: bytes, source: str) -> list[tuple[str, Any]]:
         for each value its place, such as `predictions.jsonl, line 3`, and the value itself.
 
     Raises:
-        UserError: a line is not valid JSON, as in `parse_json`; names the line.
+        UserError: a line is not valid JSON, as in `parse_json`; names the line. Or there are too many lines or values.
     """
+    _require_bounded(content, source, content.count(b"\n"))
     # Split at line feeds only: JSON strings may contain other line breaks, at which `splitlines` would cut them.
     lines = [(f"{source}, line {number}", line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     return [(place, parse_json(line, place)) for place, line in lines]

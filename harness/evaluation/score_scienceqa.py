@@ -1,12 +1,12 @@
 """Scoring saved ScienceQA answers against a problems file."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.data.jsonio import parse_json, parse_json_lines
+from harness.data.jsonio import NotJsonError, parse_json, parse_json_lines
 from harness.data.problem import Problem, parse_problem
 from harness.data.scienceqa import read_problems, read_splits
 from harness.errors import UserError
@@ -73,11 +73,14 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
         text = read_file(Path(path)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); give a text file in UTF-8") from error
-    if _has_lines(text, path.suffix):
+    try:
+        data = parse_json(text, str(path))
+    except NotJsonError:
+        if not _has_lines(text, path.suffix):
+            raise
         return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
-    data = parse_json(text, str(path))
     if isinstance(data, list):
-        entries = [(f"{path}, entry {number}", record) for number, record in enumerate(data, 1)]
+        entries = ((f"{path}, entry {number}", record) for number, record in enumerate(data, 1))
         return _from_records(path, entries, problems)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a JSON object or array, or one record per line; give such a file")
@@ -91,15 +94,14 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
 
 
 def _has_lines(text: str, suffix: str) -> bool:
-    """Return whether a text has one JSON value per line, rather than one JSON value.
+    """Return whether a text that is no JSON value is meant to have one per line.
 
     Args:
-        text: the text, which may have errors.
-        suffix: ending of the file's name. It decides only where neither the text nor its first line is a JSON value.
+        text: the text.
+        suffix: ending of the file's name. It decides only where the first line is no JSON value.
     """
-    if _is_json(text):
-        return False
-    return suffix == ".jsonl" or _is_json(text.strip().partition("\n")[0])
+    first, _, more = text.strip().partition("\n")
+    return suffix == ".jsonl" or (bool(more) and _is_json(first))
 
 
 def _is_json(text: str) -> bool:
@@ -137,11 +139,9 @@ def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict
 
 
 def _from_records(
-    path: Path, records: Sequence[tuple[str, Any]], problems: Mapping[str, Problem]
+    path: Path, records: Iterable[tuple[str, Any]], problems: Mapping[str, Problem]
 ) -> dict[str, int | None]:
     """Return the choices of records, each of which comes with its place in the file."""
-    if not records:
-        raise UserError(f"{path}: has no predictions; give a file with one for each problem")
     choices: dict[str, int | None] = {}
     qids: list[str] = []
     for place, record in records:
@@ -157,6 +157,8 @@ def _from_records(
         if qid in problems and record.get("gold") not in (None, problems[qid].answer):
             wrong = "its gold answer differs from the one in the problems file; give the file that was answered"
             raise UserError(f"{path}: problem {qid}: {wrong}")
+    if not qids:
+        raise UserError(f"{path}: has no predictions; give a file with one for each problem")
     if twice := repeated(qids):
         raise UserError(f"{path}: problems with two predictions: {listing(twice)}; keep one of each")
     return choices

@@ -150,6 +150,21 @@ def _is_user_error(done: Done, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "message"),
+    [(MemoryError(), "too little memory"), (RecursionError(), "nested too deeply")],
+    ids=["memory", "depth"],
+)
+def test_what_python_cannot_hold_is_one_line(
+    error: Exception, message: str, call: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> str:
+        raise error
+
+    monkeypatch.setattr("harness.commands.methods.methods_text", fail)
+    _is_user_error(call("methods"), message)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("run --methods memvpp", "did you mean memvp"),

@@ -1,10 +1,12 @@
 """Reading JSON that is not trusted."""
 
+import json
+import resource
 import time
 
 import pytest
 
-from harness.data.jsonio import parse_json, parse_json_lines, read_json
+from harness.data.jsonio import MOST_COMMAS, MOST_CONTAINERS, NotJsonError, parse_json, parse_json_lines, read_json
 from harness.errors import UserError
 
 
@@ -51,3 +53,40 @@ def test_a_deep_place_is_found_in_one_walk_and_cut() -> None:
         parse_json(text, "a.json")
     assert time.process_time() - before < 1  # looked at once at every level, it takes several seconds
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("part", "times", "found"),
+    [
+        ("[],", 5_000_000, "5,000,001 arrays, objects and lines"),
+        ('{"a":0},', 4_000_000, "4,000,001 arrays, objects and lines"),
+        ("1,", 21_000_000, "21,000,000 commas"),
+    ],
+)
+def test_json_of_very_many_values_is_refused_before_it_takes_memory(part: str, times: int, found: str) -> None:
+    text = f"[{part * times}1]"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        UserError, match=rf"^a\.json: has {found}, more than the \S+ that are read; give a smaller file$"
+    ):
+        parse_json(text, "a.json")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_very_many_lines_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^a\.jsonl: has 4,000,001 arrays, objects and lines"):
+        parse_json_lines(b"1\n" * 4_000_001, "a.jsonl")
+
+
+def test_a_file_as_large_as_the_split_file_of_coco_is_read() -> None:
+    tokens = ["word"] * 12
+    sentences = [{"raw": "a word, and more", "tokens": tokens, "imgid": 0, "sentid": 0}] * 5
+    image = {"filename": "0.jpg", "split": "val", "cocoid": 1, "imgid": 0, "sentids": [0] * 5, "sentences": sentences}
+    text = json.dumps(image)
+    assert 123_287 * (text.count("[") + text.count("{")) < MOST_CONTAINERS
+    assert 123_287 * (text.count(",") + 1) < MOST_COMMAS
+
+
+def test_a_key_given_twice_hides_no_error_behind_it() -> None:
+    with pytest.raises(NotJsonError):
+        parse_json('{"x": 1, "x": 2}\n{"x": 1}', "a.jsonl")

@@ -113,6 +113,7 @@ def test_one_line_of_our_form(files):
         ({"outputs": {"1": "", "2": "", "3": "", "x": ""}}, "unknown problems: x"),
         ('{"1": 0, "2": 0, "2": 1, "3": 0}', "given twice: 2"),
         ('{"results": {"1": 0, "2": 0, "3": 0, "1": 0}}', "given twice: 1"),
+        ('{"qid": "1", "qid": "2", "choice": 0}\n{"qid": "2", "choice": 0}\n', "line 1: key given twice: qid"),
         (lines(*({"qid": q, "choice": 0} for q in "12312")), "two predictions: 1, 2"),
         (lines({"qid": "1", "choice": 0, "gold": 1}), "problem 1: its gold answer"),
         (lines({"qid": "1", "raw": "A"}), "expected 'qid' and 'choice'"),
@@ -134,6 +135,7 @@ def test_one_line_of_our_form(files):
         ([], "has no predictions"),
         ("3", "expected a JSON object or array"),
         ("", "not valid JSON"),
+        pytest.param("[" + "[]," * 5_000_000 + "1]", "has 5,000,001 arrays, objects and lines", id="very many values"),
     ],
 )
 def test_broken_predictions_are_named(files, predictions, message):
