@@ -70,8 +70,8 @@ def test_a_config_on_the_hub_that_is_refused(standin: Hub) -> None:
         llm_config(resolve_spec("7b", llm="some/model"))
     with pytest.raises(UserError, match=r"other/model: there is no such repository"):
         llm_config(resolve_spec("7b", llm="other/model"))
-    with pytest.raises(UserError, match=r"a/b/c: is no folder on this machine and no name of a repository"):
-        llm_config(resolve_spec("7b", llm="a/b/c"))
+    with pytest.raises(UserError, match=r"a/b--c: is no folder on this machine and no name of a repository"):
+        llm_config(resolve_spec("7b", llm="a/b--c"))
 
 
 def test_a_folder_that_lacks_a_tensor_is_not_filled_with_noise(tmp_path: Path, small_llm: Path, spec: Any) -> None:
