@@ -64,7 +64,7 @@ def subcommand(line: str) -> tuple[Any, list[str]]:
 OTHER_OPTIONS = frozenset(
     # of every command; of accelerate, torchrun, pip, tensorboard, ruff, benchmarks/gpu.sh and tests.fuzz
     {"--help", "--num_processes", "--config_file", "--cpu", "--no-deps", "--logdir", "--check", "--budget"}
-    | {"--count", "--state", "--multi_gpu", "--standalone", "--nproc_per_node"}
+    | {"--count", "--kills", "--state", "--multi_gpu", "--standalone", "--nproc_per_node"}
 )
 """Options that documents name and that are of other programs."""
 COMMANDS = sorted({line for path in DOCUMENTS for line in commands_in(read(path))})
