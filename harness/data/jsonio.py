@@ -42,7 +42,7 @@ def _load(text: str | bytes) -> Any:
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) != len(pairs) and not twice:
-            twice.append(_repeated(key for key, _ in pairs))
+            twice.append(repeated(key for key, _ in pairs))
         return result
 
     value = json.loads(text, object_pairs_hook=build)
@@ -51,8 +51,8 @@ def _load(text: str | bytes) -> Any:
     return value
 
 
-def _repeated(keys: Iterable[str]) -> list[str]:
-    """Return the keys that occur more than once, each once."""
+def repeated(keys: Iterable[str]) -> list[str]:
+    """Return the keys that occur more than once, each once, in the order of their second occurrence."""
     seen: set[str] = set()
     twice: dict[str, None] = {}
     for key in keys:

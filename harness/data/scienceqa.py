@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from harness.data.dataset import DataSet, SetName, require_folder, require_official_sizes
 from harness.data.imagefile import IMAGE_ADVICE, BadImage, contained
-from harness.data.jsonio import read_json
+from harness.data.jsonio import read_json, repeated
 from harness.data.problem import Problem, Text, parse_problem
 from harness.errors import UserError, first_error
 
@@ -56,8 +56,8 @@ def read_splits(path: Path, hashes: dict[str, str] | None = None) -> dict[str, l
         raise UserError(f"{path}: {first_error(error)}; write the file as {{split: [problem ids]}}") from error
     home: dict[str, str] = {}
     for split, qids in splits.items():
-        if (twice := _first_repeated(qids)) is not None:
-            raise UserError(f"{path}: problem {twice} is listed twice in split {split!r}; remove one of the two")
+        if twice := repeated(qids):
+            raise UserError(f"{path}: problem {twice[0]} is listed twice in split {split!r}; remove one of the two")
         for qid in qids if split in BASE_SPLITS else ():
             if qid in home:
                 raise UserError(
@@ -65,16 +65,6 @@ def read_splits(path: Path, hashes: dict[str, str] | None = None) -> dict[str, l
                 )
             home[qid] = split
     return splits
-
-
-def _first_repeated(qids: Sequence[str]) -> str | None:
-    """Return the first id that has been there before; None if each is there once."""
-    seen: set[str] = set()
-    for qid in qids:
-        if qid in seen:
-            return qid
-        seen.add(qid)
-    return None
 
 
 def read_problems(path: Path, hashes: dict[str, str] | None = None) -> dict[str, Any]:
