@@ -1,5 +1,6 @@
 """Run prepared commands within a time budget, and keep what each one measured."""
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from harness.errors import UserError
 from harness.files import write_atomic
 from harness.records import Record, read_records
+from harness.stopping import stop_held_back
 
 GRACE_S = 20.0
 """Seconds at the end of the budget that no step may use: a step that is stopped still writes its record in them."""
@@ -103,12 +105,11 @@ def _run(step: Step, limit_s: float, log: Path) -> Outcome:
         print(f"## {step.name}: {' '.join(command)}", file=printed, flush=True)
         begun = time.monotonic()
         # A file, not a pipe: a helper process that outlives the command would keep a pipe open.
-        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
-        try:
+        with contextlib.ExitStack() as started:
+            with stop_held_back():  # a stop that comes while the step is being started must end the step, too
+                process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
+                started.callback(_end, process)
             status, reason = _wait(process, limit_s)
-        finally:
-            if process.poll() is None:  # this program is ending, and the step must not outlive it
-                _end(process)
         seconds = time.monotonic() - begun
         try:
             records = read_records(results) if results.is_dir() else []
@@ -129,7 +130,9 @@ def _wait(process: subprocess.Popen[bytes], limit_s: float) -> tuple[Status, str
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, and kill it if it does not."""
+    """Ask a process that still runs to end, and kill it if it does not."""
+    if process.poll() is not None:
+        return
     process.terminate()
     try:
         process.wait(GRACE_S / 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.escape import visible
+from harness.stopping import stop_held_back
 
 ENGLISH = ("-Duser.language=en", "-Duser.country=US")
 """Options of Java with which its programs write numbers as 0.5, whatever the user's language."""
@@ -126,26 +127,31 @@ def _started(arguments: Sequence[str], folder: Path, limit_s: float) -> Iterator
     """Start a program in Java, and end it with all that it has started when the context is left."""
     java = find_java()
     given = os.environ.get(_OVERRIDING)
-    try:
-        process = subprocess.Popen(
-            [str(java), *ENGLISH, *arguments],
-            cwd=folder,
-            env={**os.environ, _OVERRIDING: " ".join((given, *ENGLISH))} if given else None,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,  # `java` may be a script, and killing the script alone would leave Java itself
-        )
-    except OSError as error:
-        raise JavaError(f"{java} cannot be started: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as started:
+        try:
+            with stop_held_back():  # a stop that comes while Java is being started must end Java, too
+                process = subprocess.Popen(
+                    [str(java), *ENGLISH, *arguments],
+                    cwd=folder,
+                    env={**os.environ, _OVERRIDING: " ".join((given, *ENGLISH))} if given else None,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    bufsize=0,
+                    start_new_session=True,  # `java` may be a script, and killing it would leave Java itself
+                )
+                started.callback(_end, process)
+        except OSError as error:
+            raise JavaError(f"{java} cannot be started: {error.strerror}") from error
         yield _Program(process, limit_s)
-    finally:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
-        process.wait()
-        process.stdin.close()  # type: ignore[union-attr]  # it is a pipe, so not None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process with all that it has started."""
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+    process.wait()
+    process.stdin.close()  # type: ignore[union-attr]  # it is a pipe, so not None
 
 
 class _Program:

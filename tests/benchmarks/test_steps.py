@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from benchmarks.steps import FILE, GRACE_S, LOG, Step, run_steps
+from tests.stopped_start import check_none_outlives_a_stop
 
 
 def step(name, code, estimate_s=1.0, missing=None):
@@ -46,6 +47,10 @@ def test_a_step_that_takes_too_long_is_asked_to_end_and_what_it_wrote_then_is_ke
     )
     found, _ = run([step("slow", code)], tmp_path, budget_s=3.0)
     assert (found["slow"].status, found["slow"].profile) == ("stopped", [1]) and found["slow"].seconds < 10
+
+
+def test_a_stop_while_a_step_is_being_started_ends_the_step(monkeypatch, tmp_path):
+    check_none_outlives_a_stop(monkeypatch, lambda: run([step("slow", "import time; time.sleep(60)")], tmp_path))
 
 
 def test_the_results_are_written_after_every_step(tmp_path):

@@ -14,6 +14,7 @@ from harness.evaluation.caption_metrics import score_captions, tokenize_captions
 from harness.evaluation.java import JavaError, conversation, find_java, run_java
 from harness.evaluation.spice import MODELS, spice
 from tests.harness.evaluation.captions import REFERENCES
+from tests.stopped_start import check_none_outlives_a_stop
 
 
 def test_missing_java_is_an_error(monkeypatch):
@@ -116,6 +117,11 @@ def test_a_program_that_does_not_end_is_ended_with_all_that_it_started(script, p
     with pytest.raises(ProcessLookupError):
         while True:  # what was killed is there until another process has noticed
             os.killpg(int((tmp_path / "group").read_text()), 0)
+
+
+def test_a_stop_while_a_program_is_being_started_ends_the_program(program, tmp_path, monkeypatch):
+    program("exec sleep 60")
+    check_none_outlives_a_stop(monkeypatch, lambda: run_java([], tmp_path, 30))
 
 
 @pytest.mark.parametrize("script", ["exec yes", "exec cat /dev/zero"])
