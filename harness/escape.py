@@ -6,12 +6,15 @@ no function here: it is kept exactly.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from html import escape as _html_entities
 from typing import Any
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _LONGEST_WORD = 300
 _LONGEST_MESSAGE = 2_000
+LONGEST_NAME = 100
+"""No name that becomes a part of a path has more characters. Two of them fit into the 255 bytes of a file name."""
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -27,6 +30,32 @@ def visible(text: str) -> str:
 def visible_lines(text: str) -> str:
     """Return text as `visible` does, but keep its line breaks."""
     return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def is_visible(value: Any) -> bool:
+    """Return whether all text in a JSON value, names of fields included, is as `visible` would return it."""
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            if visible(part) != part:
+                return False
+        elif isinstance(part, Mapping):
+            left += [*part.keys(), *part.values()]
+        elif isinstance(part, Sequence):
+            left += part
+    return True
+
+
+def path_part(name: str) -> str:
+    """Return a name as one part of a path: letters, digits and `_.+-` alone, and no more than `LONGEST_NAME` of them.
+
+    A longer name is cut, and ends in a hash of the whole one.
+    """
+    part = re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip(".-") or "unnamed"
+    if len(part) <= LONGEST_NAME:
+        return part
+    return f"{part[: LONGEST_NAME - 17]}-{sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 def toml(text: str) -> str:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from harness.config.recipe import TrainRecipe
 from harness.errors import UserError, first_error
+from harness.escape import is_visible
 
 _NOT_SEARCHED = frozenset({"tuning", "eval_split", "eval_batch_size", "gradient_checkpointing", "captured"})
 """Fields of a recipe that no search chooses: they change where a run is evaluated, or how it is computed."""
@@ -36,6 +37,8 @@ def apply_overrides(
     """
     fields, updates = dict(config), {}
     for key, value in settings.items():
+        if not is_visible({key: value}):
+            raise UserError(f"--set {key}: contains control characters; give text without them")
         owner, _, field = key.rpartition(".")
         if owner and owner != name:
             continue

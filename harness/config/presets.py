@@ -3,7 +3,6 @@
 import copyreg
 import difflib
 import importlib.util
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from harness.errors import UserError
+from harness.escape import path_part
 
 ASSETS = Path(__file__).parents[1] / "assets"
 TINY = ASSETS / "tiny"
@@ -203,5 +203,5 @@ def _unquantised(model: str, llm: str | None, clip: str | None, others: str) -> 
 
 def _name(parts: Sequence[str]) -> str:
     """Return the parts as one name that is safe as a folder name and that no preset has."""
-    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", "-".join(parts)).strip(".-") or "unnamed"
+    name = path_part("-".join(parts))
     return f"{name}-custom" if name in PRESETS else name

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from harness.escape import visible
+from harness.escape import LONGEST_NAME, visible
 
 
 class NeedsReason:
@@ -29,8 +29,11 @@ Text = Annotated[str, BeforeValidator(_printable)]
 """Text from outside, such as the name of a folder, a processor or the message of a library."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SpecHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-KeptImage = Annotated[str, Field(pattern=r"^samples/[A-Za-z0-9_./+-]+$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+Name = Annotated[str, Field(pattern=_NAME, max_length=LONGEST_NAME)]
+Label = Annotated[str, Field(pattern=_NAME, max_length=2 * LONGEST_NAME + 1)]
+"""Two names and a hyphen."""
+KeptImage = Annotated[str, Field(pattern=r"^samples/[A-Za-z0-9_./+-]+$", max_length=3 * LONGEST_NAME)]
 """Path of a kept image, inside the results folder."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number that the 64 bits of a column of a table hold."""

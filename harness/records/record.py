@@ -8,7 +8,6 @@ The docstring of a field is its description in results/schema.json and in the fi
 """
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -17,9 +16,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
+from harness.escape import is_visible, path_part
 from harness.records.fields import (
     REASON,
     Count,
+    Label,
     MaybeCount,
     Moment,
     Name,
@@ -64,7 +65,9 @@ NOT_JSON = "not_json"
 """Type of the error of a config that JSON cannot express, such as one with an infinite number."""
 
 
-def _hashable(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _plain(config: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if not is_visible(config):
+        raise ValueError("contains control characters")
     try:
         spec_hash(config)
     except ValueError as error:
@@ -89,7 +92,7 @@ class Record(Section):
     """Registry name of the method; `oracle` for the frozen language model that gets each image in words."""
     variant: Name | None = None
     """Name of the ablation; null for the method itself."""
-    label: Name = Field(default_factory=lambda data: default_label(data["method"], data["variant"]))
+    label: Label = Field(default_factory=lambda data: default_label(data["method"], data["variant"]))
     """Short name of method and ablation, used for the folder."""
     model: Annotated[Text, Field(min_length=1)]
     """Preset (such as `tiny`, `7b` or `13b`), or the names of the language model and vision tower used instead."""
@@ -99,7 +102,7 @@ class Record(Section):
     """Seed of initialisation and data order."""
     run_id: str = Field(default_factory=lambda data: make_run_id(data))
     """Unique name of the run, made of task, model, label, seed and spec hash."""
-    config: Annotated[dict[str, JsonValue], AfterValidator(_hashable)]
+    config: Annotated[dict[str, JsonValue], AfterValidator(_plain)]
     """All settings of the method and of the run, after defaults and options are applied; without the seed."""
     config_hash: str = Field(default_factory=lambda data: spec_hash(data["config"]))
     """Hash of `config`, shared by runs that differ only in their seed."""
@@ -219,7 +222,7 @@ def default_label(method: str, variant: str | None) -> str:
 
 def make_run_id(fields: Mapping[str, Any]) -> str:
     """Return the name of a run, made from the record's fields `task`, `model`, `label`, `seed` and `spec_hash`."""
-    names = (fields["task"], slug(fields["model"]), fields["label"], f"seed{fields['seed']}")
+    names = (fields["task"], path_part(fields["model"]), fields["label"], f"seed{fields['seed']}")
     return "-".join((*names, fields["spec_hash"]))
 
 
@@ -235,11 +238,6 @@ def spec_hash(spec: Mapping[str, JsonValue]) -> str:
     """
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return sha256(text.encode("utf-8")).hexdigest()[:16]
-
-
-def slug(name: str) -> str:
-    """Return `name` as one path component that is safe to use in a path."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip(".-") or "unnamed"
 
 
 def _covers(path: str, null: str) -> bool:

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UserError, first_error
-from harness.escape import message
+from harness.escape import message, path_part
 from harness.files import read_file, write_atomic
 from harness.records.beside import BESIDE, PREDICTIONS
-from harness.records.record import NOT_JSON, SCHEMA_VERSION, Record, slug
+from harness.records.record import NOT_JSON, SCHEMA_VERSION, Record
 
 _LARGEST_RECORD = 64 * 2**20
 _VERSION = re.compile(rb'"schema_version"\s*:\s*([0-9]{1,9})\b')
@@ -22,7 +22,7 @@ _VERSION = re.compile(rb'"schema_version"\s*:\s*([0-9]{1,9})\b')
 
 def record_path(record: Record, results_dir: Path) -> Path:
     """Return the path of a record: `results_dir/records/{task}/{model}/{label}/seed{seed}-{hash}.json`."""
-    folder = Path(results_dir) / "records" / record.task / slug(record.model) / record.label
+    folder = Path(results_dir) / "records" / record.task / path_part(record.model) / record.label
     return folder / f"seed{record.seed}-{record.spec_hash}.json"
 
 

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import itertools
 import re
 import tomllib
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,10 +17,12 @@ from hypothesis import strategies as st
 from harness.escape import (
     csv_cell,
     html,
+    is_visible,
     latex,
     latex_comment,
     markdown,
     message,
+    path_part,
     text_table,
     toml,
     visible,
@@ -38,6 +42,30 @@ def test_visible_text_is_one_line_of_utf8_without_control_characters(text: str) 
     shown.encode()
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     assert visible(shown) == shown
+
+
+@given(st.dictionaries(ANY, ANY | st.lists(ANY | st.integers() | st.dictionaries(ANY, ANY))))
+def test_a_value_is_visible_if_all_its_text_is(value: dict[str, object]) -> None:
+    def texts(part: object) -> Iterator[str]:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict):
+            yield from itertools.chain.from_iterable(texts(inner) for pair in part.items() for inner in pair)
+        elif isinstance(part, list):
+            yield from itertools.chain.from_iterable(map(texts, part))
+
+    assert is_visible(value) == all(visible(text) == text for text in texts(value))
+
+
+@given(ANY)
+def test_a_part_of_a_path_is_plain_and_short(text: str) -> None:
+    for name in (text, text * 200):
+        part = path_part(name)
+        assert re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]{0,99}", part) and path_part(part) == part
+
+
+def test_long_names_that_differ_at_their_end_are_different_parts() -> None:
+    assert path_part("x" * 200 + "a") != path_part("x" * 200 + "b") != "x" * 100
 
 
 @given(st.dictionaries(st.text(), st.text() | st.lists(st.text())))

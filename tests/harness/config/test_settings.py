@@ -90,19 +90,18 @@ def test_what_toml_has_no_word_for_is_kept(value: Any, record_of: Callable[..., 
     assert done.settings == {"x": value, "memvp.y": value}
 
 
-def test_no_setting_acts_on_a_terminal(record_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_no_file_acts_on_a_terminal() -> None:
     odd = "y\x9b31m\u202ez\x1b[31m\t\x7f\u2028\r\n"
-    path = record_of(train={odd: odd, "protocol": odd}, method={"list": [odd], "nested": [[odd]], "table": {odd: odd}})
-    out = call("records", "config", path).out
-    assert visible_lines(out) == out and "\\u009B" in out and "\\u202E" in out
-    kept = saved_config(path, tmp_path)
-    assert kept.options["protocol"] == odd
-    assert kept.settings == {
-        odd: odd,
-        "memvp.list": [odd],
-        "memvp.nested": [[odd]],
-        "memvp.table": {odd: odd},
-    }
+    text = settings_text(Settings({"data-root": odd}, {odd: [odd]}), [odd])
+    assert visible_lines(text) == text and "\\u009B" in text and "\\u202E" in text
+
+
+@pytest.mark.parametrize("value", ["two\nlines", ["\x1b[31m"], {"a": {"\u202e": 1}}])
+def test_a_setting_with_control_characters_is_refused(value: Any, call: Run, tmp_path: Path) -> None:
+    for key in ("tuning", "memvp.tuning"):
+        done = call("run", "--methods", "memvp", "--dry-run", "--set", f"{key}={json.dumps(value)}")
+        message = f"error: --set {key}: contains control characters; give text without them\n"
+        assert (done.code, done.err) == (2, message)
 
 
 @pytest.mark.parametrize(
