@@ -28,6 +28,8 @@ TRIES = 4
 """How often a run is begun whose process is lost. Each try goes on from the last checkpoint."""
 POLL_S = 0.5
 """Seconds between two looks at the jobs."""
+RELEASE_S = 5.0
+"""Seconds that all killed processes together get until they no longer hold the locks of their runs."""
 
 
 class LostError(Exception):
@@ -171,8 +173,7 @@ def run_on_executor(
     except BrokenPipeError as pipe:
         raise Stopped(signal.SIGPIPE) from pipe
     finally:
-        _cancel(submitted)
-        executor.close()
+        _stop(submitted, executor, setup)
 
 
 def _look(one: _Submitted, executor: Executor, setup: Setup, shown: SweepProgress) -> Attempt | UserError | None:
@@ -198,12 +199,33 @@ def _look(one: _Submitted, executor: Executor, setup: Setup, shown: SweepProgres
     return result
 
 
-def _cancel(submitted: Sequence[_Submitted]) -> None:
-    """Stop all jobs, and give them time to write their records."""
+def _stop(submitted: Sequence[_Submitted], executor: Executor, setup: Setup) -> None:
+    """Stop all jobs and disconnect. A run that has begun is recorded here if its process has not recorded it."""
     for one in submitted:
         one.job.cancel()
     deadline = time.monotonic() + GRACE_S
     while time.monotonic() < deadline and not all(one.job.done() for one in submitted):
         time.sleep(POLL_S)
+    unfinished = [(one, error) for one in submitted if (error := _how_it_stopped(one)) and one.shown.begun]
     for one in submitted:
         one.shown.end()
+    executor.close()
+    deadline = time.monotonic() + RELEASE_S
+    for one, error in unfinished:
+        # A process that is being killed may still hold the lock of its run. One that lives on writes its own record.
+        while record_death(setup, one.unit.wanted, error, one.begun).record is None and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+
+def _how_it_stopped(one: _Submitted) -> str:
+    """Return how the process of a cancelled job ended without a result; empty if there is one."""
+    is_done = one.job.done()
+    for message in one.messages.read():
+        one.shown.receive(message)
+    if not is_done:
+        return f"cancelled, but its process did not end within {GRACE_S:.0f} s"
+    try:
+        one.job.result()
+    except LostError as lost:
+        return str(lost)
+    return ""

@@ -14,23 +14,25 @@ from harness.errors import UserError
 from harness.run import attempt as attempts
 from harness.run.attempt import Attempt, Wanted, attempt
 from harness.run.executor import TRIES, LostError, run_on_executor
+from harness.run.messages import BEGIN, MessageFile
 from harness.run.progress import SweepProgress
 from harness.run.unit import Unit
 from harness.run.workspace import Workspace
 
 
 class ScriptedJob:
-    """A job that has ended, with a result that was decided before."""
+    """A job that has ended, with a result that was decided before. One without a result never ends."""
 
-    def __init__(self, end: Attempt | UserError | LostError) -> None:
+    def __init__(self, end: Attempt | UserError | LostError | None) -> None:
         self.end, self.cancelled = end, False
 
     def done(self) -> bool:
-        return True
+        return self.end is not None
 
     def result(self) -> Attempt | UserError:
         if isinstance(self.end, LostError):
             raise self.end
+        assert self.end is not None, "it has not ended"
         return self.end
 
     def cancel(self) -> None:
@@ -41,7 +43,7 @@ class ScriptedJob:
 class ScriptedExecutor:
     """An executor whose jobs end as a list says."""
 
-    ends: list[Attempt | UserError | LostError]
+    ends: list[Attempt | UserError | LostError | None]
     machine: Any = None
     threads: int = 1
     jobs: int | None = None
@@ -57,20 +59,30 @@ class ScriptedExecutor:
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[ScriptedExecutor, list[Attempt]]]:
+def failures() -> list[str]:
+    """The errors of the runs that are recorded as failed."""
+    return []
+
+
+@pytest.fixture
+def follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: list[str]
+) -> Callable[..., tuple[ScriptedExecutor, list[Attempt]]]:
     """Make one run on an executor whose jobs end as given."""
     monkeypatch.setattr("harness.run.executor.POLL_S", 0)
 
     def made(*ends: Attempt | UserError | LostError) -> tuple[ScriptedExecutor, list[Attempt]]:
         executor, reported = ScriptedExecutor(list(ends)), list[Attempt]()
-        failure = SimpleNamespace(status="failed", error="", metrics={})
         setup: Any = SimpleNamespace(
             results_dir=tmp_path,
             workspace=lambda plan: Workspace(tmp_path, Path("a", "b", "c", "seed0"), "0" * 12),
         )
-        monkeypatch.setattr(
-            attempts, "record_failure", lambda setup, plan, error: SimpleNamespace(**{**vars(failure), "error": error})
-        )
+
+        def record_failure(setup: Any, plan: Any, error: str) -> Any:
+            failures.append(error)
+            return SimpleNamespace(status="failed", error=error, metrics={})
+
+        monkeypatch.setattr(attempts, "record_failure", record_failure)
         plan: Any = SimpleNamespace(name="a run")
         with SweepProgress(Console(quiet=True), 1) as shown:
             run_on_executor(
@@ -140,6 +152,34 @@ def test_a_mistake_of_the_user_ends_the_sweep(
 ) -> None:
     with pytest.raises(UserError, match="no data there"):
         follow(UserError("no data there"))
+
+
+@pytest.mark.parametrize(
+    ("begins", "own_record", "recorded"),
+    [(True, False, ["cancelled, but its process did not end within 0 s"]), (True, True, []), (False, False, [])],
+    ids=["killed", "recorded by its process", "not begun"],
+)
+def test_a_stopped_sweep_records_a_run_whose_process_is_killed(
+    begins: bool,
+    own_record: bool,
+    recorded: list[str],
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+    failures: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.run.executor.GRACE_S", 0)
+    if own_record:
+        recorded_at(datetime.now(UTC) + timedelta(minutes=1), monkeypatch)
+    messages = [BEGIN] if begins else []
+    monkeypatch.setattr(MessageFile, "read", lambda self: [messages.pop()] if messages else [])
+
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.run.executor.time.sleep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        follow(None)
+    assert failures == recorded
 
 
 def test_a_second_try_sees_that_the_first_has_recorded_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
