@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from harness.data.images import CLIP_MEAN, CLIP_STD, ImagePreprocessor, ImageStore
+from harness.data.images import CLIP_MEAN, CLIP_STD, STORE_BYTES, ImagePreprocessor, ImageStore
 
 
 def test_preprocessing_is_resize_scale_normalise():
@@ -22,6 +22,11 @@ def test_statistics_are_an_option():
     got_CHW = ImagePreprocessor(2, CLIP_MEAN, CLIP_STD)(white)
     want = torch.tensor([(1 - m) / s for m, s in zip(CLIP_MEAN, CLIP_STD, strict=True)])
     torch.testing.assert_close(got_CHW[:, 0, 0], want)
+
+
+def test_the_store_has_room_for_the_training_images_of_scienceqa():
+    images_of_224_pixels = 3 * 224**2
+    assert 6_218 * images_of_224_pixels < STORE_BYTES < 7_134 * images_of_224_pixels
 
 
 def test_store_keeps_up_to_its_budget(tmp_path):
