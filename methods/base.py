@@ -197,7 +197,8 @@ class Method(Protocol):
     features that `layer_inputs` gets in decoding.
 
     A method may have `diagnostics(visual) -> list[Diagnostic]`. It is called after a run was evaluated, with the visual
-    features of test samples that all have an image. The run keeps the means, and the values of a few samples.
+    features of samples of the evaluation split that all have an image. The run keeps the means, and the values of a few
+    samples.
 
     A method may have `compiled_regions`, the names of its functions that can each be compiled into one graph. They
     must not run the blocks of the vision tower or the decoder layers, which are compiled block by block.

@@ -29,6 +29,7 @@ The operations are reordered, with exactly the same result, to save work:
   instead of C.
 - The projector's second layer is applied to fused features only where that is cheaper (`methods.memory_forms`).
 - The fuser runs once per image for all layers.
+
 `methods.plain` computes the formulas in the printed order.
 
 Shape suffixes: B batch, J patches (or tokens of the vision tower), C vision width, P projector width, X blocks of the

@@ -206,7 +206,7 @@ def _room(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Fin
 def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:
     place = PLACES[task]
     if data_root is None and spec.packaged:
-        return Finding("data", "ok", "the small world, which the tiny model makes itself")
+        return Finding("data", "ok", "the small world, which is made on first use")
     if data_root is not None:
         if (data_root / place.annotations).is_file():
             return Finding("data", "ok", f"{task} in {data_root}")

@@ -2,8 +2,8 @@
 
 This is the only module of the harness that names methods. The fields of a recipe and their defaults are in
 `harness.config.recipe`. The hyper-parameters are the published ones unless `tuning` says otherwise. The defaults of a
-method's Config are the values of its published 7B run. So an entry here lists only what differs. The scores that a
-published run should reach are in `harness/report/paper.toml`.
+method's Config are the values of its published 7B run, as far as they are published. So an entry here lists only what
+differs. The scores that a published run should reach are in `harness/report/paper.toml`.
 
 What a model is asked and how its answer is read depends on the protocol. `uniform` is the same for every method, and
 differs from what some published runs did. `published` is what each method's own code did, where that is known; see

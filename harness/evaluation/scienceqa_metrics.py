@@ -2,7 +2,8 @@
 
 The columns (Lu et al. 2022): NAT, SOC and LAN by subject; TXT for problems with a hint, IMG for problems with an image,
 NO for problems with neither (a problem can be in both TXT and IMG); G1-6 and G7-12 by grade; Avg over all problems. An
-answer that cannot be read counts as wrong and is never replaced by a random choice.
+answer that cannot be read counts as wrong. (If a run asks for it, `harness.evaluation.sampling` replaces such answers
+before.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -75,7 +75,7 @@ def run(
         typer.Option(
             rich_help_panel="Data and weights",
             help="Data folder in the official layout. Without it: the task's folder in $PEFT_VL_BENCH_DATA, the cache, "
-            "or a download. The tiny model makes its own data.",
+            "or a download. The models tiny and smol use the small world.",
         ),
     ] = None,
     offline: Annotated[
@@ -90,7 +90,7 @@ def run(
         str | None,
         typer.Option(
             rich_help_panel="Data and weights",
-            help="Language model in place of the preset's: hub id or folder of a Llama model.",
+            help="Language model in place of the preset's: hub id, folder or GGUF file of a Llama model.",
         ),
     ] = None,
     clip: Annotated[
@@ -207,8 +207,8 @@ def run(
         typer.Option(
             rich_help_panel="Machine",
             metavar="auto|N",
-            help="Samples per forward pass in training. It changes the memory, not the loss. auto takes the whole "
-            "batch, and half of it each time that memory runs out.",
+            help="Samples per forward pass in training. It changes the memory, and the random numbers of dropout. auto "
+            "takes the whole batch, and half of it each time that memory runs out.",
         ),
     ] = "auto",
     workers: Annotated[
@@ -253,7 +253,7 @@ def run(
             rich_help_panel="Machine",
             min=1,
             max=1024,
-            help="Runs side by side on a CPU. By default one for each core, or for each --threads cores.",
+            help="Runs side by side on a CPU. By default as many as cores and memory allow, with --threads cores each.",
         ),
     ] = None,
     threads: Annotated[
@@ -262,7 +262,7 @@ def run(
             rich_help_panel="Machine",
             min=1,
             max=typed.MOST_THREADS,
-            help="Compute threads per run. By default 1 for the tiny model, else all cores.",
+            help="Compute threads per run. By default 1 for the tiny model, else all cores, divided among --jobs.",
         ),
     ] = None,
     executor: Annotated[

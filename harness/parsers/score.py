@@ -65,7 +65,7 @@ def score_coco(
     ] = False,
     format: TextOutput = TextFormat.markdown,
 ) -> None:
-    """Print BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors."""
+    """Print BLEU, METEOR, ROUGE-L, CIDEr and SPICE x 100, with standard errors for all but METEOR."""
     from harness.commands.score import scores_text
     from harness.evaluation.score_coco import score_coco_files
 

@@ -1,4 +1,4 @@
-"""What a method shows of its inside on the test split. Kept beside the record, for people to look at.
+"""What a method shows of its inside on the evaluation split. Kept beside the record, for people to look at.
 
 No table is made from it. Only methods that offer diagnostics have such a file, see `methods.base.Diagnostic`.
 """

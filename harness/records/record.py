@@ -85,7 +85,8 @@ class Record(Section):
     """What was run: training and evaluation, evaluation of the oracle, or timing. Decides which sections are filled."""
     spec_hash: SpecHash
     """Hash of what was asked for: method, settings, model, task, data, weights, dtype and seed. Two runs with the same
-    hash differ at most in rounding, by what `environment` says: device, threads, versions, deterministic algorithms."""
+    hash differ at most in rounding, by what `environment` says (device, threads, versions, deterministic algorithms),
+    and in the random numbers of dropout, if their steps are divided into other passes or among other processes."""
     created: Moment = Field(default_factory=lambda: datetime.now(UTC))
     """Time at which the record was made, in UTC."""
     method: Name
@@ -99,7 +100,7 @@ class Record(Section):
     task: Name
     """Name of the task, `scienceqa` or `coco`."""
     seed: Seed
-    """Seed of initialisation and data order."""
+    """Seed of the initial weights, the order of the examples and dropout."""
     run_id: str = Field(default_factory=lambda data: make_run_id(data))
     """Unique name of the run, made of task, model, label, seed and spec hash."""
     config: Annotated[dict[str, JsonValue], AfterValidator(_plain)]

@@ -81,7 +81,7 @@ class SpeedSetting(Section):
     """Samples per inference batch."""
     compiled: bool
     """Whether each layer was compiled with `torch.compile`; on a GPU the forward and backward pass of training are then
-    also replayed as a CUDA graph, as in a run with `recipe.captured`."""
+    also replayed as a CUDA graph, as in a run with `config.train.captured`."""
 
 
 class Speed(Section):

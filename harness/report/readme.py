@@ -26,8 +26,9 @@ Each run has one JSON file, its record: `records/{task}/{model}/{label}/seed{see
 run are stored next to it (`….predictions.jsonl`), and so is its training from step to step (`….history.json`, see
 [below](#fields-of-a-history)). A few questions and captions with small copies of their images are in `samples/`; copies
 of COCO's photographs are under the licences of their photographers, and those of ScienceQA under CC BY-NC-SA 4.0
-by its authors' page, but cc-by-sa-4.0 by its card on the hub. The tables below are built from the records alone.
-Numbers are in percent unless the table says otherwise.
+by its authors' page, but cc-by-sa-4.0 by its card on the hub. The values of the tables below come from the records. The
+marks `best` and `a` and the table of picture questions also use the predictions. Numbers are in percent unless the
+table says otherwise.
 
 The harness generates this page; do not edit it. To update it:
 

@@ -13,7 +13,7 @@ from methods.base import Batch
 
 @dataclass
 class MicroBatch:
-    """How many samples share one forward pass in training. This is a matter of memory and does not change the loss.
+    """How many samples share one forward pass in training. This is a matter of memory: the loss is the same mean.
 
     Attributes:
         size: samples per forward pass.

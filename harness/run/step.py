@@ -1,4 +1,4 @@
-"""One optimiser step: how its samples are divided into forward passes and among processes does not change its loss.
+"""One optimiser step: its loss is the same mean, however its samples are divided.
 
 The loss of a step is the mean over its labelled tokens. Every forward pass gives the sum over its own tokens; gradients
 and token counts are added up over the forward passes and over the processes, and the gradients are divided by the count

@@ -1,6 +1,7 @@
 """The committed records: one can be made again, and the results page and README.md agree with all of them."""
 
 import json
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_readme_shows_the_table_of_the_records() -> None:
     rows = [line for line in table_text(RESULTS, 1, "tiny", "markdown").splitlines() if line.startswith("|")]
     assert len(rows) > 5
     assert "\n".join(rows) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_cost_of_the_tiny_size_is_that_of_its_record() -> None:
+    wanted = ("speed", "tiny", "dehvf")
+    (timed,) = [one for one in read_records(RESULTS) if (one.kind, one.model, one.label) == wanted]
+    assert timed.speed is not None
+    said = " ".join((ROOT / "docs/cost.md").read_text(encoding="utf-8").split())
+    for phase, name in (("train", "training"), ("inference", "inference")):
+        ratio = timed.speed.phases[phase].ratio
+        assert ratio is not None
+        assert re.search(
+            rf"{ratio.median:.2f} times as long (as MemVP )?in {name} \({ratio.p10:.2f} to {ratio.p90:.2f}\)", said
+        )
 
 
 def test_readme_says_what_the_comparison_says() -> None:
