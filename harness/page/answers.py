@@ -15,10 +15,12 @@ from harness.tasks.facts import task_facts
 
 @dataclass(frozen=True)
 class Answered:
-    """The methods that answered the same N problems under the same protocol, each by its run with the lowest seed.
+    """The methods that answered the same N problems under the same protocol, each by one run.
+
+    It is the run with the lowest seed that all of them have or, without such a seed, with the lowest of each.
 
     Attributes:
-        title: task, model and protocol.
+        title: task, model, protocol and the seed in common.
         runs: name of the method -> its run, in the order of the tables.
         answers: name of the method -> its answers to the problems that all methods answered.
     """
@@ -39,17 +41,23 @@ def answered(records: Sequence[Record], results_dir: Path) -> list[Answered]:
     Raises:
         UserError: saved predictions have an error.
     """
-    placed: dict[tuple[str, str, str, str], dict[str, Record]] = {}
+    placed: dict[tuple[str, str, str, str], dict[str, Sequence[Record]]] = {}
     for task, group in scored(records):
-        run = min(group.runs, key=lambda run: run.seed)
-        placed.setdefault((task, run.model, run.protocol, run.data.data_hash), {})[full_name(group)] = run
+        run = group.runs[0]
+        placed.setdefault((task, run.model, run.protocol, run.data.data_hash), {})[full_name(group)] = group.runs
     found = []
-    for (task, model, protocol, _), runs in sorted(placed.items(), key=lambda item: item[0]):
+    for (task, model, protocol, _), groups in sorted(placed.items(), key=lambda item: item[0]):
+        # The lowest seed that all methods have; without one, the lowest of each.
+        in_common = set.intersection(*({run.seed for run in group} for group in groups.values()))
+        runs = {
+            name: min(group, key=lambda run: (run.seed not in in_common, run.seed)) for name, group in groups.items()
+        }
         read = {name: answers for name, run in runs.items() if (answers := read_answers(run, results_dir))}
         shared = sorted(set.intersection(*(set(answers.problems) for answers in read.values()))) if read else []
         if len(read) > 1 and shared:
             common = {name: answers.to(shared) for name, answers in read.items()}
-            title = f"{task} on {model}, protocol {protocol}"
+            seed = f", seed {min(in_common)}" if in_common else ""
+            title = f"{task} on {model}, protocol {protocol}{seed}"
             found.append(Answered(title, {name: runs[name] for name in read}, common))
     return found
 

@@ -259,9 +259,11 @@ def _overview(tables: dict[int, tuple[list[TableRow], list[str]]]) -> PageBoard:
         summary = next(column for column in plan.columns if column.key == TASKS[plan.task].summary)
         for row in members:
             facets = _facets(row, plan.task)
+            # Each table ranks its own rows, and rows of several tables stand here.
+            unranked = replace(row.metrics[summary.key], rank=None)
             values = (
                 Value(summary.title),
-                _value(row, summary),
+                value_of(unranked, summary.digits, row.runs),
                 trainable(row),
                 *costs(row.runs),
                 Value(str(len(row.runs) or ""), len(row.runs) or None),

@@ -26,9 +26,8 @@ _NOTE = """\
   the other columns, corrected for their number. A column differs where this is below 0.05.
 - Detectable: the true difference that one test at 5 % finds with a probability of 80 %, by the variation seen here.
 """
-_OWN_PROTOCOLS = """\
-- Each method has its own protocol here, so a difference may come from the protocols.
-"""
+_OWN_PROTOCOLS = "Each method has its own protocol here, so a difference may come from the protocols. "
+_LACKING = "Seeds whose predictions are missing are left out of the differences, and not of the means."
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Comparison:
         differences: column -> the first minus the second. Columns in which a run has no value are left out.
         corrected: column -> p-value corrected over the columns; that of the summary column is as it was. None where
             there is no p-value.
-        notes: which records were left out, and why.
+        notes: what a reader must know, and which records were left out and why.
     """
 
     a: str
@@ -104,11 +103,15 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str, protocol: 
         task,
         protocol,
         seeds,
-        verdict(_name(a, ours), _name(b, theirs), facts.summary, differences, corrected),
+        ("" if protocol == "uniform" else _OWN_PROTOCOLS)
+        + verdict(_name(a, ours), _name(b, theirs), facts.summary, differences, corrected),
         {name: (_mean(ours, seeds, name), _mean(theirs, seeds, name)) for name in differences},
         differences,
         corrected,
-        tuple(chosen.notes(compared)),
+        (
+            *([_LACKING] if any(one.seeds < len(seeds) for one in differences.values()) else []),
+            *chosen.notes(compared),
+        ),
     )
 
 
@@ -157,7 +160,6 @@ def compare_text(
         seeds=", ".join(map(str, found.seeds)),
         summary=task_facts(task).summary,
     )
-    notes += _OWN_PROTOCOLS if protocol == "published" else ""
     used = dict.fromkeys(one.over for one in found.differences.values())
     notes += "".join(f"- {_columns_of(found.differences, over)}: {MODELS[over]}\n" for over in used)
     notes += "".join(f"- {markdown(note)}\n" for note in found.notes)

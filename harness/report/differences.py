@@ -8,7 +8,8 @@ import numpy as np
 from harness.errors import UserError
 from harness.records import Record
 from harness.report.answers import Answers, read_answers
-from harness.stats import Difference, over_problems, over_seeds, over_seeds_and_problems
+from harness.stats import Difference, over_problems, over_seeds, over_seeds_and_problems, untested
+from harness.tasks.facts import task_facts
 
 Runs = Mapping[int, Record]
 """Seed -> run of one method."""
@@ -22,8 +23,10 @@ def by_seed(runs: Sequence[Record]) -> dict[int, Record]:
 def difference(ours: Runs, theirs: Runs, column: str, results_dir: Path) -> Difference | None:
     """Compare two methods in one column, over the seeds that both have.
 
-    Where the saved predictions tell every answer, seeds and problems both vary; with a single seed, problems alone.
-    Else the scores are compared over the seeds.
+    Where the saved predictions tell the answers, seeds and problems both vary; with a single seed, problems alone. Runs
+    whose predictions are missing are then left out with their seed. If fewer than two of several seeds remain, nothing
+    is tested: the seeds alone would hide how much depends on the problems. Scores that are not shares of right answers
+    are compared over the seeds.
 
     Args:
         ours, theirs: the runs of the two methods on one model and task.
@@ -41,18 +44,21 @@ def difference(ours: Runs, theirs: Runs, column: str, results_dir: Path) -> Diff
     ours_known, theirs_known = ({s: v for s, v in side.items() if v is not None} for side in (left, right))
     if not seeds or len(ours_known) < len(seeds) or len(theirs_known) < len(seeds):
         return None
-    answers = [[read_answers(runs[seed], results_dir) for seed in seeds] for runs in (ours, theirs)]
-    found = [run for side in answers for run in side if run is not None and column in run.columns]
-    if len(found) < 2 * len(seeds):
+    if task_facts(ours[seeds[0]].task).answers is None:
         return over_seeds(ours_known, theirs_known)
-    _require_same_problems(found, ours[seeds[0]], theirs[seeds[0]])
-    asked_N = found[0].columns[column]
-    right_PSN = np.array([run.right_N[asked_N] for run in found]).reshape(2, len(seeds), -1)
-    if right_PSN.shape[2] < 2:
-        return over_seeds(ours_known, theirs_known)
+    pairs = [[read_answers(runs[seed], results_dir) for runs in (ours, theirs)] for seed in seeds]
+    known = [[run for run in pair if run is not None and column in run.columns] for pair in pairs]
+    found = [pair for pair in known if len(pair) == 2]
+    if len(found) < min(2, len(seeds)):
+        return untested(ours_known, theirs_known)
+    first = found[0][0]
+    _require_same_problems([run for pair in found for run in pair], ours[seeds[0]], theirs[seeds[0]])
+    right_SPN = np.array([[run.right_N[first.columns[column]] for run in pair] for pair in found])
+    if right_SPN.shape[2] < 2:
+        return untested(ours_known, theirs_known)
     if len(seeds) == 1:
-        return over_problems(right_PSN[0, 0], right_PSN[1, 0])
-    return over_seeds_and_problems(right_PSN[0], right_PSN[1])
+        return over_problems(right_SPN[0, 0], right_SPN[0, 1])
+    return over_seeds_and_problems(right_SPN[:, 0], right_SPN[:, 1])
 
 
 def _require_same_problems(found: Sequence[Answers], ours: Record, theirs: Record) -> None:

@@ -22,6 +22,10 @@ _LEGEND = (
     "column is called worse with a probability of at most 5 %. Reference rows are not ranked."
 )
 
+_FEWER_SEEDS = (
+    "A value is the mean over all seeds of its row. A test takes only the seeds that both rows have, with their "
+    "predictions, and some rows have other seeds than the best one."
+)
 _OWN_PROTOCOLS = "No value is called best: each method has its own protocol here, so the methods are not comparable."
 
 
@@ -45,6 +49,7 @@ def ranked(board: Board, results_dir: Path) -> Board:
         return replace(board, notes=(*board.notes, _OWN_PROTOCOLS))
     ranks: dict[tuple[Place, str], Rank] = {}
     tested: dict[str, set[Over]] = defaultdict(set)
+    are_fewer = False
     for places in _rankings(board):
         for column in board.layout.columns:
             values = {place: board.rows[place].metrics[column.key].value for place in places}
@@ -53,9 +58,16 @@ def ranked(board: Board, results_dir: Path) -> Board:
                 top = max(known, key=lambda place: known[place])
                 tests = _tests(board, list(known), top, column.key, results_dir)
                 tested[column.key] |= {one.over for one in tests.values()}
+                are_fewer |= any(_has_fewer_seeds(one, board.rows[top], board.rows[p]) for p, one in tests.items())
                 ranks |= {(place, column.key): rank for place, rank in _ranks(list(known), top, tests).items()}
     rows = tuple(_with_ranks(row, place, ranks) for place, row in enumerate(board.rows))
-    return replace(board, rows=rows, notes=(*board.notes, *_notes(board, ranks, tested)))
+    fewer = (_FEWER_SEEDS,) if are_fewer else ()
+    return replace(board, rows=rows, notes=(*board.notes, *_notes(board, ranks, tested), *fewer))
+
+
+def _has_fewer_seeds(test: Difference, top: TableRow, row: TableRow) -> bool:
+    """Return whether a test has fewer seeds than one of the two rows that it compares."""
+    return test.seeds < max(len(top.runs), len(row.runs))
 
 
 def _rankings(board: Board) -> list[list[Place]]:
@@ -119,7 +131,7 @@ def _notes(board: Board, ranks: Mapping[tuple[Place, str], Rank], tested: Mappin
     titles = {column.key: column.title for column in board.layout.columns}
     for over in ("seeds and problems", "seeds"):
         names = [titles[key] for key in titles if over in tested[key]]
-        why = "" if over == "seeds and problems" else ", because the saved predictions do not tell single answers there"
+        why = "" if over == "seeds and problems" else ", because there are no right and wrong answers there"
         if names:
             yield f"Tested over {over}{why}: {', '.join(names)}."
     if names := [title for key, title in titles.items() if not tested[key]]:

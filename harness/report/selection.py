@@ -68,7 +68,7 @@ def _asked(record: Record) -> tuple[object, ...]:
 
 # What all rows of one model must share to be comparable.
 _SETTINGS: Mapping[str, Callable[[Record], tuple[object, ...]]] = {
-    "data": lambda r: (r.data.data_hash, r.backbone.weight_hash, _asked(r)),
+    "data": lambda r: (r.data.data_hash, r.backbone.weight_hash, r.backbone.settings_hash, r.backbone.dtype, _asked(r)),
     "device": lambda r: (
         r.environment.gpu or r.environment.cpu,
         None if r.environment.gpu else r.environment.threads,
@@ -97,9 +97,10 @@ def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = 
     random weights (unless the table is about cost), timings on a busy machine, runs that were evaluated on the
     validation split, runs of another protocol, and runs of the paper's models on any but the official data set.
 
-    All rows of a model share their data and weights, and under the uniform protocol also their prompts and decoder. If
-    the records contain several such settings, the one with the most runs is kept, and of equally frequent ones the
-    newest. In a table of costs, the rows share the device and the timed setting instead. A row uses only the newest
+    All rows of a model share their data, weights and dtype, and under the uniform protocol also their prompts, their
+    decoder and the length of training. If the records contain several such settings, the one with the most runs is
+    kept, and of equally frequent ones the newest. In a table of costs, the rows share the device and the timed setting
+    instead. A row uses only the newest
     configuration, so runs with different configurations are never averaged. Of several runs with one seed, the newest
     is used.
 
@@ -120,7 +121,13 @@ def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = 
         else:
             usable[record.model].append(record)
     for model, runs in usable.items():
-        kept = _one_setting(runs, _SETTINGS[plan.setting], left_out)
+        other = f"other data, weights, dtype, prompts or device than the other rows of {model}"
+        kept = _most_frequent(runs, _SETTINGS[plan.setting], other, left_out)
+        if plan.setting == "data":
+            trained = [run for run in kept if run.kind == "train" and run.protocol == "uniform"]
+            other = f"another number of epochs than the other rows of {model}"
+            of_length = _most_frequent(trained, lambda r: r.recipe.get("epochs"), other, left_out)
+            kept = [run for run in kept if run not in trained or run in of_length]
         for (method, variant), row in _by(kept, lambda r: (r.method, r.variant)).items():
             group = _one_configuration(row, left_out)
             selection.groups[method, variant, model] = _one_run_per_seed(group, left_out)
@@ -173,15 +180,14 @@ def _other_data(kept: Sequence[Record]) -> list[str]:
     ]
 
 
-def _one_setting(
-    runs: list[Record], setting: Callable[[Record], tuple[object, ...]], left_out: dict[str, list[Record]]
+def _most_frequent(
+    runs: list[Record], setting: Callable[[Record], Hashable], reason: str, left_out: dict[str, list[Record]]
 ) -> list[Record]:
+    """Return the runs with the most frequent setting, and note why the others are left out."""
     settings = sorted(_by(runs, setting).values(), key=lambda group: (len(group), _newest(group)))
     for group in settings[:-1]:
-        first = group[0]
-        reason = f"other data, weights, prompts or device than the other rows of {first.model} ({first.data.name})"
-        left_out[reason] += group
-    return settings[-1]
+        left_out[f"{reason} ({group[0].data.name})"] += group
+    return settings[-1] if settings else []
 
 
 def _one_configuration(runs: list[Record], left_out: dict[str, list[Record]]) -> list[Record]:

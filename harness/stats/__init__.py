@@ -9,6 +9,7 @@ from harness.stats.paired import (
     over_problems,
     over_seeds,
     over_seeds_and_problems,
+    untested,
 )
 from harness.stats.summary import binomial_stderr, mean, median_interval, next_run_error, sample_std
 
@@ -26,4 +27,5 @@ __all__ = [
     "over_seeds",
     "over_seeds_and_problems",
     "sample_std",
+    "untested",
 ]

@@ -4,8 +4,9 @@ Three models, by what is known. Each takes the paired differences A minus B, in 
 
 - Seeds and problems: the difference on problem n with seed s is `mean + seed effect s + problem effect n + rest`. Both
   effects are random, so a result holds for other seeds and other problems of the same kind. The variance of the mean
-  comes from the mean squares of the two-way table, and the t distribution has the degrees of freedom of Hillis (2007,
-  Statistics in Medicine 26:596), who solved the same problem for readers and cases. Few seeds may look alike by
+  comes from the mean squares of the two-way table. The t distribution has the degrees of freedom of Hillis (2007,
+  Statistics in Medicine 26:596), who solved the same problem for readers and cases, with a term for the problems, which
+  he takes as many; their sum is Satterthwaite's. Few seeds may look alike by
   chance, so no interval is narrower than it would be if seeds had no effect. A bootstrap that draws seeds and problems
   anew does worse with three to five seeds: its intervals are too narrow where seeds differ much, and too wide
   where they do not.
@@ -17,7 +18,7 @@ Shape suffixes: S seeds, N problems.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ POWER = 0.80
 _NOTHING = 1e-12
 """What a sum of squares may be by rounding alone."""
 Booleans = npt.NDArray[np.bool_]
-Over = Literal["seeds and problems", "seeds", "problems"]
+Over = Literal["seeds and problems", "seeds", "problems", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Difference:
             estimated here; None where it is undefined.
         seeds: number of seeds that both have.
         problems: number of problems; None where single answers were not used.
-        over: what varies in the model.
+        over: what varies in the model; `nothing` where none was asked, see `untested`.
     """
 
     value: float
@@ -71,6 +72,7 @@ def over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
 
     Returns:
         The difference. It has no interval and no p-value for fewer than two pairs, and where all differences are equal.
+        Where all are 0, p is 1.
 
     Raises:
         ValueError: the methods have no seed in common.
@@ -79,11 +81,22 @@ def over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
     if not seeds:
         raise ValueError("the two methods have no seed in common")
     d_S = np.array([a[seed] - b[seed] for seed in seeds])
-    value = float(d_S.mean())
-    if len(seeds) < 2 or np.allclose(d_S, d_S[0]):
-        return Difference(value, None, None, None, None, len(seeds), None, "seeds")
+    if len(seeds) < 2 or np.ptp(d_S) <= _NOTHING:
+        same = len(seeds) > 1 and abs(d_S[0]) <= _NOTHING
+        return replace(untested(a, b), p_value=1.0 if same else None, over="seeds")
     variance = float(d_S.var(ddof=1)) / len(seeds)
-    return _by_t(value, [(variance, len(seeds) - 1)], len(seeds), None, "seeds")
+    return _by_t(float(d_S.mean()), [(variance, len(seeds) - 1)], len(seeds), None, "seeds")
+
+
+def untested(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
+    """Return the mean difference over the seeds that both methods have, without an interval and a p-value.
+
+    Args:
+        a, b: seed -> score.
+    """
+    seeds = a.keys() & b.keys()
+    value = float(np.mean([a[seed] - b[seed] for seed in sorted(seeds)]))
+    return Difference(value, None, None, None, None, len(seeds), None, "nothing")
 
 
 def over_problems(a_N: Booleans, b_N: Booleans) -> Difference:
@@ -140,10 +153,10 @@ def over_seeds_and_problems(a_SN: Booleans, b_SN: Booleans) -> Difference:
     of_problems = max(by_problem - rest, 0.0)
     spreads = []
     if (both := by_seed + of_problems) > _NOTHING:
-        freedom = both**2 / (by_seed**2 / (seeds - 1)) if by_seed > _NOTHING else math.inf
-        spreads.append((both / d_SN.size, freedom))
+        spreads.append((both / d_SN.size, both**2 / (by_seed**2 / (seeds - 1) + of_problems**2 / (problems - 1))))
     if (without := rest + of_problems) > _NOTHING:
-        spreads.append((without / d_SN.size, math.inf))
+        of_rest = rest**2 / ((seeds - 1) * (problems - 1))
+        spreads.append((without / d_SN.size, without**2 / (of_rest + of_problems**2 / (problems - 1))))
     if not spreads:
         p_value = 1.0 if abs(value) <= _NOTHING else None
         return Difference(value, None, None, p_value, None, seeds, problems, "seeds and problems")

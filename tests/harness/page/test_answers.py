@@ -20,7 +20,7 @@ from tests.record_factory import NINE, make
 
 def test_methods_are_compared_on_the_problems_that_all_answered(results: Path) -> None:
     (group,) = answered(read_records(results), results)
-    assert group.title == "scienceqa on tiny, protocol uniform"
+    assert group.title == "scienceqa on tiny, protocol uniform, seed 0"
     assert {name: run.seed for name, run in group.runs.items()} == {"DEHVF": 0, "MemVP": 0}
     figure = disagreement_figure(0, group)
     assert figure.data[0]["z"] == [[0, 75], [75, 0]]
@@ -78,6 +78,14 @@ def test_a_row_that_stands_in_two_tables_answers_once(tmp_path: Path) -> None:
         keep(make("dehvf", variant=variant, value=100.0), tmp_path, [0, 0])
     (group,) = answered(read_records(tmp_path), tmp_path)
     assert list(group.runs) == ["DEHVF", "blind (DEHVF w/o visual prompts)"]
+
+
+def test_methods_answer_with_the_lowest_seed_that_all_have(tmp_path: Path) -> None:
+    for method, seeds in (("dehvf", (0, 1, 2)), ("memvp", (1, 2))):
+        for seed in seeds:
+            keep(make(method, seed=seed, value=100.0), tmp_path, [0, 0])
+    (group,) = answered(read_records(tmp_path), tmp_path)
+    assert {run.seed for run in group.runs.values()} == {1} and group.title.endswith(", seed 1")
 
 
 def test_of_several_seeds_the_diagnostics_of_the_lowest_are_drawn(results: Path, tmp_path: Path) -> None:

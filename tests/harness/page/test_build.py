@@ -9,10 +9,11 @@ import pytest
 from harness.errors import UserError
 from harness.page.boards import boards, table_rows
 from harness.page.build import LARGEST, ordered, write_page
-from harness.records import history_path, record_path
+from harness.records import default_label, history_path, read_records, record_path
 from harness.report.tables import leaderboard
 from tests.command_line import Run
 from tests.harness.page.conftest import HOSTILE, keep, timing
+from tests.harness.report.answered import save
 from tests.record_factory import make
 
 
@@ -169,3 +170,15 @@ def test_where_times_were_measured_is_not_noted_again() -> None:
     section = {"phases": {"train": timing(1.0), "inference": timing(1.0)}, "loaded": False}
     times = [make("memvp", kind="speed", metrics={}, speed=section, backbone={"weights": "random"})]
     assert not [note for note in table_rows(times, 2)[1] if "Measured on" in note]
+
+
+def test_the_overview_shows_no_marks_of_the_tables(tmp_path: Path) -> None:
+    """Each table ranks its own rows, and the overview has rows of several tables."""
+    for method, variant, right in (("memvp", None, range(30)), ("dehvf", None, ()), ("dehvf", "keys_only", range(9))):
+        for seed in range(3):
+            save(tmp_path, method, seed, right, variant=variant, label=default_label(method, variant))
+    details = {
+        board.name: " ".join(value.detail for row in board.rows for value in row.values)
+        for board in boards(read_records(tmp_path), tmp_path)
+    }
+    assert "best" in details["table-1"] and "best" not in details["overview"]

@@ -78,14 +78,39 @@ def test_one_seed_compares_trained_models_only(results: Path) -> None:
     )
 
 
-def test_without_saved_answers_only_seeds_are_tested(tmp_path: Path) -> None:
+def test_scores_that_are_no_shares_of_right_answers_are_tested_over_seeds(tmp_path: Path) -> None:
     for seed, (ours, theirs) in enumerate(((10.0, 9.0), (12.0, 10.0), (14.0, 11.0))):
-        save(tmp_path, "dehvf", seed, (), kept=False, metrics=make(value=ours).model_dump()["metrics"])
-        save(tmp_path, "memvp", seed, (), kept=False, metrics=make(value=theirs).model_dump()["metrics"])
-    one = compare(tmp_path, *PAIR).differences["IMG"]
+        for method, value in (("dehvf", ours), ("memvp", theirs)):
+            metrics = {name: {"value": value, "n": 9, "stderr": 1.0} for name in ("BLEU-4", "CIDEr")}
+            save(tmp_path, method, seed, (), kept=False, task="coco", metrics=metrics)
+    one = compare(tmp_path, "dehvf", "memvp", "tiny", "coco").differences["CIDEr"]
     assert (one.over, one.problems) == ("seeds", None)
     assert one.p_value == pytest.approx(0.0742, abs=1e-4)  # t = 2·√3, two degrees of freedom
-    assert "no answers of single problems" in call("compare", "dehvf", "memvp", "--results", tmp_path).out
+    done = call("compare", "dehvf", "memvp", "--task", "coco", "--results", tmp_path)
+    assert "no answers of single problems" in done.out
+
+
+@pytest.mark.parametrize(("kept", "seeds", "over"), [(2, 2, "seeds and problems"), (1, 3, "nothing")])
+def test_a_missing_predictions_file_leaves_its_seed_out(tmp_path: Path, kept: int, seeds: int, over: str) -> None:
+    for seed in range(3):
+        save(tmp_path, "dehvf", seed, range(9 + 2 * seed))
+        save(tmp_path, "memvp", seed, range(seed), kept=seed < kept)
+    found = compare(tmp_path, *PAIR)
+    one = found.differences["Avg"]
+    assert (one.seeds, one.over) == (seeds, over)
+    assert (one.p_value is None) == (over == "nothing") == ("predictions are saved for at most one" in found.verdict)
+    assert any("whose predictions are missing" in note for note in found.notes) == (seeds < 3)
+
+
+def test_a_verdict_on_published_protocols_says_that_they_differ(tmp_path: Path) -> None:
+    config = {"train": {"protocol": "published"}}
+    for seed in range(2):
+        save(tmp_path, "dehvf", seed, range(30 + seed), config=config)
+        save(tmp_path, "memvp", seed, range(seed), config=config)
+    asked = ("compare", "dehvf", "memvp", "--results", tmp_path, "--protocol", "published")
+    said = "Each method has its own protocol here, so a difference may come from the protocols. DEHVF is better"
+    assert call(*asked).out.startswith(said)
+    assert json.loads(call(*asked, "--format", "json").out)["verdict"].startswith(said)
 
 
 def test_predictions_that_name_no_columns_tell_the_summary_column(tmp_path: Path) -> None:
@@ -93,7 +118,7 @@ def test_predictions_that_name_no_columns_tell_the_summary_column(tmp_path: Path
         save(tmp_path, "dehvf", seed, range(9 + 2 * seed), named=False)
         save(tmp_path, "memvp", seed, range(seed), named=False)
     found = compare(tmp_path, *PAIR).differences
-    assert (found["Avg"].over, found["IMG"].over) == ("seeds and problems", "seeds")
+    assert (found["Avg"].over, found["IMG"].over) == ("seeds and problems", "nothing")
 
 
 def test_one_seed_without_answers_is_not_tested(tmp_path: Path) -> None:
@@ -101,7 +126,7 @@ def test_one_seed_without_answers_is_not_tested(tmp_path: Path) -> None:
         save(tmp_path, method, 0, range(9), kept=False)
     found = compare(tmp_path, *PAIR)
     assert found.corrected == {"IMG": None, "NO": None, "Avg": None}
-    assert "with one seed in common and no right or wrong answers" in found.verdict
+    assert "because predictions are saved for at most one seed in common" in found.verdict
     assert "| n/a |" in call("compare", "dehvf", "memvp", "--results", tmp_path).out.replace("   ", " ")
 
 

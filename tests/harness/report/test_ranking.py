@@ -93,3 +93,13 @@ def test_a_row_that_is_better_on_the_seeds_in_common_is_not_called_lower(tmp_pat
     board = leaderboard(read_records(tmp_path), 1, "tiny")
     assert row(board, "memvp").metrics["Avg"].value > row(board, "dehvf").metrics["Avg"].value
     assert ranks(tmp_path, "Avg") == {"memvp": "tied", "dehvf": "tied"}
+    assert "A test takes only the seeds that both rows have, with" in table_text(tmp_path, 1, "tiny", "markdown")
+
+
+def test_missing_predictions_make_no_value_the_best(tmp_path: Path) -> None:
+    """The seeds alone would tell the two apart: with each, MemVP is right on one problem more."""
+    for seed in range(3):
+        kept = seed == 0
+        save(tmp_path, "memvp", seed, range(20 + seed), kept=kept)
+        save(tmp_path, "dehvf", seed, range(20 + seed, 39 + seed + seed % 2), kept=kept)
+    assert set(ranks(tmp_path, "Avg").values()) == {None}

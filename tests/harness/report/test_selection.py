@@ -63,7 +63,28 @@ def test_rows_of_one_model_share_data_and_weights():
     board = leaderboard([*rest, other_data, other_weights], 1, "tiny")
     assert row(board, "memvp").metrics["Avg"].value == 60
     assert row(board, "lavin").metrics["Avg"].value is None
-    assert sum("other data, weights, prompts or device" in note for note in board.notes) == 2
+    assert sum("other data, weights, dtype, prompts or device" in note for note in board.notes) == 2
+
+
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"settings_hash": "c" * 64}])
+def test_rows_of_one_model_share_dtype_and_settings(changes):
+    rest = [make("dehvf", seed=s, value=70.0) for s in (0, 1)] + [make("memvp", value=60.0)]
+    board = leaderboard([*rest, make("memvp", seed=1, value=10.0, backbone=changes)], 1, "tiny")
+    assert row(board, "memvp").seeds == (0,)
+    assert sum("other data, weights, dtype, prompts or device" in note for note in board.notes) == 1
+
+
+def test_rows_of_one_model_are_trained_equally_long():
+    six = [make(method, seed=s, value=60.0, **train(epochs=6)) for method in ("dehvf", "lavin") for s in range(3)]
+    longer = [make("memvp", seed=s, value=90.0, **train(epochs=60)) for s in range(3)]
+    smoke = make("dehvf", value=5.0, **train(epochs=0.018))  # the newest run of its row
+    oracle = make("oracle", kind="oracle", value=95.0, **train(epochs=5))
+    board = leaderboard([*six, *longer, oracle, smoke], 1, "tiny")
+    assert row(board, "dehvf").seeds == (0, 1, 2) and row(board, "dehvf").metrics["Avg"].value == 60
+    assert row(board, "memvp").metrics["Avg"].value is None
+    assert row(board, "oracle").metrics["Avg"].value == 95
+    left_out = [note for note in board.notes if "another number of epochs than the other rows of tiny" in note]
+    assert left_out == ["4 runs left out: another number of epochs than the other rows of tiny (scienceqa-mini)."]
 
 
 def test_the_same_seed_twice_counts_once():
@@ -129,7 +150,7 @@ def test_rows_of_the_uniform_protocol_are_asked_the_same():
     other = make("dehvf", value=70.0, **train(scoring="generate"))
     board = leaderboard([*same, other], 1, "tiny")
     assert row(board, "dehvf").metrics["Avg"].value is None and row(board, "lavin").metrics["Avg"].value == 60
-    assert any("other data, weights, prompts or device" in note for note in board.notes)
+    assert any("other data, weights, dtype, prompts or device" in note for note in board.notes)
     # Under the published one, each method is asked in its own way.
     own = [make("memvp", **train(protocol="published")), make("lavin", **train(protocol="published", scoring="x"))]
     board = leaderboard(own, 1, "tiny", "published")

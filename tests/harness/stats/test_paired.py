@@ -44,6 +44,7 @@ def test_seeds_that_test_nothing() -> None:
         found = over_seeds(a, b)
         assert (found.low, found.high, found.p_value, found.detectable) == (None,) * 4
         assert found.is_significant is None and found.value == -1
+    assert over_seeds({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p_value == 1
     with pytest.raises(ValueError, match="no seed in common"):
         over_seeds({0: 1.0}, {1: 1.0})
 
@@ -131,6 +132,17 @@ def test_the_interval_contains_the_truth_as_often_as_it_says(seeds: int, by_seed
     # 95 % with a standard error of 1.3 points; the approximation costs a point where seeds differ much.
     assert inside / 300 > 0.915
     assert rejected / 300 < 0.075
+
+
+@pytest.mark.parametrize("problems", [3, 5])
+def test_few_problems_seldom_show_a_difference_that_is_not_there(problems: int) -> None:
+    rng = np.random.default_rng(problems)
+    rejected = 0
+    for _ in range(1500):  # which method is right depends much on the problem, and not on the seed
+        chance_N = rng.random((2, problems))
+        a_SN, b_SN = (rng.random((5, problems)) < one_N for one_N in chance_N)
+        rejected += bool(over_seeds_and_problems(a_SN, b_SN).is_significant)
+    assert rejected / 1500 < 0.075
 
 
 def test_the_detectable_difference_is_detected_as_often_as_it_says() -> None:
