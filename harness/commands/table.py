@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.records import Record, read_records
+from harness.report.finish import finished
 from harness.report.paper import layout
-from harness.report.ranking import ranked
 from harness.report.rows import Board
 from harness.report.selection import by_setting, where_measured
 from harness.report.shown import joined, shown, with_columns
@@ -58,9 +58,9 @@ def table_command_text(options: TableOptions) -> str:
     boards = boards or [("", leaderboard(records, options.number, options.model, options.protocol))]
     found = []
     for where, board in boards:
-        finished = ranked(with_columns(board, options.columns), options.results)
+        board = finished(with_columns(board, options.columns), options.results)
         look = {"wide": options.wide, "everything": options.everything, "chosen": bool(options.columns)}
-        found.append(shown(finished, options.width, **look, where=where))
+        found.append(shown(board, options.width, **look, where=where))
     return joined(found, options.width)
 
 

@@ -9,8 +9,8 @@ from statistics import fmean
 from harness.config.recipe import PROTOCOLS
 from harness.numbers import signed
 from harness.records import Record
+from harness.report.finish import finished
 from harness.report.paper import Column, layout, load_paper, method_names, paper_models
-from harness.report.ranking import ranked
 from harness.report.render import MARKS
 from harness.report.rows import Board, Cell, TableRow
 from harness.report.selection import by_setting, hardware, measured_on, where_measured
@@ -100,7 +100,7 @@ def boards(records: Sequence[Record], results_dir: Path) -> list[PageBoard]:
     """
 
     def with_ranks(board: Board) -> Board:
-        return ranked(board, results_dir)
+        return finished(board, results_dir)
 
     found = []
     for protocol in PROTOCOLS:

@@ -30,6 +30,7 @@ from harness.records.questions import (
     write_questions,
 )
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
+from harness.records.remarks import read_remarks
 from harness.records.sections import (
     BackboneInfo,
     Data,
@@ -111,6 +112,7 @@ __all__ = [
     "read_questions",
     "read_record",
     "read_records",
+    "read_remarks",
     "record_path",
     "record_text",
     "samples_folder",

@@ -12,8 +12,8 @@ from harness.escape import markdown, text_table
 from harness.files import write_atomic
 from harness.records import Diagnostics, History, Questions, Record, read_records
 from harness.report.breakdown import breakdown_text
+from harness.report.finish import finished
 from harness.report.paper import disagreements, layout, load_paper
-from harness.report.ranking import ranked
 from harness.report.render import render
 from harness.report.searched import searched_text
 from harness.report.selection import by_setting, where_measured
@@ -96,7 +96,7 @@ def _boards(records: Sequence[Record], results_dir: Path) -> Iterator[str]:
         if protocol != "uniform" and not layout(table).has_protocol:
             continue
         for group in by_setting([record for record in records if record.model == model], table):
-            board = ranked(leaderboard(group, table, model, protocol), results_dir)
+            board = finished(leaderboard(group, table, model, protocol), results_dir)
             if any(row.seeds for row in board.rows):
                 where = f", {where_measured(group[0])}" if board.layout.setting == "device" else ""
                 where += ", published protocol" if protocol == "published" else ""

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.records import Record, read_records
+from harness.report.finish import finished
 from harness.report.paper import Column, Layout, PaperRow, layout, method_names, paper_models, paper_rows
-from harness.report.ranking import ranked
 from harness.report.render import render
 from harness.report.rows import Board, Cell, TableRow
 from harness.report.selection import RowKey, count_runs, select
@@ -101,7 +101,7 @@ def table_text(
         UserError: a record or saved predictions have an error, or there is no such table, format, column or timing.
     """
     board = leaderboard(filtered(read_records(results_dir), table, timed), table, model, protocol)
-    return render(ranked(with_columns(board, columns), results_dir), format)
+    return render(finished(with_columns(board, columns), results_dir), format)
 
 
 def _slots(records: Sequence[Record], table: int, plan: Layout, model: str | None) -> list[_Slot]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.search import PLAN, Plan
-from harness.records import Record, read_records, record_path, write_record
+from harness.records import Record, read_diagnostics, read_records, read_remarks, record_path, write_record
 from harness.report.compare import compare
+from harness.report.paper import method_names
 from harness.report.readme import write_readme
 from harness.report.searched import FOLDER, tried
 from harness.report.tables import table_text
@@ -62,6 +63,26 @@ def test_the_cost_of_the_tiny_size_is_that_of_its_record() -> None:
         assert re.search(
             rf"{ratio.median:.2f} times as long (as MemVP )?in {name} \({ratio.p10:.2f} to {ratio.p90:.2f}\)", said
         )
+
+
+def test_remarks_are_about_committed_runs() -> None:
+    known = {record.spec_hash for record in read_records(RESULTS)}
+    assert {run for remark in read_remarks(RESULTS) for run in remark.runs} <= known
+
+
+def test_findings_say_what_the_diagnostics_and_comparisons_say() -> None:
+    said = " ".join((ROOT / "docs/findings.md").read_text(encoding="utf-8").split())
+    for method in ("dehvf", "memvp"):
+        one = compare(RESULTS, method, "llava_lora", "tiny", "coco").differences["CIDEr"]
+        assert re.search(rf"{method_names()[method]} by {one.value:.2f}, p = {one.p_value:.3f}", said)
+    runs = [r for r in read_records(RESULTS) if (r.task, r.model, r.label) == ("scienceqa", "tiny", "dehvf")]
+    for run in (run for run in runs if run.kind == "train"):
+        kept = read_diagnostics(record_path(run, RESULTS))
+        assert kept is not None
+        (figure,) = (matrix for matrix in kept.matrices if matrix.name == "figure3")
+        # The share of the penultimate block, divided by that of equal weights among the blocks of the group.
+        first, last = (row[-2] * sum(weight > 0 for weight in row) for row in (figure.mean[0], figure.mean[-1]))
+        assert re.search(rf"from {last:.2f} to {first:.2f} with seed {run.seed}", said)
 
 
 def test_readme_says_what_the_comparison_says() -> None:
