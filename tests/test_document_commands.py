@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = (
     "--model 7b",
     "--model 13b",
+    "--model smol",
     "--device cuda",
     " data fetch",
     "/weights/",
