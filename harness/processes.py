@@ -61,7 +61,7 @@ class Processes:
         Args:
             device: the device of this process; processes on GPUs communicate by NCCL, others by Gloo.
         """
-        if int(os.environ.get(COUNT, "1")) == 1:
+        if launched_processes() == 1:
             return cls()
         PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
         return cls.current()
@@ -191,9 +191,14 @@ ALONE = Processes()
 """One process by itself."""
 
 
+def launched_processes() -> int:
+    """Return how many processes the launcher started; 1 without a launcher."""
+    return int(os.environ.get(COUNT, "1"))
+
+
 def shards() -> int:
     """Return among how many processes the launcher divides the frozen decoder layers; 1 if each has them whole."""
-    return int(os.environ.get(COUNT, "1")) if parse_flag_from_env(FSDP) else 1
+    return launched_processes() if parse_flag_from_env(FSDP) else 1
 
 
 def is_follower() -> bool:
@@ -204,4 +209,4 @@ def is_follower() -> bool:
 def local_rank() -> int | None:
     """Return the number of this process on this machine; None without a launcher."""
     found = os.environ.get(LOCAL_RANK)
-    return int(found) if found is not None and int(os.environ.get(COUNT, "1")) > 1 else None
+    return int(found) if found is not None and launched_processes() > 1 else None

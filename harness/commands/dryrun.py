@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from harness.backbone.machine import Machine
+from harness.backbone.machine import Machine, use_deterministic_algorithms
 from harness.backbone.quantised import require_quantisation
 from harness.commands.run_options import RunOptions, backbone, data_options, plans_of, require_accuracy, shortened
 from harness.config.presets import BackboneSpec
@@ -52,6 +52,8 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
     """
     faults = Faults()
     facts = task_facts(options.task)
+    if options.deterministic:
+        use_deterministic_algorithms()  # a short measurement and the runs whose times are taken are made so, too
     with faults.collected():
         require_tracker(options.tracker)
     with faults.collected():

@@ -89,6 +89,14 @@ class TrainRecipe(BaseModel):
         """The peak learning rate."""
         return self.base_lr * self.batch_size / 256
 
+    @property
+    def decoded_tokens(self) -> int | None:
+        """The largest number of tokens that one greedy pass decodes per answer; None where answers are made otherwise.
+
+        A letter is one token. Likelihoods of options and beams take several passes.
+        """
+        return None
+
     def with_length(self, epochs: float) -> "TrainRecipe":
         """Return the same recipe with another number of epochs, and say so in `tuning`. The warm-up keeps its share.
 
@@ -157,6 +165,11 @@ class ChoiceRecipe(TrainRecipe):
         "read is replaced by a random choice; null decodes greedily and counts such an answer as wrong",
     )
 
+    @property
+    def decoded_tokens(self) -> int | None:
+        """As in `TrainRecipe`."""
+        return {"letter": 1, "generate": self.max_new_tokens, "likelihood": None}[self.scoring]
+
     @model_validator(mode="after")
     def _answers_can_be_read(self) -> Self:
         if self.scoring != "generate" and answer_is_last(self.eval_prompt_format):
@@ -184,6 +197,11 @@ class CaptionRecipe(TrainRecipe):
     length_penalty: float = Field(
         1.0, ge=-100, le=100, description="exponent of the length that a beam's score is divided by"
     )
+
+    @property
+    def decoded_tokens(self) -> int | None:
+        """As in `TrainRecipe`."""
+        return self.max_new_tokens if self.beams == 1 else None
 
 
 _RECIPE_OF_TASK: Mapping[str, type[TrainRecipe]] = {"scienceqa": ChoiceRecipe, "coco": CaptionRecipe}

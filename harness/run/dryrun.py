@@ -186,8 +186,7 @@ def _described(
         found["fits_with"] = f"{options} (about {readable_memory(smaller.bytes)})"
     if task is not None:
         found["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
-    # Neither records nor a short measurement tell how long it takes to collect layers.
-    pace = paces.of(plan, micro_batch, peak.micro_batch) if fits and shards() == 1 else None
+    pace = paces.of(plan, micro_batch, peak.micro_batch) if fits else None
     if pace is None:
         return found
     found |= {"step_s": round(pace.step_s, 3), "hours_source": pace.source}

@@ -6,10 +6,11 @@ The time of a run is that of its optimiser steps and of its answers; loading and
 import gc
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.errors import UserError
 from harness.evaluation.model import EvaluationFailedError
+from harness.processes import launched_processes, shards
 from harness.records import Record, collect_environment, read_records
 from harness.run.attach import attach
 from harness.run.execution import Eager, MicroBatch
@@ -34,8 +36,8 @@ from methods.tuned import TunedModel
 MEASURED_STEPS = 3
 MEASURED_S = 10.0
 """A measurement ends after this many steps, or after the step in which this many seconds have passed."""
-_PACE_SETTINGS = ("batch_size", "max_length", "gradient_checkpointing", "captured", "eval_batch_size")
-"""The settings of a recipe that change how long a step or an answer takes, and not what a run is called."""
+_COSTLESS = {"epochs", "warmup_epochs", "base_lr", "min_lr", "weight_decay", "betas", "image_statistics", "eval_split"}
+"""The settings of a recipe that change neither how long a step takes nor how long an answer takes."""
 LARGEST_MEASURED = 2**30
 """Largest size of a language model, in bytes, that is measured on a CPU: a step of a larger one takes too long."""
 
@@ -80,8 +82,12 @@ class Paces:
         loadable: bool,
     ) -> None:
         self._spec, self._machine, self._task = spec, machine, task
-        self._can_measure = task is not None and (loadable or machine.weights == "random")
+        processes, is_deterministic = launched_processes(), torch.are_deterministic_algorithms_enabled()
+        # One process alone cannot measure how fast several are together.
+        self._can_measure = task is not None and processes == 1 and (loadable or machine.weights == "random")
+        self._is_as_in_speed = processes == 1 and not is_deterministic
         here = collect_environment(gpu=gpu_name(machine.device), threads=threads)
+        made_so = (processes, shards() > 1, is_deterministic)
 
         def is_alike(record: Record) -> bool:
             there = record.environment
@@ -90,6 +96,8 @@ class Paces:
                 if here.gpu
                 else (there.gpu, there.cpu, there.threads) == (None, here.cpu, threads)
             )
+            told = zip((there.processes, there.sharded, there.deterministic), made_so, strict=True)
+            same = same and all(found in (None, asked) for found, asked in told)
             return same and record.backbone.dtype == dtype_name(machine.dtype) and record.status == "completed"
 
         self._records = [record for record in read_records(results_dir) if is_alike(record)]
@@ -133,13 +141,21 @@ class Paces:
         return None
 
     def _from_speed(self, plan: RunPlan) -> Pace | None:
-        """Return the pace that the newest speed record of this method tells."""
+        """Return the pace that the newest speed record of this method with these sizes tells.
+
+        It tells nothing of answers of another length than those that were timed, nor of steps that `speed` never times:
+        those of several processes, with deterministic algorithms, or with layers that are recomputed.
+        """
+        if plan.recipe.gradient_checkpointing or not self._is_as_in_speed:
+            return None
         for record in sorted(self._records, key=lambda record: record.created, reverse=True):
             speed = record.speed
             if speed is None or speed.implementation != "shipped" or speed.loaded or record.label != plan.label:
                 continue
             part = PRESETS[record.model].part_of if record.model in PRESETS else None
             if self._spec.name not in (record.model, part) or speed.setting is None:
+                continue
+            if not _has(record.config.get("method"), _method_settings(plan)):
                 continue
             train, inference, setting = speed.phases.get("train"), speed.phases.get("inference"), speed.setting
             if train is None:
@@ -148,8 +164,11 @@ class Paces:
             train_s = train.median_s if whole else train.whole_s
             answers_s = None if inference is None else inference.median_s if whole else inference.whole_s
             if train_s is not None:
-                answer_s = None if answers_s is None else answers_s / setting.eval_batch
+                is_as_long = plan.recipe.decoded_tokens == setting.new_tokens
+                answer_s = answers_s / setting.eval_batch if is_as_long and answers_s is not None else None
                 source = f"a speed record at {setting.text_length} tokens"
+                if setting.compiled != plan.recipe.captured:
+                    source += ", compiled" if setting.compiled else ", not compiled"
                 return Pace(train_s * plan.recipe.batch_size / setting.train_batch, answer_s, source)
         return None
 
@@ -162,9 +181,20 @@ class Paces:
 
 def _is_made_so(record: Record, plan: RunPlan, micro_batch: int) -> bool:
     """Return whether a run was made with the settings of a plan, as far as its record tells."""
-    asked = {name: getattr(plan.recipe, name) for name in _PACE_SETTINGS}
-    same = all(record.recipe.get(name, value) == value for name, value in asked.items())
+    recipe = plan.recipe.model_dump(mode="json", exclude={"tuning", *_COSTLESS})
+    same = _has(record.recipe, recipe) and _has(record.config.get("method"), _method_settings(plan))
     return same and record.micro_batch in (None, micro_batch)
+
+
+def _method_settings(plan: RunPlan) -> Mapping[str, Any]:
+    settings: Mapping[str, Any] = plan.resolved()["method"]
+    return settings
+
+
+def _has(recorded: object, asked: Mapping[str, Any]) -> bool:
+    """Return whether recorded settings are those that are asked for. Those that a record does not tell are."""
+    found = recorded if isinstance(recorded, Mapping) else {}
+    return all(found.get(name, value) == value for name, value in asked.items())
 
 
 def measure(
