@@ -1,11 +1,14 @@
 """One file from the network: it goes on where an earlier process stopped, and shows how far it is."""
 
 import io
+import os
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.file_download import http_get
 from tqdm import tqdm
 
@@ -18,6 +21,8 @@ LOG_SECONDS = 30
 def complete_file(url: str, path: Path, size: int | None, name: str, headers: dict[str, str] | None = None) -> None:
     """Download what a file does not have yet of a file on the network. The caller checks the content.
 
+    A file that has more than the whole content, which would never be completed, is begun anew.
+
     Args:
         url: address of the file on the network.
         path: the file, with the first bytes of the content or none; need not exist.
@@ -25,16 +30,19 @@ def complete_file(url: str, path: Path, size: int | None, name: str, headers: di
         name: what the progress bar calls it.
         headers: headers of the request.
     """
+    options: Any = {"headers": headers, "expected_size": size, "displayed_filename": name, "tqdm_class": ProgressBar}
     with open(path, "ab") as file:
-        http_get(
-            url,
-            file,
-            resume_size=file.tell(),
-            headers=headers,
-            expected_size=size,
-            displayed_filename=name,
-            tqdm_class=ProgressBar,
-        )
+        if size is not None and file.tell() > size:
+            file.truncate(0)
+        begun = file.seek(0, os.SEEK_END)
+        try:
+            http_get(url, file, resume_size=begun, **options)
+        except HfHubHTTPError as error:
+            if error.response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not begun:
+                raise
+            file.truncate(0)
+            file.seek(0)
+            http_get(url, file, **options)
 
 
 class ProgressBar(tqdm):  # type: ignore[misc]  # tqdm has no types

@@ -19,6 +19,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
+from huggingface_hub.utils.sha import git_hash
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Hub:
         cut_after: name of a file -> bytes after which the next download of it breaks off.
         stall_after: name of a file -> bytes after which the next download of it waits for `release`.
         damaged: names of files that arrive with one wrong byte.
+        named_by_git: whether files are said to be in git, not in git-lfs.
         ranges: the Range header of each request that has one.
         stalled: set while a download waits.
         release: lets it go on.
@@ -90,6 +92,7 @@ class Hub:
     cut_after: dict[str, int] = field(default_factory=dict)
     stall_after: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
+    named_by_git: bool = False
     ranges: list[str] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
@@ -175,13 +178,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             content = files.get(name)
             if content is None:
                 return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "no such file"})
-            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit_of(files)}
+            etag = git_hash(content) if hub.named_by_git else hashlib.sha256(content).hexdigest()
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit_of(files)}
             if name in hub.damaged:
                 content = bytes([content[0] ^ 1]) + content[1:]
             status = 200
             if given := self.headers.get("Range"):
                 hub.ranges.append(given)
                 start = int(given.removeprefix("bytes=").partition("-")[0])
+                if start >= len(content):
+                    return self.send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
                 headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 status, content = 206, content[start:]
             cut = stall = None

@@ -26,6 +26,8 @@ REMEDY = (
 )
 ANOTHER_DISK = "run `python -m harness data fetch coco --data-root DIR` with a folder on another disk"
 FOLDERS = ("train2014", "val2014")
+UNPACKING = "unpacking"
+"""Name of the folder into which an archive is unpacked."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Archive:
 
     Attributes:
         url: its address.
-        size: its bytes.
+        size: its bytes; about as many if its author states no MD5.
         md5: MD5 of its content; None if its author states none.
     """
 
@@ -108,6 +110,7 @@ def fetch_coco(root: Path, say: Say, images: Path | None = None) -> None:
                 _unpack(IMAGES[name], name, folder, say)
         if not (folder / ANNOTATIONS).is_file():
             _unpack(KARPATHY, ANNOTATIONS, folder, say)
+        _remove_archives(folder)
         say("checking that every image is there")
         load_coco(folder, full=True)
 
@@ -138,7 +141,7 @@ def _unpack(archive: Archive, wanted: str, folder: Path, say: Say) -> None:
     """
     path = _download(archive, folder)
     say(f"unpacking {path.name}")
-    unpacked = folder / "unpacking"
+    unpacked = folder / UNPACKING
     shutil.rmtree(unpacked, ignore_errors=True)
     with foreign(f"{path}: cannot be unpacked", "remove it and run the same command again"), ZipFile(path) as content:
         names = [name for name in content.namelist() if name == wanted or name.startswith(f"{wanted}/")]
@@ -149,19 +152,33 @@ def _unpack(archive: Archive, wanted: str, folder: Path, say: Say) -> None:
     path.unlink()
 
 
+def _remove_archives(folder: Path) -> None:
+    """Remove what earlier tries left that were killed after unpacking, or that downloaded what is now linked."""
+    for archive in (KARPATHY, *IMAGES.values()):
+        for path in _paths(archive, folder):
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder / UNPACKING, ignore_errors=True)
+
+
+def _paths(archive: Archive, folder: Path) -> tuple[Path, Path]:
+    """Return where an archive goes in a folder, and where it is until it is complete."""
+    path = folder / archive.url.rpartition("/")[2]
+    return path, path.with_name(f"{path.name}.partial")
+
+
 def _download(archive: Archive, folder: Path) -> Path:
     """Return an archive in a folder, downloaded from where an earlier try stopped.
 
     Raises:
         UserError: the download fails or is damaged, or there is too little space.
     """
-    path = folder / archive.url.rpartition("/")[2]
+    path, partial = _paths(archive, folder)
     if path.is_file():
         return path
-    partial = path.with_name(f"{path.name}.partial")
     with foreign(f"{archive.url}: cannot be downloaded", "run the same command again; it goes on where it stopped"):
         require_space(archive.size - (partial.stat().st_size if partial.exists() else 0), folder, ANOTHER_DISK)
-        complete_file(archive.url, partial, archive.size, path.name)
+        # An archive without a published hash may be replaced by its author. What is in it is checked all the same.
+        complete_file(archive.url, partial, archive.size if archive.md5 else None, path.name)
         with open(partial, "rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()
     if archive.md5 not in (None, found):

@@ -43,6 +43,15 @@ def test_no_terminal_gets_lines_with_bytes_and_the_time_left(
     assert len(shares) == len(lines) and {25, 50, 75, 100} <= set(shares)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_file_with_more_than_the_content_is_begun_anew(known: bool, more: int, address: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes([1]) * (len(CONTENT) + more))
+    complete_file(address, tmp_path / "file", len(CONTENT) if known else None, NAME)
+    # As many bytes as there should be are not asked for again; the caller finds that they are others.
+    assert ((tmp_path / "file").read_bytes() == CONTENT) == (not known or more > 0)
+
+
 def test_no_terminal_gets_few_lines(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disable_progress_bars()  # as loading a model does
     complete_file(address, tmp_path / "file", len(CONTENT), NAME)

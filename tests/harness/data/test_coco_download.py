@@ -89,6 +89,32 @@ def test_a_partial_archive_is_completed(pages: Hub, tmp_path: Path) -> None:
     assert pages.ranges == [f"bytes={archive.size // 2}-"]
 
 
+def test_an_archive_without_a_published_hash_may_change(
+    pages: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = coco_download.KARPATHY.size
+    for other in (size - 1, size + 1):
+        monkeypatch.setattr(coco_download, "KARPATHY", Archive(coco_download.KARPATHY.url, other))
+        fetched(tmp_path / f"coco{other}")
+    # What an earlier try has of a larger one does not stop the download for ever.
+    (tmp_path / "coco.partial").mkdir()
+    (tmp_path / "coco.partial/caption_datasets.zip.partial").write_bytes(bytes(size + 1))
+    fetched(tmp_path / "coco")
+
+
+def test_no_archive_is_published(pages: Hub, tmp_path: Path) -> None:
+    """An earlier try was killed before it removed an archive, and another one before an archive was complete."""
+    partial = tmp_path / "coco.partial"
+    partial.mkdir()
+    for name in ("train2014", "val2014"):
+        (partial / name).symlink_to(tmp_path / "set" / name)
+    for name in ("train2014.zip", "val2014.zip.partial"):
+        (partial / name).write_bytes(b"left over")
+    (partial / "unpacking").mkdir()
+    fetched(tmp_path / "coco", tmp_path / "set")
+    assert {path.name for path in (tmp_path / "coco").iterdir()} == {"dataset_coco.json", "train2014", "val2014"}
+
+
 def test_a_damaged_archive_is_not_believed(pages: Hub, tmp_path: Path) -> None:
     pages.damaged.add("val2014.zip")
     with pytest.raises(UserError, match=r"val2014\.zip: arrived damaged .* was removed"):
