@@ -4,6 +4,7 @@ Everything goes through huggingface_hub's own client, which knows proxies, mirro
 downloaded is in its cache (`HF_HOME`).
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported when it is asked for
+from huggingface_hub.utils.sha import git_hash
 
 from harness.disk import require_space
 from harness.errors import UserError, foreign
@@ -41,6 +43,8 @@ from harness.transfer import ProgressBar, complete_file
 GB = 10**9
 RESUMED_FROM = 10**7
 """Bytes from which on a file goes on where an earlier process stopped. Smaller ones begin anew."""
+_SHA256, _GIT_SHA1 = 64, 40
+"""Digits of the hashes by which the hub names contents: of a file in git-lfs, and of one in git."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ def cached_file(repo: str, name: str, kind: str = "model", revision: str | None 
 def download(source: Source, say: Say) -> list[Path]:
     """Download the files of a source that are not in the cache yet, and check all of them by the hub's hashes.
 
+    A file comes into the cache when its hash has been compared, because later commands believe what they find there.
+
     Args:
         source: what to download.
         say: called with the line that says what is downloaded.
@@ -176,19 +182,14 @@ def download(source: Source, say: Say) -> list[Path]:
     with _explained(source):
         paths = []
         for name in names:
-            if blob := large.get(name):
-                _complete_blob(blob, name)
-            paths.append(_fetched(source, name))
+            paths.append(_fetched(source, name, large.get(name)))
         say(f"checking the hashes of {source.what}")
         verified = api.verify_repo_checksums(source.repo, repo_type=source.kind, revision=source.revision)
     for mismatch in verified.mismatches:
         path = Path(verified.verified_path, mismatch["path"])
         path.resolve().unlink()
         path.unlink(missing_ok=True)
-        raise UserError(
-            f"{source.address}: {mismatch['path']} arrived damaged (its hash is not the hub's) and was removed; "
-            "run the same command again"
-        )
+        raise _damaged(source, mismatch["path"])
     return paths
 
 
@@ -220,7 +221,19 @@ def _cached(source: Source, name: str) -> Path | None:
     return cached_file(source.repo, name, source.kind, source.revision)
 
 
-def _fetched(source: Source, name: str) -> Path:
+def _fetched(source: Source, name: str, blob: "_Blob | None" = None) -> Path:
+    """Return a file in the cache; download it if it is not there.
+
+    Args:
+        source: where it comes from.
+        name: its name.
+        blob: the place of its content, if the hub has been asked.
+
+    Raises:
+        UserError: its hash is not that of the hub.
+    """
+    if _cached(source, name) is None and (blob := blob or _blob(source, name)):
+        _complete_blob(blob, source, name)
     options: Any = {"repo_type": source.kind, "revision": source.revision, "tqdm_class": ProgressBar}
     return Path(hf_hub_download(source.repo, name, **options))
 
@@ -261,18 +274,41 @@ def _blob(source: Source, name: str) -> _Blob | None:
     return _Blob(url, about.size, blobs / about.etag, blobs / f"{about.etag}.partial")
 
 
-def _complete_blob(blob: _Blob, name: str) -> None:
+def _complete_blob(blob: _Blob, source: Source, name: str) -> None:
     """Download a file's content to its place in the cache, beginning with what an earlier process left.
 
-    The client itself goes on after a broken connection, but not after its process has ended. It finds the content that
-    this leaves and downloads nothing.
+    The client itself goes on after a broken connection, but not after its process has ended, and compares no hash. It
+    finds the content that this leaves and downloads nothing.
+
+    Raises:
+        UserError: the content has not the hash of its name.
     """
     blob.path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{blob.path}.lock"):
         if blob.path.exists():
             return
+        if (blob.size or 0) < RESUMED_FROM:
+            blob.partial.unlink(missing_ok=True)
         complete_file(blob.url, blob.partial, blob.size, name, build_hf_headers())
+        if _is_damaged(blob):
+            blob.partial.unlink()
+            raise _damaged(source, name)
         blob.partial.replace(blob.path)
+
+
+def _is_damaged(blob: _Blob) -> bool:
+    """Return whether the content that arrived has another hash than its name; false if the name is no hash."""
+    if len(blob.path.name) == _SHA256:
+        with open(blob.partial, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() != blob.path.name
+    return len(blob.path.name) == _GIT_SHA1 and git_hash(blob.partial.read_bytes()) != blob.path.name
+
+
+def _damaged(source: Source, name: str) -> UserError:
+    return UserError(
+        f"{source.address}: {name} arrived damaged (its hash is not the hub's) and was removed; run the same command "
+        "again"
+    )
 
 
 def _wanted(source: Source, names: Sequence[str]) -> list[str]:

@@ -114,6 +114,49 @@ def test_a_damaged_file_is_not_believed(standin: Hub) -> None:
     assert path is not None and path.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("resumed_from", [1, 10**7])
+def test_a_file_is_in_the_cache_only_when_its_hash_was_compared(
+    resumed_from: int, standin: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that ends between its last download and the check of all files must not leave a damaged one."""
+
+    def ends(*words: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hub, "RESUMED_FROM", resumed_from)
+    monkeypatch.setattr(hub.HfApi, "verify_repo_checksums", ends)
+    standin.damaged.add("weights.bin")
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        fetched()
+    assert cached_file("some/model", "weights.bin") is None
+    with pytest.raises(UserError, match=r"weights\.bin arrived damaged .* was removed; run the same command again"):
+        fetched()
+    standin.damaged.clear()
+    with pytest.raises(KeyboardInterrupt):
+        fetched()
+    path = cached_file("some/model", "weights.bin")
+    assert path is not None and path.read_bytes() == CONTENT
+
+
+def test_a_small_file_alone_is_checked(standin: Hub) -> None:
+    standin.damaged.add("config.json")
+    with pytest.raises(UserError, match=r"config\.json arrived damaged"):
+        hub.download_small(SOURCE, "config.json", lambda line: None)
+    assert cached_file("some/model", "config.json") is None
+    standin.damaged.clear()
+    standin.named_by_git = True
+    assert hub.download_small(SOURCE, "config.json", lambda line: None).read_text() == "{}"
+    with pytest.raises(UserError, match="has no other"):
+        hub.download_small(SOURCE, "other.json", lambda line: None)
+
+
+def test_a_file_in_git_is_compared_with_its_hash(standin: Hub) -> None:
+    standin.named_by_git = True
+    standin.damaged.add("config.json")
+    with pytest.raises(UserError, match=r"config\.json arrived damaged"):
+        hub.download_small(SOURCE, "config.json", lambda line: None)
+
+
 def test_a_gated_model_says_where_to_ask(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     standin.models["some/model"].gated = True
     with pytest.raises(UserError, match=r"some/model: access is restricted; ask for it .*`hf auth login`.*HF_TOKEN"):
