@@ -14,7 +14,7 @@ from harness.files import copy_atomic
 from harness.records.beside import paths_beside
 from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
-from harness.records.store import read_records, record_path
+from harness.records.store import find_record, read_records, record_path
 
 FOLDERS = ("adapters", "trackers")
 """Folders of a results folder that have one folder per run, at the same path as the record."""
@@ -48,9 +48,9 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         target: results folder; made if it is not there.
 
     Raises:
-        UserError: a source has no records, a record is bad or has a file name that is not its own, a file of a run is
-            no regular file inside its source, or something cannot be written. All but the last is found before
-            anything is written.
+        UserError: a source has no records, a record is bad or has a file name that is not its own, the target has a
+            record of a run to be copied that cannot be read, a file of a run is no regular file inside its source, or
+            something cannot be written. All but the last is found before anything is written.
     """
     known = {record.run_id: (record, target) for record in read_records(target)}
     merged = Merged()
@@ -60,8 +60,7 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         if not records:
             raise UserError(f"{source}: has no records; give a results folder, which has a folder `records`")
         for record in records:
-            if not record_path(record, source).is_file():
-                raise UserError(f"{source}: {record.run_id} is not at {record_path(record, source)}; move it there")
+            _require_at_its_path(record, source)
             before, place = known.get(record.run_id, (None, target))
             if before is not None and (before == record or _is_better(before, record)):
                 merged.present.append(record.run_id)
@@ -69,6 +68,10 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
                 merged.conflicts.append(f"{record.run_id}: {_difference(before, record)} in {place} and in {source}")
             else:
                 known[record.run_id] = copies[record.run_id] = record, source
+    for record, _ in copies.values():
+        # `read_records` passes over records that it cannot read, and finds a record whatever its file name is.
+        if (replaced := find_record(target, record.spec_hash)) is not None:
+            _require_at_its_path(replaced, target)
     runs = [(record, source, _files_of_run(record, source)) for record, source in copies.values()]
     for record, source, files in runs:
         for file in files:
@@ -76,6 +79,11 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
                 copy_atomic(source / file, target / file)
         merged.added.append(record.run_id)
     return merged
+
+
+def _require_at_its_path(record: Record, folder: Path) -> None:
+    if not (path := record_path(record, folder)).is_file():
+        raise UserError(f"{folder}: {record.run_id} is not at {path}; move it there")
 
 
 def _is_better(one: Record, other: Record) -> bool:

@@ -79,6 +79,32 @@ def test_a_completed_run_takes_the_place_of_a_failed_one(call: Run, tmp_path: Pa
         assert [record.status for record in read_records(tmp_path / name / "target")] == ["completed"]
 
 
+@pytest.mark.parametrize(("field", "value"), [("schema_version", 2), ("config", {"lr": float("inf")})])
+def test_a_record_of_the_target_that_cannot_be_read_is_not_overwritten(
+    field: str, value: object, call: Run, tmp_path: Path
+) -> None:
+    path = write_record(make_record(seed=0), tmp_path / "target")
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    before = path.read_bytes()
+    for seed in (0, 1):
+        write_record(make_record(seed=seed), tmp_path / "source")
+    done = call("results", "merge", tmp_path / "source", "--results", tmp_path / "target")
+    assert done.code == 2 and str(path) in done.err.splitlines()[-1], done
+    assert path.read_bytes() == before and not read_records(tmp_path / "target")
+
+
+def test_a_record_of_the_target_under_another_name_is_not_doubled(call: Run, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    path = write_record(make_record(seed=0, status="failed", error="out of luck"), target)
+    path.rename(path.with_name("mine.json"))
+    write_record(make_record(seed=0), tmp_path / "source")
+    done = call("results", "merge", tmp_path / "source", "--results", target)
+    assert done.code == 2 and f"is not at {path}; move it there" in done.err and done.err.count("\n") == 1
+    path.with_name("mine.json").rename(path)
+    assert call("results", "merge", tmp_path / "source", "--results", target).code == 0
+    assert [record.status for record in read_records(target)] == ["completed"]
+
+
 def test_a_source_is_checked_before_anything_is_copied(call: Run, tmp_path: Path) -> None:
     write_record(make_record(seed=0), tmp_path / "good")
     moved = write_record(make_record(seed=1), tmp_path / "moved")
