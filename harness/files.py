@@ -141,6 +141,8 @@ def require_place(folder: Path) -> None:
     try:
         _try_writing(place)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(place):
+            return require_place(folder)  # another process has removed it since
         raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from error
 
 

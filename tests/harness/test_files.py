@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from harness import files
 from harness.errors import UserError
-from harness.files import copy_atomic, new_folder, require_writable, sha256_of_files, write_atomic
+from harness.files import (
+    copy_atomic,
+    new_folder,
+    require_place,
+    require_writable,
+    sha256_of_files,
+    write_atomic,
+)
 
 
 @pytest.fixture(params=["file", "file/below"])
@@ -57,6 +65,27 @@ def test_an_unusable_folder_is_found_before_the_work(unusable: Path, tmp_path: P
 def test_a_writable_folder_is_created_and_stays_empty(tmp_path: Path) -> None:
     require_writable(tmp_path / "new" / "folder")
     assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+def test_a_place_that_another_process_removes_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Path] = []
+    write = files._try_writing
+
+    def try_writing(folder: Path) -> None:
+        tried.append(folder)
+        if len(tried) == 1:
+            folder.rmdir()
+        write(folder)
+
+    monkeypatch.setattr(files, "_try_writing", try_writing)
+    (tmp_path / "results").mkdir()
+    require_place(tmp_path / "results" / "records")
+    assert tried == [tmp_path / "results", tmp_path] and not list(tmp_path.iterdir())
+    (tmp_path / "link").symlink_to("nothing")
+    with pytest.raises(UserError, match=r"link: cannot be written \(No such file or directory\)"):
+        require_place(tmp_path / "link" / "records")
 
 
 def test_the_hash_of_several_files_covers_names_and_hashes_in_any_order() -> None:
