@@ -2,11 +2,11 @@
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -18,14 +18,17 @@ from harness.backbone.machine import DTYPES, dtype_name, resolve_machine
 from harness.backbone.requirements import free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.presets import BackboneSpec, resolve_spec
-from harness.data.places import PLACES, find_data, kept_folder
+from harness.data.coco import load_coco
+from harness.data.dataset import DataSet
+from harness.data.places import ENVIRONMENT, PLACES, find_data, kept_folder, unheeded
+from harness.data.scienceqa import load_scienceqa
 from harness.disk import free_space
 from harness.errors import UserError, first_line
 from harness.evaluation.caption_metrics import check_tokenizer
-from harness.files import cache_folder
+from harness.files import cache_folder, require_place
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory, readable_size
-from harness.run.downloads import REMEDY, download_of_data, downloads_of_weights, rooms_for
+from harness.run.downloads import REMEDY, Download, download_of_data, downloads_of_weights, rooms_for
 from harness.run.progress import print_line
 from harness.streams import print_result
 from harness.tasks.facts import task_facts
@@ -33,6 +36,8 @@ from harness.terminal import UNLIMITED, entry, terminal_width
 
 Status = Literal["ok", "warning", "missing"]
 PACKAGES = ("torch", "transformers", "open_clip_torch", "peft", "accelerate", "huggingface_hub", "datasets")
+LOADERS: Mapping[str, Callable[[Path], DataSet[Any]]] = {"coco": load_coco, "scienceqa": load_scienceqa}
+"""Task -> what reads a data folder and finds every image file, and opens none."""
 JAVA_TASK = "coco"
 """The task whose scores need Java."""
 REPORT = "see what the message says; if it does not help, report it with the whole output"
@@ -104,8 +109,8 @@ def examine(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[F
         "memory": lambda: [_memory(spec)],
         "Java": lambda: [_java(task)],
         "hub": lambda: [_hub(reachable)],
-        "disk": _disk,
-        "data": lambda: [_data(spec, task, data_root, reachable)],
+        "disk": lambda: _disk(spec, task, data_root),
+        "data": lambda: _data(spec, task, data_root, reachable),
         "weights": lambda: _weights(spec, reachable),
         "downloads": lambda: _room(spec, task, data_root) if reachable else (),
     }
@@ -179,10 +184,19 @@ def _hub(reachable: bool) -> Finding:
     return Finding("hub", "warning", f"{constants.ENDPOINT} does not answer: nothing can be downloaded", remedy)
 
 
-def _disk() -> Iterator[Finding]:
-    """Look at the places where a run writes."""
-    places = {"results": Path.cwd(), "cache": cache_folder(), "weights": Path(constants.HF_HUB_CACHE)}
+def _disk(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Finding]:
+    """Look at the places where a run writes. It always writes results; the others only if something is downloaded."""
+    places = {"results": Path("results").absolute(), "cache": cache_folder(), "weights": Path(constants.HF_HUB_CACHE)}
+    written = [folder for download in _downloads(spec, task, data_root) for _, folder in download.writes]
     for what, folder in places.items():
+        try:
+            require_place(folder)
+        except UserError as error:
+            needed = what == "results" or any(other.is_relative_to(folder) for other in written)
+            found, remedy = _divided(str(error))
+            remedies = {"results": "give `run` another --results", "cache": "set XDG_CACHE_HOME to another folder"}
+            yield Finding("disk", "missing" if needed else "warning", f"{what}: {found}", remedies.get(what, remedy))
+            continue
         free = free_space(folder)
         found = f"{readable_size(free)} free for {what} in {folder}"
         if free >= RECORDS_BYTES:
@@ -193,31 +207,52 @@ def _disk() -> Iterator[Finding]:
 
 def _room(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Finding]:
     """Compare what `run` would download with the free space, disk by disk."""
-    downloads = downloads_of_weights(missing_weights(spec))
-    if data_root is None and not spec.packaged and find_data(task) is None:
-        downloads.append(download_of_data(task))
-    for room in rooms_for(downloads):
+    for room in rooms_for(_downloads(spec, task, data_root)):
         if room.is_enough:
             yield Finding("downloads", "ok", str(room))
         else:
             yield Finding("downloads", "missing", str(room), REMEDY)
 
 
-def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:
+def _downloads(spec: BackboneSpec, task: str, data_root: Path | None) -> list[Download]:
+    """Return what `run` would download."""
+    downloads = downloads_of_weights(missing_weights(spec))
+    if data_root is None and not spec.packaged and find_data(task) is None:
+        downloads.append(download_of_data(task))
+    return downloads
+
+
+def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Iterator[Finding]:
+    if data_root is None and not spec.packaged and (line := unheeded(task)):
+        yield Finding("data", "warning", line, f"set {ENVIRONMENT} to a folder with {task}/, or unset it")
+    yield _found_data(spec, task, data_root, reachable)
+
+
+def _found_data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:
+    """Look for the data, and read it: a folder may have only a part of it.
+
+    Raises:
+        UserError: something is missing from the folder, or wrong.
+    """
     place = PLACES[task]
     if data_root is None and spec.packaged:
         return Finding("data", "ok", "the small world, which is made on first use")
     if data_root is not None:
         if (data_root / place.annotations).is_file():
-            return Finding("data", "ok", f"{task} in {data_root}")
+            return _readable(task, data_root)
         remedy = f"python -m harness data fetch {task} --data-root {data_root}"
         return Finding("data", "missing", f"{data_root} has no {place.annotations}", remedy)
     if folder := find_data(task):
-        return Finding("data", "ok", f"{task} in {folder}")
+        return _readable(task, folder)
     if reachable:
         found = f"{place.offer()}: `run` downloads it"
         return Finding("data", "ok", found, f"python -m harness data fetch {task}   (now, into {kept_folder(task)})")
     return Finding("data", "missing", place.absent(), place.remedy)
+
+
+def _readable(task: str, folder: Path) -> Finding:
+    LOADERS[task](folder)
+    return Finding("data", "ok", f"{task} in {folder}")
 
 
 def _weights(spec: BackboneSpec, reachable: bool) -> Iterator[Finding]:

@@ -98,6 +98,21 @@ def find_data(task: str) -> Path | None:
     return kept if (kept / PLACES[task].annotations).is_file() else None
 
 
+def unheeded(task: str) -> str | None:
+    """Return a line where `$PEFT_VL_BENCH_DATA` is set but has no data of a task; None otherwise.
+
+    Args:
+        task: name of the task.
+
+    Raises:
+        UserError: the user has no cache folder.
+    """
+    named, annotations = os.environ.get(ENVIRONMENT), PLACES[task].annotations
+    if not named or (Path(named, task) / annotations).is_file():
+        return None
+    return f"{ENVIRONMENT}: {named} has no {task}/{annotations}; looking in {kept_folder(task)}"
+
+
 def find_or_fetch_data(task: str, say: Say) -> Path:
     """Return the data folder of a task, and download it into the user's cache if it is not on this machine.
 
@@ -108,6 +123,8 @@ def find_or_fetch_data(task: str, say: Say) -> Path:
     Raises:
         UserError: the data cannot be downloaded, or is not complete.
     """
+    if line := unheeded(task):
+        say(line)
     if folder := find_data(task):
         return folder
     kept = kept_folder(task)

