@@ -112,5 +112,5 @@ def speed(method: str, train: float, inference: float, loaded: bool = False, **c
         return {"median_s": median, "p10_s": median, "p90_s": median, "n": 20}
 
     section = {"phases": {"train": timing(train), "inference": timing(inference)}, "loaded": loaded}
-    weights = {"weights": "random"}
-    return make(method, kind="speed", model="7b", metrics={}, speed=section, backbone=weights, **changes)
+    backbone = {"weights": "random", **changes.pop("backbone", {})}
+    return make(method, kind="speed", model="7b", metrics={}, speed=section, backbone=backbone, **changes)

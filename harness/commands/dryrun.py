@@ -12,10 +12,18 @@ from rich.console import Console
 
 from harness.backbone.machine import Machine, use_deterministic_algorithms
 from harness.backbone.quantised import require_quantisation
-from harness.commands.run_options import RunOptions, backbone, data_options, plans_of, require_accuracy, shortened
+from harness.commands.run_options import (
+    RunOptions,
+    backbone,
+    data_options,
+    no_runs,
+    plans_of,
+    require_accuracy,
+    shortened,
+)
 from harness.config.presets import BackboneSpec
 from harness.cost.output import shown_table
-from harness.data.places import PLACES, find_data
+from harness.data.places import PLACES, find_data, unheeded
 from harness.escape import text_table
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory
@@ -58,25 +66,36 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
         require_tracker(options.tracker)
     with faults.collected():
         require_accuracy(options, facts)
-    asked, options = options, replace(options, executor=LOCAL)  # sizes and times are those of this machine
-    spec, machine = backbone(options)
+    spec, machine = _backbone(options, faults)
+    # Of the GPU of another machine nothing is known; a CPU is taken to be like the one here.
+    is_here = options.executor == LOCAL or machine.device.type == "cpu"
     executor = None
     with faults.collected():
-        executor = _unopened_executor(asked, spec, machine, faults)
+        executor = _unopened_executor(options, spec, machine)
     with faults.collected():
-        require_quantisation(spec.quantize, machine.device)
+        if is_here:
+            require_quantisation(spec.quantize, machine.device)
     with faults.collected():
         require_shardable(spec.quantize, options.micro_batch)
     plans = plans_of(options, spec, machine)
+    if not plans and options.format != "json":
+        print_line(console, no_runs(options))
+        for line in faults.lines:
+            print_result(f"missing: {line}")
+        return 2 if faults.lines else 0
     cores = Cores(1, executor.threads if executor else options.threads or torch.get_num_threads())
     with faults.collected():
-        if asked.executor == LOCAL:
+        if options.executor == LOCAL:
             cores = divide_cores(options.jobs, options.threads, spec, machine)
     say = Console(quiet=True) if options.format == "json" else console
     downloads: list[Download] = []
     task = None
     with faults.collected():
-        root = options.data_root if options.data_root or spec.packaged else find_data(options.task)
+        root = options.data_root
+        if root is None and not spec.packaged:
+            root = find_data(options.task)
+            if line := unheeded(options.task):
+                print_line(say, line)
         place = PLACES[options.task]
         if root is not None or spec.packaged:
             data = data_options(replace(options, data_root=root), lambda line: print_line(say, line))
@@ -98,30 +117,48 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
             cores.threads,
             options.micro_batch,
             options.steps,
+            is_here=is_here,
+            jobs=(executor.jobs or len(plans)) if executor else cores.jobs,
+            eval_every=options.eval_every,
         )
     found.downloads[:0] = downloads
-    for room in rooms_for(found.downloads):
+    results = Download("results", None, ((found.disk_bytes, options.results),))
+    for room in rooms_for([*found.downloads, results]):
         if not room.is_enough:
-            faults.add(f"room for the downloads: {room}; {REMEDY}")
+            faults.add(f"room on the disk: {room}; {REMEDY}")
     print_result(dry_run_text(found, faults.lines, cores.jobs, options.format, terminal_width()))
     return 2 if faults.lines else 0
 
 
-def _unopened_executor(options: RunOptions, spec: BackboneSpec, machine: Machine, faults: Faults) -> Executor | None:
+def _backbone(options: RunOptions, faults: Faults) -> tuple[BackboneSpec, Machine]:
+    """Return the backbone and where the runs are made; this machine if the options leave it to an executor's ones.
+
+    Args:
+        options: the options of `run`.
+        faults: receives that they do.
+
+    Raises:
+        UserError: an option is wrong.
+    """
+    if options.executor != LOCAL:
+        with faults.collected():
+            return backbone(options)
+        options = replace(options, executor=LOCAL, device="auto")
+    return backbone(options)
+
+
+def _unopened_executor(options: RunOptions, spec: BackboneSpec, machine: Machine) -> Executor | None:
     """Return the executor that the options ask for, to which no run is submitted; None where they ask for none.
 
     Args:
         options: the options of `run`.
         spec: the backbone.
-        machine: the device and dtype of this machine.
-        faults: receives that the options leave something to the machine that makes a run.
+        machine: device, dtype and kind of weights of the runs.
 
     Raises:
         UserError: the executor refuses the runs.
     """
     require_executor(options.executor, options.submitit)
-    with faults.collected():
-        backbone(options)
     with TemporaryDirectory() as folder:  # submitit makes its folder at once
         return make_executor(
             options.executor, spec, machine, options.jobs, options.threads, Path(folder), options.submitit
@@ -170,7 +207,10 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _total(found: DryRun, jobs: int) -> str:
     count = f"{len(found.rows)} run{'' if len(found.rows) == 1 else 's'}"
-    hours = UNKNOWN if found.hours is None else _hours(found.hours)
+    known = found.known_hours
+    hours = _hours(sum(known)) if known or not found.rows else UNKNOWN
+    if known and (unknown := len(found.rows) - len(known)):
+        hours += f" and {unknown} run{'' if unknown == 1 else 's'} of unknown length"
     side = f" one after another; {jobs} are made side by side" if jobs > 1 and len(found.rows) > 1 else ""
     downloads = readable_total(found.downloads)
     return f"total: {count}; hours: {hours}{side}; disk: {readable_memory(found.disk_bytes)}; downloads: {downloads}"

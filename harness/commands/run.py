@@ -15,7 +15,15 @@ from harness.backbone.machine import Machine, dtype_name, use_deterministic_algo
 from harness.backbone.quantised import require_quantisation
 from harness.backbone.weights import check_weights, require_weights
 from harness.commands.dryrun import dry_run_command
-from harness.commands.run_options import RunOptions, backbone, data_options, plans_of, require_accuracy, shortened
+from harness.commands.run_options import (
+    RunOptions,
+    backbone,
+    data_options,
+    no_runs,
+    plans_of,
+    require_accuracy,
+    shortened,
+)
 from harness.commands.table import TableOptions, table_command_text
 from harness.config.presets import BackboneSpec
 from harness.cost.order import RunFlops
@@ -125,7 +133,7 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     # Cheap checks come first: options before data, data before weights.
     plans = plans_of(options, spec, machine)
     if not plans:
-        print_line(console, f"--shard {options.shard[0]}/{options.shard[1]}: there are fewer runs than parts")
+        print_line(console, no_runs(options))
         return SweepResult()
     options = _with_files(options, spec, machine, lambda line: print_line(console, line))
     with compute_threads(cores.threads):

@@ -118,6 +118,11 @@ def plans_of(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[
     return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)[part - 1 :: parts]
 
 
+def no_runs(options: RunOptions) -> str:
+    """Return the line that says why there is no run to make."""
+    return f"--shard {options.shard[0]}/{options.shard[1]}: there are fewer runs than parts"
+
+
 def shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
     """Return the plans with the length that `--steps` gives; without `--steps`, return them unchanged.
 

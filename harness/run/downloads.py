@@ -11,7 +11,7 @@ from harness.data.places import PLACES, kept_folder
 from harness.disk import free_space
 from harness.numbers import readable_size
 
-REMEDY = "free some space, or set HF_HOME (weights) or XDG_CACHE_HOME (data) to a folder on another disk"
+REMEDY = "free some space, or set HF_HOME (weights) or XDG_CACHE_HOME (data), or --results, to a folder on another disk"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from harness.backbone.requirements import GIB, free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
-from harness.disk import free_space
 from harness.errors import UserError
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory
@@ -26,6 +25,7 @@ from harness.run.duration import Paces
 from harness.run.footprint import Sizes, options_that_fit
 from harness.run.parameters import count_parameters
 from harness.run.schedule import training_length
+from harness.run.watch import VALIDATED
 from harness.tasks.contract import Task
 from harness.tasks.facts import task_facts
 
@@ -60,7 +60,7 @@ class DryRun:
     Attributes:
         rows: one JSON object per run: label, seed, recipe, config, parameter counts, the paper's figures, estimates.
         downloads: what the runs would download first.
-        disk_bytes: what the adapters, and the checkpoints of one run, take on the disk.
+        disk_bytes: what the adapters of all runs, and the checkpoints of those side by side, take on the disk.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -68,10 +68,14 @@ class DryRun:
     disk_bytes: int = 0
 
     @property
+    def known_hours(self) -> list[float]:
+        """Hours of each run whose hours are known."""
+        return [row["hours"] for row in self.rows if row["hours"] is not None]
+
+    @property
     def hours(self) -> float | None:
-        """Hours of all runs, one after another; None if that of a run is not known."""
-        hours = [row["hours"] for row in self.rows]
-        return None if None in hours else sum(hours)
+        """Hours of all runs, one after another; None if those of a run are not known."""
+        return sum(self.known_hours) if len(self.known_hours) == len(self.rows) else None
 
 
 def dry_run(
@@ -85,6 +89,10 @@ def dry_run(
     threads: int,
     micro_batch: int | None = None,
     steps: int | None = None,
+    *,
+    is_here: bool = True,
+    jobs: int = 1,
+    eval_every: int = 0,
 ) -> DryRun:
     """Estimate what the runs would take and find what is missing. No file is written.
 
@@ -100,6 +108,10 @@ def dry_run(
         micro_batch: samples per forward pass in training; None for the largest number that fits into memory.
         steps: optimiser steps of each run, to which the plans are already set if there is data; None for as many as
             the recipes say.
+        is_here: whether the runs are made on this machine. Of a GPU of another one, the memory and what fits into it
+            are not known.
+        jobs: runs that are made side by side.
+        eval_every: optimiser steps between two validations during training; 0 never validates.
     """
     missing, downloads = _unavailable_weights(spec, machine)
     for line in missing:
@@ -107,8 +119,9 @@ def dry_run(
     paces = checks = None
     with faults.collected():
         llm_config(spec)
-        paces = Paces(spec, machine, threads, results_dir, task, loadable=not missing and not downloads)
-        checks = PlanChecks(spec, task, machine) if task is not None and not missing and not downloads else None
+        loadable = not missing and not downloads
+        paces = Paces(spec, machine, threads, results_dir, task, loadable, is_here)
+        checks = PlanChecks(spec, task, machine) if task is not None and loadable else None
     rows: list[dict[str, Any]] = []
     for plan in plans:
         row = _named(plan, spec, task_name, steps)
@@ -117,15 +130,12 @@ def dry_run(
             if checks is not None:
                 checks(plan)
             if paces is not None and not plan.is_oracle:
-                row |= _described(plan, spec, machine, task, paces, micro_batch)
-    if rows:
+                free = free_memory(machine.device) if is_here else None
+                row |= _described(plan, spec, machine, task, paces, micro_batch, free, eval_every)
+    if rows and is_here:
         _note_memory(max(rows, key=lambda row: row["memory_gib"] or 0.0), machine, faults)
     trained = [row["trainable"] or 0 for row in rows]
-    disk = ADAPTER_BYTES * sum(trained) + (KEPT + 1) * CHECKPOINT_BYTES * max(trained, default=0)
-    if (left := free_space(results_dir)) < disk:
-        faults.add(
-            f"about {readable_memory(disk)} on the disk of {results_dir}, which has {readable_memory(left)} free"
-        )
+    disk = ADAPTER_BYTES * sum(trained) + (KEPT + 1) * CHECKPOINT_BYTES * sum(sorted(trained)[-jobs:])
     return DryRun(rows, downloads, disk)
 
 
@@ -167,26 +177,39 @@ def _named(plan: RunPlan, spec: BackboneSpec, task_name: str, steps: int | None)
 
 
 def _described(
-    plan: RunPlan, spec: BackboneSpec, machine: Machine, task: Task | None, paces: Paces, micro_batch: int | None
+    plan: RunPlan,
+    spec: BackboneSpec,
+    machine: Machine,
+    task: Task | None,
+    paces: Paces,
+    micro_batch: int | None,
+    free: int | None,
+    eval_every: int,
 ) -> dict[str, Any]:
-    """Return what the row of a run says about sizes, memory and time."""
+    """Return what the row of a run says about sizes, memory and time.
+
+    Args:
+        plan, spec, machine, task, micro_batch, eval_every: as in `dry_run`.
+        paces: tells how fast the run is.
+        free: bytes of free memory; None if not known. The memory of the run is then the least that it can take.
+    """
     counts = count_parameters(*attach_on_meta(plan, spec))
-    sizes, free = Sizes(spec, machine.dtype, counts, shards()), free_memory(machine.device)
-    peak = sizes.that_fits(plan.recipe, micro_batch, free)
-    fits = peak.bytes <= free
+    sizes = Sizes(spec, machine.dtype, counts, shards())
+    peak = sizes.that_fits(plan.recipe, micro_batch, free or 0)
+    fits = free is None or peak.bytes <= free
     found: dict[str, Any] = {
         "trainable": counts.trainable,
         "trainable_paper_convention": counts.paper_convention,
         "micro_batch": peak.micro_batch,
         "memory_gib": peak.bytes / GIB,
-        "free_memory_gib": free / GIB,
+        "free_memory_gib": None if free is None else free / GIB,
     }
-    if not fits and (mended := options_that_fit(sizes, plan.recipe, micro_batch, free)):
+    if free is not None and not fits and (mended := options_that_fit(sizes, plan.recipe, micro_batch, free)):
         options, smaller = mended
         found["fits_with"] = f"{options} (about {readable_memory(smaller.bytes)})"
     if task is not None:
         found["steps"] = training_length(len(task.train_examples(plan.recipe)), plan.recipe).steps
-    pace = paces.of(plan, micro_batch, peak.micro_batch) if fits else None
+    pace = paces.of(plan, micro_batch, micro_batch if free is None else peak.micro_batch) if fits else None
     if pace is None:
         return found
     found |= {"step_s": round(pace.step_s, 3), "hours_source": pace.source}
@@ -195,6 +218,10 @@ def _described(
         if pace.answer_s is None:
             found["hours_source"] += ", training only"
         else:
-            seconds += task.evaluation_size(plan.recipe) * pace.answer_s
+            answers = task.evaluation_size(plan.recipe)
+            if eval_every:
+                of_split = task.data(plan.recipe).split_sizes.get("val", 0)
+                answers += found["steps"] // eval_every * min(VALIDATED, of_split)
+            seconds += answers * pace.answer_s
         found["hours"] = seconds / 3600
     return found

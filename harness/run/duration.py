@@ -67,6 +67,8 @@ class Paces:
         results_dir: folder of the records.
         task: the task, with its data read; None without data, when nothing can be measured.
         loadable: whether the weights are on this machine.
+        is_here: whether the runs are made on this machine. Of a GPU of another one nothing is known, so records of any
+            GPU tell, and nothing is measured.
 
     Raises:
         UserError: a record is bad.
@@ -80,22 +82,27 @@ class Paces:
         results_dir: Path,
         task: Task | None,
         loadable: bool,
+        is_here: bool = True,
     ) -> None:
         self._spec, self._machine, self._task = spec, machine, task
         processes, is_deterministic = launched_processes(), torch.are_deterministic_algorithms_enabled()
         # One process alone cannot measure how fast several are together.
-        self._can_measure = task is not None and processes == 1 and (loadable or machine.weights == "random")
+        self._can_measure = (
+            is_here and task is not None and processes == 1 and (loadable or machine.weights == "random")
+        )
+        self._is_here = is_here
         self._is_as_in_speed = processes == 1 and not is_deterministic
-        here = collect_environment(gpu=gpu_name(machine.device), threads=threads)
+        here = collect_environment(gpu=gpu_name(machine.device) if is_here else None, threads=threads)
         made_so = (processes, shards() > 1, is_deterministic)
 
         def is_alike(record: Record) -> bool:
             there = record.environment
-            same = (
-                there.gpu == here.gpu
-                if here.gpu
-                else (there.gpu, there.cpu, there.threads) == (None, here.cpu, threads)
-            )
+            if not is_here:
+                same = there.gpu is not None
+            elif here.gpu:
+                same = there.gpu == here.gpu
+            else:
+                same = (there.gpu, there.cpu, there.threads) == (None, here.cpu, threads)
             told = zip((there.processes, there.sharded, there.deterministic), made_so, strict=True)
             same = same and all(found in (None, asked) for found, asked in told)
             return same and record.backbone.dtype == dtype_name(machine.dtype) and record.status == "completed"
@@ -103,13 +110,13 @@ class Paces:
         self._records = [record for record in read_records(results_dir) if is_alike(record)]
         self._measured: dict[str, Pace | None] = {}
 
-    def of(self, plan: RunPlan, micro_batch: int | None, fitting: int) -> Pace | None:
+    def of(self, plan: RunPlan, micro_batch: int | None, fitting: int | None) -> Pace | None:
         """Return the pace of a run; None if it cannot be known.
 
         Args:
             plan: the run; not the oracle.
             micro_batch: samples per forward pass; None for the largest that fits.
-            fitting: the same, with an estimate of the largest in place of None.
+            fitting: the same, with an estimate of the largest in place of None; None if there is none.
         """
         if found := self._from_runs(plan, fitting) or self._from_speed(plan):
             return found
@@ -125,7 +132,7 @@ class Paces:
                 torch.cuda.empty_cache()
         return self._measured[plan.label]
 
-    def _from_runs(self, plan: RunPlan, micro_batch: int) -> Pace | None:
+    def _from_runs(self, plan: RunPlan, micro_batch: int | None) -> Pace | None:
         """Return the pace of the newest run with this method and data set that was made in the same way."""
         data = None if self._task is None else self._task.data(plan.recipe).name
         for record in sorted(self._records, key=lambda record: record.created, reverse=True):
@@ -137,7 +144,7 @@ class Paces:
                 answers = max((metric.n for metric in record.metrics.values()), default=0)
                 seconds = record.times_s.eval
                 answer_s = seconds / answers if seconds is not None and answers else None
-                return Pace(step_s, answer_s, "a run record")
+                return Pace(step_s, answer_s, f"a run record{self._where(record)}")
         return None
 
     def _from_speed(self, plan: RunPlan) -> Pace | None:
@@ -166,11 +173,14 @@ class Paces:
             if train_s is not None:
                 is_as_long = plan.recipe.decoded_tokens == setting.new_tokens
                 answer_s = answers_s / setting.eval_batch if is_as_long and answers_s is not None else None
-                source = f"a speed record at {setting.text_length} tokens"
+                source = f"a speed record{self._where(record)} at {setting.text_length} tokens"
                 if setting.compiled != plan.recipe.captured:
                     source += ", compiled" if setting.compiled else ", not compiled"
                 return Pace(train_s * plan.recipe.batch_size / setting.train_batch, answer_s, source)
         return None
+
+    def _where(self, record: Record) -> str:
+        return "" if self._is_here else f" of {record.environment.gpu}"
 
     def _is_too_large(self) -> bool:
         size = llm_size(self._spec, self._machine.dtype).bytes
@@ -179,11 +189,17 @@ class Paces:
         )
 
 
-def _is_made_so(record: Record, plan: RunPlan, micro_batch: int) -> bool:
-    """Return whether a run was made with the settings of a plan, as far as its record tells."""
+def _is_made_so(record: Record, plan: RunPlan, micro_batch: int | None) -> bool:
+    """Return whether a run was made with the settings of a plan, as far as its record tells.
+
+    Args:
+        record: the record of the run.
+        plan: the plan.
+        micro_batch: samples per forward pass; None for any number.
+    """
     recipe = plan.recipe.model_dump(mode="json", exclude={"tuning", *_COSTLESS})
     same = _has(record.recipe, recipe) and _has(record.config.get("method"), _method_settings(plan))
-    return same and record.micro_batch in (None, micro_batch)
+    return same and (micro_batch is None or record.micro_batch in (None, micro_batch))
 
 
 def _method_settings(plan: RunPlan) -> Mapping[str, Any]:

@@ -42,6 +42,20 @@ def test_the_named_folder_comes_before_the_cache(tmp_path: Path, monkeypatch: py
     assert find_or_fetch_data("scienceqa", lambda line: None) == named
 
 
+def test_a_named_folder_without_the_data_is_not_passed_over_in_silence(
+    call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, said = put(kept_folder("scienceqa")), list[str]()
+    assert find_or_fetch_data("scienceqa", said.append) == kept and not said
+    monkeypatch.setenv("PEFT_VL_BENCH_DATA", str(tmp_path / "named"))
+    line = f"PEFT_VL_BENCH_DATA: {tmp_path / 'named'} has no scienceqa/problems.json; looking in {kept}"
+    assert find_or_fetch_data("scienceqa", said.append) == kept and said == [line]
+    dry = call("run", "--model", "7b", "--methods", "memvp", "--dry-run")
+    assert line in dry.out.splitlines()
+    put(tmp_path / "named" / "scienceqa")
+    assert find_or_fetch_data("scienceqa", said.append) == tmp_path / "named" / "scienceqa" and said == [line]
+
+
 def test_what_is_nowhere_is_fetched_into_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     place = replace(places.PLACES["scienceqa"], fetch=lambda folder, say: (put(folder), say("fetched"), None)[-1])
     monkeypatch.setattr(places, "PLACES", {"scienceqa": place})

@@ -1,16 +1,21 @@
 """What a dry run prints: a row per run, where its time comes from, the sums, and everything that is missing."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from harness.numbers import readable_size
 from harness.records import read_records
 from harness.run import downloads, duration
+from harness.run.checkpoint import KEPT
+from harness.run.dryrun import CHECKPOINT_BYTES
 from harness.run.sharded import SETTINGS
 from tests.command_line import Done, Run
+from tests.folders import SIZES
 
 
 def _found(done: Done) -> dict[str, Any]:
@@ -39,6 +44,8 @@ def test_dry_run_says_what_would_be_done(call: Run, base: list[str], tmp_path: P
         assert all(row[key] > 0 for key in ("free_memory_gib", "trainable_paper_convention", "step_s", "hours"))
         assert row["hours_source"] == "a short measurement"
     assert oracle["hours"] is None and found["total"]["hours"] is None  # nothing tells how long the oracle takes
+    table = call(*base, *options).out
+    assert re.search(r"total: 5 runs; hours: 0\.\d+ and 1 run of unknown length", table), table
     assert found["total"]["runs"] == 5 and found["total"]["disk_bytes"] > 0 and found["missing"] == []
     assert not (tmp_path / "results").exists()
 
@@ -80,6 +87,24 @@ def test_the_time_of_a_run_that_was_made_otherwise_is_not_taken(
     assert source("--micro-batch", "4") is source() is None
     for changed in ("gradient_checkpointing=true", "captured=true", "max_length=400", "eval_batch_size=1"):
         assert source(*asked, "--set", changed) is None, changed
+
+
+def test_what_a_sum_counts(call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duration.Paces, "of", lambda *words: duration.Pace(3600.0, 60.0, "a test"))
+    command = (*base, "--methods", "memvp,dehvf", "--dry-run", "--format", "json")
+    plain = _found(call(*command, "--jobs", "1"))
+    assert plain["total"]["hours"] == pytest.approx(2 * (3 + SIZES[2] / 60))
+    # Steps 1, 2 and 3 are each followed by a validation.
+    validated = _found(call(*command, "--jobs", "1", "--eval-every", "1"))
+    assert validated["total"]["hours"] - plain["total"]["hours"] == pytest.approx(2 * 3 * SIZES[1] / 60)
+    trained = [row["trainable"] for row in plain["runs"]]
+    both = _found(call(*command, "--jobs", "2", "--threads", "1"))
+    more = both["total"]["disk_bytes"] - plain["total"]["disk_bytes"]
+    assert more == (KEPT + 1) * CHECKPOINT_BYTES * min(trained) > 0
+    # A part without a run says so, as the run itself does.
+    done = call(*command[:-2], "--shard", "5/5")
+    assert done.code == 0 and "--shard 5/5: there are fewer runs than parts" in done.out
+    assert "nothing is missing" not in done.out and "total" not in done.out
 
 
 def test_no_time_where_it_cannot_be_known(call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,17 +166,19 @@ def test_downloads_have_a_sum_and_need_room(call: Run, tmp_path: Path, monkeypat
     monkeypatch.setattr(downloads.constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PEFT_VL_BENCH_DATA", raising=False)
-    command = ("run", "--model", "7b", "--methods", "memvp", "--dry-run")
+    command = ("run", "--model", "7b", "--methods", "memvp", "--dry-run", "--results", tmp_path / "results")
     for free, fits in ((10**12, True), (10**9, False)):
         monkeypatch.setattr(downloads, "free_space", lambda folder, free=free: free)
         found = _found(call(*command, "--format", "json"))
         # ScienceQA, LLaMA-7B and its vision tower; ScienceQA is written twice.
         assert found["total"]["download_bytes"] == 626_000_000 + 13_480_000_000 + 1_710_000_000
         assert len(found["downloads"]) == 3
-        room = [line for line in found["missing"] if "16.4 GB to be written to" in line]
+        needed = readable_size(16_442_000_000 + found["total"]["disk_bytes"])
+        room = [line for line in found["missing"] if f"{needed} to be written to" in line]
         assert len(room) == (0 if fits else 1) and all("1.0 GB free there; free some space" in line for line in room)
     done = call(*command)
-    assert done.code == 2 and "; downloads: 15.8 GB\n" in done.out and "missing: room for the downloads" in done.out
+    assert done.code == 2 and "; downloads: 15.8 GB\n" in done.out and "missing: room on the disk" in done.out
+    assert f" and {tmp_path / 'results'}, 1.0 GB free there" in done.out  # on the same disk as the caches
 
 
 def test_a_sum_says_that_a_size_is_not_known() -> None:

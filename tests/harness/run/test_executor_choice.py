@@ -1,12 +1,17 @@
 """The executor that the options ask for, and what is refused before any run."""
 
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from harness.records import SpeedSetting, collect_environment, write_record
 from tests.command_line import Run
 from tests.harness.run.executors import EXTRAS, NAMED, needs
+from tests.record_factory import speed
 
 
 @pytest.mark.parametrize("executor", EXTRAS)
@@ -67,6 +72,35 @@ def test_a_dry_run_names_parameters_that_submitit_refuses(call: Run, base: list[
     done = call(*command, "--submitit", "slurm_nothing=1")
     assert done.code == 2 and "missing: --submitit: Unknown argument 'nothing'" in done.out
     assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_for_other_machines_needs_no_gpu_here(
+    call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("submitit")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr("harness.run.dryrun.free_memory", lambda device: pytest.fail("this machine makes no run"))
+    command = ("run", "--methods", "memvp", "--model", "7b", "--device", "cuda", "--threads", "8", "--dry-run")
+    there = (*command, "--executor", "submitit", "--results", tmp_path)
+
+    def row() -> dict[str, Any]:
+        found = json.loads(call(*there, "--format", "json").out)
+        assert all("not on this machine" in line for line in found["missing"])
+        return dict(found["runs"][0])
+
+    least = row()
+    assert least["step_s"] is least["free_memory_gib"] is None and least["micro_batch"] == 1
+    assert least["memory_gib"] > 13 and least["train"]["captured"] is True
+    for gpu in (None, "NVIDIA H200"):
+        environment = collect_environment(gpu=gpu, threads=1)
+        record = speed("memvp", 8.0, 5.0, environment=environment, backbone={"dtype": "bfloat16"})
+        assert record.speed is not None
+        setting = {"text_length": 128, "labels": 4, "new_tokens": 1, "train_batch": 32, "eval_batch": 10}
+        timed = record.speed.model_copy(update={"setting": SpeedSetting(**setting, compiled=True)})
+        write_record(record.model_copy(update={"speed": timed}), tmp_path)
+    assert (row()["step_s"], row()["hours_source"]) == (8.0, "a speed record of NVIDIA H200 at 128 tokens")
+    here = call(*command)
+    assert here.code == 2 and "torch can use 0 GPUs here" in here.err
 
 
 def test_an_unknown_executor_is_refused(call: Run, base: list[str]) -> None:
