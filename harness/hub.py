@@ -32,7 +32,6 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported when it is asked for
-from huggingface_hub.utils.sha import git_hash
 
 from harness.disk import require_space
 from harness.errors import UserError, foreign
@@ -298,10 +297,13 @@ def _complete_blob(blob: _Blob, source: Source, name: str) -> None:
 
 def _is_damaged(blob: _Blob) -> bool:
     """Return whether the content that arrived has another hash than its name; false if the name is no hash."""
-    if len(blob.path.name) == _SHA256:
-        with open(blob.partial, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() != blob.path.name
-    return len(blob.path.name) == _GIT_SHA1 and git_hash(blob.partial.read_bytes()) != blob.path.name
+    # git hashes the length before the content. The client's `git_hash` would read the whole file into memory.
+    git = hashlib.sha1(f"blob {blob.partial.stat().st_size}\0".encode(), usedforsecurity=False)
+    new_hash = {_SHA256: hashlib.sha256, _GIT_SHA1: lambda: git}.get(len(blob.path.name))
+    if new_hash is None:
+        return False
+    with open(blob.partial, "rb") as file:
+        return hashlib.file_digest(file, new_hash).hexdigest() != blob.path.name
 
 
 def _damaged(source: Source, name: str) -> UserError:
