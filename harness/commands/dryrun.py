@@ -80,8 +80,8 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
     plans = plans_of(options, spec, machine)
     if not plans and options.format != "json":
         print_line(console, no_runs(options))
-        for line in faults.lines:
-            print_result(f"missing: {line}")
+        for fault in faults.lines:
+            print_result(f"missing: {fault}")
         return 2 if faults.lines else 0
     cores = Cores(1, executor.threads if executor else options.threads or torch.get_num_threads())
     with faults.collected():
