@@ -126,7 +126,7 @@ def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = 
         if plan.setting == "data":
             trained = [run for run in kept if run.kind == "train" and run.protocol == "uniform"]
             other = f"another number of epochs than the other rows of {model}"
-            of_length = _most_frequent(trained, lambda r: r.recipe.get("epochs"), other, left_out)
+            of_length = _most_frequent(trained, lambda r: str(r.recipe.get("epochs")), other, left_out)
             kept = [run for run in kept if run not in trained or run in of_length]
         for (method, variant), row in _by(kept, lambda r: (r.method, r.variant)).items():
             group = _one_configuration(row, left_out)
