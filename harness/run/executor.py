@@ -22,10 +22,12 @@ from harness.run.progress import SweepProgress
 from harness.run.setup import Setup
 from harness.run.unit import Unit
 from harness.run.worker import GRACE_S
-from harness.stopping import Stopped
+from harness.stopping import Stopped, stop_held_back
 
 TRIES = 4
-"""How often a run is begun whose process is lost. Each try goes on from the last checkpoint."""
+"""How often a run is submitted that is refused or whose process is lost. Each try goes on from the last checkpoint."""
+RETRY_S = 300.0
+"""Seconds until a refused run is submitted again. A scheduler that is being restarted answers by then."""
 POLL_S = 0.5
 """Seconds between two looks at the jobs."""
 RELEASE_S = 5.0
@@ -90,7 +92,7 @@ class Executor(Protocol):
         """Submit a run.
 
         Raises:
-            UserError: it is refused.
+            UserError: it is refused. It may be submitted again later.
         """
         ...
 
@@ -100,24 +102,26 @@ class Executor(Protocol):
 
 
 @dataclass
-class _Submitted:
-    """A run that is submitted.
+class _Followed:
+    """A run that is followed from its first submission to its end.
 
     Attributes:
         unit: what is submitted of it.
-        job: its present job.
         messages: those of the run's process.
         shown: shows them.
-        begun: when it was first submitted. Its processes have made every record since then.
+        begun: when it was first to be submitted. Its processes have made every record since then.
+        due: when it is to be submitted, by the monotonic clock; None while its job is followed.
+        job: its present job, or the one that was lost; None before it is submitted.
         tries: how often it has been submitted.
     """
 
     unit: Unit
-    job: Job
     messages: MessageFile
     shown: ReceivedProgress
     begun: datetime
-    tries: int = 1
+    due: float | None
+    job: Job | None = None
+    tries: int = 0
 
 
 def run_on_executor(
@@ -129,6 +133,9 @@ def run_on_executor(
     report: Report,
 ) -> None:
     """Make runs on an executor. One whose process is lost is begun again, and has failed after `TRIES` tries.
+
+    A run that a machine refuses to make has failed as well, unless none has begun yet: then the next ones would hardly
+    fare better. The same holds for one that cannot be submitted, unless none has been submitted yet.
 
     Args:
         executor: makes the runs.
@@ -145,27 +152,35 @@ def run_on_executor(
     if not runs:
         return
     waiting = deque(runs)
-    submitted: list[_Submitted] = []
+    followed: list[_Followed] = []
+    is_first, has_begun = True, False
 
-    def submit(wanted: Wanted) -> _Submitted:
+    def follow(wanted: Wanted) -> _Followed:
         work = setup.workspace(wanted.plan)
         unit = Unit(make_setup, wanted, work.spec_hash, executor.threads, Path.cwd())
         messages, received = MessageFile(work.messages), ReceivedProgress(wanted.plan.name, shown)
-        begun = datetime.now(UTC)
-        return _Submitted(unit, executor.submit(unit), messages, received, begun)
+        return _Followed(unit, messages, received, datetime.now(UTC), time.monotonic())
 
     try:
         executor.open(shown.say)
-        while waiting or submitted:
-            while waiting and (executor.jobs is None or len(submitted) < executor.jobs):
-                submitted.append(submit(waiting.popleft()))
-            for one in list(submitted):
-                result = _look(one, executor, setup, shown)
+        while waiting or followed:
+            while waiting and (executor.jobs is None or len(followed) < executor.jobs):
+                followed.append(follow(waiting.popleft()))
+            for one in list(followed):
+                result: Attempt | UserError | None
+                if one.due is not None:
+                    result, is_first = _submit(one, executor, setup, shown, is_first=is_first), False
+                else:
+                    result = _look(one, setup, shown)
+                if isinstance(result, UserError):
+                    if not has_begun:
+                        raise result
+                    result = record_death(setup, one.unit.wanted, str(result), one.begun)
+                has_begun = has_begun or one.shown.begun or result is not None
                 if result is None:
                     continue
-                submitted.remove(one)
-                if isinstance(result, UserError):
-                    raise result
+                one.shown.end()
+                followed.remove(one)
                 report(one.unit.wanted.plan, result)
                 if result.record is None:
                     waiting.append(one.unit.wanted.later())
@@ -173,41 +188,70 @@ def run_on_executor(
     except BrokenPipeError as pipe:
         raise Stopped(signal.SIGPIPE) from pipe
     finally:
-        _stop(submitted, executor, setup)
+        _stop(followed, executor, setup)
 
 
-def _look(one: _Submitted, executor: Executor, setup: Setup, shown: SweepProgress) -> Attempt | UserError | None:
-    """Show what is new of a run, and submit it again if it is lost.
+def _submit(
+    one: _Followed, executor: Executor, setup: Setup, shown: SweepProgress, *, is_first: bool
+) -> Attempt | None:
+    """Submit a run, if that is due.
 
     Returns:
-        What became of it, or what must end the sweep; None while it is being made.
+        What became of it, if it was refused too often.
+
+    Raises:
+        UserError: the first submission of all was refused. After that one, a refusal is taken for a passing fault.
     """
+    assert one.due is not None, "it is to be submitted"
+    if time.monotonic() < one.due:
+        return None
+    one.tries += 1
+    try:
+        with stop_held_back():  # a stop that comes while the job is being submitted must cancel it, too
+            one.job, one.due = executor.submit(one.unit), None
+    except UserError as refused:
+        if is_first:
+            raise
+        if one.tries == TRIES:
+            return record_death(setup, one.unit.wanted, str(refused), one.begun)
+        shown.say(f"{one.unit.wanted.plan.name}: {refused}; submitting it again in {RETRY_S:.0f} s")
+        one.due = time.monotonic() + RETRY_S
+    return None
+
+
+def _look(one: _Followed, setup: Setup, shown: SweepProgress) -> Attempt | UserError | None:
+    """Show what is new of a run, and let it be submitted again if it is lost.
+
+    Returns:
+        What became of it, or why the machine does not make it; None while it is being made.
+    """
+    assert one.job is not None, "it is submitted"
     is_done = one.job.done()  # asked first: what the process wrote last is read then
     for message in one.messages.read():
         one.shown.receive(message)
     if not is_done:
         return None
     try:
-        result = one.job.result()
+        return one.job.result()
     except LostError as lost:
-        if lost.again and one.tries < TRIES:
-            shown.say(f"{one.unit.wanted.plan.name}: {lost}; submitting it again")
-            one.job, one.tries = executor.submit(one.unit), one.tries + 1
-            return None
-        result = record_death(setup, one.unit.wanted, str(lost), one.begun)
-    one.shown.end()
-    return result
+        if not lost.again or one.tries >= TRIES:
+            return record_death(setup, one.unit.wanted, str(lost), one.begun)
+        shown.say(f"{one.unit.wanted.plan.name}: {lost}; submitting it again")
+        one.due = time.monotonic()
+    return None
 
 
-def _stop(submitted: Sequence[_Submitted], executor: Executor, setup: Setup) -> None:
+def _stop(followed: Sequence[_Followed], executor: Executor, setup: Setup) -> None:
     """Stop all jobs and disconnect. A run that has begun is recorded here if its process has not recorded it."""
-    for one in submitted:
-        one.job.cancel()
+    submitted = [(one, one.job) for one in followed if one.job is not None]
+    for _, job in submitted:
+        if not job.done():  # the number of a process that has ended may be that of another one now
+            job.cancel()
     deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline and not all(one.job.done() for one in submitted):
+    while time.monotonic() < deadline and not all(job.done() for _, job in submitted):
         time.sleep(POLL_S)
-    unfinished = [(one, error) for one in submitted if (error := _how_it_stopped(one)) and one.shown.begun]
-    for one in submitted:
+    unfinished = [(one, error) for one, job in submitted if (error := _how_it_stopped(one, job)) and one.shown.begun]
+    for one in followed:
         one.shown.end()
     executor.close()
     deadline = time.monotonic() + RELEASE_S
@@ -217,15 +261,15 @@ def _stop(submitted: Sequence[_Submitted], executor: Executor, setup: Setup) -> 
             time.sleep(POLL_S)
 
 
-def _how_it_stopped(one: _Submitted) -> str:
+def _how_it_stopped(one: _Followed, job: Job) -> str:
     """Return how the process of a cancelled job ended without a result; empty if there is one."""
-    is_done = one.job.done()
+    is_done = job.done()
     for message in one.messages.read():
         one.shown.receive(message)
     if not is_done:
         return f"cancelled, but its process did not end within {GRACE_S:.0f} s"
     try:
-        one.job.result()
+        job.result()
     except LostError as lost:
         return str(lost)
     return ""

@@ -1,5 +1,6 @@
 """Following the runs of an executor, and beginning a lost one again."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,11 @@ from harness.run.messages import BEGIN, MessageFile
 from harness.run.progress import SweepProgress
 from harness.run.unit import Unit
 from harness.run.workspace import Workspace
+from harness.stopping import stop_on_signals
+
+
+class Refusal(UserError):
+    """A submission is refused."""
 
 
 class ScriptedJob:
@@ -48,12 +54,21 @@ class ScriptedExecutor:
     threads: int = 1
     jobs: int | None = None
     submitted: list[Unit] = field(default_factory=list)
+    made: list[ScriptedJob] = field(default_factory=list)
+    stops: bool = False
+    """Whether SIGINT comes while the last job is being submitted."""
 
     def open(self, say: Callable[[str], None]) -> None: ...
 
     def submit(self, unit: Unit) -> ScriptedJob:
         self.submitted.append(unit)
-        return ScriptedJob(self.ends.pop(0))
+        end = self.ends.pop(0)
+        if isinstance(end, Refusal):
+            raise end
+        self.made.append(ScriptedJob(end))
+        if self.stops and not self.ends:
+            signal.raise_signal(signal.SIGINT)
+        return self.made[-1]
 
     def close(self) -> None: ...
 
@@ -68,11 +83,14 @@ def failures() -> list[str]:
 def follow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: list[str]
 ) -> Callable[..., tuple[ScriptedExecutor, list[Attempt]]]:
-    """Make one run on an executor whose jobs end as given."""
+    """Make one run, or more, on an executor whose jobs end as given."""
     monkeypatch.setattr("harness.run.executor.POLL_S", 0)
+    monkeypatch.setattr("harness.run.executor.RETRY_S", 0, raising=False)
 
-    def made(*ends: Attempt | UserError | LostError) -> tuple[ScriptedExecutor, list[Attempt]]:
-        executor, reported = ScriptedExecutor(list(ends)), list[Attempt]()
+    def made(
+        *ends: Attempt | UserError | LostError, runs: int = 1, executor: ScriptedExecutor | None = None
+    ) -> tuple[ScriptedExecutor, list[Attempt]]:
+        executor, reported = executor or ScriptedExecutor(list(ends)), list[Attempt]()
         setup: Any = SimpleNamespace(
             results_dir=tmp_path,
             workspace=lambda plan: Workspace(tmp_path, Path("a", "b", "c", "seed0"), "0" * 12),
@@ -86,7 +104,12 @@ def follow(
         plan: Any = SimpleNamespace(name="a run")
         with SweepProgress(Console(quiet=True), 1) as shown:
             run_on_executor(
-                executor, [Wanted(plan)], lambda: setup, setup, shown, lambda plan, result: reported.append(result)
+                executor,
+                [Wanted(plan)] * runs,
+                lambda: setup,
+                setup,
+                shown,
+                lambda plan, result: reported.append(result),
             )
         return executor, reported
 
@@ -152,6 +175,55 @@ def test_a_mistake_of_the_user_ends_the_sweep(
 ) -> None:
     with pytest.raises(UserError, match="no data there"):
         follow(UserError("no data there"))
+
+
+def test_a_machine_that_refuses_a_run_does_not_end_those_of_the_others(
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+) -> None:
+    _, reported = follow(DONE, UserError("the GPU is in use"), DONE, runs=3)
+    assert [result.line for result in reported] == ["completed", "failed: the GPU is in use", "completed"]
+
+
+def test_a_first_submission_that_is_refused_ends_the_sweep(
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+) -> None:
+    with pytest.raises(UserError, match="no such partition"):
+        follow(Refusal("no such partition"), DONE, runs=2)
+
+
+def test_a_later_submission_that_is_refused_is_tried_again(
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+) -> None:
+    executor, reported = follow(DONE, Refusal("busy"), DONE, runs=2)
+    assert reported == [DONE, DONE] and len(executor.submitted) == 3
+
+
+def test_a_lost_run_whose_submission_is_refused_is_tried_again(
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+) -> None:
+    _, reported = follow(LostError("gone", again=True), Refusal("busy"), DONE)
+    assert reported == [DONE]
+
+
+def test_a_run_that_is_refused_each_time_has_failed(
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+) -> None:
+    executor, reported = follow(DONE, *[Refusal("busy")] * TRIES, runs=2)
+    assert [result.line for result in reported] == ["completed", "failed: busy"]
+    assert len(executor.submitted) == 1 + TRIES
+
+
+@pytest.mark.parametrize("ends", [[None], [LostError("gone", again=True), None]], ids=["first", "again"])
+def test_a_stop_while_a_job_is_being_submitted_cancels_it(
+    ends: list[Attempt | UserError | LostError | None],
+    follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.run.executor.GRACE_S", 0)
+    executor = ScriptedExecutor(list(ends), stops=True)
+    with pytest.raises(KeyboardInterrupt), stop_on_signals():
+        follow(executor=executor)
+    assert executor.made[-1].cancelled
 
 
 @pytest.mark.parametrize(
