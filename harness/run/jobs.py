@@ -120,6 +120,8 @@ def run_side_by_side(
 ) -> None:
     """Make runs in worker processes. One whose process dies has failed, and the others go on.
 
+    So has one whose process cannot load what it needs, unless no run has begun yet: then the others could not either.
+
     Args:
         jobs: number of processes.
         runs: the runs.
@@ -136,6 +138,16 @@ def run_side_by_side(
     waiting = deque(runs)
     workers: list[_Worker] = []
     signum = int(signal.SIGTERM)
+    has_begun = False
+
+    def lost(worker: _Worker, how: str) -> Attempt:
+        wanted = worker.wanted
+        assert wanted is not None, "it had a run"
+        workers.remove(worker)
+        worker.end_run()
+        worker.process.join()
+        return record_death(setup, wanted, how, worker.begun)
+
     try:
         while waiting or any(worker.wanted for worker in workers):
             while waiting and (idle := _idle(workers, jobs, lambda: _Worker(make_setup, threads))):
@@ -144,13 +156,16 @@ def run_side_by_side(
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]  # wait() returns the connections that it was given
                 wanted = worker.wanted
-                assert wanted is not None
+                assert wanted is not None, "it is busy"
                 try:
                     ended = worker.receive()
                 except EOFError:
-                    workers.remove(worker)
-                    worker.end_run()
-                    ended = record_death(setup, wanted, worker.death(), worker.begun)
+                    ended = lost(worker, worker.death())
+                except UserError as error:  # its process could not load what it needs, and ends
+                    if not has_begun:
+                        raise
+                    ended = lost(worker, str(error))
+                has_begun = has_begun or worker.makes_run or ended is not None
                 if ended is None:
                     continue
                 report(wanted.plan, ended)
