@@ -24,7 +24,7 @@ class RayJob:
     """
 
     def __init__(self, reference: Any) -> None:
-        self._reference = reference
+        self._reference, self._cancelled = reference, False
 
     def done(self) -> bool:
         """See `Job.done`."""
@@ -36,7 +36,9 @@ class RayJob:
         try:
             found: Attempt | UserError = ray.get(self._reference)
         except TaskCancelledError as error:
-            raise LostError("Ray has cancelled it", again=False) from error
+            # Ray says so, too, of a process that something else has stopped by SIGTERM or SIGINT.
+            reason = "Ray has cancelled it" if self._cancelled else "a signal stopped its process"
+            raise LostError(reason, again=not self._cancelled) from error
         except RayTaskError as error:
             raise LostError(f"{type(error.cause).__name__}: {first_line(error.cause)}", again=False) from error
         except RayError as error:
@@ -45,6 +47,7 @@ class RayJob:
 
     def cancel(self) -> None:
         """See `Job.cancel`. Ray raises KeyboardInterrupt in a task that it has begun."""
+        self._cancelled = True
         ray.cancel(self._reference, force=False)
 
 
