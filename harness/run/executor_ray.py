@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -75,8 +75,13 @@ class RayExecutor:
             reason = first_line(error).rstrip(".")
             raise UserError(f"--executor ray: {reason}; correct RAY_ADDRESS, or start the cluster") from error
         signal.signal(signal.SIGTERM, on_stop)  # Ray has set one that ends the process without its records
-        if lacking := _lacking(self._needs, ray.cluster_resources()):
-            say(f"--executor ray: a run asks for {lacking}; runs wait until a machine has it")
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not (lacking := _lacking(self._needs, machines)):
+            return
+        if len(machines) == 1 and not os.environ.get("RAY_ADDRESS"):
+            # Without an address, Ray has most likely started here, and no other machine will ever join this one.
+            raise UserError(f"--executor ray: a run asks for {lacking}; give the cluster's address in RAY_ADDRESS")
+        say(f"--executor ray: a run asks for {lacking}; runs wait until a machine has it")
 
     def submit(self, unit: Unit) -> RayJob:
         """See `Executor.submit`. Each run has a process of its own."""
@@ -100,10 +105,14 @@ def _make(unit: Unit) -> Attempt | UserError:
     return unit()
 
 
-def _lacking(needs: Mapping[str, int], found: Mapping[str, float]) -> str:
-    """Return in words which of its needs a whole cluster does not have at present; empty if it has all."""
-    return ", ".join(
-        f"{name} {need:,} (the cluster has {found.get(name, 0):,.0f})"
-        for name, need in needs.items()
-        if need > found.get(name, 0)
+def _lacking(needs: Mapping[str, int], machines: Sequence[Mapping[str, float]]) -> str:
+    """Return in words what of a run's needs the machine lacks that lacks least; empty if one has all of them."""
+    lacks = (
+        [
+            f"{name} {need:,} (the machine that comes closest has {machine.get(name, 0):,.0f})"
+            for name, need in needs.items()
+            if need > machine.get(name, 0)
+        ]
+        for machine in machines or [{}]
     )
+    return ", ".join(min(lacks, key=len))
