@@ -5,10 +5,12 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import submitit
 import torch
+from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 from submitit.helpers import Checkpointable
 from submitit.local.local import LocalJob
@@ -19,7 +21,7 @@ from harness.errors import UserError, first_line
 from harness.run.attempt import Attempt
 from harness.run.executor import TRIES, LostError
 from harness.run.unit import Unit
-from harness.stopping import signals_blocked
+from harness.stopping import signals_blocked, stop_on_signals
 
 DEFAULT_MINUTES = 24 * 60
 LOCAL = "local"
@@ -37,8 +39,29 @@ class Requeued(Checkpointable):
         self.unit = unit
 
     def __call__(self) -> Attempt | UserError:
-        """Make the run, see `Unit`."""
-        return self.unit()
+        """Make the run, see `Unit`.
+
+        By itself, submitit would end the process in the middle of an optimiser step when its time is over. So its
+        signal first stops the run like any other one, and submitit's handler is called when the checkpoint is written.
+        """
+        time_over = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
+        requeue: Any = signal.getsignal(time_over)
+        came: list[tuple[int, FrameType | None]] = []
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            came.append((signum, frame))
+            signal.raise_signal(signal.SIGTERM)
+
+        try:
+            with stop_on_signals(once=True):
+                signal.signal(time_over, stop)
+                return self.unit()
+        except KeyboardInterrupt:
+            if came:
+                requeue(*came[0])  # ends the process
+            raise
+        finally:
+            signal.signal(time_over, requeue)
 
 
 class SubmititJob:

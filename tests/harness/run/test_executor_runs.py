@@ -112,6 +112,29 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(
     assert re.search(r"memvp seed 0: resum", out) and re.search(r"memvp seed 0: training: \d+/60", out), out
 
 
+def is_training(results: Path, seed: int) -> bool:
+    """Whether the process of a run has made an optimiser step."""
+    said = [file.read_text() for file in results.glob(f"unfinished/*/*/*/seed{seed}-*/messages.jsonl")]
+    return bool(said) and '"advance"' in said[0].partition('"training"')[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_whose_time_is_over_goes_on_from_its_last_step(
+    in_turn: Path, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
+) -> None:
+    needs("submitit")
+    results = tmp_path / "results"
+    asked = [*arguments(small_llm, small_clip, mini_set, results), "--seeds", "0", "--checkpoint-minutes", "1000"]
+    with started(*asked, "--executor", "submitit") as process:
+        wait_for(lambda: is_training(results, 0), process)
+        os.kill(owner(results, 0), signal.SIGUSR2)  # as Slurm does before the time is over
+        out, _ = process.communicate(timeout=800)
+    assert process.returncode == 0, out
+    assert re.search(r"memvp seed 0: resuming after optimiser step \d+", out), out
+    assert outcome(results) == outcome(in_turn)[:1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("executor", ["ray", "submitit"])
