@@ -16,7 +16,7 @@ from submitit.helpers import Checkpointable
 from submitit.local.local import LocalJob
 
 from harness.backbone.machine import Machine
-from harness.backbone.requirements import GIB
+from harness.backbone.requirements import GIB, free_memory
 from harness.errors import UserError, first_line
 from harness.run.attempt import Attempt
 from harness.run.executor import TRIES, LostError
@@ -26,6 +26,9 @@ from harness.stopping import signals_blocked, stop_on_signals
 DEFAULT_MINUTES = 24 * 60
 LOCAL = "local"
 """submitit's name for this machine, which it uses where there is no Slurm."""
+ONE_PROCESS = ("nodes", "tasks_per_node", "slurm_ntasks_per_node")
+"""Parameters that can only be 1, because a run is made by one process."""
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 class Requeued(Checkpointable):
@@ -33,10 +36,11 @@ class Requeued(Checkpointable):
 
     Args:
         unit: the run.
+        visible_gpus: value of CUDA_VISIBLE_DEVICES in its process; None leaves it as it is.
     """
 
-    def __init__(self, unit: Unit) -> None:
-        self.unit = unit
+    def __init__(self, unit: Unit, visible_gpus: str | None = None) -> None:
+        self.unit, self.visible_gpus = unit, visible_gpus
 
     def __call__(self) -> Attempt | UserError:
         """Make the run, see `Unit`.
@@ -44,6 +48,8 @@ class Requeued(Checkpointable):
         By itself, submitit would end the process in the middle of an optimiser step when its time is over. So its
         signal first stops the run like any other one, and submitit's handler is called when the checkpoint is written.
         """
+        if self.visible_gpus is not None:
+            os.environ[VISIBLE_GPUS] = self.visible_gpus
         time_over = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
         requeue: Any = signal.getsignal(time_over)
         came: list[tuple[int, FrameType | None]] = []
@@ -107,12 +113,13 @@ class SubmititExecutor:
         machine: device, dtype and kind of weights of the runs.
         threads: compute threads of a run, and the cores that it asks for.
         memory: bytes of memory that a run needs on the host.
-        jobs: largest number of jobs at a time; None if Slurm decides. Without Slurm, as many as have cores or the GPU.
+        jobs: largest number of jobs at a time; None if Slurm decides. Without Slurm, as many as have cores and memory,
+            or one on the GPU.
         folder: where submitit keeps its files and what the jobs print; all machines share it.
         parameters: what submitit or Slurm are told besides, see `--submitit`.
 
     Raises:
-        UserError: submitit does not know a parameter, or the folder cannot be made.
+        UserError: submitit does not know a parameter, the folder cannot be made, or there are several jobs for a GPU.
     """
 
     def __init__(
@@ -129,17 +136,36 @@ class SubmititExecutor:
             self._executor: Any = submitit.AutoExecutor(folder, slurm_max_num_timeout=TRIES)
         except OSError as error:
             raise UserError(f"--results {folder.parent}: cannot be written ({error.strerror}); give another") from error
-        if jobs is None and self._executor.cluster == LOCAL:
-            # Nothing else keeps a job waiting until a core or the GPU is free.
-            self.jobs = 1 if machine.device.type == "cuda" else max(1, torch.get_num_threads() // threads)
-        needs = {
+        self._visible_gpus: str | None = None
+        if self._executor.cluster == LOCAL:
+            # Nothing else keeps a job waiting until a core, memory or the GPU is free.
+            if machine.device.type == "cpu":
+                most = min(torch.get_num_threads() // threads, free_memory(machine.device) // memory)
+                self.jobs = max(1, most) if jobs is None else jobs
+            elif jobs is None or jobs == 1:
+                self.jobs = 1
+                self._visible_gpus = os.environ.get(VISIBLE_GPUS)  # submitit gives its processes GPU 0
+            else:
+                where = f"on {machine.device.type} without Slurm"
+                raise UserError(f"--jobs {jobs}: no runs are made side by side {where}; leave --jobs out")
+        given: dict[str, Any] = {
             "timeout_min": DEFAULT_MINUTES,
             "cpus_per_task": threads,
             "gpus_per_node": int(machine.device.type == "cuda"),
             "mem_gb": -(-memory // GIB),
+            **parameters,
         }
+        # The name that is for this cluster alone means the same and wins, but submitit does not check its type.
+        prefix = f"{self._executor.cluster}_"
+        for name in ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "tasks_per_node"):
+            if prefix + name in given:
+                given[name] = given.pop(prefix + name)
+        for name in ONE_PROCESS:
+            if given.get(name, 1) != 1:
+                reason = "each run is made by one process on one machine"
+                raise UserError(f"--submitit {name}={given[name]}: {reason}; leave it out")
         try:
-            self._executor.update_parameters(**{**needs, **parameters})
+            self._executor.update_parameters(**given)
         except (NameError, ValueError, AssertionError, TypeError) as error:
             raise UserError(f"--submitit: {first_line(error)}; correct it, or leave it out") from error
 
@@ -153,8 +179,8 @@ class SubmititExecutor:
         try:
             # From a terminal, this process alone gets it, and cancels the jobs.
             with signals_blocked([signal.SIGINT]):
-                return SubmititJob(self._executor.submit(Requeued(unit)))
-        except (FailedSubmissionError, OSError) as error:
+                return SubmititJob(self._executor.submit(Requeued(unit, self._visible_gpus)))
+        except (FailedJobError, FailedSubmissionError, OSError) as error:  # the first one is of sbatch itself
             raise UserError(f"--executor submitit: {first_line(error)}; correct --submitit") from error
 
     def close(self) -> None:
