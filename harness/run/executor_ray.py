@@ -115,4 +115,5 @@ def _lacking(needs: Mapping[str, int], machines: Sequence[Mapping[str, float]]) 
         ]
         for machine in machines or [{}]
     )
-    return ", ".join(min(lacks, key=len))
+    least = min(lacks, key=len)
+    return ", ".join(least)
