@@ -1,4 +1,4 @@
-"""What was found out about recorded runs after they had been made. A person writes it; records stay as they are."""
+"""What a reader should know about recorded runs, such as a mistake that was found later. A person writes it."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The last step of every board: how its values rank, and what was found out about its runs later."""
+"""The last step of every board: how its values rank, and the remarks on its runs."""
 
 from dataclasses import replace
 from pathlib import Path

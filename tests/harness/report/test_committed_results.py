@@ -15,6 +15,7 @@ from harness.report.paper import method_names
 from harness.report.readme import write_readme
 from harness.report.searched import FOLDER, tried
 from harness.report.tables import table_text
+from harness.stats import mean
 from methods import registry
 from tests.command_line import call
 
@@ -83,6 +84,25 @@ def test_findings_say_what_the_diagnostics_and_comparisons_say() -> None:
         # The share of the penultimate block, divided by that of equal weights among the blocks of the group.
         first, last = (row[-2] * sum(weight > 0 for weight in row) for row in (figure.mean[0], figure.mean[-1]))
         assert re.search(rf"from {last:.2f} to {first:.2f} with seed {run.seed}", said)
+
+
+def test_findings_show_the_captions_of_both_language_models() -> None:
+    runs: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for run in read_records(RESULTS):
+        if run.task == "coco" and run.kind == "train":
+            runs[run.model, run.label].append(run)
+    names = {**method_names(), "dehvf-no_visual_prompts": "`blind`"}
+    rows = {}
+    for (model, label), (run, *others) in runs.items():
+        if model == "smol":
+            assert not others
+            cider, bleu = run.metrics["CIDEr"], run.metrics["BLEU-4"]
+            tiny = mean([one.metrics["CIDEr"].value or 0.0 for one in runs["tiny", label]])
+            row = f"| {names[label]} | {bleu.value:.1f} | {cider.value:.1f} ± {cider.stderr:.1f} | {tiny:.1f} |"
+            rows[row] = cider.value or 0.0
+    assert len(rows) == 5
+    said = "\n".join(sorted(rows, key=lambda row: -rows[row]))
+    assert said in (ROOT / "docs/findings.md").read_text(encoding="utf-8")
 
 
 def test_readme_says_what_the_comparison_says() -> None:
