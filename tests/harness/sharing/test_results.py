@@ -24,7 +24,7 @@ from tests.standin_hub import Hub
 
 call = partial(command_line.call, offline=False)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("ab.\x9b"),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("ab.é"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab."), inner, max_size=3),
     max_leaves=6,
 )
