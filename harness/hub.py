@@ -119,17 +119,27 @@ def go_offline() -> None:
 
 
 def hub_reachable(timeout_s: float = 3.0) -> bool:
-    """Return whether the model hub answers, directly or through the proxy that the environment names.
+    """Return whether the model hub answers, see `is_reachable`.
 
     A download would retry for minutes, so this is tested once before anything is downloaded.
 
     Args:
         timeout_s: seconds to wait for the answer.
     """
+    return is_reachable(constants.ENDPOINT, timeout_s)
+
+
+def is_reachable(url: str, timeout_s: float = 3.0) -> bool:
+    """Return whether an address answers, directly or through the proxy that the environment names; never when offline.
+
+    Args:
+        url: the address.
+        timeout_s: seconds to wait for the answer.
+    """
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=timeout_s)
+        get_session().head(url, timeout=timeout_s)
     except Exception:  # the client's errors have no public base class of their own, and any of them means no
         return False
     return True

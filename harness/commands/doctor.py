@@ -110,7 +110,7 @@ def examine(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[F
         "Java": lambda: [_java(task)],
         "hub": lambda: [_hub(reachable)],
         "disk": lambda: _disk(spec, task, data_root),
-        "data": lambda: _data(spec, task, data_root, reachable),
+        "data": lambda: _data(spec, task, data_root),
         "weights": lambda: _weights(spec, reachable),
         "downloads": lambda: _room(spec, task, data_root) if reachable else (),
     }
@@ -222,13 +222,13 @@ def _downloads(spec: BackboneSpec, task: str, data_root: Path | None) -> list[Do
     return downloads
 
 
-def _data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Iterator[Finding]:
+def _data(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Finding]:
     if data_root is None and not spec.packaged and (line := unheeded(task)):
         yield Finding("data", "warning", line, f"set {ENVIRONMENT} to a folder with {task}/, or unset it")
-    yield _found_data(spec, task, data_root, reachable)
+    yield _found_data(spec, task, data_root)
 
 
-def _found_data(spec: BackboneSpec, task: str, data_root: Path | None, reachable: bool) -> Finding:
+def _found_data(spec: BackboneSpec, task: str, data_root: Path | None) -> Finding:
     """Look for the data, and read it: a folder may have only a part of it.
 
     Raises:
@@ -244,7 +244,7 @@ def _found_data(spec: BackboneSpec, task: str, data_root: Path | None, reachable
         return Finding("data", "missing", f"{data_root} has no {place.annotations}", remedy)
     if folder := find_data(task):
         return _readable(task, folder)
-    if reachable:
+    if place.reachable():
         found = f"{place.offer()}: `run` downloads it"
         return Finding("data", "ok", found, f"python -m harness data fetch {task}   (now, into {kept_folder(task)})")
     return Finding("data", "missing", place.absent(), place.remedy)

@@ -25,7 +25,6 @@ from harness.config.presets import BackboneSpec
 from harness.cost.output import shown_table
 from harness.data.places import PLACES, find_data, unheeded
 from harness.escape import text_table
-from harness.hub import hub_reachable
 from harness.numbers import readable_memory
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.downloads import REMEDY, Download, download_of_data, readable_total, rooms_for, total_size
@@ -101,7 +100,7 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
             data = data_options(replace(options, data_root=root), lambda line: print_line(say, line))
             task = load_task(options.task, data)
             plans = shortened(plans, options.steps, task)
-        elif hub_reachable():
+        elif place.reachable():
             downloads.append(download_of_data(options.task))
         else:
             faults.add(f"{place.absent()}; {place.remedy}")

@@ -16,6 +16,7 @@ from harness.data.coco import ANNOTATIONS, load_coco
 from harness.disk import require_space
 from harness.errors import UserError, foreign
 from harness.files import new_folder
+from harness.hub import is_reachable
 from harness.numbers import readable_size
 from harness.streams import Say
 from harness.transfer import complete_file
@@ -75,6 +76,11 @@ def offer() -> str:
     )
 
 
+def authors_reachable() -> bool:
+    """Return whether the pages answer that have the split file and the images."""
+    return all(is_reachable(archive.url) for archive in (KARPATHY, *IMAGES.values()))
+
+
 def absent() -> str:
     """Return the line that says what is missing, without what to do."""
     return f"not on this machine: {offer()}"
@@ -95,7 +101,9 @@ def fetch_coco(root: Path, say: Say, images: Path | None = None) -> None:
     if images is not None:
         images = _folder_of_images(images)
     if constants.HF_HUB_OFFLINE:
-        raise UserError(f"{absent()}; downloads are switched off (--offline or HF_HUB_OFFLINE); {REMEDY}")
+        split_file = f"not on this machine: Karpathy's split file ({readable_size(KARPATHY.size)}) from {KARPATHY.url}"
+        missing = absent() if images is None else split_file
+        raise UserError(f"{missing}; downloads are switched off (--offline or HF_HUB_OFFLINE); {REMEDY}")
     with new_folder(root) as folder:
         say(f"downloading {offer() if images is None else KARPATHY.url} into {root}")
         for name in FOLDERS:

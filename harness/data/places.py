@@ -12,6 +12,7 @@ from harness.data import coco, coco_download
 from harness.data.huggingface import SOURCE, fetch_scienceqa
 from harness.errors import UserError
 from harness.files import cache_folder, require_writable
+from harness.hub import hub_reachable
 from harness.streams import Say
 
 ENVIRONMENT = "PEFT_VL_BENCH_DATA"
@@ -27,6 +28,7 @@ class Place:
         offer: returns the line that says what a download is.
         absent: returns the line that says that the data is not there.
         remedy: what to do where nothing can be downloaded.
+        reachable: returns whether the pages answer from which the data comes.
         fetch: downloads the data into a new folder.
         transferred: bytes that come over the network.
         size: bytes that the folder takes while it is made.
@@ -38,6 +40,7 @@ class Place:
     offer: Callable[[], str]
     absent: Callable[[], str]
     remedy: str
+    reachable: Callable[[], bool]
     fetch: Callable[[Path, Say], None]
     transferred: int
     size: int
@@ -51,6 +54,7 @@ PLACES: Mapping[str, Place] = {
         coco_download.offer,
         coco_download.absent,
         coco_download.REMEDY,
+        lambda: coco_download.authors_reachable(),
         coco_download.fetch_coco,
         transferred=coco_download.transferred_bytes(),
         size=coco_download.peak_bytes(),
@@ -61,6 +65,7 @@ PLACES: Mapping[str, Place] = {
         SOURCE.offer,
         SOURCE.absent,
         SOURCE.remedy,
+        lambda: hub_reachable(),
         fetch_scienceqa,
         transferred=SOURCE.size or 0,
         size=SOURCE.size or 0,

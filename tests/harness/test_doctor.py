@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.commands import doctor
+from harness.data import coco_download, places
 from harness.errors import UserError
 from harness.run import downloads
 from tests.command_line import Run
@@ -26,6 +27,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def ready(small_llm: Path, small_clip: Path, mini_set: Path) -> list[str]:
     """The options of a run that has everything."""
     return ["--llm", str(small_llm), "--clip", f"local-dir:{small_clip}", "--data-root", str(mini_set)]
+
+
+def reach(monkeypatch: pytest.MonkeyPatch, *, hub: bool, pages: bool) -> None:
+    """Let the model hub, and the pages that have COCO, answer or not."""
+    for module in (doctor, places):
+        monkeypatch.setattr(module, "hub_reachable", lambda: hub)
+    monkeypatch.setattr(coco_download, "is_reachable", lambda url: pages)
 
 
 def found(done_out: str) -> dict[str, dict[str, str]]:
@@ -57,12 +65,24 @@ def test_a_machine_with_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_can_be_downloaded_stops_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    reach(monkeypatch, hub=True, pages=True)
     monkeypatch.setattr(downloads, "free_space", lambda folder: 10**12)
     done = call("doctor", "--task", "coco", "--format", "json")
     assert done.code == 0, done
     assert found(done.out)["downloads"]["status"] == "ok"
     assert "`run` downloads" in found(done.out)["data"]["found"]
+
+
+@pytest.mark.parametrize("task", ["scienceqa", "coco"])
+@pytest.mark.parametrize(("hub", "pages"), [(True, False), (False, True)])
+def test_data_can_be_downloaded_if_the_pages_that_have_it_answer(
+    hub: bool, pages: bool, task: str, call: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reach(monkeypatch, hub=hub, pages=pages)
+    answers = pages if task == "coco" else hub
+    data = found(call("doctor", "--task", task, "--format", "json").out)["data"]
+    assert data["status"] == ("ok" if answers else "missing")
+    assert ("`run` downloads" in data["found"]) == answers
 
 
 @pytest.mark.parametrize(("task", "code"), [("scienceqa", 0), ("coco", 2)])
@@ -136,7 +156,7 @@ def test_a_place_that_cannot_be_written_is_named(
     assert done.code == code and "cannot be written" in finding["found"] and finding["remedy"]
     assert finding["status"] == ("missing" if code else "warning")
     # What is to be downloaded needs the other places, too.
-    monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    reach(monkeypatch, hub=True, pages=True)
     assert call("doctor").code == 2
 
 
@@ -150,7 +170,7 @@ def test_a_model_that_only_measures_cost_has_no_weights(call: Run) -> None:
 @pytest.mark.parametrize(("task", "size"), [("scienceqa", 16.4), ("coco", 48.9)])
 def test_downloads_need_space(task: str, size: float, call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of 7B and its vision tower, ScienceQA twice, COCO with its largest archive."""
-    monkeypatch.setattr(doctor, "hub_reachable", lambda: True)
+    reach(monkeypatch, hub=True, pages=True)
     monkeypatch.setattr(downloads, "free_space", lambda folder: 10**9)
     monkeypatch.setattr(doctor.constants, "HF_HUB_CACHE", str(doctor.cache_folder() / "hub"))  # on one disk
     done = call("doctor", "--task", task, "--format", "json")

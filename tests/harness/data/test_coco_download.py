@@ -149,6 +149,9 @@ def test_offline_says_the_same(pages: Hub, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"not on this machine: COCO Captions .*data fetch coco"):
         fetched(tmp_path / "coco")
+    # Where the images are here, the split file alone is missing.
+    with pytest.raises(UserError, match=r"not on this machine: Karpathy's split file .*data fetch coco"):
+        fetched(tmp_path / "coco", tmp_path / "set")
 
 
 @pytest.mark.parametrize("linked_first", [False, True])
