@@ -124,10 +124,7 @@ def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = 
         other = f"other data, weights, dtype, prompts or device than the other rows of {model}"
         kept = _most_frequent(runs, _SETTINGS[plan.setting], other, left_out)
         if plan.setting == "data":
-            trained = [run for run in kept if run.kind == "train" and run.protocol == "uniform"]
-            other = f"another number of epochs than the other rows of {model}"
-            of_length = _most_frequent(trained, lambda r: str(r.recipe.get("epochs")), other, left_out)
-            kept = [run for run in kept if run not in trained or run in of_length]
+            kept = _of_one_length(kept, left_out)
         for (method, variant), row in _by(kept, lambda r: (r.method, r.variant)).items():
             group = _one_configuration(row, left_out)
             selection.groups[method, variant, model] = _one_run_per_seed(group, left_out)
@@ -188,6 +185,15 @@ def _most_frequent(
     for group in settings[:-1]:
         left_out[f"{reason} ({group[0].data.name})"] += group
     return settings[-1] if settings else []
+
+
+def _of_one_length(runs: list[Record], left_out: dict[str, list[Record]]) -> list[Record]:
+    """Return the runs of one model whose training is equally long. Published protocols have lengths of their own."""
+    trained = [run for run in runs if run.kind == "train" and run.protocol == "uniform"]
+    reason = f"another number of epochs than the other rows of {runs[0].model}"
+    chosen = _most_frequent(trained, lambda r: str(r.recipe.get("epochs")), reason, left_out)
+    others = {id(run) for run in trained} - {id(run) for run in chosen}
+    return [run for run in runs if id(run) not in others]
 
 
 def _one_configuration(runs: list[Record], left_out: dict[str, list[Record]]) -> list[Record]:
