@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from harness.config.recipes import train_recipe
 from harness.records import Record
 from harness.report.paper import Layout, layout, load_paper, paper_models
 from harness.tasks.facts import task_facts
@@ -99,8 +100,8 @@ def select(records: Iterable[Record], table: int, plan: Layout, protocol: str = 
 
     All rows of a model share their data, weights and dtype, and under the uniform protocol also their prompts, their
     decoder and the length of training. If the records contain several such settings, the one with the most runs is
-    kept, and of equally frequent ones the newest. In a table of costs, the rows share the device and the timed setting
-    instead. A row uses only the newest
+    kept, and of equally frequent ones the newest; of several lengths, that of the recipe, if there is a run of it. In a
+    table of costs, the rows share the device and the timed setting instead. A row uses only the newest
     configuration, so runs with different configurations are never averaged. Of several runs with one seed, the newest
     is used.
 
@@ -178,20 +179,31 @@ def _other_data(kept: Sequence[Record]) -> list[str]:
 
 
 def _most_frequent(
-    runs: list[Record], setting: Callable[[Record], Hashable], reason: str, left_out: dict[str, list[Record]]
+    runs: list[Record],
+    setting: Callable[[Record], Hashable],
+    reason: str,
+    left_out: dict[str, list[Record]],
+    preferred: Callable[[Record], bool] = lambda record: False,
 ) -> list[Record]:
-    """Return the runs with the most frequent setting, and note why the others are left out."""
-    settings = sorted(_by(runs, setting).values(), key=lambda group: (len(group), _newest(group)))
+    """Return the runs with the preferred, else the most frequent setting, and note why the others are left out."""
+    settings = sorted(_by(runs, setting).values(), key=lambda group: (preferred(group[0]), len(group), _newest(group)))
     for group in settings[:-1]:
         left_out[f"{reason} ({group[0].data.name})"] += group
     return settings[-1] if settings else []
 
 
 def _of_one_length(runs: list[Record], left_out: dict[str, list[Record]]) -> list[Record]:
-    """Return the runs of one model whose training is equally long. Published protocols have lengths of their own."""
+    """Return the runs of one model whose training is equally long, as long as in the recipe if there are such runs.
+
+    Published protocols have lengths of their own.
+    """
+
+    def as_in_recipe(record: Record) -> bool:
+        return record.recipe.get("epochs") == train_recipe(record.method, record.model, record.task).epochs
+
     trained = [run for run in runs if run.kind == "train" and run.protocol == "uniform"]
     reason = f"another number of epochs than the other rows of {runs[0].model}"
-    chosen = _most_frequent(trained, lambda r: str(r.recipe.get("epochs")), reason, left_out)
+    chosen = _most_frequent(trained, lambda r: str(r.recipe.get("epochs")), reason, left_out, as_in_recipe)
     others = {id(run) for run in trained} - {id(run) for run in chosen}
     return [run for run in runs if id(run) not in others]
 

@@ -85,6 +85,10 @@ def test_rows_of_one_model_are_trained_equally_long():
     assert row(board, "oracle").metrics["Avg"].value == 95
     left_out = [note for note in board.notes if "another number of epochs than the other rows of tiny" in note]
     assert left_out == ["4 runs left out: another number of epochs than the other rows of tiny (scienceqa-mini)."]
+    # A run that is as long as the recipe says is shown, however many short ones there are.
+    short = [make(method, seed=s, value=5.0, **train(epochs=0.018)) for method in ("dehvf", "lavin") for s in range(3)]
+    board = leaderboard([*short, make("memvp", value=60.0, **train(epochs=6))], 1, "tiny")
+    assert row(board, "memvp").seeds == (0,) and row(board, "dehvf").seeds == ()
 
 
 def test_the_same_seed_twice_counts_once():
