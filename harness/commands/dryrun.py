@@ -130,11 +130,13 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
 
 
 def _backbone(options: RunOptions, faults: Faults) -> tuple[BackboneSpec, Machine]:
-    """Return the backbone and where the runs are made; this machine if the options leave it to an executor's ones.
+    """Return the backbone and the machine of the runs.
+
+    An executor needs options that are the same on every machine. If they are not, this machine stands in for the ones of the executor.
 
     Args:
         options: the options of `run`.
-        faults: receives that they do.
+        faults: receives what an executor's options lack.
 
     Raises:
         UserError: an option is wrong.

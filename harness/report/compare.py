@@ -27,7 +27,7 @@ _NOTE = """\
 - Detectable: the true difference that one test at 5 % finds with a probability of 80 %, by the variation seen here.
 """
 _OWN_PROTOCOLS = "Each method has its own protocol here, so a difference may come from the protocols. "
-_LACKING = "Seeds whose predictions are missing are left out of the differences, and not of the means."
+_LACKING = "Seeds whose predictions are missing are left out of the differences, but not of the means."
 
 
 @dataclass(frozen=True)

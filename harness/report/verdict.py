@@ -13,8 +13,8 @@ MODELS: Mapping[Over, str] = {
     "other seeds on the same problems.",
     "problems": "exact McNemar test over the problems of one seed. It speaks of these two trained models only: how "
     "much seeds vary is not known.",
-    "nothing": "not tested, because predictions are saved for at most one seed in common. The seeds alone would not "
-    "tell how much depends on the problems.",
+    "nothing": "not tested, because saved predictions are missing or the column has a single problem. The seeds alone "
+    "would not tell how much depends on the problems.",
 }
 """Model of a difference -> what it is and what its result holds for."""
 _LEVEL = 1 - CONFIDENCE
@@ -83,7 +83,7 @@ def _power(one: Difference) -> str:
 
 def _why_untested(one: Difference) -> str:
     if one.over == "nothing":
-        return "because predictions are saved for at most one seed in common"
+        return "because saved predictions are missing or the column has a single problem"
     if one.seeds < 2:
         return "with one seed in common and no right or wrong answers of single problems"
     return f"the same for all {one.seeds} seeds, so there is no variation to test it against"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.commands import doctor
-from harness.data import coco_download, places
+from harness.data import coco_download
 from harness.errors import UserError
 from harness.run import downloads
 from tests.command_line import Run
@@ -31,8 +31,7 @@ def ready(small_llm: Path, small_clip: Path, mini_set: Path) -> list[str]:
 
 def reach(monkeypatch: pytest.MonkeyPatch, *, hub: bool, pages: bool) -> None:
     """Let the model hub, and the pages that have COCO, answer or not."""
-    for module in (doctor, places):
-        monkeypatch.setattr(module, "hub_reachable", lambda: hub)
+    monkeypatch.setattr("harness.hub.is_reachable", lambda url, timeout_s: hub)
     monkeypatch.setattr(coco_download, "is_reachable", lambda url: pages)
 
 

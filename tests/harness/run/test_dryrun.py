@@ -161,8 +161,7 @@ def test_every_fault_is_named(call: Run, base: list[str], small_clip: Path) -> N
 
 
 def test_downloads_have_a_sum_and_need_room(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.data.places.hub_reachable", lambda: True)
-    monkeypatch.setattr("harness.run.dryrun.hub_reachable", lambda: True)
+    monkeypatch.setattr("harness.hub.is_reachable", lambda url, timeout_s: True)
     monkeypatch.setattr(downloads.constants, "HF_HUB_CACHE", str(tmp_path / "cache" / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PEFT_VL_BENCH_DATA", raising=False)
