@@ -132,7 +132,8 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
 def _backbone(options: RunOptions, faults: Faults) -> tuple[BackboneSpec, Machine]:
     """Return the backbone and the machine of the runs.
 
-    An executor needs options that are the same on every machine. If they are not, this machine stands in for the ones of the executor.
+    An executor needs options that mean the same on every machine. If they do not, this machine stands in for the ones
+    of the executor.
 
     Args:
         options: the options of `run`.
