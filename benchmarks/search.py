@@ -36,8 +36,8 @@ class Plan:
         task: the task.
         seed: seed of every trial.
         dtype: as `run --dtype` takes it.
-        longer: whether the best trial of each method is repeated with twice the length.
-        length: `epochs` and `warmup_epochs` of every trial but these last ones.
+        length: `epochs` and `warmup_epochs` of every trial but the next ones.
+        lengths: epochs that the best trial of each method is repeated with. Its warm-up takes the same share of them.
         rates: base learning rates.
         start: method -> the settings of every trial that does not change them.
         methods: method -> the settings that it is tried with, one trial each.
@@ -50,8 +50,8 @@ class Plan:
     task: str
     seed: int
     dtype: str
-    longer: bool
     length: Mapping[str, float]
+    lengths: Sequence[float]
     rates: Sequence[float]
     start: Mapping[str, Settings]
     methods: Mapping[str, Sequence[Settings]]
@@ -67,8 +67,8 @@ class Plan:
             content["task"],
             content["seed"],
             content.get("dtype", "auto"),
-            content.get("longer", True),
             {name: content[name] for name in ("epochs", "warmup_epochs")},
+            content["lengths"],
             content["base_lr"],
             content["start"],
             content["methods"],
@@ -111,9 +111,10 @@ class Search:
             changed = {method: {**best[method].settings, **own} for method, own in self.plan.together.items()}
             self._try(trials, changed)
             best = {method: max(made, key=score) for method, made in trials.items()}
-        if self.plan.longer:
-            twice = {name: 2 * value for name, value in self.plan.length.items()}
-            self._try(trials, {method: {**trial.settings, **twice} for method, trial in best.items()})
+        for epochs in self.plan.lengths:
+            share = epochs / self.plan.length["epochs"]
+            longer = {"epochs": epochs, "warmup_epochs": round(self.plan.length["warmup_epochs"] * share, 6)}
+            self._try(trials, {method: {**trial.settings, **longer} for method, trial in best.items()})
         for method, others in self.plan.afterwards.items():
             for own in others:
                 self._try(trials, {method: {**best[method].settings, **own}})

@@ -25,7 +25,7 @@ def plan() -> Plan:
 def test_every_method_has_as_many_trials_on_tiny(plan: Plan) -> None:
     assert set(plan.methods) == set(registry())
     assert set(plan.together) == set(registry())
-    assert all(len(plan.rates) + len(trials) + 2 >= 10 for trials in plan.methods.values())
+    assert all(len(plan.rates) + len(trials) + 1 >= 9 for trials in plan.methods.values())
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
@@ -51,14 +51,15 @@ def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatc
     monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
     monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
     best = search.run()
-    assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 2
+    assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 3
     assert best["memvp"] == {"base_lr": 0.013, "memory_scale": 0.1, "visual_scale": 0.03}
     assert best["lavin"] == {"base_lr": 0.013, "adapter_scale": 0.3}
-    assert tried[-1]["memvp"].keys() == {"base_lr", "memory_scale", "visual_scale", "epochs", "warmup_epochs"}
+    lengths = [(own["memvp"].get("epochs"), own["memvp"].get("warmup_epochs")) for own in tried]
+    assert lengths[-3:] == [(None, None), (6.0, 0.6), (8.0, 0.8)]
 
 
 def test_a_search_need_not_train_longer(plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = Search(replace(plan, longer=False, afterwards={}), tmp_path, jobs=1)
+    search = Search(replace(plan, lengths=[], afterwards={}), tmp_path, jobs=1)
     tried = []
     monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
     monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
