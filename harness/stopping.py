@@ -1,9 +1,11 @@
 """Signals that end a run: each becomes an exception, so that the run can still write its record."""
 
+import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from types import FrameType
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -115,3 +117,20 @@ def unblock_signals() -> None:
     """Let signals through that the process which started this one kept back."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def end_with_parent(before: Callable[[], None] = lambda: None) -> None:
+    """End this process, which multiprocessing has spawned, when its parent has ended, however that ended.
+
+    Args:
+        before: called first, in a thread of its own.
+    """
+    parent = parent_process()
+    assert parent is not None, "a spawned process has a parent"
+
+    def follow() -> None:
+        parent.join()
+        before()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

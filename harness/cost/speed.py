@@ -25,6 +25,7 @@ from harness.errors import UserError
 from harness.records import Clock, Timing
 from harness.run.attach import attach_on_meta, meta_backbone
 from harness.run.energy import EnergyMeter
+from harness.stopping import end_with_parent
 from methods.cost import Costed
 
 LEAST_CPU_SHARE = 0.7
@@ -118,7 +119,7 @@ def measure(plan: SpeedPlan, on_round: OnRound = _say_nothing) -> Measurement:
 def _in_a_process(plan: SpeedPlan, part: int, on_round: OnRound) -> Sequence[PhaseResults]:
     """Run a session in a new process and return its results."""
     # A forked process would have the memory of this one. A spawned process arranges its own.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as executor:
         try:
             return executor.submit(_phases, plan, part, on_round).result()
         except BrokenProcessPool as error:

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
 from harness.errors import UserError
 from harness.files import write_atomic
+from harness.stopping import end_with_parent
 
 CLIP_STEPS = 2000
 LLM_STEPS = 5500
@@ -97,9 +99,11 @@ def _train_both(out: Path, seed: int, steps: dict[str, int], threads: int) -> tu
 
     context = get_context("spawn")
     columns = (TextColumn("{task.fields[name]:4} {task.fields[line]}"), BarColumn(), "{task.completed}/{task.total}")
+    manager = SyncManager(ctx=context)
+    manager.start(end_with_parent)
     with (
-        context.Manager() as manager,
-        ProcessPoolExecutor(2, mp_context=context) as pool,
+        manager,
+        ProcessPoolExecutor(2, mp_context=context, initializer=end_with_parent) as pool,
         Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
     ):
         reports = manager.Queue()

@@ -1,13 +1,11 @@
 """A process that makes runs for another one, which hands them out and shows their progress; see `harness.run.jobs`."""
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -18,7 +16,7 @@ from harness.run.attempt import Wanted, attempt
 from harness.run.messages import BEGIN, SentProgress
 from harness.run.progress import Progress
 from harness.run.setup import Setup
-from harness.stopping import stop_on_signals, unblock_signals
+from harness.stopping import end_with_parent, stop_on_signals, unblock_signals
 
 GRACE_S = 60.0
 """Seconds that a process has to write the record of a stopped run before it is ended."""
@@ -42,7 +40,7 @@ def work(connection: "Connection[Any, Any]", make_setup: Callable[[], Setup], th
     # A run that a signal stops writes its record before it raises KeyboardInterrupt.
     with suppress(KeyboardInterrupt), stop_on_signals(once=True):
         unblock_signals()
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent(_stop)
         torch.set_num_threads(threads)
         try:
             setup = make_setup()
@@ -65,12 +63,8 @@ def _received(connection: "Connection[Any, Any]") -> Iterator[Wanted]:
             yield connection.recv()
 
 
-def _end_with_parent() -> None:
-    """Stop this process as a signal would when the process that started it has ended, however that ended."""
-    parent = parent_process()
-    assert parent is not None, "a worker has a parent"
-    parent.join()
+def _stop() -> None:
+    """Stop this process as a signal would, and give it time to write its record."""
     if hasattr(signal, "pthread_kill"):  # not on Windows
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGHUP)
         time.sleep(GRACE_S)
-    os._exit(1)

@@ -1,7 +1,13 @@
 """Signals that end a run."""
 
 import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.stopping import Stopped, stop_held_back, stop_on_signals
@@ -52,3 +58,32 @@ def test_a_section_without_a_stop_changes_no_handler() -> None:
     with stop_held_back():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "processes"),
+    [
+        (("speed", "--methods", "memvp", "--text-length", "16", "--steps", "100000", "--processes", "2"), 1),
+        (("pretrain", "--out", "{tmp}/tiny"), 3),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, command: tuple[str, ...], processes: int) -> None:
+    arguments = [part.format(tmp=tmp_path) for part in command]
+    parent = psutil.Popen(
+        [sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    started: list[psutil.Process] = []
+    try:
+        while len(started) <= processes:  # one more keeps track of shared resources
+            assert parent.poll() is None
+            started = parent.children(recursive=True)
+            time.sleep(0.1)
+        parent.kill()
+        _, alive = psutil.wait_procs(started, timeout=30)
+        assert not alive
+    finally:
+        for process in [parent, *started]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
