@@ -17,6 +17,7 @@ from harness.report.searched import FOLDER, tried
 from harness.report.tables import table_text
 from harness.stats import mean
 from methods import registry
+from methods.fuser import visual_groups
 from tests.command_line import call
 
 ROOT = Path(__file__).parents[3]
@@ -81,9 +82,17 @@ def test_findings_say_what_the_diagnostics_and_comparisons_say() -> None:
         kept = read_diagnostics(record_path(run, RESULTS))
         assert kept is not None
         (figure,) = (matrix for matrix in kept.matrices if matrix.name == "figure3")
-        # The share of the penultimate block, divided by that of equal weights among the blocks of the group.
-        first, last = (row[-2] * sum(weight > 0 for weight in row) for row in (figure.mean[0], figure.mean[-1]))
+        # The share of the penultimate block, divided by that of equal weights among the features of the group.
+        groups = visual_groups(len(figure.mean[0]), len(figure.mean))
+        penultimate = len(figure.mean[0]) - 1
+        shares = [
+            row[penultimate - 1] * len(group) / group.count(penultimate)
+            for row, group in zip(figure.mean, groups, strict=True)
+        ]
+        first, *_, third, last = shares
         assert re.search(rf"from {last:.2f} to {first:.2f} with seed {run.seed}", said)
+        grows = f"from {third:.2f} to {first:.2f} with seed {run.seed}"
+        assert grows in said or f"With seed {run.seed} it stays at {third:.2f} and {first:.2f}" in said
 
 
 def test_findings_show_the_captions_of_both_language_models() -> None:
