@@ -67,6 +67,30 @@ def test_the_cost_of_the_tiny_size_is_that_of_its_record() -> None:
         )
 
 
+def test_the_cost_of_the_benchmark_size_is_that_of_its_records() -> None:
+    names = {**method_names(), "dehvf-plain": "DEHVF's plain reading"}
+    said = (ROOT / "docs/cost.md").read_text(encoding="utf-8")
+    rows = set()
+    for timed in read_records(RESULTS):
+        if timed.kind != "speed" or timed.model != "bench" or timed.label not in ("memvp", "dehvf", "dehvf-plain"):
+            continue
+        assert timed.speed is not None
+        phases = (
+            {"inference": "20 tokens"}
+            if timed.speed.setting.new_tokens == 20
+            else {"train": "training", "inference": "inference"}
+        )
+        for phase, name in phases.items():
+            timing = timed.speed.phases[phase]
+            to_towers = timed.label == "memvp" or name == "20 tokens"
+            ratio, base = (timing.ratio_to_yardstick, "bare towers") if to_towers else (timing.ratio, "MemVP")
+            assert ratio is not None
+            row = f"| {names[timed.label]} / {base}, {name}"
+            value = f"| {ratio.median:.3f} ({ratio.ci_low:.3f} to {ratio.ci_high:.3f}) |"
+            rows |= {row for line in said.splitlines() if line.startswith(row) and value in line}
+    assert len(rows) == 7, sorted(rows)
+
+
 def test_remarks_are_about_committed_runs() -> None:
     known = {record.spec_hash for record in read_records(RESULTS)}
     assert {run for remark in read_remarks(RESULTS) for run in remark.runs} <= known
