@@ -208,7 +208,7 @@ def run(
             rich_help_panel="Machine",
             metavar="auto|N",
             help="Samples per forward pass in training. It changes the memory, and the random numbers of dropout. auto "
-            "takes the whole batch, and half of it each time that memory runs out.",
+            "takes all samples that a process has of a batch, and half of them each time that memory runs out.",
         ),
     ] = "auto",
     workers: Annotated[

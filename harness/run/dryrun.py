@@ -15,7 +15,7 @@ from harness.config.presets import BackboneSpec
 from harness.errors import UserError
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory
-from harness.processes import shards
+from harness.processes import launched_processes, shards
 from harness.report.paper import paper_value, printed_trainable
 from harness.run.attach import attach_on_meta
 from harness.run.checkpoint import KEPT
@@ -194,7 +194,7 @@ def _described(
         free: bytes of free memory; None if not known. The memory of the run is then the least that it can take.
     """
     counts = count_parameters(*attach_on_meta(plan, spec))
-    sizes = Sizes(spec, machine.dtype, counts, shards())
+    sizes = Sizes(spec, machine.dtype, counts, shards(), launched_processes())
     peak = sizes.that_fits(plan.recipe, micro_batch, free or 0)
     fits = free is None or peak.bytes <= free
     found: dict[str, Any] = {

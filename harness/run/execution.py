@@ -24,14 +24,16 @@ class MicroBatch:
     automatic: bool
 
     @classmethod
-    def of(cls, option: int | None, batch_size: int) -> "MicroBatch":
+    def of(cls, option: int | None, batch_size: int, processes: int = 1) -> "MicroBatch":
         """Return the size that training starts with.
 
         Args:
-            option: value of `--micro-batch`; None for `auto`, which starts with the whole batch.
+            option: value of `--micro-batch`; None for `auto`, which starts with all samples of a process.
             batch_size: samples per optimiser step.
+            processes: number of processes that share these samples.
         """
-        return cls(batch_size if option is None else min(option, batch_size), automatic=option is None)
+        share = math.ceil(batch_size / processes)
+        return cls(share if option is None else min(option, share), automatic=option is None)
 
     def halve(self) -> None:
         """Halve the size, rounded up."""

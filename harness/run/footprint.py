@@ -42,10 +42,13 @@ class Sizes:
         dtype: dtype of the frozen weights that are not quantised.
         counts: its parameters with the method attached.
         shards: processes among which the frozen decoder layers are divided; the sizes are those of one of them.
+        processes: those that share the samples of every optimiser step.
     """
 
-    def __init__(self, spec: BackboneSpec, dtype: torch.dtype, counts: Parameters, shards: int = 1) -> None:
-        self.spec, self.dtype, self.counts, self.shards = spec, dtype, counts, shards
+    def __init__(
+        self, spec: BackboneSpec, dtype: torch.dtype, counts: Parameters, shards: int = 1, processes: int = 1
+    ) -> None:
+        self.spec, self.dtype, self.counts, self.shards, self.processes = spec, dtype, counts, shards, processes
         self._config = llm_config(spec)
         llm = llm_size(spec, dtype)
         others = counts.total - counts.trainable - llm.parameters
@@ -56,7 +59,7 @@ class Sizes:
 
     def quantised(self, quantize: Quantize | None) -> "Sizes":
         """Return the sizes of the same model, quantised in this way."""
-        return Sizes(replace(self.spec, quantize=quantize), self.dtype, self.counts, self.shards)
+        return Sizes(replace(self.spec, quantize=quantize), self.dtype, self.counts, self.shards, self.processes)
 
     def bytes(self, recipe: TrainRecipe, micro_batch: int) -> float:
         """Return the rough peak memory of a run.
@@ -86,7 +89,7 @@ class Sizes:
             micro_batch: value of `--micro-batch`; None for `auto`.
             free: bytes of free memory.
         """
-        size = MicroBatch.of(micro_batch, recipe.batch_size)
+        size = MicroBatch.of(micro_batch, recipe.batch_size, self.processes)
         while True:
             found = self.bytes(recipe, size.size)
             if not size.automatic or size.size == 1 or found <= free:

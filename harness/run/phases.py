@@ -150,7 +150,7 @@ class _Run:
         tracker = Tracker(setup.tracker if is_main else "", self.work.tracker, name, settings, progress.say)
         watch = Watch(progress, training, self.meter, tracker, setup.eval_every, self._validate, model)
         callbacks = Callbacks(watch, watch.validate_if_due, progress.say)
-        micro_batch = MicroBatch.of(setup.micro_batch, recipe.batch_size)
+        micro_batch = MicroBatch.of(setup.micro_batch, recipe.batch_size, self.processes.count)
         checkpoints = self.work.checkpoints(setup.checkpoint_minutes) if is_main else None
         try:
             with self._execution(micro_batch) as execution:

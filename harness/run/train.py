@@ -36,7 +36,8 @@ class Resources:
         device: the model's device.
         processes: those that make every optimiser step together. The first one alone uses checkpoints.
         loading: how batches are prepared.
-        micro_batch: samples per forward pass; None starts with the whole batch and halves it where memory runs out.
+        micro_batch: samples per forward pass; None starts with all samples of a process, and halves their number where
+            memory runs out.
         execution: how forward and backward passes run; None runs them eagerly.
     """
 
@@ -111,7 +112,7 @@ class Training:
         self.length = training_length(len(examples), recipe)
         self.optimizer = adamw(model, recipe)
         model.train()
-        self.micro_batch = resources.micro_batch or MicroBatch.of(None, recipe.batch_size)
+        self.micro_batch = resources.micro_batch or MicroBatch.of(None, recipe.batch_size, self.processes.count)
         # Samples are grouped by it also after it was halved, so that resuming makes the same passes as going on.
         self.grouped_by = self.micro_batch.size
         self.stop = TrainingStop(self.processes)
@@ -164,7 +165,8 @@ class Training:
         self.collator.cut.update(state.cut)
         vars(self.result).update(vars(state.measured))
         if self.micro_batch.automatic and self.result.micro_batch is not None:
-            self.micro_batch.size = self.result.micro_batch
+            # Fewer processes may have made the checkpoint, with more samples in each.
+            self.micro_batch.size = min(self.micro_batch.size, self.result.micro_batch)
         say(f"resuming after optimiser step {len(self.result.steps)}")
         self.epoch = _Epoch(tensors["rng.epoch"], state.steps_of_epoch)
 

@@ -213,6 +213,16 @@ def test_one_process_of_several_makes_the_dry_run(call: Run, base: list[str], mo
     assert (done.code, done.out) == (0, "")
 
 
+def test_several_processes_share_the_samples_of_a_step(
+    call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    done = call(*base, "--methods", "memvp", "--dry-run", "--format", "json")
+    (row,) = _found(done)["runs"]
+    assert (row["train"]["batch_size"], row["micro_batch"]) == (4, 2)
+
+
 def test_a_dry_run_of_divided_layers_asks_for_the_micro_batch(
     call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

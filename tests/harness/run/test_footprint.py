@@ -79,6 +79,14 @@ def test_a_given_micro_batch_is_kept_and_an_automatic_one_is_halved() -> None:
     assert sizes().that_fits(RECIPE, 32, GIB).micro_batch == 32
     assert sizes().that_fits(RECIPE, None, GIB).micro_batch == 1
     assert sizes().that_fits(RECIPE, None, 100 * GIB).micro_batch == RECIPE.batch_size
+
+
+def test_processes_that_share_the_samples_hold_a_part_of_them_each() -> None:
+    recipe = with_(eval_batch_size=1)
+    shared = Sizes(resolve_spec("7b"), torch.bfloat16, COUNTS, processes=8)
+    for one in (shared, shared.quantised(None)):
+        assert one.that_fits(recipe, None, 100 * GIB).micro_batch == recipe.batch_size / 8
+    assert shared.that_fits(recipe, None, 100 * GIB) == sizes().that_fits(recipe, recipe.batch_size // 8, 100 * GIB)
     assert PRESETS["7b"].recipe == resolve_spec("7b", quantize="4bit").recipe
 
 

@@ -207,6 +207,13 @@ def test_the_size_never_exceeds_the_batch() -> None:
     assert [MicroBatch.of(option, 8).size for option in (None, 2, 8, 99)] == [8, 2, 8, 8]
 
 
+def test_the_size_never_exceeds_what_one_of_several_processes_has() -> None:
+    assert [MicroBatch.of(option, 9, processes=4).size for option in (None, 2, 9)] == [3, 2, 3]
+    chosen = [Example(str(i), "a", "b") for i in range(9)]
+    for rank in range(4):
+        assert len(collate_micro_batches(chosen, collator(), 3, Processes(rank, 4))) == 1
+
+
 def test_the_optimiser_of_a_run_takes_the_mean_over_tokens() -> None:
     """The same step through the real optimiser: parameters end where the gradient of the mean takes them."""
     tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2), **NO_DROPOUT["memvp"]).train()

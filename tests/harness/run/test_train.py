@@ -290,6 +290,18 @@ def test_steps_of_several_processes_share_nothing_but_their_sums(tmp_path: Path)
     assert len(result.steps) == 8 and (tmp_path / "step-00000008").is_dir() and (tmp_path / "step-00000007").is_dir()
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 2), (2, 1)])
+def test_a_forward_pass_has_no_more_samples_than_a_process(before: int, after: int, tmp_path: Path) -> None:
+    def train(processes: int, epochs: int) -> int | None:
+        places = Checkpoints(tmp_path, "0" * 16, minutes=0)
+        resources = replace(CPU, processes=Listening(0, processes))
+        return run(model(), with_changes(epochs=epochs), checkpoints=places, resources=resources).micro_batch
+
+    assert train(before, 1) == RECIPE.batch_size // before
+    # Also where training resumes in more processes. In fewer, what may have been halved is not tried again.
+    assert train(after, 2) == RECIPE.batch_size // 2
+
+
 def test_workers_change_neither_losses_nor_parameters(tmp_path: Path) -> None:
     """With dropout, images, batches of unequal length and several epochs."""
     data = examples(10)
