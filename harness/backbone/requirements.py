@@ -102,6 +102,8 @@ def require_stored(option: str, parameters: int, files: Iterable[Path]) -> None:
 def free_memory(device: torch.device) -> int:
     """Return the free memory of `device` in bytes."""
     if device.type == "cuda":
+        # Otherwise what torch keeps of tensors that are gone, such as those of an earlier model, counts as taken.
+        torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
         return free
     return psutil.virtual_memory().available

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from harness.backbone import requirements
 from harness.backbone.loader import load_backbone
+from harness.backbone.requirements import GIB
 from harness.config.presets import PRESETS, BackboneSpec
 from tests.loading import RANDOM_META, SMALL, refuses
 
@@ -49,6 +51,17 @@ def test_too_little_memory(weights: str, spec: BackboneSpec, monkeypatch: pytest
         spec,
         weights=weights,
     )
+
+
+def test_what_torch_keeps_of_another_model_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are hashed before the first run loads them again, and a GPU may have no room for both."""
+    kept = [14 * GIB]
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (24 * GIB - sum(kept), 24 * GIB))
+    gpu = torch.device("cuda", 0)
+    assert requirements.free_memory(gpu) == 24 * GIB
+    kept.append(14 * GIB)
+    requirements.require_free_memory(14 * GIB, torch.bfloat16, gpu, "--model 7b")
 
 
 def test_the_meta_device_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
