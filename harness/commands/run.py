@@ -123,6 +123,8 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     require_tracker(options.tracker)
     require_executor(options.executor, options.submitit)
     require_accuracy(options, task_facts(options.task))
+    if options.deterministic:
+        use_deterministic_algorithms()  # before anything is computed on a GPU, as some of the checks do
     spec, machine = backbone(options)
     require_shardable(spec.quantize, options.micro_batch)
     executor = make_executor(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.backbone.machine import use_deterministic_algorithms
+from harness.errors import UserError
 from harness.records import read_records
 from tests.command_line import Run
 
@@ -28,6 +29,21 @@ def test_torch_is_told_and_a_choice_of_the_user_is_kept(monkeypatch: pytest.Monk
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     use_deterministic_algorithms()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_checks_that_compute_are_made_so_too(
+    more: tuple[str, ...], call: Run, base: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuBLAS reads its setting when it starts, and such a check starts it."""
+
+    def check(quantize: str | None, device: torch.device) -> None:
+        raise UserError(f"deterministic is {torch.are_deterministic_algorithms_enabled()}")
+
+    module = "dryrun" if more else "run"
+    monkeypatch.setattr(f"harness.commands.{module}.require_quantisation", check)
+    done = call(*base, "--methods", "memvp", "--quantize", "4bit", "--deterministic", *more)
+    assert done.code == 2 and "deterministic is True" in done.out + done.err
 
 
 def test_the_record_says_so(call: Run, base: list[str], tmp_path: Path) -> None:
