@@ -214,6 +214,25 @@ def test_the_size_never_exceeds_what_one_of_several_processes_has() -> None:
         assert len(collate_micro_batches(chosen, collator(), 3, Processes(rank, 4))) == 1
 
 
+def test_one_process_sends_its_sums_to_no_device() -> None:
+    """Each way to a GPU and back would make the host wait for it."""
+    tuned, nowhere = model("memvp"), torch.device("meta")
+    optimizer = Frozen([p for p in tuned.parameters() if p.requires_grad])
+    optimise = OptimiserStep(Eager(tuned, torch.device("cpu")), optimizer, MicroBatch(6, False), None, nowhere, print)
+    assert optimise(collate_micro_batches(examples(), collator(), 6), 0.0, 1) > 0
+
+
+def test_the_mean_is_each_gradient_divided_by_the_tokens() -> None:
+    tuned = model("memvp")
+    batches = collate_micro_batches(examples(), collator(), 6)
+    tuned.zero_grad(set_to_none=True)
+    _, tokens = Eager(tuned, torch.device("cpu")).add_gradients(batches[0]).tolist()
+    expected = [p.grad / tokens for p in tuned.parameters() if p.grad is not None]
+    tuned.zero_grad(set_to_none=True)
+    _, gradient = step_of(tuned, batches, MicroBatch(6, False))
+    assert torch.equal(gradient, torch.cat([g.flatten() for g in expected]))
+
+
 def test_the_optimiser_of_a_run_takes_the_mean_over_tokens() -> None:
     """The same step through the real optimiser: parameters end where the gradient of the mean takes them."""
     tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2), **NO_DROPOUT["memvp"]).train()
