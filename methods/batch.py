@@ -136,6 +136,8 @@ class Batch:
         more, wider = samples - len(self.has_image_B), columns - self.input_ids_BL.shape[1]
 
         def rows(tensor: Tensor, fill: float | None = None) -> Tensor:
+            if not more:
+                return tensor  # a copy of the images would cost time, and would not be in page-locked memory
             added = tensor[:1].expand(more, *tensor.shape[1:])
             return torch.cat([tensor, added if fill is None else torch.full_like(added, fill)])
 
