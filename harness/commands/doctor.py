@@ -28,6 +28,7 @@ from harness.evaluation.caption_metrics import check_tokenizer
 from harness.files import cache_folder, require_place
 from harness.hub import hub_reachable
 from harness.numbers import readable_memory, readable_size
+from harness.run.compiled import require_compiler
 from harness.run.downloads import REMEDY, Download, download_of_data, downloads_of_weights, rooms_for
 from harness.run.progress import print_line
 from harness.streams import print_result
@@ -106,6 +107,7 @@ def examine(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[F
         "Python": lambda: [Finding("Python", "ok", f"{platform.python_version()} on {platform.platform()}")],
         "packages": _packages,
         "devices": _devices,
+        "compiler": _compiler,
         "memory": lambda: [_memory(spec)],
         "Java": lambda: [_java(task)],
         "hub": lambda: [_hub(reachable)],
@@ -143,6 +145,17 @@ def _devices() -> Iterator[Finding]:
     cores = psutil.cpu_count() or 1
     left = f"{readable_memory(memory.available)} of {readable_memory(memory.total)} free"
     yield Finding("CPU", "ok", f"{cores} cores, {left}")
+
+
+def _compiler() -> Iterator[Finding]:
+    """Compile code for the GPU that `run` takes, where there is one.
+
+    Raises:
+        UserError: code cannot be compiled.
+    """
+    if torch.cuda.device_count():
+        require_compiler(resolve_machine("auto", "auto", "pretrained").device, "give `run` --set captured=false")
+        yield Finding("compiler", "ok", "torch compiles code for the GPU")
 
 
 def _memory(spec: BackboneSpec) -> Finding:

@@ -26,6 +26,7 @@ from harness.cost.output import shown_table
 from harness.data.places import PLACES, find_data, unheeded
 from harness.escape import text_table
 from harness.numbers import readable_memory
+from harness.run.compiled import require_capturable
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.downloads import REMEDY, Download, download_of_data, readable_total, rooms_for, total_size
 from harness.run.dryrun import DryRun, Faults, dry_run
@@ -82,6 +83,9 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
         for fault in faults.lines:
             print_result(f"missing: {fault}")
         return 2 if faults.lines else 0
+    with faults.collected():
+        if is_here:
+            require_capturable(plans, machine.device)
     cores = Cores(1, executor.threads if executor else options.threads or torch.get_num_threads())
     with faults.collected():
         if options.executor == LOCAL:

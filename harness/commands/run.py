@@ -32,6 +32,7 @@ from harness.errors import UserError
 from harness.hub import go_offline
 from harness.processes import Processes, is_follower
 from harness.records import Record, record_path
+from harness.run.compiled import require_capturable
 from harness.run.cores import Cores, compute_threads, divide_cores
 from harness.run.executor_choice import LOCAL, make_executor, require_executor
 from harness.run.progress import print_line
@@ -137,6 +138,8 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
     if not plans:
         print_line(console, no_runs(options))
         return SweepResult()
+    if executor is None:
+        require_capturable(plans, machine.device)
     options = _with_files(options, spec, machine, lambda line: print_line(console, line))
     with compute_threads(cores.threads):
         there = replace(options, executor=LOCAL)

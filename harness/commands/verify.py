@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.escape import visible
 from harness.records import Record, read_record, record_path
 from harness.report.rerun import changed_inputs, verification, verification_text
+from harness.run.compiled import require_capturable
 from harness.run.cores import compute_threads, divide_cores
 from harness.run.progress import LOG_SECONDS, print_line
 from harness.run.setup import Setup
@@ -73,6 +74,9 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
         options = replace(options, data_root=find_data(record.task))
         if options.data_root is None:
             raise UserError(f"--data-root DIR: needed for {spec.display}; give the data folder of the recorded run")
+    if record.environment.deterministic:
+        use_deterministic_algorithms()  # before the next check computes on a GPU
+    require_capturable([plan], machine.device, "verify it on another machine")
     if weights == "pretrained":
         require_weights(spec, partial(print_line, console))
     if options.into is not None:

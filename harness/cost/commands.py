@@ -17,6 +17,7 @@ from harness.cost.speed import measure
 from harness.cost.speed_report import make_records, report_json, write_records
 from harness.cost.speed_text import report_text
 from harness.files import require_file_writable, require_writable, write_atomic
+from harness.run.compiled import require_compiler
 from harness.streams import say_on_stderr
 from harness.terminal import terminal_width
 
@@ -53,6 +54,8 @@ def speed_text(options: SpeedOptions) -> str:
     """
     spec = resolve_spec(options.model, others="give one of them")
     machine = resolve_machine(options.device, options.dtype, options.weights)
+    if options.compiled:
+        require_compiler(machine.device, "remove --compile")
     if options.weights == "pretrained":
         require_weights(spec, say_on_stderr)
     methods = options.methods or ("all",)

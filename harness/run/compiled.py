@@ -8,18 +8,58 @@ lists with one item per layer (`methods.base.Method.layer_inputs`), and the key-
 Outside the compiled code, each layer is therefore given only its own item and its own part, which it finds at index 0.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from harness.config.plan import RunPlan
+from harness.errors import foreign
 from methods.cache_keyword import CACHE_KEYWORD
 from methods.tuned import TunedModel
 
 GRAPHS_PER_MODEL = 16
 """Compiled graphs allowed per model. Training, prefill and decoding with a growing mask together need fewer."""
+
+
+def require_capturable(
+    plans: Iterable[RunPlan], device: torch.device, otherwise: str = "give --set captured=false"
+) -> None:
+    """Check that code can be compiled, if one of these runs is captured. Without a GPU none can be, compiler or not.
+
+    Args:
+        plans: the runs.
+        device: where they are made.
+        otherwise: as in `require_compiler`.
+
+    Raises:
+        UserError: code cannot be compiled.
+    """
+    if device.type == "cuda" and any(plan.recipe.captured for plan in plans):
+        require_compiler(device, otherwise)
+
+
+def require_compiler(device: torch.device, otherwise: str) -> None:
+    """Check that torch can compile code for a device, by compiling and running a small function.
+
+    On a GPU too, this needs a C compiler and Python's headers: the code that starts a kernel is compiled when it runs.
+
+    Args:
+        device: where the code runs.
+        otherwise: what a user can do who has no compiler, such as `remove --compile`.
+
+    Raises:
+        UserError: it cannot.
+    """
+    remedy = f"install a C compiler (gcc, g++) and Python's headers (python3-dev), or {otherwise}"
+    with foreign(f"--device {device.type}: torch cannot compile code here", remedy):
+        torch.compile(_next)(torch.ones(8, device=device))
+
+
+def _next(values: Tensor) -> Tensor:
+    return values + 1
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.commands import doctor
 from harness.data import coco_download
@@ -61,6 +62,22 @@ def test_a_machine_with_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert "hf download" in findings["weights"]["remedy"]
     assert "LLaMA-7B needs" in findings["memory"]["found"] and "1.0 GiB free" in findings["memory"]["found"]
     assert "HF_HUB_OFFLINE" in findings["hub"]["remedy"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_gpu_needs_a_compiler(fails: bool, call: Run, ready: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_code(device: torch.device, otherwise: str) -> None:
+        if fails:
+            raise UserError("--device cuda: torch cannot compile code here; install a C compiler (gcc)")
+
+    monkeypatch.setattr(doctor, "require_compiler", compile_code)
+    assert "compiler" not in found(call("doctor", *ready, "--format", "json").out)  # there is no GPU
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(doctor, "_devices", lambda: [])
+    done = call("doctor", *ready, "--format", "json")
+    finding = found(done.out)["compiler"]
+    assert (done.code, finding["status"]) == ((2, "missing") if fails else (0, "ok"))
+    assert finding["remedy"] == ("install a C compiler (gcc)" if fails else "")
 
 
 def test_what_can_be_downloaded_stops_nothing(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:

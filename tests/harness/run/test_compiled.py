@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from harness.run.compiled import compiled_regions
+from harness.backbone.machine import resolve_machine
+from harness.commands import dryrun, run
+from harness.commands.run_options import backbone
+from harness.errors import UserError
+from harness.run.compiled import compiled_regions, require_compiler
 from methods import registry
 from tests.backbones import random_batch, tiny_backbone, tuned_model
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -22,6 +28,63 @@ def eager_graphs(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile_eagerly)
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Fail as torch does where Triton finds no C compiler."""
+
+    def fail(*_):
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.\n\nSet TORCHDYNAMO")
+
+    monkeypatch.setattr(torch, "compile", lambda function: fail)
+
+
+def test_a_missing_compiler_is_one_line(no_compiler):
+    expected = (
+        r"--device cpu: torch cannot compile code here \(Failed to find C compiler\. .*\); install a C compiler .*, or "
+        r"remove --compile$"
+    )
+    with pytest.raises(UserError, match=expected):
+        require_compiler(CPU, "remove --compile")
+
+
+def test_a_device_that_compiles_is_left_alone(eager_graphs):
+    require_compiler(CPU, "remove --compile")
+
+
+@pytest.mark.parametrize(
+    ("device", "setting", "options", "code"),
+    [
+        ("cuda", (), (), 2),
+        ("cuda", (), ("--dry-run",), 2),
+        ("cuda", ("--set", "captured=false"), ("--dry-run",), 0),
+        ("cpu", (), ("--dry-run",), 0),
+    ],
+)
+def test_a_run_asks_for_a_compiler_before_anything_is_read(device, setting, options, code, call, base, monkeypatch):
+    """A GPU is emulated: only what chooses and checks the runs sees it."""
+
+    def missing(device, otherwise):
+        raise UserError(f"no compiler for {device.type}; {otherwise}")
+
+    def read(*_):
+        pytest.fail("something was read before the check")
+
+    on_gpu = replace(resolve_machine("cpu", "auto", "random"), device=torch.device(device))
+    monkeypatch.setattr("harness.run.compiled.require_compiler", missing)
+    if options:
+        chosen = dryrun.plans_of
+        monkeypatch.setattr(dryrun, "plans_of", lambda given, spec, _: chosen(given, spec, on_gpu))
+        checked = dryrun.require_capturable
+        monkeypatch.setattr(dryrun, "require_capturable", lambda plans, _: checked(plans, on_gpu.device))
+        monkeypatch.setattr("harness.run.dryrun.PlanChecks", lambda *_: lambda plan: None)
+    else:
+        monkeypatch.setattr(run, "backbone", lambda given: (backbone(given)[0], on_gpu))
+        monkeypatch.setattr(run, "_with_files", read)
+    done = call(*base, "--methods", "memvp", *setting, *options)
+    assert done.code == code, done
+    assert ("no compiler for cuda; give --set captured=false" in done.out + done.err) == (code == 2)
 
 
 def decoded(model, prompt):
