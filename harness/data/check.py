@@ -32,8 +32,8 @@ class CheckReport:
         name: name of the data set.
         root: its data folder.
         counts: split -> name of the count -> number. The names are `problems` (or `images`), `images present`,
-            `images readable`, `captions`, and one per value of a property, such as `subject: natural science`,
-            `context: text` or `grade: grade4`.
+            `images readable`, `captions` (where the data has some), and one per value of a property, such as
+            `subject: natural science`, `context: text` or `grade: grade4`.
         bad_images: images that are missing, are outside the data folder or cannot be decoded.
         duplicates: groups of samples that have the same content in more than one split, as `split/id`.
         sha256: file name -> hash; `images` is one hash over all readable images.
@@ -71,13 +71,21 @@ def check_scienceqa(root: Path, full: bool = False, say: Say = lambda line: None
         UserError: a file or record is wrong, or a set declared as full does not have the official size.
     """
     root = Path(root)
-    data = load_scienceqa(root, captions=(root / "captions.json").exists(), full=full, skip_bad_images=True)
+    has_captions = (root / "captions.json").exists()
+    data = load_scienceqa(root, captions=has_captions, full=full, skip_bad_images=True)
+    more_counts = {
+        split: {
+            **({"captions": sum(bool(problem.caption) for problem in problems)} if has_captions else {}),
+            **_properties(problems),
+        }
+        for split, problems in data.splits.items()
+    }
 
     def content(problem: Problem, image_hash: str) -> str:
         text = "\0".join((problem.question, problem.hint, *problem.choices, image_hash))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    return _report(data, {split: _properties(problems) for split, problems in data.splits.items()}, content, say)
+    return _report(data, more_counts, content, say)
 
 
 def check_coco(root: Path, full: bool = False, say: Say = lambda line: None) -> CheckReport:

@@ -26,7 +26,12 @@ SLOW_TO_READ = 4 * GIB
 
 
 def check_runs(
-    plans: Sequence[RunPlan], spec: BackboneSpec, task: Task, machine: Machine, results_dir: Path
+    plans: Sequence[RunPlan],
+    spec: BackboneSpec,
+    task: Task,
+    machine: Machine,
+    results_dir: Path,
+    eval_every: int = 0,
 ) -> list[str]:
     """Check everything that would stop one of the runs.
 
@@ -36,6 +41,7 @@ def check_runs(
         task: the task, with its data read.
         machine: device, dtype and kind of weights.
         results_dir: folder of the records.
+        eval_every: optimiser steps between two validations during training; 0 never validates.
 
     Returns:
         What a user should know before the first run starts, one line each.
@@ -46,7 +52,7 @@ def check_runs(
             prompt, the data does not suit a run, the results cannot be written, or one of the records that are there is
             bad.
     """
-    checks = PlanChecks(spec, task, machine)
+    checks = PlanChecks(spec, task, machine, eval_every)
     notes = [note for plan in {plan.label: plan for plan in plans}.values() if (note := checks(plan))]
     for name in ("records", "adapters"):
         require_writable(results_dir / name)
@@ -67,13 +73,14 @@ class PlanChecks:
         spec: the backbone.
         task: the task, with its data read.
         machine: device, dtype and kind of weights.
+        eval_every: optimiser steps between two validations during training; 0 never validates.
 
     Raises:
         UserError: there is no usable tokenizer.
     """
 
-    def __init__(self, spec: BackboneSpec, task: Task, machine: Machine) -> None:
-        self.spec, self.task, self.machine = spec, task, machine
+    def __init__(self, spec: BackboneSpec, task: Task, machine: Machine, eval_every: int = 0) -> None:
+        self.spec, self.task, self.machine, self.eval_every = spec, task, machine, eval_every
         # transformers' own annotation of `decode` is narrower than what it takes.
         self._tokenizer: Any = tokenizer_of(spec, machine.weights)
         # Methods mostly share their texts and `max_length`: these are tokenised once for all of them.
@@ -105,6 +112,8 @@ class PlanChecks:
             task.require_oracle(plan.recipe)
             self._require_positions(plan, None, context)
             return None
+        if self.eval_every:
+            task.require_validation(plan.recipe)
         examples = tuple(task.train_examples(plan.recipe))
         note = _cut_note(plan, self._cut_answers(plan.recipe.max_length, examples), len(examples), reads)
         _, method = attach_on_meta(plan, spec)

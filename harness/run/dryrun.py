@@ -121,7 +121,7 @@ def dry_run(
         llm_config(spec)
         loadable = not missing and not downloads
         paces = Paces(spec, machine, threads, results_dir, task, loadable, is_here)
-        checks = PlanChecks(spec, task, machine) if task is not None and loadable else None
+        checks = PlanChecks(spec, task, machine, eval_every) if task is not None and loadable else None
     rows: list[dict[str, Any]] = []
     for plan in plans:
         row = _named(plan, spec, task_name, steps)

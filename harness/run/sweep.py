@@ -101,7 +101,7 @@ def _lead(
     made: dict[str, Record] = {}
     skipped = 0
     machine = executor.machine if executor else setup.machine
-    for note in check_runs(plans, setup.spec, setup.task, machine, setup.results_dir):
+    for note in check_runs(plans, setup.spec, setup.task, machine, setup.results_dir, setup.eval_every):
         print_line(console, note)
     pending: list[Wanted] = []
     for plan in plans:

@@ -117,11 +117,15 @@ class CocoTask:
             metrics, _ = score_captions(references, captions, TASKS[self.name].columns)
         return replace(answered, metrics=metrics, scoring_s=time.perf_counter() - decoded)
 
+    def require_validation(self, recipe: TrainRecipe) -> NoReturn:
+        """Raise UserError: captions are neither right nor wrong."""
+        raise UserError("--eval-every: captions are neither right nor wrong; leave it out")
+
     def validate(
         self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int
     ) -> NoReturn:
         """Raise UserError: captions are neither right nor wrong."""
-        raise UserError("--eval-every: captions are neither right nor wrong; leave it out")
+        self.require_validation(recipe)
 
     def require_oracle(self, recipe: TrainRecipe) -> NoReturn:
         """Raise UserError: captions have no oracle."""

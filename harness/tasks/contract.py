@@ -206,6 +206,14 @@ class Task(Protocol):
         """
         ...
 
+    def require_validation(self, recipe: TrainRecipe) -> None:
+        """Check that a run can be validated during training.
+
+        Raises:
+            UserError: the validation split is empty, a prompt of it cannot be made, or the task has no right answers.
+        """
+        ...
+
     def validate(
         self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int
     ) -> tuple[float, int]:
@@ -220,7 +228,7 @@ class Task(Protocol):
 
         Raises:
             EvaluationFailedError: the model's logits are NaN or infinite.
-            UserError: an image cannot be read, the validation split is empty, or the task has no right answers.
+            UserError: an image cannot be read; also as `require_validation`.
         """
         ...
 

@@ -59,7 +59,7 @@ class ScienceQATask:
         """Return prompt, answer and image of every training problem."""
         problems = self.set.samples("train")
         own = choices_of(recipe)
-        prompts = self._prompts(problems, own.prompt_format, own.use_caption, "--set use_caption")
+        prompts = self._prompts(problems, "train", own.prompt_format, own.use_caption, "--set use_caption")
         return [Example(p.qid, q.prompt, q.answer, p.image) for p, q in zip(problems, prompts, strict=True)]
 
     def evaluation_size(self, recipe: TrainRecipe) -> int:
@@ -76,7 +76,7 @@ class ScienceQATask:
         own = choices_of(recipe)
         check_format(own.eval_prompt_format)
         problems = self.set.samples(recipe.eval_split)
-        for prompt in self._asked(problems[:1], own):
+        for prompt in self._asked(problems[:1], own, recipe.eval_split):
             most = max(len(problem.choices) for problem in problems)
             if reason := unanswerable(tokenizer, prompt, most, own.scoring):
                 others = "generate" if own.scoring == "likelihood" else "generate or likelihood"
@@ -89,7 +89,7 @@ class ScienceQATask:
         if own.scoring != "generate":
             return None
         problems = self._described(recipe) if described else self.set.samples(recipe.eval_split)
-        prompts = self._asked(problems, own)
+        prompts = self._asked(problems, own, recipe.eval_split)
         examples = [Example(p.qid, q.prompt, None, p.image) for p, q in zip(problems, prompts, strict=True)]
         return Decoding(examples, own.max_new_tokens)
 
@@ -107,17 +107,23 @@ class ScienceQATask:
             model, self.set.samples(recipe.eval_split), recipe, preprocessor, on_progress, log, loading
         )
 
+    def require_validation(self, recipe: TrainRecipe) -> None:
+        """Check that the validation split has a problem, and that its prompts can be made."""
+        if not self.set.splits["val"]:
+            raise UserError(
+                f"--eval-every: {self.set.root}: split 'val' has no usable problem; add one, or leave it out"
+            )
+        self._asked(self.set.samples("val")[:1], choices_of(recipe), "val")
+
     def validate(
         self, model: EvaluatedModel, recipe: TrainRecipe, preprocessor: ImagePreprocessor, most: int
     ) -> tuple[float, int]:
         """Return the accuracy on a sample of the validation split, and the size of the sample."""
         split = self.set.samples("val")
-        if not split:
-            raise UserError(f"--eval-every: {self.set.root} has no validation split; leave it out")
         asked = random.Random(0).sample(split, min(most, len(split)))
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
         own = choices_of(recipe)
-        prompts = self._asked(asked, own)
+        prompts = self._asked(asked, own, "val")
         rows = answer_problems(model, asked, prompts, collator, recipe.eval_batch_size, answering(own))
         return 100 * sum(row["choice"] == row["gold"] for row in rows) / len(rows), len(rows)
 
@@ -154,16 +160,38 @@ class ScienceQATask:
         pictured = [problem.qid for problem in self.set.samples(recipe.eval_split) if problem.image]
         return {qid: _scene(path, found, qid) for qid in pictured}
 
-    def _asked(self, problems: Sequence[Problem], recipe: ChoiceRecipe) -> list[Prompt]:
-        """Return the prompts of evaluation."""
+    def _asked(self, problems: Sequence[Problem], recipe: ChoiceRecipe, split: str) -> list[Prompt]:
+        """Return the prompts with which problems of a split are asked."""
         option = "--protocol published" if recipe.protocol == "published" else "--set eval_use_caption"
         option = "--set use_caption" if recipe.use_caption else option
-        return self._prompts(problems, recipe.eval_prompt_format, recipe.eval_use_caption, option)
+        return self._prompts(problems, split, recipe.eval_prompt_format, recipe.eval_use_caption, option)
 
-    def _prompts(self, problems: Sequence[Problem], format: str, captions: bool, option: str) -> list[Prompt]:
-        if captions and not self.has_captions:
-            raise UserError(f"{option}: {self.set.root} has no captions.json; add it, or leave the option out")
+    def _prompts(
+        self, problems: Sequence[Problem], split: str, format: str, captions: bool, option: str
+    ) -> list[Prompt]:
+        if captions:
+            self._require_captions(split, option)
         return [build_prompt(problem, format, captions) for problem in problems]
+
+    def _require_captions(self, split: str, option: str) -> None:
+        """Check that there are captions, and that they are those of a split: another copy has other ids.
+
+        Args:
+            split: the split.
+            option: the option that asks for captions.
+
+        Raises:
+            UserError: there is no file of captions, or none of the split's images has a caption.
+        """
+        if not self.has_captions:
+            raise UserError(f"{option}: {self.set.root} has no captions.json; add it, or leave the option out")
+        pictured = [problem for problem in self.set.splits[split] if problem.image]
+        if pictured and not any(problem.caption for problem in pictured):
+            raise UserError(
+                f"{option}: {self.set.root / 'captions.json'}: none of the {len(pictured)} problems with an image in "
+                f"split {split!r} has a caption, {pictured[0].qid!r} first; give captions with the ids of "
+                "problems.json, or leave the option out"
+            )
 
     def _evaluate(
         self,
@@ -179,7 +207,7 @@ class ScienceQATask:
         started = time.perf_counter()
         collator = Collator(model.backbone.tokenizer, preprocessor, recipe.max_length, padding_side="left")
         own = choices_of(recipe)
-        prompts = self._asked(asked, own)
+        prompts = self._asked(asked, own, recipe.eval_split)
         rows = answer_problems(
             model, asked, prompts, collator, recipe.eval_batch_size, answering(own), on_progress, log, loading
         )

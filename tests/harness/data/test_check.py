@@ -14,6 +14,13 @@ def test_scienceqa_counts_images_contexts_and_subjects(folder):
     assert report.counts["test"]["subject: language science"] == 1
 
 
+def test_captions_are_counted_where_there_is_a_file(folder):
+    assert "captions" not in check_scienceqa(folder.root).counts["train"]
+    (folder.root / "captions.json").write_text(json.dumps({"captions": {"1": "ice", "hf-test-0": "water"}}))
+    counts = check_scienceqa(folder.root).counts
+    assert (counts["train"]["captions"], counts["test"]["captions"]) == (1, 0)
+
+
 def test_a_bad_image_is_in_the_report_and_the_set_is_not_ok(folder):
     folder.image_path("train", "1").write_bytes(b"no image")
     report = check_scienceqa(folder.root)

@@ -1,5 +1,7 @@
 """What can be watched during training, and that watching changes nothing."""
 
+import json
+import shutil
 import signal
 from hashlib import sha256
 from pathlib import Path
@@ -114,6 +116,20 @@ def test_energy_is_not_invented(unwatched: Made) -> None:
 def test_validation_without_an_accuracy_is_refused(options: tuple[str, ...], says: str, call: Run) -> None:
     done = call("run", "--model", "tiny", "--eval-every", "5", *options)
     assert done.code == 2 and f"--eval-every: {says}" in done.err
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_validation_without_a_validation_split_is_refused_before_training(
+    more: tuple[str, ...], call: Run, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
+) -> None:
+    data, results = shutil.copytree(mini_set, tmp_path / "data"), tmp_path / "results"
+    splits = json.loads((data / "pid_splits.json").read_text())
+    (data / "pid_splits.json").write_text(json.dumps({**splits, "val": []}))
+    command = [*quick_run(small_llm, small_clip, data, results), "--methods", "memvp", "--eval-every", "1", *more]
+    done = call(*command)
+    assert done.code == 2 and "--eval-every: " in done.out + done.err and "split 'val'" in done.out + done.err
+    assert not list(results.rglob("*.json"))
+    assert "--eval-every: " not in call(*command, "--eval-every", "0", "--dry-run").out
 
 
 class Meter(EnergyMeter):

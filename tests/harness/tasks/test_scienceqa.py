@@ -87,3 +87,34 @@ def test_captions_need_a_file(task: ScienceQATask) -> None:
     task.has_captions = False
     with pytest.raises(UserError, match=r"--set use_caption: .* has no captions\.json"):
         task.train_examples(ChoiceRecipe(use_caption=True))
+
+
+def with_captions(mini_set: Path, folder: Path, rename: str) -> ScienceQATask:
+    """Return the task on a copy of the data whose captions have other ids: `rename` is put before each."""
+    shutil.copytree(mini_set, folder)
+    captions = json.loads((folder / "captions.json").read_text())["captions"]
+    renamed = {f"{rename}{qid}": text for qid, text in captions.items()}
+    (folder / "captions.json").write_text(json.dumps({"captions": renamed}))
+    return ScienceQATask(DataOptions(folder))
+
+
+def test_captions_of_other_problems_are_refused(mini_set: Path, tmp_path: Path) -> None:
+    """The authors' captions have the ids of the authors' problems, which a downloaded copy does not have."""
+    strange = with_captions(mini_set, tmp_path / "strange", "hf-test-")
+    first = next(p.qid for p in strange.set.samples("test") if p.image)
+    recipe = ChoiceRecipe(protocol="published", eval_use_caption=True)
+    with pytest.raises(UserError, match=rf"--protocol published: .*captions\.json: none of the \d+ .*'{first}' first"):
+        strange.require_answerable(recipe, byte_tokenizer())
+    with pytest.raises(UserError, match=r"--set use_caption: .* in split 'train' has a caption"):
+        strange.train_examples(ChoiceRecipe(use_caption=True))
+    strange.require_answerable(ChoiceRecipe(), byte_tokenizer())
+    with_captions(mini_set, tmp_path / "same", "").require_answerable(recipe, byte_tokenizer())
+
+
+def test_validation_needs_a_validation_split(mini_set: Path, tmp_path: Path, task: ScienceQATask) -> None:
+    task.require_validation(ChoiceRecipe())
+    folder = shutil.copytree(mini_set, tmp_path / "mini")
+    splits = json.loads((folder / "pid_splits.json").read_text())
+    (folder / "pid_splits.json").write_text(json.dumps({**splits, "val": []}))
+    with pytest.raises(UserError, match=r"--eval-every: .*split 'val' has no usable problem; add one, or leave it out"):
+        ScienceQATask(DataOptions(folder)).require_validation(ChoiceRecipe())
