@@ -14,6 +14,8 @@ from harness.files import read_file
 
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 """The files that its folder `lib` needs and that pycocoevalcap does not bring."""
+REMEDY = "python -m pycocoevalcap.spice.get_stanford_models"
+"""The command that fetches these files."""
 _JAR = "spice-1.0.jar"
 _START_S, _CAPTION_S = 600.0, 0.5
 
@@ -30,10 +32,15 @@ def spice(folder: Path, references: Mapping[str, Sequence[str]], captions: Mappi
         One F-score per image, in the order of `references`. SPICE of a set is their mean.
 
     Raises:
-        JavaError: the program is incomplete, cannot be started, fails, takes too long, or leaves out an image.
+        JavaError: the program is incomplete (the message says how to complete it), cannot be started, fails, takes too
+            long, or leaves out an image.
         UserError: there is no Java.
     """
-    require_files(folder, (_JAR, *(f"lib/{name}" for name in MODELS)))
+    require_files(folder, (_JAR,))
+    try:
+        require_files(folder, [f"lib/{name}" for name in MODELS])
+    except JavaError as error:
+        raise JavaError(f"{error}: {REMEDY} downloads them") from error
     # The program gets numbers in place of ids, so that it gives them back unchanged whatever they contain.
     asked = [
         {"image_id": number, "test": captions[key], "refs": list(found)}

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from harness.errors import UserError
 from harness.evaluation import java
 from harness.evaluation.caption_metrics import score_captions, tokenize_captions
 from harness.evaluation.java import JavaError, conversation, find_java, run_java
-from harness.evaluation.spice import MODELS, spice
+from harness.evaluation.spice import MODELS, REMEDY, spice
 from tests.harness.evaluation.captions import REFERENCES
 from tests.stopped_start import check_none_outlives_a_stop
 
@@ -183,7 +184,9 @@ def test_spice_that_fails_says_why(script, reason, program, spice_folder):
         spice(spice_folder, {"7": ["a"]}, {"7": "a"})
 
 
-def test_spice_without_its_models_names_them(spice_folder):
+def test_spice_without_its_models_names_them_and_the_command_that_fetches_them(spice_folder):
     (spice_folder / "lib" / MODELS[0]).unlink()
-    with pytest.raises(JavaError, match=f"pycocoevalcap/spice has no lib/{MODELS[0]}"):
+    with pytest.raises(JavaError, match=f"pycocoevalcap/spice has no lib/{MODELS[0]}: {REMEDY} downloads") as caught:
         spice(spice_folder, {"7": ["a"]}, {"7": "a"})
+    assert "\n" not in str(caught.value)
+    assert find_spec(REMEDY.split()[-1]) is not None
