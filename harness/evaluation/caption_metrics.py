@@ -227,6 +227,8 @@ def _cider(refs: Captions, hyps: Captions, weights: IntArray) -> Metric:
 
     if not any(caption for captions in refs.values() for caption in captions):
         return Metric(value=None, n=len(refs), reason="no reference has a word")
+    if len(refs) == 1:  # each n-gram then has the weight log(1 / 1) = 0, so a perfect caption would have 0, too
+        return Metric(value=None, n=1, reason="CIDEr needs more than one image")
     value, each = Cider().compute_score(refs, hyps)
     error = (weights @ np.asarray(each) / len(each)).std(ddof=1)
     return _scored(100 * float(value), len(each), 100 * float(error))

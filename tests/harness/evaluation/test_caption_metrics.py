@@ -30,11 +30,17 @@ def test_perfect_captions():
 
 
 def test_one_image_has_no_standard_error():
-    scores, _ = score_captions({"1": REFERENCES["1"]}, {"1": "a red square"}, QUICK)
+    scores, _ = score_captions({"1": REFERENCES["1"]}, {"1": REFERENCES["1"][0]}, QUICK)
     for name, score in scores.items():
         if score.value is not None:
             assert (score.stderr, score.reason) == (None, "one image has no standard error"), name
-    assert scores["CIDEr"].value is not None
+    assert scores["BLEU-1"].value == pytest.approx(100) and scores["ROUGE-L"].value == pytest.approx(100)
+
+
+def test_one_image_has_no_cider():
+    """Its n-grams have no weight, so that a perfect caption and a wrong one would both have 0."""
+    score = score_captions({"1": REFERENCES["1"]}, {"1": REFERENCES["1"][0]}, ("CIDEr",))[0]["CIDEr"]
+    assert (score.value, score.n, score.reason) == (None, 1, "CIDEr needs more than one image")
 
 
 def test_spice_is_null_with_a_reason_where_its_models_are_missing():
