@@ -25,6 +25,21 @@ _PARTS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 """Split of this project -> the splits of the file that it joins."""
 
 
+def parts_of(split: str, where: str) -> tuple[str, ...]:
+    """Return which splits of the file a split of this project joins: train joins `train` and `restval`.
+
+    Args:
+        split: train, val or test.
+        where: what the message begins with.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split not in _PARTS:
+        raise UserError(f"{where}: no split {split!r}; give one of {', '.join(_PARTS)}")
+    return _PARTS[split]
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionImage:
     """One image with its reference captions; `qid` is the COCO image id as text."""
@@ -137,9 +152,8 @@ def load_coco(
     base = root.resolve()
     skipped: list[BadImage] = []
     for split in splits:
-        if split not in _PARTS:
-            raise UserError(f"{root}: no split {split!r}; give one of {', '.join(_PARTS)}")
-        members = [(qid, record) for qid, record in records.items() if record.split in _PARTS[split]]
+        parts = parts_of(split, str(root))
+        members = [(qid, record) for qid, record in records.items() if record.split in parts]
         images = [_find_image(root, base, split, *member, skipped, skip_bad_images) for member in members[:limit]]
         loaded[split] = tuple(image for image in images if image is not None)
     return DataSet(

@@ -193,6 +193,45 @@ def read_json_lines(path: Path) -> list[tuple[str, Any]]:
     return parse_json_lines(_read(path), str(path))
 
 
+def read_json_or_lines(path: Path) -> tuple[Any, list[tuple[str, Any]] | None]:
+    """Read a file that contains one JSON value, or one in each line; its name does not matter.
+
+    A file with a single line is taken as one value.
+
+    Returns:
+        The value and None; or None and the values of the lines, see `parse_json_lines`.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or is neither.
+    """
+    content = _read(path)
+    try:
+        return parse_json(content, str(path)), None
+    except NotJsonError:
+        if not _has_lines(content, path.suffix):
+            raise
+        return None, parse_json_lines(content, str(path))
+
+
+def _has_lines(content: bytes, suffix: str) -> bool:
+    """Return whether a text that is no JSON value is meant to have one per line.
+
+    Args:
+        content: the bytes of the text.
+        suffix: ending of the file's name. It decides only where the first line is no JSON value.
+    """
+    first, _, more = content.strip().partition(b"\n")
+    return suffix == ".jsonl" or (bool(more) and _is_json(first))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _read(path: Path) -> bytes:
     try:
         return read_file(Path(path))

@@ -1,6 +1,5 @@
 """Comparing the ids in two files, and listing ids in an error message."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 _LISTED = 50
@@ -11,11 +10,6 @@ def listing(ids: Iterable[str]) -> str:
     names = list(ids)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
-
-
-def repeated(ids: Iterable[str]) -> list[str]:
-    """Return the ids that occur more than once, each once, in the order of first occurrence."""
-    return [key for key, times in Counter(ids).items() if times > 1]
 
 
 def mismatches(expected: Collection[str], given: Mapping[str, object], noun: str, answer: str) -> list[str]:

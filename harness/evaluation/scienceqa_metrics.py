@@ -9,9 +9,10 @@ before.)
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.data.jsonio import repeated
 from harness.data.problem import Problem
 from harness.errors import UserError
-from harness.evaluation.ids import listing, mismatches, repeated
+from harness.evaluation.ids import listing, mismatches
 from harness.records import Metric
 from harness.stats import binomial_stderr
 

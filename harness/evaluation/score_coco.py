@@ -1,14 +1,14 @@
 """Score saved captions, in COCO's results format or as a run saves them, against references in any of four formats."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.data.coco import read_karpathy
-from harness.data.jsonio import read_json, read_json_lines
+from harness.data.coco import parts_of, read_karpathy
+from harness.data.jsonio import read_json_or_lines, repeated
 from harness.errors import UserError
 from harness.evaluation.caption_metrics import METRICS, check_ids, score_captions
-from harness.evaluation.ids import listing, repeated
+from harness.evaluation.ids import listing
 
 
 def _image_id(where: str, value: Any) -> str:
@@ -31,26 +31,37 @@ def _entries(source: Path, rows: Any, what: str) -> Iterator[tuple[str, str]]:
         yield _image_id(f"{source}: {what} {number}", row["image_id"]), row["caption"]
 
 
+def _value_or_records(path: Path) -> tuple[Any, list[tuple[str, Any]] | None]:
+    """Return the JSON value in a file and None, or None and the records of a run with their places."""
+    value, lines = read_json_or_lines(path)
+    if isinstance(value, dict) and "image_id" in value:  # a run on one image
+        return None, [(str(path), value)]
+    return value, lines
+
+
 def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
     """Read reference captions.
 
     The file is Karpathy's JSON, COCO's annotation JSON, `{image id: [captions]}`, or the predictions of a run
-    (`.jsonl`), which contain the references that its captions were scored against.
+    (one JSON object per line), which contain the references that its captions were scored against. The name of the file
+    does not matter.
 
     Args:
         path: the file.
-        split: which images to take from Karpathy's JSON; the other formats have no splits.
+        split: which images to take from Karpathy's JSON, see `harness.data.coco.parts_of`; the other formats have no
+            splits.
 
     Returns:
         Image id -> captions.
 
     Raises:
-        UserError: the file is in none of these formats, or a record has an error. The message names the record.
+        UserError: the file is in none of these formats, a record has an error (the message names it), a run has an
+            image twice, or Karpathy's JSON has no such split.
     """
     path = Path(path)
-    if path.suffix == ".jsonl":
-        return _references_of_a_run(path)
-    raw = read_json(path)
+    raw, records = _value_or_records(path)
+    if records is not None:
+        return _references_of_a_run(path, records)
     if not isinstance(raw, dict):
         raise UserError(
             f"{path}: expected Karpathy's JSON, COCO's annotations or {{image id: [captions]}}; give such a file"
@@ -60,9 +71,9 @@ def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
         for key, caption in _entries(path, raw["annotations"], "annotation"):
             references.setdefault(key, []).append(caption)
     elif isinstance(raw.get("images"), list):
-        _, records = read_karpathy(path)
-        for key, record in records.items():
-            if record.split == split:
+        parts = parts_of(split, f"--split {split}")
+        for key, record in read_karpathy(path)[1].items():
+            if record.split in parts:
                 references[key] = [sentence.raw for sentence in record.sentences]
     else:
         for key, captions in raw.items():
@@ -70,13 +81,16 @@ def read_references(path: Path, split: str = "test") -> dict[str, list[str]]:
     return references
 
 
-def _references_of_a_run(path: Path) -> dict[str, list[str]]:
-    references: dict[str, list[str]] = {}
-    for place, row in read_json_lines(path):
+def _references_of_a_run(path: Path, records: Iterable[tuple[str, Any]]) -> dict[str, list[str]]:
+    """Return the references in a run's records, each of which comes with its place in the file."""
+    pairs: list[tuple[str, list[str]]] = []
+    for place, row in records:
         if not isinstance(row, dict) or not {"image_id", "references"} <= row.keys():
             raise UserError(f"{place}: expected an object with 'image_id' and 'references'; give a run's predictions")
-        references[_image_id(place, row["image_id"])] = _captions(place, row["references"])
-    return references
+        pairs.append((_image_id(place, row["image_id"]), _captions(place, row["references"])))
+    if twice := repeated(key for key, _ in pairs):
+        raise UserError(f"{path}: images in two records: {listing(twice)}; keep one of each")
+    return dict(pairs)
 
 
 def _captions(where: str, captions: Any) -> list[str]:
@@ -88,7 +102,8 @@ def _captions(where: str, captions: Any) -> list[str]:
 def read_captions(path: Path) -> dict[str, str]:
     """Read predicted captions from COCO's results format, or from the predictions of a run.
 
-    COCO's format is a JSON list of `{image_id, caption}`; a run's `.jsonl` contains one such object per line.
+    COCO's format is a JSON list of `{image_id, caption}`; a run writes one such object per line. The name of the file
+    does not matter.
 
     Returns:
         Image id -> caption.
@@ -97,7 +112,8 @@ def read_captions(path: Path) -> dict[str, str]:
         UserError: the file is in neither format, or an image has two captions. The message lists these images.
     """
     path = Path(path)
-    rows = [row for _, row in read_json_lines(path)] if path.suffix == ".jsonl" else read_json(path)
+    value, records = _value_or_records(path)
+    rows = value if records is None else [row for _, row in records]
     pairs = list(_entries(path, rows, "result"))
     if twice := repeated(key for key, _ in pairs):
         raise UserError(f"{path}: images with two captions: {listing(twice)}; keep one of each")

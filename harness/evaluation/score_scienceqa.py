@@ -1,19 +1,17 @@
 """Scoring saved ScienceQA answers against a problems file."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.data.jsonio import NotJsonError, parse_json, parse_json_lines
+from harness.data.jsonio import read_json_or_lines, repeated
 from harness.data.problem import Problem, parse_problem
 from harness.data.scienceqa import read_problems, read_splits
 from harness.errors import UserError
-from harness.evaluation.ids import listing, repeated
+from harness.evaluation.ids import listing
 from harness.evaluation.reading import read_answer
 from harness.evaluation.scienceqa_metrics import score_scienceqa
-from harness.files import read_file
 
 _IDS = ("qid", "question_id")
 """Keys of a record's problem id, of which each record has one."""
@@ -69,16 +67,10 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
         UserError: the file is in none of the formats, a record has two ids or two answers, a value has the wrong type,
             a saved gold answer differs from the problem's, or a qid occurs twice (the message lists these qids).
     """
-    try:
-        text = read_file(Path(path)).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give a text file in UTF-8") from error
-    try:
-        data = parse_json(text, str(path))
-    except NotJsonError:
-        if not _has_lines(text, path.suffix):
-            raise
-        return _from_records(path, parse_json_lines(text.encode(), str(path)), problems)
+    path = Path(path)
+    data, lines = read_json_or_lines(path)
+    if lines is not None:
+        return _from_records(path, lines, problems)
     if isinstance(data, list):
         entries = ((f"{path}, entry {number}", record) for number, record in enumerate(data, 1))
         return _from_records(path, entries, problems)
@@ -91,25 +83,6 @@ def read_predictions(path: Path, problems: Mapping[str, Problem]) -> dict[str, i
     if "outputs" in data:
         return _from_texts(path, data["outputs"], problems)
     return _from_indices(path, data)
-
-
-def _has_lines(text: str, suffix: str) -> bool:
-    """Return whether a text that is no JSON value is meant to have one per line.
-
-    Args:
-        text: the text.
-        suffix: ending of the file's name. It decides only where the first line is no JSON value.
-    """
-    first, _, more = text.strip().partition("\n")
-    return suffix == ".jsonl" or (bool(more) and _is_json(first))
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _pairs(path: Path, table: Any) -> Iterator[tuple[str, Any]]:

@@ -1,16 +1,11 @@
 """Ids of two files, compared and listed."""
 
-from harness.evaluation.ids import listing, mismatches, repeated
+from harness.evaluation.ids import listing, mismatches
 
 
 def test_a_long_list_is_cut() -> None:
     assert listing(["a", "b"]) == "a, b"
     assert listing(map(str, range(53))).endswith("48, 49 and 3 more")
-
-
-def test_each_repeated_id_is_named_once() -> None:
-    assert repeated(["b", "a", "b", "c", "a", "b"]) == ["b", "a"]
-    assert repeated(["a", "b"]) == []
 
 
 def test_missing_and_unknown_ids_are_counted_and_named() -> None:

@@ -63,10 +63,11 @@ def test_unknown_images_stay_an_error_when_only_a_part_is_scored(tmp_path):
         score_coco_files(tmp_path / "r.json", tmp_path / "f.json", only_predicted=True)
 
 
-def test_a_runs_own_file_holds_captions_and_references(tmp_path):
+@pytest.mark.parametrize("name", ["predictions.jsonl", "predictions.json", "predictions.txt", "predictions"])
+def test_a_runs_own_file_holds_captions_and_references(tmp_path, name):
     """Line breaks of Unicode inside a caption are text."""
     rows = [{"image_id": k, "caption": "a\u2028b\x85c", "references": refs} for k, refs in REFERENCES.items()]
-    file = tmp_path / "predictions.jsonl"
+    file = tmp_path / name
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     assert read_captions(file) == {key: "a\u2028b\x85c" for key in REFERENCES}
     assert read_references(file) == REFERENCES
@@ -74,17 +75,45 @@ def test_a_runs_own_file_holds_captions_and_references(tmp_path):
 
 def test_a_runs_file_without_references_has_captions_only(tmp_path):
     file = tmp_path / "predictions.jsonl"
-    file.write_text('\n{"image_id": 1, "caption": "a"}\n')
-    assert read_captions(file) == {"1": "a"}
+    file.write_text('\n{"image_id": 1, "caption": "a"}\n{"image_id": 2, "caption": "b"}\n')
+    assert read_captions(file) == {"1": "a", "2": "b"}
     with pytest.raises(UserError, match=r"predictions\.jsonl, line 2: expected an object with .*'references'"):
         read_references(file)
 
 
 def test_references_of_a_run_are_a_list(tmp_path):
     file = tmp_path / "predictions.jsonl"
-    file.write_text('{"image_id": 1, "references": "a"}')
-    with pytest.raises(UserError, match="line 1: expected a list of captions"):
+    file.write_text('{"image_id": 1, "references": ["a"]}\n{"image_id": 2, "references": "a"}')
+    with pytest.raises(UserError, match="line 2: expected a list of captions"):
         read_references(file)
+
+
+def test_a_run_on_one_image_has_one_line(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text('{"image_id": 1, "caption": "a", "references": ["b", "c"]}\n')
+    assert (read_captions(file), read_references(file)) == ({"1": "a"}, {"1": ["b", "c"]})
+
+
+def test_references_of_an_image_that_is_twice_in_a_run_are_not_overwritten(tmp_path):
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("".join(f'{{"image_id": {key}, "references": ["a"]}}\n' for key in (1, 2, 1)))
+    with pytest.raises(UserError, match=r"predictions\.jsonl: images in two records: 1; keep one of each"):
+        read_references(file)
+
+
+def test_splits_are_those_of_the_data(tmp_path):
+    """Train joins the file's train and restval, as in training."""
+    file = tmp_path / "r.json"
+    records = [
+        {"cocoid": number, "filename": "x", "split": split, "sentences": [{"raw": split}]}
+        for number, split in enumerate(("train", "restval", "val", "test"))
+    ]
+    file.write_text(json.dumps({"dataset": "coco", "images": records}))
+    assert read_references(file, "train") == {"0": ["train"], "1": ["restval"]}
+    assert read_references(file, "val") == {"2": ["val"]}
+    for unknown in ("tset", "restval"):
+        with pytest.raises(UserError, match=f"--split {unknown}: no split '{unknown}'; give one of train, val, test"):
+            read_references(file, unknown)
 
 
 @pytest.mark.parametrize(
