@@ -1,7 +1,7 @@
 """What the pairs of `--set` change: fields of a method's Config and of its recipe."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,8 +19,9 @@ def apply_overrides(
 ) -> tuple[dict[str, Any], TrainRecipe]:
     """Return a method's fields and its recipe with the pairs of `--set` applied.
 
-    A key is a field of the recipe or of the method. `METHOD.field` applies to one method only. If recipe and method
-    both have the field, as with `max_length`, the plain key sets the recipe's field and `METHOD.field` the method's.
+    A key is a field of the recipe or of the method. `METHOD.field` applies to one method only, for which it counts more
+    than the plain key, whatever their order. If recipe and method both have the field, as with `max_length`, the plain
+    key sets the recipe's field and `METHOD.field` the method's.
 
     Args:
         name: registry name of the method.
@@ -36,7 +37,7 @@ def apply_overrides(
         UserError: neither recipe nor method has a field, or a value is not allowed.
     """
     fields, updates = dict(config), {}
-    for key, value in settings.items():
+    for key, value in sorted(settings.items(), key=lambda pair: "." in pair[0]):  # those of one method come last
         if not is_visible({key: value}):
             raise UserError(f"--set {key}: contains control characters; give text without them")
         owner, _, field = key.rpartition(".")
@@ -60,6 +61,25 @@ def apply_overrides(
     except ValidationError as error:
         first = first_error(error)
         raise UserError(f"--set {first.field or 'recipe'}: {first.message}") from error
+
+
+def merge_settings(file: Mapping[str, Any], given: Mapping[str, Any], recipe_fields: Collection[str]) -> dict[str, Any]:
+    """Return the pairs of `--set` from a settings file and from the command line, which wins.
+
+    A plain key of the command line also replaces each `METHOD.field` of the file, unless the two are different fields,
+    as `max_length` of the recipe and of the method are.
+
+    Args:
+        file: the pairs of the file.
+        given: those of the command line.
+        recipe_fields: names of all fields of the recipe.
+    """
+    kept = dict(file)
+    for key in file:
+        owner, _, field = key.rpartition(".")
+        if owner and field in given and not (field in recipe_fields and _has_field(owner, field)):
+            del kept[key]
+    return {**kept, **given}
 
 
 def _no_field(key: str, name: str, known: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.config.overrides import apply_overrides
+from harness.config.overrides import apply_overrides, merge_settings
 from harness.config.plan import Overrides, plan_runs
 from harness.config.presets import PRESETS
 from harness.config.recipe import TrainRecipe
@@ -28,6 +28,28 @@ def test_a_setting_of_one_method_leaves_the_other_alone() -> None:
     after = plans("dehvf", "memvp", memvp__base_lr=0.5, dehvf__fuser_dim=32)
     assert [plan.recipe.base_lr for plan in after] == [before[0].recipe.base_lr, 0.5]
     assert (after[0].config.fuser_dim, after[1].config) == (32, before[1].config)
+
+
+@pytest.mark.parametrize("keys", [("base_lr", "dehvf.base_lr"), ("dehvf.base_lr", "base_lr")])
+def test_a_setting_of_one_method_counts_more_than_one_of_all_in_any_order(keys: tuple[str, str]) -> None:
+    values = {"base_lr": 0.02, "dehvf.base_lr": 0.1}
+    overrides = Overrides(settings={key: values[key] for key in keys})
+    found = plan_runs(("dehvf", "memvp"), (), (0,), PRESETS["7b"], "scienceqa", overrides)
+    assert [plan.recipe.base_lr for plan in found] == [0.1, 0.02]
+
+
+def test_a_setting_of_the_command_line_replaces_those_of_single_methods_in_a_file() -> None:
+    fields = TrainRecipe.model_fields
+    file = {"base_lr": 1, "memvp.base_lr": 2, "memvp.memory_length": 3, "lavin.max_length": 4}
+    assert merge_settings(file, {"base_lr": 5}, fields) == {
+        "base_lr": 5,
+        "memvp.memory_length": 3,
+        "lavin.max_length": 4,
+    }
+    assert "memvp.memory_length" not in merge_settings(file, {"memory_length": 6}, fields)
+    assert merge_settings(file, {"memvp.base_lr": 7}, fields) == {**file, "memvp.base_lr": 7}
+    # LaVIN has a `max_length` of its own, which is not that of the recipe.
+    assert merge_settings(file, {"max_length": 8}, fields) == {**file, "max_length": 8}
 
 
 def test_unknown_key_lists_the_fields() -> None:
