@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from harness.config.overrides import merge_settings
+from harness.config.recipe import recipe_class
 from harness.config.settings import SET, Settings, read_settings, settings_text
 from harness.errors import UserError
 from harness.files import write_atomic
@@ -15,6 +17,9 @@ NOT_IN_FILES = ("config", "save-config", "help")
 """Options that a settings file cannot hold."""
 NOT_SAVED = ("dry-run", "format", "force")
 """Options that say what to do this time, not what the runs are."""
+_EPOCHS = "epochs"
+_LENGTHS = (_EPOCHS, "steps")
+"""Options of which a command takes one, because both give the length of training."""
 
 
 def use_config(context: typer.Context, path: Path) -> None:
@@ -48,9 +53,30 @@ def settings_of(context: typer.Context, pairs: Mapping[str, Any]) -> dict[str, A
         context: the command.
         pairs: those of the command line.
     """
-    # Of several pairs for one setting the last one counts, so those of the command line come last.
-    others = {name: value for name, value in context.meta.get(SET, {}).items() if name not in pairs}
-    return {**others, **pairs}
+    file = context.meta.get(SET, {})
+    if any(_is_given(context, name) for name in _LENGTHS):
+        file = {key: value for key, value in file.items() if key.rpartition(".")[2] != _EPOCHS}
+    return merge_settings(file, pairs, recipe_class(context.params["task"]).model_fields)
+
+
+def choose_length(context: typer.Context, pairs: Mapping[str, Any]) -> None:
+    """Drop the options of a settings file that give the length of training, where the command line gives it otherwise.
+
+    `--epochs`, `--steps` and `--set epochs` say the same in three ways. `settings_of` drops the third.
+
+    Args:
+        context: the command, whose `params` are changed.
+        pairs: the pairs of `--set` of the command line.
+    """
+    given = [name for name in _LENGTHS if _is_given(context, name)]
+    if given or _EPOCHS in pairs:
+        context.params |= {name: None for name in _LENGTHS if name not in given}
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def save_config(context: typer.Context, settings: Mapping[str, Any], path: Path) -> None:

@@ -288,7 +288,10 @@ def run(
     from harness.commands.run_options import RunOptions
     from harness.run.progress import RunConsole
 
-    settings = config_file.settings_of(context, typed.settings(set_ or []))
+    pairs = typed.settings(set_ or [])
+    config_file.choose_length(context, pairs)
+    epochs, steps = context.params["epochs"], context.params["steps"]
+    settings = config_file.settings_of(context, pairs)
     if save_config is not None:
         config_file.save_config(context, settings, save_config)
     options = RunOptions(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.commands.run_options import RunOptions
 from harness.config.settings import Settings, read_settings, settings_text
 from harness.escape import visible_lines
 from harness.records import Record, read_records, record_path, write_record
@@ -167,6 +168,42 @@ def test_a_file_reproduces_a_run(call: Run, small_llm: Path, small_clip: Path, m
     assert (changed.seed, changed.steps) == (7, 2)
     method = changed.config["method"]
     assert isinstance(method, dict) and method["memory_dropout"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "kept"),
+    [
+        ("steps = 3", ["--epochs", "2"], {"epochs": 2.0}),
+        ("epochs = 2", ["--steps", "3"], {"steps": 3}),
+        ("steps = 3", ["--set", "epochs=2"], {"set": {"epochs": 2}}),
+        ("[set]\nepochs = 4\nbase_lr = 1", ["--epochs", "2"], {"epochs": 2.0, "set": {"base_lr": 1}}),
+        ("[set]\nepochs = 4\n[set.memvp]\nepochs = 5", ["--steps", "3"], {"steps": 3}),
+        ("steps = 3\n[set]\nepochs = 4", ["--set", "memvp.memory_length=5"], {"steps": 3, "set": {"epochs": 4}}),
+    ],
+)
+def test_the_length_on_the_command_line_replaces_that_of_the_file(
+    file: str, given: list[str], kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whichever of the three ways of saying it each of them takes."""
+    asked: list[RunOptions] = []
+    monkeypatch.setattr("harness.commands.run.run_command", lambda options, console: asked.append(options) or 0)
+    (tmp_path / "run.toml").write_text(file)
+    done = call("run", "--config", tmp_path / "run.toml", *given, "--save-config", tmp_path / "saved.toml")
+    assert done.code == 0, done.err
+    (options,) = asked
+    assert (options.epochs, options.steps) == (kept.get("epochs"), kept.get("steps"))
+    settings = {key: value for key, value in options.settings.items() if not key.startswith("memvp.")}
+    assert settings == kept.get("set", {})
+    saved = tomllib.loads((tmp_path / "saved.toml").read_text())
+    assert {name: saved[name] for name in ("epochs", "steps") if name in saved} == {
+        name: kept[name] for name in ("epochs", "steps") if name in kept
+    }
+
+
+def test_a_file_that_gives_the_length_twice_is_refused(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("steps = 3\nepochs = 2")
+    done = call("run", "--config", tmp_path / "run.toml", "--dry-run")
+    assert done.code == 2 and "--steps and --epochs: give one of them" in done.err
 
 
 @pytest.mark.slow
