@@ -1,7 +1,7 @@
 """The options of `run`, and the backbone, the data and the runs that they ask for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +109,20 @@ def plans_of(options: RunOptions, spec: BackboneSpec, machine: Machine) -> list[
         UserError: a name or a value is not allowed.
     """
     names = options.methods or DEFAULT_METHODS
-    settings = dict(options.settings)
-    is_plain = spec.quantize is None and shards() == 1
-    if machine.device.type == "cuda" and is_plain and not settings.get("gradient_checkpointing"):
-        settings = {"captured": True, **settings}
-    overrides = Overrides(options.epochs, settings, options.protocol)
+    overrides = Overrides(options.epochs, options.settings, options.protocol)
     part, parts = options.shard
-    return plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)[part - 1 :: parts]
+    plans = plan_runs(names, options.ablations, options.seeds, spec, options.task, overrides)[part - 1 :: parts]
+    if machine.device.type == "cuda" and spec.quantize is None and shards() == 1:
+        return [_captured(plan) for plan in plans]
+    return plans
+
+
+def _captured(plan: RunPlan) -> RunPlan:
+    """Return the plan with its training steps captured, unless its settings say otherwise or exclude it."""
+    recipe = plan.recipe
+    if recipe.gradient_checkpointing or "captured" in recipe.model_fields_set:
+        return plan
+    return replace(plan, recipe=recipe.model_copy(update={"captured": True}))
 
 
 def no_runs(options: RunOptions) -> str:
