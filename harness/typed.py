@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import typer
+
 from harness.errors import UserError
 
 MOST_THREADS = 1024
@@ -24,6 +26,17 @@ def require_utf8(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"{argument}: is not in UTF-8; give it in UTF-8, and rename files if need be") from error
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter of a command is on the command line: no default, and not from a settings file."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def given_options(context: typer.Context) -> list[str]:
+    """Return the options on the command line, such as `--text-length`, in the order of the help."""
+    return [max(one.opts, key=len) for one in context.command.params if one.name and is_given(context, one.name)]
 
 
 def names(option: str, text: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from harness.config.recipe import recipe_class
 from harness.config.settings import SET, Settings, read_settings, settings_text
 from harness.errors import UserError
 from harness.files import write_atomic
+from harness.typed import is_given
 
 NOT_IN_FILES = ("config", "save-config", "help")
 """Options that a settings file cannot hold."""
@@ -54,7 +55,7 @@ def settings_of(context: typer.Context, pairs: Mapping[str, Any]) -> dict[str, A
         pairs: those of the command line.
     """
     file = context.meta.get(SET, {})
-    if any(_is_given(context, name) for name in _LENGTHS):
+    if any(is_given(context, name) for name in _LENGTHS):
         file = {key: value for key, value in file.items() if key.rpartition(".")[2] != _EPOCHS}
     return merge_settings(file, pairs, recipe_class(context.params["task"]).model_fields)
 
@@ -68,15 +69,9 @@ def choose_length(context: typer.Context, pairs: Mapping[str, Any]) -> None:
         context: the command, whose `params` are changed.
         pairs: the pairs of `--set` of the command line.
     """
-    given = [name for name in _LENGTHS if _is_given(context, name)]
+    given = [name for name in _LENGTHS if is_given(context, name)]
     if given or _EPOCHS in pairs:
         context.params |= {name: None for name in _LENGTHS if name not in given}
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Return whether an option is on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def save_config(context: typer.Context, settings: Mapping[str, Any], path: Path) -> None:

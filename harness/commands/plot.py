@@ -31,11 +31,15 @@ def plot_text(options: PlotOptions) -> str:
     """Draw one figure into a file, and return what was drawn from what.
 
     Raises:
-        UserError: there is no such figure, its runs are of several methods, tasks or models, a record or a file beside
-            it has an error, the file's suffix is unknown, or matplotlib is not installed.
+        UserError: there is no such figure, an option has no effect on it, its runs are of several methods, tasks or
+            models, a record or a file beside it has an error, the file's suffix is unknown, or matplotlib is not
+            installed.
     """
     check_suffix(options.out)
     if options.name == COMPUTED:
+        for option in ("method", "model", "task", "seed"):
+            if getattr(options, option) is not None:
+                raise UserError(f"--{option}: {COMPUTED} is computed by formula, not from a run; leave it out")
         return f"{plot_figure2(figure2(), options.out)}: {options.name}, computed by formula"
     run, kept = _chosen(options, _kept(options))
     matrix = next(matrix for matrix in kept.matrices if matrix.name == options.name)

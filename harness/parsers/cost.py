@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from harness import terminal, typed
+from harness.errors import UserError
 from harness.options import (
     CostModel,
     Device,
@@ -51,6 +52,7 @@ def params(
     rich_help_panel="Methods and their cost", epilog=epilog("python -m harness flops --model 7b --text-length 128")
 )
 def flops(
+    context: typer.Context,
     methods: Methods = "all",
     model: CostModel = "7b",
     text_length: TextLength = 256,
@@ -65,9 +67,14 @@ def flops(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the methods' configs. Repeatable."),
     ] = None,
     figure2: Annotated[
-        bool, typer.Option("--figure2", help="Print the numbers of the paper's Figure 2 instead.")
+        bool,
+        typer.Option(
+            "--figure2", help="Print the numbers of the paper's Figure 2 instead. They have sizes of their own."
+        ),
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Also draw Figure 2 into this .png, .svg or .pdf file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="As --figure2, and also draw the figure into this .png, .svg or .pdf file.")
+    ] = None,
     format: TextOutput = TextFormat.markdown,
 ) -> None:
     """Compute FLOPs of training and inference by formula, or the paper's Figure 2."""
@@ -76,6 +83,10 @@ def flops(
     from harness.cost.flops_table import flops_text
 
     if figure2 or plot is not None:
+        asked = "--figure2" if figure2 else "--plot"
+        for option in typed.given_options(context):
+            if option not in ("--figure2", "--plot", "--format"):
+                raise UserError(f"{option}: Figure 2 has sizes of its own; leave out this option or {asked}")
         print_markdown(figure_command_text(format.value, plot), format.value, end="")
         return
     work = Workload(text_length=text_length, new_tokens=new_tokens, train_batch=train_batch, eval_batch=eval_batch)

@@ -74,6 +74,13 @@ def test_what_cannot_be_drawn_is_one_line(call: Run, tmp_path: Path) -> None:
     assert "choose from figure2, figure3" in refused("figure9")
 
 
+@pytest.mark.parametrize("option", ["--method", "--model", "--task", "--seed"])
+def test_a_figure_that_is_computed_takes_no_choice_of_a_run(option: str, call: Run, tmp_path: Path) -> None:
+    done = call("plot", "figure2", "--out", tmp_path / "figure.svg", option, "1")
+    assert done.code == 2 and f"error: {option}: figure2 is computed by formula" in done.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_drawing_shows_every_value() -> None:
     panel, bar = draw_matrix(MATRIX, "seed 0").axes
     assert panel.images[0].get_array().tolist() == MATRIX.mean

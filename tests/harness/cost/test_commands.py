@@ -100,3 +100,15 @@ def test_where_nothing_can_be_written_nothing_is_measured(options, tmp_path, mon
 def test_figure_2_is_printed_and_drawn(tmp_path):
     ended = call("flops", "--figure2", "--plot", tmp_path / "figure.svg")
     assert ended.code == 0 and "Figure 2" in ended.out and (tmp_path / "figure.svg").stat().st_size > 0
+
+
+@pytest.mark.parametrize("figure", [["--figure2"], ["--plot", "figure.svg"]])
+@pytest.mark.parametrize(
+    "option", ["--methods nosuch", "--model nosuch", "--text-length 128", "--visual-tokens 9", "--set num_scales=3"]
+)
+def test_figure_2_refuses_options_that_do_not_change_it(figure, option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = call("flops", *figure, *option.split(), "--format", "json")
+    name = option.split()[0]
+    assert (ended.code, ended.out) == (2, "") and ended.err.startswith(f"error: {name}: Figure 2 has sizes of its own")
+    assert ended.err.endswith(f"leave out this option or {figure[0]}\n") and not list(tmp_path.iterdir())
