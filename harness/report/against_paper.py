@@ -25,13 +25,15 @@ Verdict = Literal["within noise", "off", "other backbone", "not run", "noise unk
 _TWO_RUNS = 1.96 * math.sqrt(2)
 """Standard errors of one run that two runs of one population differ by at most, with a probability of 95 %."""
 _NOTES = """\
-- Diff.: measured minus printed. Noise: how far the printed value, which is that of one run, may be from the mean
-  of the measured seeds in 95 % of cases if both are runs of the same method: from the variation between the seeds, or,
-  with one seed, from the standard errors of two independent runs.
-- within noise: the difference is not larger than the noise. off: it is. One cell in twenty is off by chance.
+- Diff.: measured minus printed. Noise: how far the printed value, which is that of one run, may be from the mean of two
+  or more measured seeds in 95 % of cases if all are runs of the same method. With one seed, how much seeds vary is not
+  known. Then it is only what the standard errors of two independent runs explain.
+- within noise: the difference is not larger than the noise. off: it is, with two seeds or more. Of such cells, one in
+  twenty is off by chance. noise unknown: there is one seed, and it has no standard error, or the difference is larger
+  than standard errors explain, so more seeds must say whether the variation between them explains it.
 - other backbone: the method was run, but not on the paper's model. The model stands in brackets behind what was
   measured on it. Its data are its own, too, so no difference to the printed value is given. not run: there is no record
-  that may enter the table. noise unknown: there is one seed, and its record has no standard error.
+  that may enter the table.
 - Protocol: {protocol}. The paper's values were made by the protocol of each method's own code, as far as it is known.
   So under the uniform one, a difference may come from the protocol (docs/protocols.md).
 - Rows of the paper that are no method of this benchmark are left out.
@@ -61,7 +63,8 @@ class PaperCell:
         value: the measured mean over the seeds; None where there is none on this model.
         seeds: number of seeds.
         difference: measured minus printed.
-        noise: largest difference that chance explains; None where it is unknown.
+        noise: largest difference that chance explains; with one seed, what the standard errors explain; None where
+            there is none.
         verdict: what follows.
         others: model -> what was measured on it, where nothing was measured on the paper's.
         protocol: the protocol of the runs.
@@ -148,10 +151,11 @@ def _cell(row: TableRow, column: Column, cell: Cell, printed: _Printed) -> Paper
     verdict: Verdict
     if cell.difference is None:
         verdict = "other backbone" if others else "not run"
-    elif noise is None:
-        verdict = "noise unknown"
+    elif noise is not None and abs(cell.difference) <= noise:
+        verdict = "within noise"
     else:
-        verdict = "within noise" if abs(cell.difference) <= noise else "off"
+        # Without the variation between seeds, no difference is too large for it.
+        verdict = "off" if len(row.seeds) > 1 else "noise unknown"
     return PaperCell(
         table=row.table,
         name=row.name,
@@ -178,7 +182,10 @@ def _elsewhere(rows: Iterable[TableRow], column: Column) -> dict[str, Elsewhere]
 
 
 def _noise(row: TableRow, column: Column) -> float | None:
-    """Return how far the printed value may be from the measured mean by chance."""
+    """Return how far the printed value may be from the measured mean by chance; with one seed, by chance of problems.
+
+    All runs answer the same problems, so the variation between two seeds or more has all of the chance in it.
+    """
     rounding = 0.5 * 10.0**-column.digits
     metrics = [run.metrics[column.key] for run in row.runs]
     if len(metrics) > 1:
