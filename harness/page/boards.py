@@ -8,7 +8,7 @@ from statistics import fmean
 
 from harness.config.recipe import PROTOCOLS
 from harness.numbers import signed
-from harness.records import Record
+from harness.records import Record, remarks_about
 from harness.report.finish import finished
 from harness.report.paper import Column, layout, load_paper, method_names, paper_models
 from harness.report.render import MARKS
@@ -96,7 +96,7 @@ def boards(records: Sequence[Record], results_dir: Path) -> list[PageBoard]:
         results_dir: their folder, for the predictions.
 
     Raises:
-        UserError: saved predictions have an error.
+        UserError: saved predictions or the remarks have an error.
     """
 
     def with_ranks(board: Board) -> Board:
@@ -106,7 +106,7 @@ def boards(records: Sequence[Record], results_dir: Path) -> list[PageBoard]:
     for protocol in PROTOCOLS:
         own = [run for run in records if run.protocol == protocol]
         tables = {int(number): table_rows(own, int(number), with_ranks) for number in sorted(load_paper().tables)}
-        made = [_overview(tables), *(_board(number, *rows) for number, rows in tables.items())]
+        made = [_overview(tables, results_dir), *(_board(number, *rows) for number, rows in tables.items())]
         if protocol != "uniform":
             made = [_of_protocol(board, protocol) for board in made if board.is_measured]
         found += made
@@ -249,15 +249,17 @@ def _number(printed: str | None) -> float | None:
     return None if printed is None else float(printed[:-1]) * {"M": 1e6, "B": 1e9}[printed[-1]]
 
 
-def _overview(tables: dict[int, tuple[list[TableRow], list[str]]]) -> PageBoard:
+def _overview(tables: dict[int, tuple[list[TableRow], list[str]]], results_dir: Path) -> PageBoard:
     """Return the board with the summary of every row that has a score, and with what it cost."""
-    found: dict[tuple[str, ...], Row] = {}
+    found: dict[tuple[object, ...], Row] = {}
+    shown: list[Record] = []
     for number, (members, _) in tables.items():
         plan = layout(number)
         if plan.random_weights:
             continue
         summary = next(column for column in plan.columns if column.key == TASKS[plan.task].summary)
         for row in members:
+            shown += row.runs
             facets = _facets(row, plan.task)
             # Each table ranks its own rows, and rows of several tables stand here.
             unranked = replace(row.metrics[summary.key], rank=None)
@@ -269,12 +271,14 @@ def _overview(tables: dict[int, tuple[list[TableRow], list[str]]]) -> PageBoard:
                 Value(str(len(row.runs) or ""), len(row.runs) or None),
             )
             # A reference row can be a row of the ablations too: the same runs are shown once.
-            place = tuple(run.spec_hash for run in row.runs) or tuple(facets.values())
+            # The paper prints two rows of one name and model, with other values.
+            place = tuple(run.spec_hash for run in row.runs) or (*facets.values(), row.metrics[summary.key].paper)
             found.setdefault(place, Row(facets, values, bool(row.runs)))
     ordered = sorted(found.values(), key=lambda row: not row.measured)
     columns = ("Metric", "Score", "Trainable parameters", "Seconds per step", "Peak memory, MB", "Seeds")
-    notes = ("Seconds and memory are comparable only between runs on the same hardware.",) if ordered else ()
-    return PageBoard("overview", "Overview of all tasks", columns, tuple(ordered), notes)
+    notes = ["Seconds and memory are comparable only between runs on the same hardware."] if ordered else []
+    notes += remarks_about(shown, results_dir)
+    return PageBoard("overview", "Overview of all tasks", columns, tuple(ordered), tuple(notes))
 
 
 def costs(runs: Sequence[Record]) -> tuple[Value, Value]:

@@ -32,7 +32,7 @@ from harness.page.libraries import libraries, text_of
 from harness.page.losses import loss_figures
 from harness.page.runs import runs
 from harness.page.scores import score_figures
-from harness.records import Question, Record, read_records
+from harness.records import Question, Record, read_records, remarks_about
 
 LARGEST = 5_000_000
 """Size in bytes that a page should not exceed, so that it can be sent by mail and opens at once."""
@@ -63,9 +63,9 @@ def _content(records: Sequence[Record], results_dir: Path) -> dict[str, Any]:
     groups = answered(records, results_dir)
     captions = captioned(records)
     figures = {
-        "scores": score_figures(records),
+        "scores": score_figures(records, results_dir),
         "losses": loss_figures(shown, row_names(records)),
-        "costs": [*ratio_figures(records), figure_2()],
+        "costs": [*ratio_figures(records, results_dir), figure_2()],
         "answers": [disagreement_figure(number, group) for number, group in enumerate(groups)],
     }
     questions = kept_questions(records, results_dir)
@@ -82,8 +82,10 @@ def _content(records: Sequence[Record], results_dir: Path) -> dict[str, Any]:
         "agreement": [(group, agreement_rows(group), _asked(group, questions)) for group in groups],
         "agreement_heads": AGREEMENT_HEADS,
         "captions": captions,
-        "timed": {where: time_table(timed) for where, timed in settings(records).items()},
-        "checked": checked_tables(records),
+        "timed": {
+            where: (time_table(timed), remarks_about(timed, results_dir)) for where, timed in settings(records).items()
+        },
+        "checked": checked_tables(records, results_dir),
         "newest": max(record.created for record in records),
         "version": _version(),
         "libraries": libraries(),

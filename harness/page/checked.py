@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.numbers import signed
 from harness.page.boards import full_name, table_rows
-from harness.records import Record
+from harness.records import Record, remarks_about
 from harness.report.audit import audit_paper, audit_records
 from harness.report.paper import disagreements, layout, load_paper
 from harness.report.selection import hardware, where_measured
@@ -30,9 +31,17 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def checked_tables(records: Sequence[Record]) -> list[Table]:
-    """Return the paper's values against measured ones, the audit, and the known disagreements."""
-    return [_against(records), _audit(records), _disagreements()]
+def checked_tables(records: Sequence[Record], results_dir: Path) -> list[Table]:
+    """Return the paper's values against measured ones, the audit, and the known disagreements.
+
+    Args:
+        records: the records.
+        results_dir: their folder, for the remarks.
+
+    Raises:
+        UserError: the remarks have an error.
+    """
+    return [_against(records, results_dir), _audit(records), _disagreements()]
 
 
 def _records_sentence(records: Sequence[Record]) -> str:
@@ -44,8 +53,14 @@ def _records_sentence(records: Sequence[Record]) -> str:
     return f"The accuracies of these records cannot be true: {', '.join(wrong)}."
 
 
-def _against(records: Sequence[Record]) -> Table:
-    rows = []
+_COMPARED = (
+    "Every value that is measured and printed. A ratio to a baseline is not printed: it is the quotient of two printed "
+    "values."
+)
+
+
+def _against(records: Sequence[Record], results_dir: Path) -> Table:
+    rows, shown = [], []
     for table in map(int, sorted(load_paper().tables)):
         columns = layout(table).columns
         for group in table_rows(records, table)[0]:
@@ -58,6 +73,7 @@ def _against(records: Sequence[Record]) -> Table:
                     and cell.paper is not None
                     and cell.difference is not None
                 ):
+                    shown += group.runs
                     rows.append(
                         (
                             str(table),
@@ -72,9 +88,9 @@ def _against(records: Sequence[Record]) -> Table:
                         )
                     )
     text = (
-        "Every value that is both measured and printed."
+        " ".join([_COMPARED, *remarks_about(shown, results_dir)])
         if rows
-        else ("No run on the paper's models, data and settings is recorded yet, so nothing can be compared.")
+        else "No run on the paper's models, data and settings is recorded yet, so nothing can be compared."
     )
     heads = ("Table", "Row", "Model", "Protocol", "Column", "Measured", "Paper", "Difference", "Measured on")
     return Table("against", "The paper against what was measured", text, heads, tuple(rows))

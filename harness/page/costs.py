@@ -1,11 +1,12 @@
 """What the page shows of cost: measured times with their intervals, and the paper's Figure 2."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.cost.figure2 import figure2
 from harness.page.figures import PageFigure, style
-from harness.records import Record, Spread, Timing
+from harness.records import Record, Spread, Timing, remarks_about
 from harness.report.paper import cost_figure, layout, load_paper, method_names
 from harness.report.selection import where_measured
 
@@ -75,12 +76,15 @@ def _time_row(label: str, phase: str, timing: Timing) -> tuple[str, ...]:
         "" if ratio is None else _interval(ratio),
         "" if timing.peak_memory_bytes is None else f"{timing.peak_memory_bytes / 1e6:,.0f}",
         "" if timing.images_per_s is None else f"{timing.images_per_s:,.1f}",
-        "" if timing.joules is None else f"{timing.joules:.3g}",
+        "" if timing.joules is None else _amount(timing.joules),
     )
 
 
 def _ms(seconds: float) -> str:
-    value = 1000 * seconds
+    return _amount(1000 * seconds)
+
+
+def _amount(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
@@ -96,8 +100,16 @@ def _interval(ratio: Spread) -> str:
     return f"{low:.3f} to {high:.3f}" + ("" if ratio.ci_low is not None else " (10th to 90th percentile)")
 
 
-def ratio_figures(records: Sequence[Record]) -> list[PageFigure]:
-    """Return the measured times over those of the baseline, with intervals: one figure for each timed setting."""
+def ratio_figures(records: Sequence[Record], results_dir: Path) -> list[PageFigure]:
+    """Return the measured times over those of the baseline, with intervals: one figure for each timed setting.
+
+    Args:
+        records: the records.
+        results_dir: their folder, for the remarks.
+
+    Raises:
+        UserError: the remarks have an error.
+    """
     found = []
     for number, (where, timed) in enumerate(settings(records).items()):
         data, rows = [], []
@@ -125,7 +137,7 @@ def ratio_figures(records: Sequence[Record]) -> list[PageFigure]:
             )
             rows += [(label, phase, f"{ratio.median:.3f}", _interval(ratio)) for label, ratio in known.items()]
         if data:
-            found.append(_ratio_figure(number, where, data, rows))
+            found.append(_ratio_figure(number, where, remarks_about(timed, results_dir), data, rows))
     return found
 
 
@@ -134,11 +146,13 @@ def _ratio(record: Record, phase: str) -> Spread | None:
     return None if timing is None else timing.ratio
 
 
-def _ratio_figure(number: int, where: str, data: list[dict[str, Any]], rows: Sequence[tuple[str, ...]]) -> PageFigure:
+def _ratio_figure(
+    number: int, where: str, remarks: Sequence[str], data: list[dict[str, Any]], rows: Sequence[tuple[str, ...]]
+) -> PageFigure:
     return PageFigure(
         f"ratio-{number}",
         f"Time relative to that of {baseline()}: {where}",
-        "Medians with their intervals.",
+        " ".join(["Medians with their intervals.", *remarks]),
         data,
         {"xaxis": {"title": {"text": f"time / time of {baseline()}"}}, "yaxis": {"dtick": 1, "autorange": "reversed"}},
         ("What was timed", "Phase", "Ratio", "Interval"),

@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from harness.page.boards import full_name, peak_memory, row_names, scored
 from harness.page.figures import GREY, PageFigure, styles
-from harness.records import Record
+from harness.records import Record, remarks_about
 from harness.report.rows import TableRow
 from harness.report.selection import hardware
 from harness.tasks.facts import TASKS
@@ -34,6 +35,10 @@ class _Axis:
                 return None if peak is None else peak / 1e6
 
 
+_CAPTION = (
+    "Each point is the mean over the seeds of one method, with its sample standard deviation. No method on the dotted "
+    "line is beaten by another in both."
+)
 _AXES = (
     _Axis("parameters", "trainable parameters", True),
     _Axis("step", "seconds per training step", False),
@@ -53,10 +58,17 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def score_figures(records: Sequence[Record]) -> list[PageFigure]:
+def score_figures(records: Sequence[Record], results_dir: Path) -> list[PageFigure]:
     """Return scores of trained methods against parameters, step time and memory.
 
     There is one figure for each of these, and for each task, model, protocol and device.
+
+    Args:
+        records: the records.
+        results_dir: their folder, for the remarks.
+
+    Raises:
+        UserError: the remarks have an error.
     """
     trained = [(task, group) for task, group in scored(records) if group.runs[0].kind == "train"]
     looks = styles(row_names(records).values())
@@ -64,7 +76,8 @@ def score_figures(records: Sequence[Record]) -> list[PageFigure]:
     figures = []
     for number, (place, members) in enumerate(groupby(placed, key=lambda pair: pair[0])):
         groups = [group for _, group in members]
-        figures += [found for axis in _AXES if (found := _score_figure(number, place, groups, axis, looks))]
+        remarks = remarks_about((run for group in groups for run in group.runs), results_dir)
+        figures += [found for axis in _AXES if (found := _score_figure(number, place, groups, axis, looks, remarks))]
     return figures
 
 
@@ -78,6 +91,7 @@ def _score_figure(
     groups: Sequence[TableRow],
     axis: _Axis,
     looks: Mapping[str, dict[str, Any]],
+    remarks: Sequence[str],
 ) -> PageFigure | None:
     task, model, asked, device = place
     metric = TASKS[task].summary
@@ -126,8 +140,7 @@ def _score_figure(
     return PageFigure(
         f"score-{number}-{axis.name}",
         f"{metric} against {axis.title}: {where}",
-        "Each point is the mean over the seeds of one method, with its sample standard deviation. No method on the "
-        "dotted line is beaten by another in both.",
+        " ".join([_CAPTION, *remarks]),
         data,
         layout,
         ("Method", axis.title, metric),

@@ -30,7 +30,7 @@ from harness.records.questions import (
     write_questions,
 )
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
-from harness.records.remarks import read_remarks
+from harness.records.remarks import REMARKS, read_remarks, remarks_about
 from harness.records.sections import (
     BackboneInfo,
     Data,
@@ -62,6 +62,7 @@ from harness.records.store import (
 from harness.records.timing import Clock, Implementation, Speed, SpeedSetting, Spread, Timing
 
 __all__ = [
+    "REMARKS",
     "SCHEMA_VERSION",
     "BackboneInfo",
     "Clock",
@@ -115,6 +116,7 @@ __all__ = [
     "read_remarks",
     "record_path",
     "record_text",
+    "remarks_about",
     "samples_folder",
     "samples_per_s",
     "schema_text",

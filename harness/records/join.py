@@ -14,6 +14,7 @@ from harness.files import copy_atomic
 from harness.records.beside import paths_beside
 from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
+from harness.records.remarks import Remark, add_remarks, read_remarks
 from harness.records.store import find_record, read_records, record_path
 
 FOLDERS = ("adapters", "trackers")
@@ -40,7 +41,8 @@ class Merged:
 def merge(sources: Sequence[Path], target: Path) -> Merged:
     """Copy every run of the sources into the target, if the target does not record it.
 
-    As in a sweep, a completed run takes the place of one that failed or was interrupted. Two different completed
+    The remarks of a source on runs that the target has as they are there are added to those of the target. As in a
+    sweep, a completed run takes the place of one that failed or was interrupted. Two different completed
     records of one run, or two different records of its failures, are a conflict.
 
     Args:
@@ -49,18 +51,22 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
 
     Raises:
         UserError: a source has no records, a record is bad or has a file name that is not its own, the target has a
-            record of a run to be copied that cannot be read, a file of a run is no regular file inside its source, or
-            something cannot be written. All but the last is found before anything is written.
+            record of a run to be copied that cannot be read, remarks have an error, a file of a run is no regular file
+            inside its source, or something cannot be written. All but the last is found before anything is written.
     """
     known = {record.run_id: (record, target) for record in read_records(target)}
     merged = Merged()
     copies: dict[str, tuple[Record, Path]] = {}
+    read_remarks(target)
+    remarks: list[tuple[Record, Remark]] = []
     for source in sources:
         records = read_records(source)
         if not records:
             raise UserError(f"{source}: has no records; give a results folder, which has a folder `records`")
+        remarked = read_remarks(source)
         for record in records:
             _require_at_its_path(record, source)
+            remarks += [(record, remark) for remark in remarked if record.spec_hash in remark.runs]
             before, place = known.get(record.run_id, (None, target))
             if before is not None and (before == record or _is_better(before, record)):
                 merged.present.append(record.run_id)
@@ -78,6 +84,9 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
             if not (file.parts[0] == SHARED and (target / file).exists()):
                 copy_atomic(source / file, target / file)
         merged.added.append(record.run_id)
+    # A remark on a run that was left behind is not about the target's own run.
+    taken = [(record, remark) for record, remark in remarks if known[record.run_id][0] == record]
+    add_remarks(target, [Remark(runs=[record.spec_hash], text=remark.text) for record, remark in taken])
     return merged
 
 

@@ -13,12 +13,11 @@ import pandas as pd
 from harness.errors import UserError
 from harness.escape import csv_cell, latex, latex_comment, markdown, text_table
 from harness.numbers import signed
-from harness.records import Record, read_records
+from harness.records import Record, read_records, remarks_about
 from harness.report.paper import Column, layout
 from harness.report.render import ABSENT, html_document
 from harness.report.rows import Cell, TableRow
-from harness.report.selection import unread_note
-from harness.report.tables import leaderboard
+from harness.report.tables import leaderboard, selection_notes
 from harness.stats import next_run_error
 
 Verdict = Literal["within noise", "off", "other backbone", "not run", "noise unknown"]
@@ -122,13 +121,22 @@ class _Printed:
         same = [other for other in self.measured if (other.method, other.variant) == (row.method, row.variant)]
         return [other for other in same if other.model != row.model]
 
+    def runs(self) -> list[Record]:
+        """Return the runs that are shown."""
+        shown = [used for row in self.rows for used in ([row] if row.runs else self.others(row))]
+        return [run for row in shown for run in row.runs]
+
+    def needs(self, run: Record) -> bool:
+        """Return whether a run is, or would be, shown: on the model of a row or, where that has none, on any other."""
+        own = [row for row in self.rows if (row.method, row.variant) == (run.method, run.variant)]
+        return any(row.model == run.model or not row.runs for row in own)
+
 
 def _printed(records: Iterable[Record], table: int, model: str | None, protocol: str) -> _Printed:
     """Return the rows of `against_paper`, and raise what it raises."""
     if layout(table).setting != "data":
         raise UserError(f"--paper: table {table} has times of the paper's machine, not scores; leave --paper out")
-    ours = [record for record in records if record.protocol == protocol]
-    every = [row for row in leaderboard(ours, table, protocol=protocol).rows if row.method]
+    every = [row for row in leaderboard(records, table, protocol=protocol).rows if row.method]
     rows = tuple(row for row in every if row.is_printed and model in (None, row.model))
     if not rows:
         raise UserError(f"--model {model}: table {table} of the paper has no row for it; leave --model out")
@@ -214,18 +222,13 @@ def against_paper_text(
     Raises:
         UserError: see `against_paper`; or a record has an error.
     """
-    printed = _printed(read_records(results_dir), table, model, protocol)
+    records = read_records(results_dir)
+    printed = _printed(records, table, model, protocol)
     cells = _cells(printed)
     if format != "markdown":
         return _FORMATS[format](cells)
-    notes = _unread(printed)
+    notes = [*selection_notes(records, table, protocol, printed.needs), *remarks_about(printed.runs(), results_dir)]
     return _measured(cells, notes) if measured_only else _markdown(cells, notes)
-
-
-def _unread(printed: _Printed) -> list[str]:
-    """Return the note on answers that could not be read in the runs that are shown."""
-    shown = [used for row in printed.rows for used in ([row] if row.runs else printed.others(row))]
-    return unread_note(list({run.run_id: run for row in shown for run in row.runs}.values()))
 
 
 def _grid(cells: Sequence[PaperCell], style: str) -> str:

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.escape import markdown
 from harness.evaluation.ids import listing
 from harness.evaluation.score_scienceqa import read_predictions
-from harness.records import Record, predictions_path, record_path
+from harness.records import Record, predictions_path, record_path, remarks_about
 from harness.report.paper import Column
 from harness.report.render import grid
 from harness.report.rows import Board, Cell
@@ -56,7 +56,8 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
         rows = [replace(row, metrics=_cells(row.runs, results_dir)) for row in board.rows if row.seeds]
         if rows:
             plan = board.layout.model_copy(update={"columns": _columns()})
-            notes = unread_note([run for row in rows for run in row.runs])
+            runs = [run for row in rows for run in row.runs]
+            notes = [*unread_note(runs), *remarks_about(runs, results_dir)]
             table = grid(Board(board.table, plan, tuple(rows), ()), "github")
             parts.append("\n\n".join([table, *(f"- {markdown(note)}" for note in notes)]))
     return f"{_HEAD}\n" + "\n\n".join(parts) + "\n" if parts else ""

@@ -9,7 +9,7 @@ from harness.config.recipes import REFERENCES
 from harness.errors import UserError
 from harness.escape import markdown, text_table
 from harness.numbers import signed
-from harness.records import default_label, read_records
+from harness.records import default_label, read_records, remarks_about
 from harness.report.differences import Runs, by_seed, difference
 from harness.report.paper import layout, method_names
 from harness.report.selection import select
@@ -110,7 +110,8 @@ def compare(results_dir: Path, a: str, b: str, model: str, task: str, protocol: 
         corrected,
         (
             *([_LACKING] if any(one.seeds < len(seeds) for one in differences.values()) else []),
-            *chosen.notes(compared),
+            *chosen.notes(lambda run: run.label in compared),
+            *remarks_about((*ours.values(), *theirs.values()), results_dir),
         ),
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from harness.records import read_remarks
+from harness.records import remarks_about
 from harness.report.ranking import ranked
 from harness.report.rows import Board
 
@@ -18,7 +18,6 @@ def finished(board: Board, results_dir: Path) -> Board:
     Raises:
         UserError: saved predictions or the remarks have an error.
     """
-    shown = {run.spec_hash for row in board.rows for run in row.runs}
-    remarks = [remark.text for remark in read_remarks(results_dir) if shown & {*remark.runs}]
+    remarks = remarks_about((run for row in board.rows for run in row.runs), results_dir)
     board = ranked(board, results_dir)
     return replace(board, notes=(*board.notes, *remarks))

@@ -1,7 +1,7 @@
 """Which records may enter a table, and which of them form a row. Whatever is left out is noted below the table."""
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -30,18 +30,14 @@ class Selection:
     groups: dict[RowKey, list[Record]] = field(default_factory=dict)
     left_out: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
 
-    def notes(self, labels: Container[str] | None = None) -> list[str]:
+    def notes(self, about: Callable[[Record], bool] = lambda run: True) -> list[str]:
         """Return which records were left out and why, and remarks on those that were not.
 
         Args:
-            labels: the labels of the runs that the notes are about; None for all runs.
+            about: whether the notes are about a run.
         """
-
-        def about(runs: Iterable[Record]) -> list[Record]:
-            return [run for run in runs if labels is None or run.label in labels]
-
-        left_out = sorted((reason, len(about(runs))) for reason, runs in self.left_out.items())
-        kept = about(run for group in self.groups.values() for run in group)
+        left_out = sorted((reason, sum(map(about, runs))) for reason, runs in self.left_out.items())
+        kept = [run for group in self.groups.values() for run in group if about(run)]
         return [
             *(f"{count_runs(count)} left out: {reason}." for reason, count in left_out if count),
             *([] if self.of_cost else _other_data(kept)),

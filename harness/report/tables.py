@@ -1,6 +1,6 @@
 """Leaderboards: from records and the paper's numbers to rows. paper.toml says how each table is laid out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +51,18 @@ def leaderboard(records: Iterable[Record], table: int, model: str | None = None,
     rows = [_row(slot, selection.groups, table, plan) for slot in slots]
     notes = [*selection.notes(), *_without_a_row([run.label for run in without], table)]
     return Board(table, plan, tuple(_with_ratios(rows, plan)), tuple(notes), protocol)
+
+
+def selection_notes(records: Iterable[Record], table: int, protocol: str, about: Callable[[Record], bool]) -> list[str]:
+    """Return those notes of a table on which records it uses that are about some runs.
+
+    Args:
+        records, table, protocol: see `leaderboard`.
+        about: whether the notes are about a run.
+    """
+    plan = layout(table)
+    _, wanted, _ = _with_a_row(records, table, plan, None)
+    return select(wanted, table, plan, protocol).notes(about)
 
 
 def labels_with_a_row(records: Iterable[Record], table: int, model: str) -> set[str]:

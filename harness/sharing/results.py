@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from harness.errors import UserError
 from harness.escape import text_table
-from harness.records import Record, read_records, record_path, record_text, schema_text
+from harness.records import REMARKS, Record, read_records, read_remarks, record_path, record_text, schema_text
 from harness.report.frame import frame
 from harness.report.readme import record_guide
 from harness.report.selection import hardware
@@ -33,7 +33,7 @@ def results_upload(results: Path, repo: str) -> Upload:
         repo: id of the repository, `OWNER/NAME`.
 
     Raises:
-        UserError: it has no records, or a record has an error.
+        UserError: it has no records, or a record or the remarks have an error.
     """
     repository_id(repo, "--repo")
     records = read_records(results)
@@ -45,6 +45,8 @@ def results_upload(results: Path, repo: str) -> Upload:
         "schema.json": schema_text().encode(),
     }
     files |= {record_path(record, Path()).as_posix(): record_text(record).encode() for record in records}
+    if read_remarks(results):
+        files[REMARKS] = results / REMARKS
     return Upload(repo, "dataset", f"Upload {len(records)} records", files, owned=_RECORDS)
 
 
@@ -123,9 +125,10 @@ then `python -m harness table --results results`.
 A failed or interrupted run has a row, too: `status` says so. Records of kind `speed` are timings, and `oracle` reads a
 description of each image in words. Random weights have no accuracy. Compare only rows with the same task, model, data
 set (`data.data_hash`), weights (`backbone.weight_hash`) and protocol, over their seeds; one seed says little. Times
-belong to the machine that they were measured on. The predictions of the runs and the copies of images that some records
-name in `samples` are not part of this data set. The licence is that of {LIBRARY} and its records, not that of the data
-and models that the runs used.
+belong to the machine that they were measured on. `{REMARKS}`, if it is here, has sentences on some runs, such as a
+mistake that was found later. The predictions of the runs and the copies of images that some records name in `samples`
+are not part of this data set. Without the predictions no accuracy is tested, so the tables that are made of it mark no
+value as best. The licence is that of {LIBRARY} and its records, not that of the data and models that the runs used.
 
 ## Columns of the table
 

@@ -133,6 +133,12 @@ def test_every_printed_row_is_there() -> None:
     assert len(rows) == sum(row.is_printed for row in leaderboard([], 1).rows)
 
 
+def test_the_overview_has_both_rows_of_one_name_and_model(tmp_path: Path) -> None:
+    overview = boards([], tmp_path)[0]
+    shown = {row.values[1].paper for row in overview.rows if row.facets["Method"] == "LLaVA"}
+    assert {"90.92", "85.81"} <= shown
+
+
 def test_no_board_has_rows_of_two_protocols(tmp_path: Path) -> None:
     published = {"method": {}, "train": {"protocol": "published"}}
     found = boards([make("memvp"), make("dehvf"), make("memvp", config=published)], tmp_path)

@@ -29,7 +29,7 @@ def test_no_point_beats_one_on_the_front_and_every_other_is_beaten(points: list[
 
 
 def test_scores_are_drawn_where_the_cost_is_known(results: Path) -> None:
-    figures = {figure.title.partition(":")[0]: figure for figure in score_figures(read_records(results))}
+    figures = {figure.title.partition(":")[0]: figure for figure in score_figures(read_records(results), results)}
     on_tiny = figures["Avg against seconds per training step"]
     assert [(trace["name"], trace["x"], trace["y"]) for trace in on_tiny.data[:-1]] == [
         ("MemVP", [0.2], [37.5]),
@@ -72,7 +72,7 @@ def test_a_line_is_the_mean_over_the_seeds_of_a_method(tmp_path: Path) -> None:
 
 def test_a_method_looks_the_same_in_every_figure(results: Path) -> None:
     records = read_records(results)
-    drawn = [*score_figures(records), *loss_figures(runs(records, results), row_names(records))]
+    drawn = [*score_figures(records, results), *loss_figures(runs(records, results), row_names(records))]
     colours: dict[str, set[str]] = {}
     for trace in (trace for figure in drawn for trace in figure.data):
         look = trace.get("marker") or trace["line"]
@@ -82,7 +82,7 @@ def test_a_method_looks_the_same_in_every_figure(results: Path) -> None:
 
 def test_a_figure_counts_parameters_as_the_tables_do(results: Path) -> None:
     records = read_records(results)
-    figure = next(f for f in score_figures(records) if f.title.startswith("Avg against trainable parameters"))
+    figure = next(f for f in score_figures(records, results) if f.title.startswith("Avg against trainable parameters"))
     rows = {row.name: row.trainable for row in table_rows(records, 1)[0] if row.trainable}
     assert {trace["name"]: trace["x"] for trace in figure.data[:-1]} == {
         name: [count] for name, count in rows.items() if name in {trace["name"] for trace in figure.data}
@@ -109,7 +109,7 @@ def test_coarse_losses_keep_mean_and_end(values: list[float], parts: int) -> Non
 
 
 def test_ratios_have_the_interval_of_the_record(results: Path) -> None:
-    figure = next(figure for figure in ratio_figures(read_records(results)) if "(tiny)" in figure.title)
+    figure = next(figure for figure in ratio_figures(read_records(results), results) if "(tiny)" in figure.title)
     assert figure.title.startswith("Time relative to that of MemVP")
     assert figure.data[0]["y"] == ["DEHVF", "MemVP"] and figure.data[0]["x"] == [1.2, 1.0]
     assert [round(value, 9) for value in figure.data[0]["error_x"]["array"]] == [0.1, 0.1]
@@ -133,5 +133,5 @@ def test_no_two_series_look_the_same() -> None:
 def test_each_protocol_has_a_figure_of_its_own(tmp_path: Path) -> None:
     published = {"method": {}, "train": {"protocol": "published"}}
     records = [make("memvp"), make("dehvf"), make("memvp", config=published)]
-    shown = [[trace["name"] for trace in figure.data[:-1]] for figure in score_figures(records)]
+    shown = [[trace["name"] for trace in figure.data[:-1]] for figure in score_figures(records, tmp_path)]
     assert ["MemVP", "DEHVF"] in shown and ["MemVP"] in shown

@@ -130,3 +130,18 @@ def test_answers_that_could_not_be_read_are_noted(tmp_path: Path) -> None:
     # Runs on another model are not shown where there are some on the paper's.
     write_record(make("memvp", parse_failures={"count": 70, "n": 1000}), tmp_path)
     assert "memvp on tiny" not in against_paper_text(tmp_path, 1, "7b", "markdown")
+
+
+def test_what_holds_for_the_shown_runs_is_noted(tmp_path: Path) -> None:
+    published = {"method": {}, "train": {"protocol": "published"}}
+    write_record(make("memvp", model="7b", git={"commit": "a" * 40, "dirty": True}), tmp_path)
+    write_record(make("memvp", model="7b", config=published), tmp_path)
+    write_record(make("dehvf"), tmp_path)
+    text = against_paper_text(tmp_path, 1, "7b", "markdown")
+    assert "- 1 run left out: of the published protocol, which --protocol published shows.\n" in text
+    assert "- 1 run from code with uncommitted changes or of an unknown commit.\n" in text
+    assert (
+        "- tiny is on the data set `scienceqa-mini` (3,600 / 500 / 1,000 samples), not on the official one.\n" in text
+    )
+    write_record(make("dehvf", model="7b"), tmp_path)
+    assert "scienceqa-mini" not in against_paper_text(tmp_path, 1, "7b", "markdown")

@@ -65,6 +65,13 @@ def test_the_card_says_what_the_columns_mean_and_where_to_find_them(results: Pat
     assert str(record.environment.versions["torch"]) in card.text and record.data.name in card.text
 
 
+def test_remarks_go_with_the_records(results: Path) -> None:
+    assert "remarks.json" not in results_upload(results, "me/results").files
+    remarks = {"remarks": [{"runs": [read_records(results)[0].spec_hash], "text": "The machine was throttled."}]}
+    (results / "remarks.json").write_text(json.dumps(remarks))
+    assert results_upload(results, "me/results").files["remarks.json"] == results / "remarks.json"
+
+
 def test_a_run_that_is_gone_leaves_the_data_set(hub: Hub, results: Path) -> None:
     assert call("results", "push", "--repo", "me/results", "--results", results).code == 0
     next(results.rglob("seed*.json")).unlink()
