@@ -6,12 +6,13 @@ probability of at most 5 %, because each of its rivals can beat it by chance wit
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from harness.report.differences import by_seed, difference
 from harness.report.rows import Board, Rank, TableRow
+from harness.report.verdict import UNANSWERED
 from harness.stats import CONFIDENCE, Difference, Over
 
 Place = int
@@ -26,6 +27,9 @@ _FEWER_SEEDS = (
     "A value is the mean over all seeds of its row. A test takes only the seeds that both rows have, with their "
     "predictions, and some rows have other seeds than the best one."
 )
+_FEW = "fewer than two seeds are in common"
+_EVEN = "the difference is the same for all seeds"
+_NO_VALUES = "values are missing"
 _OWN_PROTOCOLS = "No value is called best: each method has its own protocol here, so the methods are not comparable."
 
 
@@ -49,6 +53,7 @@ def ranked(board: Board, results_dir: Path) -> Board:
         return replace(board, notes=(*board.notes, _OWN_PROTOCOLS))
     ranks: dict[tuple[Place, str], Rank] = {}
     tested: dict[str, set[Over]] = defaultdict(set)
+    untested: dict[str, set[str]] = defaultdict(set)
     are_fewer = False
     for places in _rankings(board):
         for column in board.layout.columns:
@@ -56,13 +61,14 @@ def ranked(board: Board, results_dir: Path) -> Board:
             known = {place: value for place, value in values.items() if value is not None}
             if known:
                 top = max(known, key=lambda place: known[place])
-                tests = _tests(board, list(known), top, column.key, results_dir)
+                tests, reasons = _tests(board, list(known), top, column.key, results_dir)
+                untested[column.key] |= reasons
                 tested[column.key] |= {one.over for one in tests.values()}
                 are_fewer |= any(_has_fewer_seeds(one, board.rows[top], board.rows[p]) for p, one in tests.items())
                 ranks |= {(place, column.key): rank for place, rank in _ranks(list(known), top, tests).items()}
     rows = tuple(_with_ranks(row, place, ranks) for place, row in enumerate(board.rows))
     fewer = (_FEWER_SEEDS,) if are_fewer else ()
-    return replace(board, rows=rows, notes=(*board.notes, *_notes(board, ranks, tested), *fewer))
+    return replace(board, rows=rows, notes=(*board.notes, *_notes(board, tested, untested), *fewer))
 
 
 def _has_fewer_seeds(test: Difference, top: TableRow, row: TableRow) -> bool:
@@ -82,20 +88,25 @@ def _rankings(board: Board) -> list[list[Place]]:
 
 def _tests(
     board: Board, places: Sequence[Place], top: Place, column: str, results_dir: Path
-) -> dict[Place, Difference]:
-    """Return the differences of the highest value to the others, as far as they can be tested.
+) -> tuple[dict[Place, Difference], set[str]]:
+    """Return the differences of the highest value to the others, as far as they can be tested, and why others cannot.
 
     A single seed compares two trained models, not two methods, so it tests nothing here.
     """
     best = by_seed(board.rows[top].runs)
-    found = {}
+    found, reasons = {}, set()
     for place in places:
+        if place == top:
+            continue
         runs = by_seed(board.rows[place].runs)
-        if place != top and len(best.keys() & runs.keys()) > 1:
-            one = difference(best, runs, column, results_dir)
-            if one is not None and one.p_value is not None:
-                found[place] = one
-    return found
+        one = difference(best, runs, column, results_dir) if len(best.keys() & runs.keys()) > 1 else None
+        if one is None:
+            reasons.add(_FEW)
+        elif one.p_value is None:
+            reasons.add(UNANSWERED if one.over == "nothing" else _EVEN)
+        else:
+            found[place] = one
+    return found, reasons
 
 
 def _ranks(places: Sequence[Place], top: Place, tests: Mapping[Place, Difference]) -> dict[Place, Rank]:
@@ -120,12 +131,18 @@ def _with_ranks(row: TableRow, place: Place, ranks: Mapping[tuple[Place, str], R
     return replace(row, metrics=cells)
 
 
-def _notes(board: Board, ranks: Mapping[tuple[Place, str], Rank], tested: Mapping[str, set[Over]]) -> Iterator[str]:
-    """Yield how the ranks were found, and which rows and columns could not be tested."""
+def _notes(board: Board, tested: Mapping[str, set[Over]], untested: Mapping[str, set[str]]) -> Iterator[str]:
+    """Yield how the ranks were found, and which rows and columns could not be tested, and why.
+
+    Args:
+        board: the board.
+        tested: column -> over what its differences were tested.
+        untested: column -> why some of its differences were not.
+    """
     if not any(len(places) > 1 for places in _rankings(board)):
         return
-    if not ranks:
-        yield "No value is called best: a test needs two methods that have at least two seeds in common."
+    if not any(tested.values()):
+        yield f"No value is called best, because {_joined(untested.values())}."
         return
     yield _LEGEND
     titles = {column.key: column.title for column in board.layout.columns}
@@ -134,7 +151,17 @@ def _notes(board: Board, ranks: Mapping[tuple[Place, str], Rank], tested: Mappin
         why = "" if over == "seeds and problems" else ", because there are no right and wrong answers there"
         if names:
             yield f"Tested over {over}{why}: {', '.join(names)}."
-    if names := [title for key, title in titles.items() if not tested[key]]:
-        yield f"Not tested, because seeds or values are missing: {', '.join(names)}."
-    if "untested" in ranks.values():
-        yield "?: not tested against the best value, because two seeds in common, or any variation, are missing."
+    left: dict[str, list[str]] = defaultdict(list)
+    for key, title in titles.items():
+        if not tested[key]:
+            left[_joined([untested[key]])].append(title)
+    for why, names in left.items():
+        yield f"Not tested, because {why}: {', '.join(names)}."
+    if some := [reasons for key, reasons in untested.items() if reasons and tested[key]]:
+        yield f"?: not tested against the best value, because {_joined(some)}."
+
+
+def _joined(reasons: Iterable[Iterable[str]]) -> str:
+    """Return reasons as a part of a sentence."""
+    found = {reason for some in reasons for reason in some}
+    return ", or ".join(reason for reason in (_FEW, UNANSWERED, _EVEN) if reason in found) or _NO_VALUES

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from harness.numbers import signed
 from harness.stats import CONFIDENCE, Difference, Over
 
+UNANSWERED = "saved predictions are missing or the column has a single problem"
+"""Why accuracies of several seeds are not tested: the single answers that tell it are not there."""
 MODELS: Mapping[Over, str] = {
     "seeds and problems": "mixed model of the paired answers, in which seeds and problems are both random (mean "
     "squares of the two-way table, degrees of freedom of Hillis 2007). It speaks of other seeds and of other problems "
@@ -13,8 +15,7 @@ MODELS: Mapping[Over, str] = {
     "other seeds on the same problems.",
     "problems": "exact McNemar test over the problems of one seed. It speaks of these two trained models only: how "
     "much seeds vary is not known.",
-    "nothing": "not tested, because saved predictions are missing or the column has a single problem. The seeds alone "
-    "would not tell how much depends on the problems.",
+    "nothing": f"not tested, because {UNANSWERED}. The seeds alone would not tell how much depends on the problems.",
 }
 """Model of a difference -> what it is and what its result holds for."""
 _LEVEL = 1 - CONFIDENCE
@@ -83,7 +84,7 @@ def _power(one: Difference) -> str:
 
 def _why_untested(one: Difference) -> str:
     if one.over == "nothing":
-        return "because saved predictions are missing or the column has a single problem"
+        return f"because {UNANSWERED}"
     if one.seeds < 2:
         return "with one seed in common and no right or wrong answers of single problems"
     return f"the same for all {one.seeds} seeds, so there is no variation to test it against"

@@ -34,9 +34,7 @@ def test_best_is_said_only_where_it_is(tmp_path: Path) -> None:
     (memvp,) = (line for line in text.splitlines() if line.startswith("| MemVP"))
     assert memvp.count(" best |") == 1 and " a |" in memvp
     assert "- best: better than every other method of its column. a: not distinguishable from the best value" in text
-    assert (
-        "- Tested over seeds and problems: IMG" in text and "- Not tested, because seeds or values are missing" in text
-    )
+    assert "- Tested over seeds and problems: IMG" in text and "- Not tested, because values are missing: " in text
 
 
 def test_the_rank_is_a_column_of_its_own(tmp_path: Path) -> None:
@@ -62,7 +60,7 @@ def test_one_seed_ranks_nothing_however_large_the_difference(tmp_path: Path) -> 
     save(tmp_path, "dehvf", 0, ())
     assert set(ranks(tmp_path, "Avg").values()) == {None}
     text = table_text(tmp_path, 1, "tiny", "markdown")
-    assert "No value is called best: a test needs two methods that have at least two seeds in common." in text
+    assert "No value is called best, because fewer than two seeds are in common." in text
 
 
 def test_a_row_with_too_few_seeds_keeps_the_highest_value_from_being_best(tmp_path: Path) -> None:
@@ -70,7 +68,7 @@ def test_a_row_with_too_few_seeds_keeps_the_highest_value_from_being_best(tmp_pa
     save(tmp_path, "llava_lora", 0, range(20))
     assert ranks(tmp_path, "Avg") == {"memvp": "tied", "lavin": "lower", "dehvf": "lower", "llava_lora": "untested"}
     text = table_text(tmp_path, 1, "tiny", "markdown")
-    assert "- ?: not tested against the best value, because two seeds in common" in text
+    assert "- ?: not tested against the best value, because fewer than two seeds are in common.\n" in text
 
 
 def test_models_are_ranked_apart_and_costs_not_at_all(tmp_path: Path) -> None:
@@ -103,3 +101,17 @@ def test_missing_predictions_make_no_value_the_best(tmp_path: Path) -> None:
         save(tmp_path, "memvp", seed, range(20 + seed), kept=kept)
         save(tmp_path, "dehvf", seed, range(20 + seed, 39 + seed + seed % 2), kept=kept)
     assert set(ranks(tmp_path, "Avg").values()) == {None}
+    text = table_text(tmp_path, 1, "tiny", "markdown")
+    assert (
+        "- No value is called best, because saved predictions are missing or the column has a single problem." in text
+    )
+
+
+def test_a_row_without_predictions_is_untested_for_that_reason(tmp_path: Path) -> None:
+    save_three(tmp_path)
+    for seed in range(4):
+        save(tmp_path, "llava_lora", seed, range(seed, 17), kept=False)
+    assert ranks(tmp_path, "Avg")["llava_lora"] == "untested"
+    text = table_text(tmp_path, 1, "tiny", "markdown")
+    why = "saved predictions are missing or the column has a single problem"
+    assert f"- ?: not tested against the best value, because {why}.\n" in text
