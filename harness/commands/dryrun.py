@@ -103,7 +103,7 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
         if root is not None or spec.packaged:
             data = data_options(replace(options, data_root=root), lambda line: print_line(say, line))
             task = load_task(options.task, data)
-            plans = shortened(plans, options.steps, task)
+            plans = shortened(plans, options, task)
         elif place.reachable():
             downloads.append(download_of_data(options.task))
         else:

@@ -22,6 +22,7 @@ from harness.commands.run_options import (
     no_runs,
     plans_of,
     require_accuracy,
+    require_one_length,
     shortened,
 )
 from harness.commands.table import TableOptions, table_command_text
@@ -102,8 +103,7 @@ def _prepare(options: RunOptions) -> None:
     """Take the hub away where it was asked for, and check what needs no model."""
     if options.offline:
         go_offline()
-    if options.steps is not None and options.epochs is not None:
-        raise UserError("--steps and --epochs: give one of them, not both")
+    require_one_length(options)
 
 
 def make_runs(options: RunOptions, console: Console) -> SweepResult:
@@ -146,7 +146,7 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
         # A machine from which runs are submitted may have no GPU. It only hashes the weights.
         here = replace(there, device="cpu", dtype=dtype_name(machine.dtype)) if executor else there
         setup = _make_setup(here, lambda line: print_line(console, line))
-        plans = shortened(plans, options.steps, setup.task)
+        plans = shortened(plans, options, setup.task)
         make_setup = partial(_make_setup, there)
         cost = RunFlops(spec, setup.task) if cores.jobs > 1 else None
         result = sweep(make_setup, setup, plans, console, options.force, cores, options.log_seconds, executor, cost)

@@ -61,6 +61,19 @@ class RunOptions:
     submitit: Mapping[str, Any] = field(default_factory=dict)
 
 
+def require_one_length(options: RunOptions) -> None:
+    """Check that `--steps` alone says how long training is, if it is given.
+
+    Raises:
+        UserError: `--epochs` or `--set` says so, too.
+    """
+    others = [f"--set {key}" for key in options.settings if key.rpartition(".")[2] == "epochs"]
+    if options.epochs is not None:
+        others.insert(0, "--epochs")
+    if options.steps is not None and others:
+        raise UserError(f"--steps and {others[0]}: give one of them, not both")
+
+
 def require_accuracy(options: RunOptions, facts: TaskFacts) -> None:
     """Check that validation during training gives an accuracy, if it is asked for.
 
@@ -130,15 +143,18 @@ def no_runs(options: RunOptions) -> str:
     return f"--shard {options.shard[0]}/{options.shard[1]}: there are fewer runs than parts"
 
 
-def shortened(plans: Sequence[RunPlan], steps: int | None, task: Task) -> list[RunPlan]:
+def shortened(plans: Sequence[RunPlan], options: RunOptions, task: Task) -> list[RunPlan]:
     """Return the plans with the length that `--steps` gives; without `--steps`, return them unchanged.
 
     Args:
         plans: the runs.
-        steps: number of optimiser steps; None for the length of the recipe.
+        options: the options that they are of.
         task: the task, which has the number of training examples.
+
+    Raises:
+        UserError: the warm-up of `--set` is longer than the training.
     """
-    if steps is None or not plans:
+    if options.steps is None or not plans:
         return list(plans)
     num_examples = len(task.train_examples(plans[0].recipe))
-    return [with_steps(plan, steps, num_examples) for plan in plans]
+    return [with_steps(plan, options.steps, num_examples, options.settings) for plan in plans]

@@ -5,10 +5,12 @@ optimiser steps; `training_length` is the one place where epochs become steps.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from harness.config.plan import RunPlan
 from harness.config.recipe import TrainRecipe
+from harness.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,34 @@ def training_length(num_examples: int, recipe: TrainRecipe) -> TrainingLength:
     return TrainingLength(steps=max(1, round(recipe.epochs * per_epoch)), steps_per_epoch=per_epoch)
 
 
-def with_steps(plan: RunPlan, steps: int, num_examples: int) -> RunPlan:
+def with_steps(plan: RunPlan, steps: int, num_examples: int, given: Collection[str] = ()) -> RunPlan:
     """Return the plan with its training set to `steps` optimiser steps.
 
-    The recipe's epochs change to match, so methods with different batch sizes get different epochs. The oracle is
-    returned unchanged, because it does not train.
+    The recipe's epochs change to match, so methods with different batch sizes get different epochs. The warm-up keeps
+    its share, unless it was given. The oracle is returned unchanged, because it does not train.
 
     Args:
         plan: the run.
         steps: optimiser steps of the whole run.
         num_examples: training examples.
+        given: the keys of `--set`.
+
+    Raises:
+        UserError: the warm-up that was given is longer than the training.
     """
     if plan.is_oracle:
         return plan
     epochs = training_length(num_examples, plan.recipe).epochs_after(steps)
-    return replace(plan, recipe=plan.recipe.with_length(epochs))
+    recipe = plan.recipe.with_length(epochs)
+    if {"warmup_epochs", f"{plan.method}.warmup_epochs"} & {*given}:
+        warmup = plan.recipe.warmup_epochs
+        if warmup > epochs:
+            raise UserError(
+                f"--set warmup_epochs: {warmup:g} exceeds the {epochs:g} epochs of --steps {steps} ({plan.method}); "
+                "give a smaller number"
+            )
+        recipe = recipe.model_copy(update={"warmup_epochs": warmup})
+    return replace(plan, recipe=recipe)
 
 
 def learning_rate(epoch: float, *, peak: float, minimum: float, warmup_epochs: float, epochs: float) -> float:

@@ -191,6 +191,8 @@ def test_what_python_cannot_hold_is_one_line(
         ("run --seeds -1", "--seeds -1"),
         ("run --seeds ,", "--seeds: give at least one"),
         ("run --steps 3 --epochs 2", "--steps and --epochs: give one"),
+        ("run --steps 3 --set epochs=2", "--steps and --set epochs: give one"),
+        ("run --steps 3 --set memvp.epochs=2", "--steps and --set memvp.epochs: give one"),
         ("run --epochs 0", "--epochs 0: give a number above 0"),
         ("run --epochs nan", "--epochs nan"),
         ("run --device gpu", "--device gpu: no such device"),

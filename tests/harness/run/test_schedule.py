@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.config.plan import Overrides, plan_runs
 from harness.config.presets import PRESETS
 from harness.config.recipe import TrainRecipe
+from harness.errors import UserError
 from harness.run.schedule import TrainingLength, learning_rate, training_length, with_steps
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "memvp.json").read_text())["extras"]["lr_schedule"]
@@ -80,6 +81,17 @@ def test_a_plan_takes_as_many_steps_as_it_is_given(examples: int, steps: int) ->
     changed = with_steps(plan, steps, examples)
     assert training_length(examples, changed.recipe).steps == steps
     assert changed.recipe.warmup_epochs / changed.recipe.epochs == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("key", ["warmup_epochs", "memvp.warmup_epochs"])
+def test_a_warmup_that_was_given_is_kept(key: str) -> None:
+    (plan,) = plan_runs(["memvp"], (), [0], PRESETS["7b"], "scienceqa", Overrides(settings={key: 1}))
+    changed = with_steps(plan, 20, 320, {key: 1})
+    assert (changed.recipe.epochs, changed.recipe.warmup_epochs) == (2, 1)
+    with pytest.raises(
+        UserError, match=r"^--set warmup_epochs: 1 exceeds the 0\.5 epochs of --steps 5 \(memvp\);"
+    ):
+        with_steps(plan, 5, 320, {key: 1})
 
 
 def test_the_oracle_has_no_steps() -> None:
