@@ -2,11 +2,11 @@
 
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 import torch
@@ -18,10 +18,8 @@ from harness.backbone.machine import DTYPES, dtype_name, resolve_machine
 from harness.backbone.requirements import free_memory
 from harness.backbone.weights import missing_weights
 from harness.config.presets import BackboneSpec, resolve_spec
-from harness.data.coco import load_coco
-from harness.data.dataset import DataSet
-from harness.data.places import ENVIRONMENT, PLACES, find_data, kept_folder, unheeded
-from harness.data.scienceqa import load_scienceqa
+from harness.data.dataset import require_folder
+from harness.data.places import ENVIRONMENT, PLACES, find_data, kept_folder, place_of, unheeded
 from harness.disk import free_space
 from harness.errors import UserError, first_line
 from harness.evaluation.caption_metrics import check_tokenizer
@@ -37,8 +35,6 @@ from harness.terminal import UNLIMITED, entry, terminal_width
 
 Status = Literal["ok", "warning", "missing"]
 PACKAGES = ("torch", "transformers", "open_clip_torch", "peft", "accelerate", "huggingface_hub", "datasets")
-LOADERS: Mapping[str, Callable[[Path], DataSet[Any]]] = {"coco": load_coco, "scienceqa": load_scienceqa}
-"""Task -> what reads a data folder and finds every image file, and opens none."""
 JAVA_TASK = "coco"
 """The task whose scores need Java."""
 REPORT = "see what the message says; if it does not help, report it with the whole output"
@@ -229,7 +225,7 @@ def _room(spec: BackboneSpec, task: str, data_root: Path | None) -> Iterator[Fin
 def _downloads(spec: BackboneSpec, task: str, data_root: Path | None) -> list[Download]:
     """Return what `run` would download."""
     downloads = downloads_of_weights(missing_weights(spec))
-    if data_root is None and not spec.packaged and find_data(task) is None:
+    if data_root is None and not spec.packaged and task in PLACES and find_data(task) is None:
         downloads.append(download_of_data(task))
     return downloads
 
@@ -246,9 +242,12 @@ def _found_data(spec: BackboneSpec, task: str, data_root: Path | None) -> Findin
     Raises:
         UserError: something is missing from the folder, or wrong.
     """
-    place = PLACES[task]
     if data_root is None and spec.packaged:
         return Finding("data", "ok", "the small world, which is made on first use")
+    if data_root is not None and task not in PLACES:
+        require_folder(data_root, f"the data of --task {task}")
+        return Finding("data", "ok", f"{data_root}, which `run` reads")
+    place = place_of(task)
     if data_root is not None:
         if (data_root / place.annotations).is_file():
             return _readable(task, data_root)
@@ -263,7 +262,7 @@ def _found_data(spec: BackboneSpec, task: str, data_root: Path | None) -> Findin
 
 
 def _readable(task: str, folder: Path) -> Finding:
-    LOADERS[task](folder)
+    place_of(task).load(folder)
     return Finding("data", "ok", f"{task} in {folder}")
 
 

@@ -23,7 +23,7 @@ from harness.commands.run_options import (
 )
 from harness.config.presets import BackboneSpec
 from harness.cost.output import shown_table
-from harness.data.places import PLACES, find_data, unheeded
+from harness.data.places import find_data, place_of, unheeded
 from harness.escape import text_table
 from harness.numbers import readable_memory
 from harness.run.compiled import require_capturable
@@ -99,12 +99,11 @@ def dry_run_command(options: RunOptions, console: Console) -> int:
             root = find_data(options.task)
             if line := unheeded(options.task):
                 print_line(say, line)
-        place = PLACES[options.task]
         if root is not None or spec.packaged:
             data = data_options(replace(options, data_root=root), lambda line: print_line(say, line))
             task = load_task(options.task, data)
             plans = shortened(plans, options, task)
-        elif place.reachable():
+        elif (place := place_of(options.task)).reachable():
             downloads.append(download_of_data(options.task))
         else:
             faults.add(f"{place.absent()}; {place.remedy}")

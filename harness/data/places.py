@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from harness.data import coco, coco_download
+from harness.data.dataset import DataSet
 from harness.data.huggingface import SOURCE, fetch_scienceqa
+from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 from harness.files import cache_folder, require_writable
 from harness.hub import hub_reachable
@@ -21,10 +24,11 @@ ENVIRONMENT = "PEFT_VL_BENCH_DATA"
 
 @dataclass(frozen=True)
 class Place:
-    """How the data of one task is recognised and fetched.
+    """How the data of one task is recognised, read and fetched.
 
     Attributes:
         annotations: the file that every data folder of the task has.
+        load: reads a data folder and finds every image file, and opens none.
         offer: returns the line that says what a download is.
         absent: returns the line that says that the data is not there.
         remedy: what to do where nothing can be downloaded.
@@ -37,6 +41,7 @@ class Place:
     """
 
     annotations: str
+    load: Callable[[Path], DataSet[Any]]
     offer: Callable[[], str]
     absent: Callable[[], str]
     remedy: str
@@ -51,6 +56,7 @@ class Place:
 PLACES: Mapping[str, Place] = {
     "coco": Place(
         coco.ANNOTATIONS,
+        coco.load_coco,
         coco_download.offer,
         coco_download.absent,
         coco_download.REMEDY,
@@ -62,6 +68,7 @@ PLACES: Mapping[str, Place] = {
     ),
     "scienceqa": Place(
         "problems.json",
+        load_scienceqa,
         SOURCE.offer,
         SOURCE.absent,
         SOURCE.remedy,
@@ -72,7 +79,18 @@ PLACES: Mapping[str, Place] = {
         cached=SOURCE.size or 0,
     ),
 }
-"""Task -> place."""
+"""Task -> place. A task that is not here needs `--data-root`."""
+
+
+def place_of(task: str) -> Place:
+    """Return the place of a task's data.
+
+    Raises:
+        UserError: the task has none, so that only the user knows where its data is.
+    """
+    if task not in PLACES:
+        raise UserError(f"--data-root: needed for --task {task}, whose data is not looked for; give its data folder")
+    return PLACES[task]
 
 
 def kept_folder(task: str) -> Path:
@@ -94,13 +112,13 @@ def find_data(task: str) -> Path | None:
         The folder; None if there is none with the task's annotations.
 
     Raises:
-        UserError: the user has no cache folder.
+        UserError: the task's data has no place, or the user has no cache folder.
     """
-    named = os.environ.get(ENVIRONMENT)
-    if named and (Path(named, task) / PLACES[task].annotations).is_file():
+    named, annotations = os.environ.get(ENVIRONMENT), place_of(task).annotations
+    if named and (Path(named, task) / annotations).is_file():
         return Path(named, task)
     kept = kept_folder(task)
-    return kept if (kept / PLACES[task].annotations).is_file() else None
+    return kept if (kept / annotations).is_file() else None
 
 
 def unheeded(task: str) -> str | None:
@@ -110,9 +128,9 @@ def unheeded(task: str) -> str | None:
         task: name of the task.
 
     Raises:
-        UserError: the user has no cache folder.
+        UserError: the task's data has no place, or the user has no cache folder.
     """
-    named, annotations = os.environ.get(ENVIRONMENT), PLACES[task].annotations
+    named, annotations = os.environ.get(ENVIRONMENT), place_of(task).annotations
     if not named or (Path(named, task) / annotations).is_file():
         return None
     return f"{ENVIRONMENT}: {named} has no {task}/{annotations}; looking in {kept_folder(task)}"
@@ -126,7 +144,7 @@ def find_or_fetch_data(task: str, say: Say) -> Path:
         say: called with lines on what is downloaded.
 
     Raises:
-        UserError: the data cannot be downloaded, or is not complete.
+        UserError: the task's data has no place, cannot be downloaded, or is not complete.
     """
     if line := unheeded(task):
         say(line)
@@ -135,7 +153,7 @@ def find_or_fetch_data(task: str, say: Say) -> Path:
     kept = kept_folder(task)
     with _fetching(kept, say):
         if (folder := find_data(task)) is None:
-            PLACES[task].fetch(kept, say)
+            place_of(task).fetch(kept, say)
     return folder or kept
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from harness.backbone.weights import Missing
-from harness.data.places import PLACES, kept_folder
+from harness.data.places import kept_folder, place_of
 from harness.disk import free_space
 from harness.numbers import readable_size
 
@@ -57,9 +57,9 @@ def download_of_data(task: str) -> Download:
     """Return the download of the data of a task into the user's cache.
 
     Raises:
-        UserError: the user has no cache folder.
+        UserError: the task's data has no place, or the user has no cache folder.
     """
-    place = PLACES[task]
+    place = place_of(task)
     writes = ((place.cached, Path(constants.HF_HUB_CACHE)), (place.size, kept_folder(task)))
     return Download(place.offer(), place.transferred, writes)
 
