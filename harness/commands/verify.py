@@ -15,9 +15,8 @@ from harness.config.plan import RunPlan, recorded_plan
 from harness.config.presets import PRESETS, BackboneSpec, base_model, resolve_spec
 from harness.data.places import find_data
 from harness.errors import UserError
-from harness.escape import visible
 from harness.records import Record, read_record, record_path
-from harness.report.rerun import changed_inputs, verification, verification_text
+from harness.report.rerun import changed_inputs, no_comparison_text, verification, verification_text
 from harness.run.compiled import require_capturable
 from harness.run.cores import compute_threads, divide_cores
 from harness.run.progress import LOG_SECONDS, print_line
@@ -28,7 +27,7 @@ from harness.streams import print_result
 from harness.tasks.contract import DataOptions, load_task
 from harness.typed import MOST_THREADS
 
-_CHANGED = "different: the run cannot be made again, because what it starts from has changed"
+_CHANGED = "the run cannot be made again, because what it starts from has changed"
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,7 @@ def _verify(
             make_setup = partial(_setup, options, record, spec, machine, into)
             setup = make_setup()
             if changed := changed_inputs(record, setup.spec_of(plan)):
-                lines = [visible(f"differs: {line}") for line in changed]
-                print_result("\n".join([*lines, _CHANGED]))
+                print_result(no_comparison_text(_CHANGED, changed, options.format))
                 return 1
             if record_path(record, into).resolve() == options.record.resolve():
                 raise UserError(f"--into {into}: holds the record itself; give another folder")
@@ -136,7 +134,7 @@ def _verify(
         return exit_status(stop)
     (again,) = result.records
     if again.status != "completed":
-        print_result(visible(f"different: the run {again.status}: {again.error}"))
+        print_result(no_comparison_text(f"the run {again.status}: {again.error}", (), options.format))
         return 1
     found = verification(record, options.record, again, record_path(again, into), options.within)
     print_result(verification_text(found, options.format))

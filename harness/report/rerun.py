@@ -1,7 +1,7 @@
 """A record against a second run of the same: what was different before it, and what came out differently."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -141,6 +141,19 @@ def verification_text(found: Verification, format: str) -> str:
         lines.append(f"first answer that differs: {found.answers.first}")
     lines += [_beyond_text(name, *pair) for name, pair in found.beyond.items()]
     return "\n".join(visible(line) for line in [*lines, _verdict(found)])
+
+
+def no_comparison_text(reason: str, before: Sequence[str], format: str) -> str:
+    """Return the text on a second run that could not be compared, in the forms of `verification_text`.
+
+    Args:
+        reason: why it could not.
+        before: what was different before it began, one line each.
+        format: `json`, or another for people.
+    """
+    if format == "json":
+        return json.dumps({"outcome": "different", "reason": reason, "before": list(before)}, indent=2)
+    return "\n".join(visible(line) for line in [*(f"differs: {line}" for line in before), f"different: {reason}"])
 
 
 def _beyond_text(name: str, apart: float | None, limit: float) -> str:

@@ -89,7 +89,24 @@ def test_a_run_on_other_data_is_not_made(made: Path, parts: list[str], tmp_path:
     done = call("verify", path, *parts)
     assert done.code == 1 and f'data_hash: "{"f" * 57}' not in done.out
     assert "differs: data_hash: " in done.out
-    assert last_line(done) == "different: the run cannot be made again, because what it starts from has changed"
+    reason = "the run cannot be made again, because what it starts from has changed"
+    assert last_line(done) == f"different: {reason}"
+    as_json = json.loads(call("verify", path, *parts, "--format", "json").out)
+    assert (as_json["outcome"], as_json["reason"]) == ("different", reason)
+    assert as_json["before"][0].startswith("data_hash: ")
+
+
+def test_a_second_run_that_fails_is_different(made: Path, parts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*words: object) -> None:
+        raise RuntimeError("no more \x1b[31mmemory")
+
+    monkeypatch.setattr("harness.run.phases._Run.train_or_load", fails)
+    _, path = the_record(made)
+    done = call("verify", path, *parts)
+    assert done.code == 1 and last_line(done).startswith("different: the run failed: RuntimeError")
+    as_json = call("verify", path, *parts, "--format", "json")
+    assert as_json.code == 1 and "\x1b" not in as_json.out
+    assert json.loads(as_json.out)["reason"].startswith("the run failed: RuntimeError")
 
 
 def test_what_cannot_be_verified_is_said(made: Path, parts: list[str], tmp_path: Path) -> None:
