@@ -52,8 +52,17 @@ def names(option: str, text: str) -> tuple[str, ...]:
 
 
 def choices(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the options of a question: one per text, or those that a single text separates by commas."""
-    return _parts(texts[0]) if len(texts) == 1 else tuple(texts)
+    """Return the options of a question: one per text, or those that a single text separates by commas.
+
+    Raises:
+        UserError: a single text contains no option.
+    """
+    if len(texts) != 1:
+        return tuple(texts)
+    found = _parts(texts[0])
+    if not found:
+        raise UserError(f"--choices {texts[0]}: contains no option; give options separated by commas, or leave it out")
+    return found
 
 
 def integers(option: str, text: str) -> tuple[int, ...]:

@@ -110,8 +110,8 @@ class LoadedAdapter:
             hint: context of the question.
 
         Raises:
-            UserError: there is neither question nor image, the options cannot be used, the image cannot be read, or
-                the prompt is too long.
+            UserError: there is neither question nor image, a hint has no question, the options cannot be used, the
+                image cannot be read, or the prompt is too long.
         """
         path = None if image is None else Path(image)
         self._collator.cut.clear()
@@ -142,6 +142,8 @@ class LoadedAdapter:
         """Answer a question in free text, or caption an image."""
         if not question.strip() and image is None:
             raise UserError("--question, --image: give at least one of them")
+        if hint.strip() and not question.strip():
+            raise UserError("--hint: is the context of a question, and there is none; give --question, or leave it out")
         if question.strip():
             problem = Problem("question", "test", question, (), 0, hint=hint)
             prompt = f"Question: {problem.question}\nContext: {problem.hint or 'N/A'}\nResponse:"

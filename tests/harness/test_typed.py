@@ -64,6 +64,14 @@ def test_a_list_without_a_name_is_refused(text: str) -> None:
     assert typed.names("--methods", "a, b,") == ("a", "b")
 
 
+@pytest.mark.parametrize("text", ["", ",", " , "])
+def test_options_of_a_question_that_are_given_but_empty_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"--choices {text}: contains no option")):
+        typed.choices([text])
+    assert typed.choices([]) == ()
+    assert typed.choices(["red, blue"]) == typed.choices(["red", "blue"]) == ("red", "blue")
+
+
 @pytest.mark.parametrize("text", ["one", "1,x", "9" * 5000, "1.0"])
 def test_seeds_are_whole_numbers(text: str) -> None:
     with pytest.raises(UserError, match="not a list of whole numbers"):

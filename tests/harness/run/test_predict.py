@@ -88,6 +88,7 @@ def test_a_question_without_options_is_answered_in_words(loaded: LoadedAdapter) 
         ({"question": "?", "choices": ["a", " "]}, "--choices: give 2 to 26"),
         ({"question": "?", "image": "nowhere.png"}, "nowhere.png"),
         ({"question": "x" * 3000}, "longer than the"),
+        ({"image": "nowhere.png", "hint": "a hint"}, "--hint: is the context of a question"),
     ],
 )
 def test_what_cannot_be_answered(loaded: LoadedAdapter, arguments: dict[str, Any], message: str) -> None:
