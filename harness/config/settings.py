@@ -170,6 +170,9 @@ def settings_of_record(path: Path) -> str:
         for name, value in _config_part(path, record, part).items()
         if owner or name != "protocol"  # it has an option of its own
     }
+    if record.tuning:  # without it, the run would say of every field that it was given with --set
+        _plain(f"{path}: tuning", record.tuning)
+        settings["tuning"] = record.tuning
     return settings_text(Settings(options, settings), comments)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.commands.run_options import RunOptions
+from harness.config.plan import Overrides, plan_runs
+from harness.config.presets import PRESETS
 from harness.config.settings import Settings, read_settings, settings_text
 from harness.escape import visible_lines
 from harness.records import Record, read_records, record_path, write_record
@@ -32,12 +33,6 @@ _VALUES = st.recursive(
 )
 _DEEP = "[" * 900 + "]" * 900
 _KEYS = st.from_regex(r"([a-z]{1,6}\.)?x_[a-z]{1,6}", fullmatch=True)
-
-
-@given(st.dictionaries(_KEYS, _VALUES, max_size=6))
-def test_every_setting_survives_a_file(settings: dict[str, Any]) -> None:
-    table = tomllib.loads(settings_text(Settings({"model": "tiny"}, settings)))
-    assert table["model"] == "tiny"
 
 
 @given(settings=st.dictionaries(_KEYS, _VALUES, max_size=6))
@@ -89,6 +84,13 @@ def record_of(tmp_path: Path) -> Callable[..., Path]:
 def test_what_toml_has_no_word_for_is_kept(value: Any, record_of: Callable[..., Path], tmp_path: Path) -> None:
     done = saved_config(record_of(train={"x": value}, method={"y": value}), tmp_path)
     assert done.settings == {"x": value, "memvp.y": value}
+
+
+def test_a_run_made_again_says_the_same_about_its_settings(tmp_path: Path) -> None:
+    (plan,) = plan_runs(["memvp"], [], [0], PRESETS["tiny"], "scienceqa", Overrides())
+    record = Record(**fields(config=plan.resolved(), tuning=plan.recipe.tuning))
+    saved = saved_config(write_record(record, tmp_path), tmp_path)
+    assert plan_runs(["memvp"], [], [0], PRESETS["tiny"], "scienceqa", Overrides(settings=saved.settings)) == [plan]
 
 
 def test_no_file_acts_on_a_terminal() -> None:

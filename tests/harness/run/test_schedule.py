@@ -88,9 +88,7 @@ def test_a_warmup_that_was_given_is_kept(key: str) -> None:
     (plan,) = plan_runs(["memvp"], (), [0], PRESETS["7b"], "scienceqa", Overrides(settings={key: 1}))
     changed = with_steps(plan, 20, 320, {key: 1})
     assert (changed.recipe.epochs, changed.recipe.warmup_epochs) == (2, 1)
-    with pytest.raises(
-        UserError, match=r"^--set warmup_epochs: 1 exceeds the 0\.5 epochs of --steps 5 \(memvp\);"
-    ):
+    with pytest.raises(UserError, match=r"^--set warmup_epochs: 1 exceeds the 0\.5 epochs of --steps 5 \(memvp\);"):
         with_steps(plan, 5, 320, {key: 1})
 
 
