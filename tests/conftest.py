@@ -1,6 +1,7 @@
 """Settings of all tests, for busy machines and for tensors as small as these."""
 
 import gc
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -13,6 +14,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes depends on what else the machine does, so no test fails for it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose extra is not installed."""
+    for mark in item.iter_markers("extra"):
+        if importlib.util.find_spec(mark.kwargs["package"]) is None:
+            pytest.skip(f"the extra `{mark.args[0]}` is not installed")
 
 
 @pytest.fixture(scope="session", autouse=True)

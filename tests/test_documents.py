@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,19 @@ def test_the_workflow_runs_the_environments_of_tox() -> None:
         assert not row["env"].startswith("py") or row["env"] == "py" + row["python"].replace(".", "")
     (command,) = [step["run"] for step in job["steps"] if "run" in step]
     assert command.startswith("bash .ci/run -e ${{ matrix.env }}")
+
+
+def test_the_tests_of_extras_run_where_these_are_installed() -> None:
+    tox = RawConfigParser()
+    tox.read_string(read("tox.ini"))
+    flows, quick = tox["testenv:flows"], tox["testenv"]
+    needed = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r'mark\.extra\("(\w+)"', read(path))
+    }
+    assert (
+        "ray" in needed and needed <= set(re.split(r",\s*", flows["extras"])) <= PROJECT["optional-dependencies"].keys()
+    )
+    assert '-m "slow or extra"' in flows["commands"] and '-m "not slow and not extra"' in quick["commands"]
 
 
 def test_the_pages_workflow_publishes_what_tox_and_the_harness_write() -> None:

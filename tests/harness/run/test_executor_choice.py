@@ -10,7 +10,7 @@ import torch
 
 from harness.records import SpeedSetting, collect_environment, write_record
 from tests.command_line import Run
-from tests.harness.run.executors import EXTRAS, NAMED, needs
+from tests.harness.run.executors import EXECUTORS, EXTRAS, NAMED, NEEDS_SUBMITIT
 from tests.record_factory import speed
 
 
@@ -32,7 +32,7 @@ def test_a_missing_package_is_found_first(
     assert options or len(done.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("executor", EXTRAS)
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -45,15 +45,13 @@ def test_a_missing_package_is_found_first(
 def test_nothing_is_left_to_the_machine_of_a_run(
     executor: str, options: str, message: str, call: Run, base: list[str]
 ) -> None:
-    needs(executor)
     done = call(*base, "--methods", "memvp", "--executor", executor, *options.split())
     assert done.code == 2 and message.replace("EXECUTOR", executor) in done.err
     assert len(done.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("executor", EXTRAS)
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_dry_run_names_what_the_executor_refuses(executor: str, call: Run, base: list[str], tmp_path: Path) -> None:
-    needs(executor)
     command = (*base, "--methods", "oracle", "--executor", executor, "--dry-run")
     quantised = call(*command, *NAMED, "--quantize", "4bit")
     assert quantised.code == 2 and "missing: --quantize 4bit: this machine cannot hash" in quantised.out
@@ -66,18 +64,18 @@ def test_a_dry_run_names_what_the_executor_refuses(executor: str, call: Run, bas
     assert not (tmp_path / "results").exists()
 
 
+@NEEDS_SUBMITIT
 def test_a_dry_run_names_parameters_that_submitit_refuses(call: Run, base: list[str], tmp_path: Path) -> None:
-    needs("submitit")
     command = (*base, "--methods", "oracle", "--executor", "submitit", *NAMED, "--dry-run")
     done = call(*command, "--submitit", "slurm_nothing=1")
     assert done.code == 2 and "missing: --submitit: Unknown argument 'nothing'" in done.out
     assert not (tmp_path / "results").exists()
 
 
+@NEEDS_SUBMITIT
 def test_a_dry_run_for_other_machines_needs_no_gpu_here(
     call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs("submitit")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr("harness.run.dryrun.free_memory", lambda device: pytest.fail("this machine makes no run"))
     command = ("run", "--methods", "memvp", "--model", "7b", "--device", "cuda", "--threads", "8", "--dry-run")
@@ -108,6 +106,7 @@ def test_an_unknown_executor_is_refused(call: Run, base: list[str]) -> None:
     assert done.code == 2 and "'dask' is not one of 'local', 'ray', 'submitit'" in done.err
 
 
+@NEEDS_SUBMITIT
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -117,7 +116,6 @@ def test_an_unknown_executor_is_refused(call: Run, base: list[str]) -> None:
     ],
 )
 def test_parameters_of_submitit_are_checked(parameters: str, message: str, call: Run, base: list[str]) -> None:
-    needs("submitit")
     done = call(*base, "--methods", "memvp", "--executor", "submitit", *NAMED, "--submitit", parameters)
     assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1
 

@@ -8,14 +8,15 @@ import torch
 
 from harness.errors import UserError
 from harness.run.executor import LostError
-from tests.harness.run.executors import needs
+from tests.harness.run.executors import NEEDS_RAY
+
+pytestmark = NEEDS_RAY
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_only_a_run_that_was_cancelled_here_is_not_begun_again(
     cancelled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs("ray")
     import ray
 
     from harness.run.executor_ray import RayJob
@@ -35,7 +36,6 @@ def test_only_a_run_that_was_cancelled_here_is_not_begun_again(
 
 def opened(nodes: list[dict[str, Any]], address: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is said when a run needs 4 cores and a GPU of a cluster."""
-    needs("ray")
     import ray
 
     from harness.run.executor_ray import RayExecutor

@@ -15,7 +15,7 @@ import pytest
 
 from harness.records import predictions_path, read_records, record_path
 from tests import command_line
-from tests.harness.run.executors import NAMED, needs
+from tests.harness.run.executors import EXECUTORS, NAMED, NEEDS_RAY, NEEDS_SUBMITIT
 
 ROOT = Path(__file__).parents[3]
 RAY_FAILED = re.compile(r"--executor ray: .+; correct RAY_ADDRESS, or start the cluster$", re.MULTILINE)
@@ -88,11 +88,13 @@ def has_checkpoint(results: Path, seed: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("executor", "force"), [("ray", True), ("submitit", False)])
+@pytest.mark.parametrize(
+    ("executor", "force"),
+    [pytest.param("ray", True, marks=NEEDS_RAY), pytest.param("submitit", False, marks=NEEDS_SUBMITIT)],
+)
 def test_a_killed_worker_loses_nothing_and_repeats_nothing(
     executor: str, force: bool, in_turn: Path, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
 ) -> None:
-    needs(executor)
     results = tmp_path / "results"
     if force:
         assert command_line.call("results", "merge", in_turn, "--results", results).code == 0
@@ -118,12 +120,12 @@ def is_training(results: Path, seed: int) -> bool:
     return bool(said) and '"advance"' in said[0].partition('"training"')[2]
 
 
+@NEEDS_SUBMITIT
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_whose_time_is_over_goes_on_from_its_last_step(
     in_turn: Path, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
 ) -> None:
-    needs("submitit")
     results = tmp_path / "results"
     asked = [*arguments(small_llm, small_clip, mini_set, results), "--seeds", "0", "--checkpoint-minutes", "1000"]
     with started(*asked, "--executor", "submitit") as process:
@@ -137,11 +139,10 @@ def test_a_run_whose_time_is_over_goes_on_from_its_last_step(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("executor", ["ray", "submitit"])
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_stopped_sweep_cancels_its_jobs_and_goes_on(
     executor: str, in_turn: Path, small_llm: Path, small_clip: Path, mini_set: Path, tmp_path: Path
 ) -> None:
-    needs(executor)
     results = tmp_path / "results"
     asked = [*arguments(small_llm, small_clip, mini_set, results), "--seeds", "0"]
     with started(*asked, "--executor", executor) as process:

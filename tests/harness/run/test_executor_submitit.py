@@ -15,15 +15,15 @@ import torch
 from harness.backbone.requirements import GIB
 from harness.errors import UserError
 from harness.stopping import stop_held_back, stop_on_signals
-from tests.harness.run.executors import needs
+from tests.harness.run.executors import NEEDS_SUBMITIT
 
+pytestmark = NEEDS_SUBMITIT
 Make = Callable[..., Any]
 
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Make an executor for processes on a machine of eight cores and 5 GiB of free memory, or for Slurm."""
-    needs("submitit")
     import submitit
 
     from harness.run import executor_submitit
@@ -68,7 +68,6 @@ class VisibleGpus:
 def test_without_slurm_a_run_sees_the_gpus_that_the_user_has_chosen(
     visible: str | None, seen: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs("submitit")
     from submitit.core.utils import DelayedSubmission
     from submitit.local import local
 
@@ -145,7 +144,6 @@ def happened() -> Iterator[list[str]]:
 def test_a_run_whose_time_is_over_is_put_back_when_its_checkpoint_is_written(
     signum: signal.Signals, end: type[BaseException], rest: list[str], happened: list[str]
 ) -> None:
-    needs("submitit")
     from harness.run.executor_submitit import Requeued
 
     def unit() -> None:

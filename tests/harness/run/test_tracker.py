@@ -28,8 +28,8 @@ def test_a_missing_package_is_found_before_training(
     )
 
 
+@pytest.mark.extra("tensorboard", package="tensorboard")
 def test_tensorboard_receives_every_step(call: Run, base: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     done = call(*base, "--methods", "memvp", "--tracker", "tensorboard", "--eval-every", "3")
