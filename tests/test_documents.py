@@ -3,6 +3,7 @@
 Commands in a document parse, links lead to files, and a wheel contains what pyproject.toml promises.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -34,6 +35,23 @@ LINKING = (
     ROOT / "tests/golden/README.md",
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+STAND_IN_FOR_TOX = """
+import os, re, sys
+from pathlib import Path
+
+module, *arguments = sys.argv[2:]
+if module == "tox":
+    listed = re.search("^env_list = (.*)$", Path("tox.ini").read_text(), re.MULTILINE)[1].split(", ")
+    if "-e" in arguments:
+        listed = arguments[arguments.index("-e") + 1].split(",")
+    if "--skip-env" in arguments:
+        listed = [name for name in listed if not re.match(arguments[arguments.index("--skip-env") + 1], name)]
+    Path(__file__).with_name("ran").open("a").writelines(f"{name} " for name in listed)
+    sys.exit(os.environ["FAILING"] in listed)
+"""
+"""A `python` that notes which environments tox is asked for, and ends as if one of them had failed."""
 
 
 def read(name: str | Path) -> str:
@@ -222,6 +240,27 @@ def test_the_tests_of_extras_run_where_these_are_installed() -> None:
         "ray" in needed and needed <= set(re.split(r",\s*", flows["extras"])) <= PROJECT["optional-dependencies"].keys()
     )
     assert '-m "slow or extra"' in flows["commands"] and '-m "not slow and not extra"' in quick["commands"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the script needs bash")
+@pytest.mark.parametrize("failing", ["py311", "types", ""])
+def test_the_script_of_ci_runs_every_environment_and_tells_a_failure(failing: str, tmp_path: Path) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path / "tox.py"}" "$@"\n')
+    stand_in.chmod(0o755)
+    (tmp_path / "tox.py").write_text(STAND_IN_FOR_TOX)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "FAILING": failing}
+
+    def ran(*arguments: str) -> list[str]:
+        (tmp_path / "ran").write_text("")
+        done = subprocess.run(["bash", ROOT / ".ci" / "run", *arguments], env=environment, check=False)
+        ran = (tmp_path / "ran").read_text().split()
+        assert (done.returncode != 0) == (failing in ran)
+        return ran
+
+    listed = re.search(r"^env_list = (.*)$", read("tox.ini"), flags=re.MULTILINE)
+    assert listed and sorted(ran()) == sorted(re.split(r",\s*", listed[1]))
+    assert ran("-e", "types") == ["types"]
 
 
 def test_the_pages_workflow_publishes_what_tox_and_the_harness_write() -> None:
