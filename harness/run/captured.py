@@ -10,6 +10,7 @@ optimiser runs outside the graphs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -143,7 +144,7 @@ def capture_graph(run: Replay, pool: Any) -> Replay:
     Raises:
         RuntimeError: it cannot be captured.
     """
-    stream = torch.cuda.Stream()
+    stream = _stream(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARMUP_PASSES):
@@ -152,6 +153,12 @@ def capture_graph(run: Replay, pool: Any) -> Replay:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     # By default, a capture fails if another thread allocates meanwhile, as the one does that pins batches.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         run()
     return graph.replay
+
+
+@cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """Return the stream of all captures on a GPU. cuBLAS keeps working memory for every stream that it has seen."""
+    return torch.cuda.Stream(device)

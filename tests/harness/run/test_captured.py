@@ -1,6 +1,8 @@
 """Captured training steps without a GPU: their fixed shapes, and the same losses and gradients as eager steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
-from harness.run.captured import Captured, Shape
+from harness.run.captured import WARMUP_PASSES, Captured, Shape, capture_graph
 from harness.run.execution import Eager, MicroBatch
 from harness.run.step import OptimiserStep
 from methods import registry
@@ -148,3 +150,42 @@ def test_gradients_keep_their_memory_from_step_to_step() -> None:
         places.append([p.grad.data_ptr() for p in tuned.method.parameters() if p.grad is not None])
         assert all(not p.grad.any() for p in tuned.method.parameters() if p.grad is not None)
     assert places[0] == places[1] == places[2] and places[0]
+
+
+def test_all_captures_use_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each stream that it sees, cuBLAS keeps memory for as long as the process lives."""
+    made, entered, captured = list[object](), list[object](), list[object]()
+
+    class Stream:
+        def __init__(self, *_: object) -> None:
+            made.append(self)
+
+        def wait_stream(self, other: object) -> None:
+            pass
+
+    @contextmanager
+    def stream(entering: object) -> Iterator[None]:
+        entered.append(entering)
+        yield
+
+    @contextmanager
+    def graph(*_: object, stream: object = None, **__: object) -> Iterator[None]:
+        captured.append(stream)
+        yield
+
+    main = Stream()
+    for name, replacement in {
+        "Stream": Stream,
+        "stream": stream,
+        "graph": graph,
+        "current_stream": lambda: main,
+        "current_device": lambda: 7,
+        "synchronize": lambda: None,
+        "CUDAGraph": lambda: SimpleNamespace(replay=None),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, replacement)
+    runs: list[int] = []
+    for _ in range(2):
+        capture_graph(lambda: runs.append(1), None)
+    assert len(made) == 2 and set(entered) == set(captured) == {made[1]}
+    assert len(runs) == 2 * (WARMUP_PASSES + 1)
