@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # importing pydantic takes longer than printing `--help`
     from pydantic import ValidationError
 
 _LONGEST_REASON = 200
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Parts of the messages of a GPU's libraries that allocate by themselves, such as for the graph of a captured pass."""
 
 
 class UserError(Exception):
@@ -54,6 +56,21 @@ def first_error(error: ValidationError) -> Complaint:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 200 characters; its type if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST_REASON]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has too little memory, so that a smaller batch may fit.
+
+    torch's allocator has an error of its own for that; other allocations are told by their messages alone.
+    """
+    if not isinstance(error, RuntimeError):
+        return False
+    # These imports take seconds, and most commands have no such error.
+    from accelerate.utils.memory import should_reduce_batch_size
+    from torch import OutOfMemoryError
+
+    told = should_reduce_batch_size(error) or any(text in str(error) for text in _OUT_OF_MEMORY)
+    return told or isinstance(error, OutOfMemoryError)
 
 
 @contextmanager

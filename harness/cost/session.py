@@ -21,7 +21,7 @@ from harness.cost.profile import ROUNDS, OperatorTime, profile_steps
 from harness.cost.share import share_backbone
 from harness.cost.stopwatch import interleave
 from harness.cost.timing import Key, PhaseResult, PhaseResults
-from harness.errors import UserError, first_line
+from harness.errors import UserError, first_line, is_out_of_memory
 from harness.records import PeakMemory
 from harness.run.captured import Captured, Replay, capture_graph
 from harness.run.compiled import compile_limits, compile_regions
@@ -107,9 +107,8 @@ def _too_little_memory() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError)
         # For the host, torch raises a plain RuntimeError. Only its message says that memory is the reason.
-        if not on_gpu and not any(text in str(error) for text in _HOST_ALLOCATION_FAILURES):
+        if not is_out_of_memory(error) and not any(text in str(error) for text in _HOST_ALLOCATION_FAILURES):
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"out of memory: {reason}; give a smaller --train-batch, --eval-batch or --layers") from error
@@ -134,9 +133,9 @@ def _capture(method: str, run: Replay, pool: Any) -> Replay:
     """Capture a method's passes as a CUDA graph; passes that cannot be captured are a UserError."""
     try:
         return capture_graph(run, pool)
-    except torch.cuda.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"--compile: the training step of {method} cannot be captured as a CUDA graph ({first_line(error)}); "
             f"remove --compile, or remove {method} from --methods"

@@ -5,10 +5,11 @@ from itertools import chain
 from typing import TypeVar
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 
 from harness.data.collate import Collator, Example
 from harness.data.loading import Loading, prepared_batches
+from harness.errors import is_out_of_memory
 from harness.evaluation.answer_log import AnswerLog
 from harness.processes import ALONE, Processes
 from methods.base import Batch
@@ -97,9 +98,9 @@ def _within_memory(
     try:
         return answer(batch.to(device), ids)
     except RuntimeError as error:
-        if processes.are_in_step and should_reduce_batch_size(error):
+        if processes.are_in_step and is_out_of_memory(error):
             processes.leave(error)
-        if len(ids) == 1 or not should_reduce_batch_size(error):
+        if len(ids) == 1 or not is_out_of_memory(error):
             raise
     # Outside the handler, so that the traceback does not keep the tensors of the failed forward pass.
     clear_device_cache(garbage_collection=True)

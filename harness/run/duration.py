@@ -22,7 +22,7 @@ from harness.config.plan import RunPlan
 from harness.config.presets import PRESETS, BackboneSpec
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
-from harness.errors import UserError
+from harness.errors import UserError, is_out_of_memory
 from harness.evaluation.model import EvaluationFailedError
 from harness.processes import launched_processes, shards
 from harness.records import Record, collect_environment, read_records
@@ -259,7 +259,9 @@ def measure(
         times = _repeated(step)
         model.eval()
         answer_s = _answer_s(task, model, plan, preprocessor)
-    except (TrainingFailedError, torch.OutOfMemoryError):
+    except RuntimeError as error:
+        if not isinstance(error, TrainingFailedError) and not is_out_of_memory(error):
+            raise
         return None
     return Pace(median(times), answer_s, "a short measurement")
 

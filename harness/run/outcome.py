@@ -13,7 +13,7 @@ from harness.backbone.loader import Backbone
 from harness.backbone.machine import dtype_name, gpu_name
 from harness.config.plan import RunPlan
 from harness.config.presets import BackboneSpec
-from harness.errors import UserError, first_line
+from harness.errors import UserError, first_line, is_out_of_memory
 from harness.evaluation.model import EvaluationFailedError
 from harness.processes import ALONE, Processes
 from harness.records import (
@@ -101,8 +101,8 @@ class Ending:
             return cls("failed", str(failure), failure.step)
         if isinstance(failure, EvaluationFailedError | UserError):
             return cls("failed", first_line(failure))
-        if isinstance(failure, torch.cuda.OutOfMemoryError):
-            return cls("failed", f"out of GPU memory: {first_line(failure)}; give a smaller --micro-batch")
+        if is_out_of_memory(failure):
+            return cls("failed", f"out of memory: {first_line(failure)}; give a smaller --micro-batch")
         traceback.print_exception(failure)
         return cls("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")
 

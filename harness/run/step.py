@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 
 from harness.data.collate import Collator, Example
+from harness.errors import is_out_of_memory
 from harness.processes import ALONE, Processes
 from harness.run.execution import Execution, MicroBatch
 from harness.run.random_states import RandomStates
@@ -127,7 +128,7 @@ class OptimiserStep:
         while True:
             states = RandomStates.now()
             own = self._attempt(batches)
-            exhausted = isinstance(own, RuntimeError) and should_reduce_batch_size(own)
+            exhausted = isinstance(own, Exception) and is_out_of_memory(own)
             failed = isinstance(own, Exception) and not exhausted
             sums = (0.0, 0.0) if isinstance(own, Exception) else own
             # What one process meets, all must know at the same point, or they would wait for each other for ever.

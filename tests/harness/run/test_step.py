@@ -13,9 +13,11 @@ from torch import Tensor
 from harness.config.recipe import TrainRecipe
 from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
+from harness.errors import first_line
 from harness.processes import ALONE, Processes
 from harness.run.execution import Eager, MicroBatch
 from harness.run.optimiser import adamw
+from harness.run.outcome import Ending
 from harness.run.random_states import RandomStates
 from harness.run.step import OptimiserStep, collate_micro_batches
 from harness.run.stop import StopAgreed
@@ -115,11 +117,14 @@ def test_a_batch_that_is_split_keeps_every_sample_and_no_common_padding() -> Non
     assert whole.split(6) == [whole]
 
 
+TOO_LARGE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+
 class TooLarge:
     """A model that runs out of memory with more than `limit` samples, after it has used random numbers."""
 
-    def __init__(self, tuned: TunedModel, limit: int) -> None:
-        self.tuned, self.limit, self.sizes = tuned, limit, list[int]()
+    def __init__(self, tuned: TunedModel, limit: int, error: RuntimeError = TOO_LARGE) -> None:
+        self.tuned, self.limit, self.error, self.sizes = tuned, limit, error, list[int]()
 
     def parameters(self) -> object:
         return self.tuned.parameters()
@@ -128,7 +133,7 @@ class TooLarge:
         self.sizes.append(len(batch.has_image_B))
         torch.rand(3)
         if self.sizes[-1] > self.limit:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+            raise type(self.error)(*self.error.args)  # each with a traceback of its own
         return self.tuned.summed_loss(batch)
 
 
@@ -147,6 +152,26 @@ def test_running_out_of_memory_halves_the_forward_pass_and_nothing_else() -> Non
     states.restore()
     expected, expected_gradient = step_of(TooLarge(tuned, 2), batches, MicroBatch(2, automatic=False))
     assert loss == expected and torch.equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ],
+)
+def test_memory_that_torch_does_not_allocate_may_run_out_too(error: RuntimeError) -> None:
+    model_with_limit, size = TooLarge(model("memvp"), 3, error), MicroBatch.of(None, 6)
+    batches = collate_micro_batches(examples(), collator(), 6)
+    if "illegal" in str(error):
+        with pytest.raises(RuntimeError, match="illegal"):
+            step_of(model_with_limit, batches, size)
+        return
+    step_of(model_with_limit, batches, size)
+    assert model_with_limit.sizes == [6, 3, 3]
+    assert Ending.of(error).error == f"out of memory: {first_line(error)}; give a smaller --micro-batch"
 
 
 def test_a_size_that_is_given_is_kept_and_one_sample_is_not_divided() -> None:
