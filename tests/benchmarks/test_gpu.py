@@ -7,21 +7,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from benchmarks import gpu
-from benchmarks.steps import FILE, Outcome
+from benchmarks import gpu, steps
+from benchmarks.steps import FILE, LOG, Outcome, Step
+from harness.cost.timing import BASELINE
 from harness.records import Loss
+from methods import registry
+from tests.command_line import call
 from tests.record_factory import make, speed
 
 ROOT = Path(__file__).parents[2]
 
 
-def script(*options, out):
-    """Start the script, with `out` as its output folder."""
-    environment = {**os.environ, "OUT": str(out), "PYTHON": sys.executable}
+def script(*options, out, python=sys.executable):
+    """Start the script in `out`, which is also its output folder."""
+    environment = {**os.environ, "OUT": str(out), "PYTHON": str(python)}
     command = [ROOT / "benchmarks" / "gpu.sh", *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=out)
 
@@ -33,8 +37,17 @@ def run(first_loss):
 
 def test_steps_are_ordered_by_value_and_the_run_comes_first():
     names = [step.name for step in gpu.steps_for("cuda", Path("data"))]
-    assert names[:3] == ["run-eager-4", "run-eager-auto", "run-captured"]
-    assert names[3:] == ["speed-128", "speed-256", "speed-profile", "run-quantised"]
+    assert names[:4] == ["run-eager-4", "run-eager-auto", "run-captured", "speed-128"]
+    assert names[4:] == ["speed-128-others", "speed-256", "speed-256-others", "speed-profile", "run-quantised"]
+
+
+def test_methods_that_were_never_compiled_cannot_take_the_times_of_the_pair_with_them():
+    times = {step.name: step.command for step in gpu.steps_for("cuda", Path("data")) if "speed-" in step.name}
+    methods = {name: command[command.index("--methods") + 1].split(",") for name, command in times.items()}
+    assert methods["speed-128"] == methods["speed-256"] == ["memvp", "dehvf"]
+    assert methods["speed-128-others"] == methods["speed-256-others"]
+    assert {"memvp", "dehvf", *methods["speed-128-others"]} == set(registry())
+    assert BASELINE.method in methods["speed-128-others"]
 
 
 def test_each_run_says_whether_its_steps_are_captured():
@@ -79,6 +92,34 @@ def test_the_summary_has_a_row_for_every_run_and_every_timed_batch():
     ]
 
 
+def test_the_summary_of_the_steps_so_far_is_there_where_a_stop_ends_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    stop = [sys.executable, "-c", "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"]
+    good = [sys.executable, "-c", ""]
+    todo = [Step("good", 20.0, good), Step("stop", 20.0, stop), Step("never", 20.0, good)]
+    assert gpu.measure(todo, 120.0) == 128 + signal.SIGTERM
+    text = (tmp_path / gpu.SUMMARY).read_text()
+    assert "good | done" in " ".join(text.split()) and "together with all steps" in text and "never" not in text
+
+
+def test_data_are_looked_for_in_the_folder_of_the_caller(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert gpu.main(["--list", "--data-root", "data"]) == 0
+    assert f"--data-root {tmp_path.resolve() / 'data'} " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script is for bash")
+def test_wheels_are_looked_for_in_the_folder_of_the_caller(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "some.whl").touch()
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nif [ "$2" = pip ]; then for one; do last=$one; done; ls "$last"; else pwd; fi\n')
+    python.chmod(0o755)
+    process = script("--wheels", "wheels", "--list", out=tmp_path, python=python)
+    printed, _ = process.communicate(timeout=60)
+    assert printed.splitlines() == ["wheels/some.whl", str(tmp_path.resolve())] and process.returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the script is for bash")
 def test_a_stopped_script_leaves_no_step_running(tmp_path):
@@ -93,13 +134,31 @@ def test_a_stopped_script_leaves_no_step_running(tmp_path):
     assert not step.is_running()
 
 
+class InThisProcess:
+    """Stands in for a process of the command line, so that its imports are made once."""
+
+    def __init__(self, command, *, stdout, **options):
+        assert command[:3] == [sys.executable, "-m", "harness"]
+        ended = call(*command[3:])
+        self.code = ended.code
+        stdout.write(ended.out + ended.err)
+
+    def wait(self, timeout=None):
+        return self.code
+
+    poll = wait
+
+
 @pytest.mark.slow
-def test_the_rehearsal_measures_the_same_on_a_cpu(tmp_path):
-    process = script("--device", "cpu", "--only", "run-eager-4,run-eager-auto,speed-profile", out=tmp_path)
-    printed, _ = process.communicate(timeout=560)
-    assert process.returncode == 0, printed
-    eager, auto, profile = json.loads((tmp_path / FILE).read_text())
-    assert [one["status"] for one in (eager, auto, profile)] == ["done"] * 3
+def test_the_rehearsal_measures_the_same_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    monkeypatch.setattr(steps, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": InThisProcess}))
+    assert gpu.main(["--device", "cpu", "--budget", "3000"]) == 0, (tmp_path / LOG).read_text()
+    found = {one["name"]: one for one in json.loads((tmp_path / FILE).read_text())}
+    skipped = {name: one["reason"] for name, one in found.items() if one["status"] != "done"}
+    assert skipped.pop("run-captured") == "CUDA graphs need a GPU"
+    assert skipped.keys() <= {"run-quantised"}  # bitsandbytes is an extra
+    eager, auto, profile = (found[name] for name in ("run-eager-4", "run-eager-auto", "speed-profile"))
     assert [one["micro_batch"] for one in (*eager["records"], *auto["records"])] == [1, 4]
     assert {phase for one in profile["records"] for phase in one["speed"]["phases"]} == {"train", "inference"}
     assert profile["profile"]["phases"].keys() == {"train", "inference"}
