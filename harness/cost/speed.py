@@ -30,6 +30,8 @@ from methods.cost import Costed
 
 LEAST_CPU_SHARE = 0.7
 """If a process gets less than this share of the CPU time that its threads could use, other processes slowed it down."""
+OWN_LOAD = 0.2
+"""The load average goes above the number of busy threads by this much without any other work."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def clock_of(samples: Sequence[Sample], threads: int, *, on_gpu: bool) -> Clock:
 def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores: int, *, on_gpu: bool) -> bool:
     """Return whether the machine was busy with other work.
 
+    It was where more than half of its cores had work before the measurement, or where the process did not get the CPU
+    time that its threads could use. A measurement just before counts as such work, too.
+
     Args:
         load_average: load average before the measurement; None where it is not reported.
         cpu_share: CPU seconds that the process got per second of the timed steps.
@@ -156,7 +161,7 @@ def is_loaded(load_average: float | None, cpu_share: float, threads: int, cores:
         cores: number of cores that the process may use.
         on_gpu: whether a GPU did the work. The CPU time of the process then says nothing.
     """
-    busy_before = load_average is not None and load_average > cores / 2
+    busy_before = load_average is not None and load_average > cores / 2 + OWN_LOAD
     kept_waiting = not on_gpu and cpu_share < LEAST_CPU_SHARE * threads
     return busy_before or kept_waiting
 

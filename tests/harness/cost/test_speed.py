@@ -137,3 +137,9 @@ def test_a_goal_about_a_method_that_is_not_timed_is_rejected_before_timing():
 )
 def test_a_loaded_machine_is_noticed(load, share, on_gpu, expected):
     assert is_loaded(load, share, threads=2, cores=2, on_gpu=on_gpu) is expected
+
+
+@pytest.mark.parametrize(("load", "expected"), [(1.01, False), (1.5, True), (2.0, True)])
+def test_a_measurement_on_half_of_the_cores_does_not_spoil_the_next_one(load, expected):
+    """The load average still holds the thread of the measurement before."""
+    assert is_loaded(load, 1.0, threads=1, cores=2, on_gpu=False) is expected
