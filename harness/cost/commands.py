@@ -18,6 +18,7 @@ from harness.cost.speed_report import make_records, report_json, write_records
 from harness.cost.speed_text import report_text
 from harness.files import require_file_writable, require_writable, write_atomic
 from harness.run.compiled import require_compiler
+from harness.stopping import stop_held_back, stop_on_signals
 from harness.streams import say_on_stderr
 from harness.terminal import terminal_width
 
@@ -51,6 +52,8 @@ def speed_text(options: SpeedOptions) -> str:
 
     Raises:
         UserError: an option is wrong, weights are missing, a folder cannot be written, or the measurement fails.
+        KeyboardInterrupt: a signal stopped the measurement. If it came after training was timed in one process, there
+            are records of that.
     """
     spec = resolve_spec(options.model, others="give one of them")
     machine = resolve_machine(options.device, options.dtype, options.weights)
@@ -74,11 +77,16 @@ def speed_text(options: SpeedOptions) -> str:
     require_writable(options.results)
     if options.profile is not None:
         require_file_writable(options.profile)
-    found = measure(plan, print_round)
-    records = make_records(plan, found)
-    if refused := write_records(records, options.results):
-        message = f"{options.results}: {len(refused)} records not replaced, because this machine is busy"
-        say_on_stderr(message)
+    with stop_on_signals(once=True):
+        found = measure(plan, print_round)
+        records = make_records(plan, found)
+    with stop_held_back():
+        refused = write_records(records, options.results)
+    if refused:
+        why = "this machine is busy" if found.stop is None else "these times are incomplete"
+        say_on_stderr(f"{options.results}: {len(refused)} records not replaced, because {why}")
+    if found.stop is not None:
+        raise found.stop
     if options.profile is not None:
         profiles = profile_session(plan, found.contestants, print_round)
         operators = {phase: profile_json(rows) for phase, rows in profiles.items()}

@@ -46,12 +46,14 @@ class Session:
     Attributes:
         backbone: the backbone with no method attached.
         contestants: the contestants in the order of the first round.
-        phases: the results of each phase.
+        phases: the results of each phase that was timed as a whole.
+        stop: what stopped the session after the first phase; None where it was not stopped.
     """
 
     backbone: Backbone
     contestants: Sequence[Contestant]
     phases: Sequence[PhaseResults]
+    stop: KeyboardInterrupt | None = None
 
 
 def run_session(plan: SpeedPlan, part: int, on_round: OnRound) -> Session:
@@ -65,6 +67,8 @@ def run_session(plan: SpeedPlan, part: int, on_round: OnRound) -> Session:
     Raises:
         UserError: a method cannot be built at this size, a goal names none, a text is too short or too long, or memory
             runs out.
+        KeyboardInterrupt: a signal stopped the session, and no phase was timed as a whole, or the other processes have
+            phases that this one lacks.
     """
     torch.manual_seed(0)
     machine = plan.machine
@@ -84,11 +88,17 @@ def run_session(plan: SpeedPlan, part: int, on_round: OnRound) -> Session:
         for model in models:
             compile_regions(model)
     meter = EnergyMeter(machine.device)
+    phases: list[PhaseResults] = []
     try:
         with _too_little_memory(), compile_limits(len(models)):
-            phases = [_time_phase(phase, plan, part, contestants, doubled, meter, on_round) for phase in PHASES]
+            for phase in PHASES:
+                phases.append(_time_phase(phase, plan, part, contestants, doubled, meter, on_round))
     except ValueError as error:
         raise UserError(f"{plan.spec.display}, text of {plan.work.text_length} tokens: {error}") from error
+    except KeyboardInterrupt as stop:
+        if not phases or plan.processes > 1:
+            raise
+        return Session(backbone, contestants, phases, stop)
     return Session(backbone, contestants, phases)
 
 

@@ -48,7 +48,9 @@ class Measurement:
         cpu_s_per_s: CPU seconds that the process got per second of the timed steps.
         loaded: whether the machine was busy with other work.
         gpu_mhz: clock of the GPU after the timed steps; None where it is not reported.
-        matmul_flops_per_s: measured peak rate of matrix products; None without a GPU.
+        matmul_flops_per_s: measured peak rate of matrix products; None without a GPU, or where a signal stopped the
+            measurement.
+        stop: what stopped the measurement after training was timed; None where it was not stopped.
     """
 
     backbone: Backbone
@@ -61,6 +63,7 @@ class Measurement:
     loaded: bool
     gpu_mhz: float | None
     matmul_flops_per_s: float | None
+    stop: KeyboardInterrupt | None = None
 
 
 def _say_nothing(what: str, done: int, rounds: int) -> None:
@@ -70,6 +73,8 @@ def _say_nothing(what: str, done: int, rounds: int) -> None:
 def measure(plan: SpeedPlan, on_round: OnRound = _say_nothing) -> Measurement:
     """Time all methods and pool the rounds of all processes. The last process is this one.
 
+    Where a signal stops the only process in the inference, the times of training are returned.
+
     Args:
         plan: what to time.
         on_round: called after every round, warm-up included; in the process that timed it, so it must be a function
@@ -78,6 +83,7 @@ def measure(plan: SpeedPlan, on_round: OnRound = _say_nothing) -> Measurement:
     Raises:
         UserError: a method cannot be built at this size, a goal names none, a text is too short or too long, memory
             runs out, or a process is killed.
+        KeyboardInterrupt: a signal stopped the measurement earlier, or one of several processes.
     """
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     last = plan.processes - 1
@@ -86,7 +92,8 @@ def measure(plan: SpeedPlan, on_round: OnRound = _say_nothing) -> Measurement:
     phases = [pool(parts) for parts in zip(*earlier, session.phases, strict=True)]
     on_gpu = plan.machine.device.type == "cuda"
     gpu_mhz = EnergyMeter(plan.machine.device).clock_mhz()
-    peak = matmul_peak(plan.machine.device) if on_gpu else None
+    # A process that is stopped is soon killed, so it writes what it has.
+    peak = matmul_peak(plan.machine.device) if on_gpu and session.stop is None else None
     seconds_at_peak = {key: flops / peak for key, flops in _flops(plan).items()} if peak else {}
     timed = [sample for results in phases for sample in results.samples]
     share = sum(sample.cpu_s for sample in timed) / sum(sample.seconds for sample in timed)
@@ -115,6 +122,7 @@ def measure(plan: SpeedPlan, on_round: OnRound = _say_nothing) -> Measurement:
         loaded=is_loaded(load_average, share, threads, _cores(), on_gpu=on_gpu),
         gpu_mhz=gpu_mhz,
         matmul_flops_per_s=peak,
+        stop=session.stop,
     )
 
 

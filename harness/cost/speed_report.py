@@ -51,21 +51,22 @@ def write_records(records: Sequence[Record], results_dir: Path) -> list[Record]:
     """Write the records. Each one replaces the record of an equal measurement on equal hardware.
 
     Returns:
-        The records that were not written, because they were measured on a busy machine and would have replaced a record
-        from a machine that was not busy.
+        The records that were not written, because they would have replaced a better one: they were measured on a busy
+        machine and it was not, or they were stopped and it is complete.
     """
     refused = []
     for record in records:
         before = find_record(results_dir, record.spec_hash)
-        if _is_loaded(record) and before is not None and not _is_loaded(before):
+        if before is not None and _lacks(record) > _lacks(before):
             refused.append(record)
         else:
             write_record(record, results_dir)
     return refused
 
 
-def _is_loaded(record: Record) -> bool:
-    return record.speed is not None and record.speed.loaded
+def _lacks(record: Record) -> tuple[bool, bool]:
+    """Return whether a record is incomplete, then whether it is of a busy machine. The greater, the worse."""
+    return record.status != "completed", record.speed is not None and record.speed.loaded
 
 
 def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: BackboneInfo) -> Record:
@@ -93,8 +94,12 @@ def _record(contestant: Contestant, plan: SpeedPlan, found: Measurement, info: B
         missing["parameters"] = "the yardstick has no adapter"
     if environment.cpu is None:
         missing["environment.cpu"] = NOT_REPORTED
+    ending: dict[str, Any] = {}
+    if found.stop is not None:
+        ending = {"status": "interrupted", "error": "interrupted in the inference, which has no times"}
     return Record(
         **identity,
+        **ending,
         kind="speed",
         spec_hash=spec_hash(
             {**identity, "config": config, "backbone": info.model_dump(mode="json"), "machine": machine}

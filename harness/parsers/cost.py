@@ -21,7 +21,8 @@ from harness.options import (
     TrainBatch,
 )
 from harness.parsers.shown import epilog, print_markdown
-from harness.streams import print_result
+from harness.stopping import exit_status
+from harness.streams import print_result, say_on_stderr
 
 app = typer.Typer()
 
@@ -172,4 +173,9 @@ def speed(
         format=format.value,
         results=results,
     )
-    print_markdown(speed_text(options), format.value, end="")
+    try:
+        text = speed_text(options)
+    except KeyboardInterrupt as stop:  # typer knows no signal but SIGINT
+        say_on_stderr(f"interrupted by {str(stop) or 'SIGINT'}")
+        raise typer.Exit(exit_status(stop)) from stop
+    print_markdown(text, format.value, end="")

@@ -1,6 +1,7 @@
 """The subcommands `speed` and `flops --figure2`, run as a user runs them."""
 
 import json
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -86,6 +87,26 @@ def test_the_profile_lists_matrix_products_by_shape(done):
         for found in phase.values():
             products = [row for row in found["operators"] if row["operator"] == "aten::mm"]
             assert products and all(row["shapes"] and row["calls"] > 0 for row in products)
+
+
+def stop_in(phase):
+    """Return a report of rounds that sends SIGTERM to this process in a phase."""
+
+    def report(what, done, rounds):
+        if what == phase:
+            signal.raise_signal(signal.SIGTERM)
+
+    return report
+
+
+@pytest.mark.parametrize(("phase", "kept"), [("train", []), ("inference", ["interrupted"] * 3)])
+def test_a_stop_in_the_inference_keeps_the_times_of_training(phase, kept, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.cost.commands.print_round", stop_in(phase))
+    options = "--methods memvp --steps 1 --train-batch 1 --eval-batch 1 --text-length 12"
+    ended = call("speed", *options.split(), "--results", tmp_path)
+    records = read_records(tmp_path)
+    assert ended.code == 128 + signal.SIGTERM and [one.status for one in records] == kept
+    assert all(one.speed.phases.keys() == {"train"} for one in records)
 
 
 @pytest.mark.parametrize("options", ["--results file", "--results . --profile file/x.json"])

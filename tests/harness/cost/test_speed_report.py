@@ -53,6 +53,13 @@ def test_a_loaded_machine_replaces_no_record_of_a_quiet_one(records, quiet, tmp_
     assert not any(one.speed.loaded for one in read_records(tmp_path))
 
 
+def test_a_stopped_measurement_replaces_no_complete_one(records, quiet, tmp_path):
+    stopped = [one.model_copy(update={"status": "interrupted", "error": "interrupted"}) for one in quiet]
+    assert not write_records(stopped, tmp_path) and not write_records(with_load(records, True), tmp_path)
+    assert write_records(stopped, tmp_path) == stopped
+    assert {one.status for one in read_records(tmp_path)} == {"completed"}
+
+
 # The page of results and Table 2
 
 
