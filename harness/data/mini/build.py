@@ -15,7 +15,6 @@ from harness.data.mini.grammar import caption, describe
 from harness.data.mini.kinds import HINTED, IMAGE_HINTS, MODES, Kind, sample_kind
 from harness.data.mini.questions import Draft
 from harness.data.mini.render import png
-from harness.errors import UserError
 
 NAME = "mini"
 VERSION = 4  # increase it whenever the same seed gives other bytes; cached copies are found by it
@@ -120,7 +119,7 @@ def build_mini(root: Path, seed: int = 0, sizes: Sizes = SIZES) -> None:
         sizes: number of problems in train, val and test.
 
     Raises:
-        UserError: the folder cannot be written.
+        OSError: the folder cannot be written.
     """
     items = sample_items(seed, sizes)
     files: dict[str, object] = {
@@ -130,17 +129,14 @@ def build_mini(root: Path, seed: int = 0, sizes: Sizes = SIZES) -> None:
         "scenes.json": {item.qid: describe(item.draft.scene) for item in items if item.draft.scene},
         "dataset.json": {"name": NAME, "full": False, "seed": seed, "version": VERSION},
     }
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        for item in items:
-            if item.draft.scene:
-                folder = root / "images" / item.split / item.qid
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / "image.png").write_bytes(png(item.draft.scene))
-        for name, content in files.items():
-            (root / name).write_text(file_text(content), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{root}: the mini benchmark cannot be written ({error}); choose another folder") from error
+    root.mkdir(parents=True, exist_ok=True)
+    for item in items:
+        if item.draft.scene:
+            folder = root / "images" / item.split / item.qid
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "image.png").write_bytes(png(item.draft.scene))
+    for name, content in files.items():
+        (root / name).write_text(file_text(content), encoding="utf-8")
 
 
 def file_text(content: object) -> str:

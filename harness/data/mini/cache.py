@@ -30,7 +30,7 @@ def ensure_built(
         version: version of the set's generator.
         seed: seed of everything that is drawn.
         sizes: number of samples in train, val and test.
-        build: writes the set of a seed and sizes to the folder that it is given.
+        build: writes the set of a seed and sizes to the folder that it is given; it raises OSError where it cannot.
 
     Raises:
         UserError: the folder cannot be written.

@@ -13,7 +13,6 @@ from harness.data.mini.cache import Sizes, ensure_built
 from harness.data.mini.grammar import captions, describe_thing
 from harness.data.mini.render import png
 from harness.data.mini.world import Scene, sample_scene
-from harness.errors import UserError
 
 CAPTIONS_NAME = "mini-captions"
 CAPTIONS_VERSION = 1  # increase it whenever the same seed gives other bytes; cached copies are found by it
@@ -76,20 +75,17 @@ def build_captions(root: Path, seed: int = 0, sizes: Sizes = CAPTION_SIZES) -> N
         sizes: number of pictures in train, val and test.
 
     Raises:
-        UserError: the folder cannot be written.
+        OSError: the folder cannot be written.
     """
     images = []
-    try:
-        for folder in FOLDERS.values():
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        for number, (split, scene, texts) in enumerate(sample_captions(seed, sizes), 1):
-            record = _record(number, split, texts)
-            (root / record["filepath"] / record["filename"]).write_bytes(png(scene))
-            images.append(record)
-        dataset = {"dataset": CAPTIONS_NAME, "version": CAPTIONS_VERSION, "seed": seed, "images": images}
-        (root / "dataset_coco.json").write_text(file_text(dataset), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{root}: the caption set cannot be written ({error}); choose another folder") from error
+    for folder in FOLDERS.values():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for number, (split, scene, texts) in enumerate(sample_captions(seed, sizes), 1):
+        record = _record(number, split, texts)
+        (root / record["filepath"] / record["filename"]).write_bytes(png(scene))
+        images.append(record)
+    dataset = {"dataset": CAPTIONS_NAME, "version": CAPTIONS_VERSION, "seed": seed, "images": images}
+    (root / "dataset_coco.json").write_text(file_text(dataset), encoding="utf-8")
 
 
 def _record(number: int, split: str, texts: tuple[str, ...]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from harness.data.mini.build import Item, build_mini, file_text, record, sample_
 from harness.data.mini.grammar import describe
 from harness.data.mini.questions import Draft
 from harness.data.scienceqa import load_scienceqa
-from harness.errors import UserError
 
 FIELDS = {
     "question", "choices", "answer", "hint", "image", "task", "grade", "subject", "topic", "category", "skill",
@@ -79,12 +78,6 @@ def test_a_problem_with_a_picture_has_its_file_and_its_description(small: Path) 
 def test_the_common_loader_reads_it(small: Path) -> None:
     dataset = load_scienceqa(small)
     assert [len(dataset.splits[name]) for name in ("train", "val", "test")] == list(SMALL)
-
-
-def test_unwritable_folder_is_a_user_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="choose another folder"):
-        build_mini(tmp_path / "file" / "in", sizes=(2, 1, 1))
 
 
 def test_every_column_is_populated(items: list[Item]) -> None:

@@ -1,12 +1,16 @@
 """The cache of generated data sets."""
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.data.mini.build import ensure_mini
 from harness.data.mini.cache import Sizes, ensure_built
+from harness.data.mini.captions import ensure_captions
+from harness.data.mini.world import Scene
 from harness.errors import UserError
 from harness.files import cache_folder
 
@@ -54,6 +58,19 @@ def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file: cannot be written .*XDG_CACHE_HOME"):
         ensure_built(tmp_path / "file", "set", 1, 0, SIZES, lambda root, seed, sizes: None)
+
+
+@pytest.mark.parametrize(("ensure", "drawing"), [(ensure_mini, "build.png"), (ensure_captions, "captions.png")])
+def test_a_disk_that_is_full_while_a_set_is_built_is_a_user_error(
+    ensure: Callable[..., Path], drawing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(scene: Scene) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"harness.data.mini.{drawing}", full)
+    with pytest.raises(UserError, match=r"cannot be written .*No space left.*; set XDG_CACHE_HOME to a folder"):
+        ensure(tmp_path, sizes=SIZES)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
