@@ -45,6 +45,8 @@ _OUTPUTS = {
     "LEA": "{L} {E} The answer is {A}.",
     "ELA": "{E} {L} The answer is {A}.",
 }
+_OPEN = "Question: {Q}\nContext: {C}\n"
+_END = "Response:"
 FORMATS = tuple(f"{i}-{o}" for i in _INPUTS for o in _OUTPUTS)
 
 
@@ -118,16 +120,20 @@ def build_prompt(problem: Problem, format: str = "QCM-A", use_caption: bool = Fa
         UserError: the format is unknown.
     """
     source, target = check_format(format)
-    context = f"{problem.hint} {problem.caption if use_caption else ''}".strip()
     parts = {
         "Q": problem.question,
-        "C": context or "N/A",
+        "C": f"{problem.hint} {problem.caption if use_caption else ''}".strip() or "N/A",
         "M": " ".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, problem.choices, strict=False)),
         "A": LETTERS[problem.answer],
         "L": problem.lecture.replace("\n", "\\n"),
         "E": problem.solution.replace("\n", "\\n"),
     }
-    return Prompt(_tidy(source.format_map(parts) + "Response:"), _tidy(target.format_map(parts)))
+    return Prompt(_tidy(source.format_map(parts) + _END), _tidy(target.format_map(parts)))
+
+
+def build_open_prompt(problem: Problem) -> str:
+    """Return the prompt of a question without options, which no format of the reference code has."""
+    return _tidy(_OPEN.format(Q=problem.question, C=problem.hint.strip() or "N/A") + _END)
 
 
 def _tidy(text: str) -> str:

@@ -23,7 +23,7 @@ from harness.config.recipe import CaptionRecipe, ChoiceRecipe, TrainRecipe, reci
 from harness.data.collate import Collator, Example
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.data.problem import Problem
-from harness.data.prompts import LETTERS, build_prompt
+from harness.data.prompts import LETTERS, build_open_prompt, build_prompt
 from harness.errors import UserError, first_error
 from harness.evaluation.choices import answer_problems, unanswerable
 from harness.evaluation.decode import Search, decode_texts
@@ -134,7 +134,9 @@ class LoadedAdapter:
         prompt = build_prompt(problem, asked.eval_prompt_format)
         if reason := unanswerable(self.model.backbone.tokenizer, prompt, len(choices), asked.scoring):
             raise UserError(f"--choices: {reason}; leave them out for an answer in words")
-        (row,) = answer_problems(self.model, [problem], [prompt], self._collator, 1, answering(asked))
+        # Published sampling replaces an answer that cannot be read by a random choice, which is no answer to a user.
+        how = replace(answering(asked), sampling_seed=None)
+        (row,) = answer_problems(self.model, [problem], [prompt], self._collator, 1, how)
         choice = row["choice"]
         return Answer("" if choice is None else choices[choice], choice, row["raw"])
 
@@ -146,7 +148,7 @@ class LoadedAdapter:
             raise UserError("--hint: is the context of a question, and there is none; give --question, or leave it out")
         if question.strip():
             problem = Problem("question", "test", question, (), 0, hint=hint)
-            prompt = f"Question: {problem.question}\nContext: {problem.hint or 'N/A'}\nResponse:"
+            prompt = build_open_prompt(problem)
         else:
             prompt = CAPTION_PROMPT
         search = search_of(self.recipe) if isinstance(self.recipe, CaptionRecipe) else FREE_ANSWER

@@ -17,6 +17,7 @@ from harness.data.prompts import (
     ANSWER_PREFIX,
     FORMATS,
     IGNORED,
+    build_open_prompt,
     build_prompt,
     encode,
     text_of,
@@ -39,6 +40,13 @@ def problem(raw: dict[str, Any]) -> Problem:
 def test_reference_strings(case):
     prompt = build_prompt(problem(GOLDEN["problems"][case["qid"]]), case["format"], case["use_caption"])
     assert [prompt.prompt, prompt.answer] == case["out"]
+
+
+@pytest.mark.parametrize("hint", ["", " ", "two  spaces"])
+def test_a_question_without_options_is_asked_as_one_with_options_is(hint):
+    asked = Problem("1", "test", "what  is it?", ("ice", "water"), 0, hint=hint)
+    with_options = build_prompt(asked, "QCM-A").prompt
+    assert build_open_prompt(asked) == with_options.replace("Options: (A) ice (B) water\n", "")
 
 
 @pytest.mark.parametrize("case", GOLDEN["tokenize"], ids=lambda c: c["prompt"])

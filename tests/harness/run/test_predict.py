@@ -120,6 +120,14 @@ def _change(folder: Path, copy: Path, **changes: Any) -> Path:
     return copy
 
 
+def test_what_cannot_be_read_is_not_guessed(answering: Trained, tmp_path: Path) -> None:
+    """The published sampling counts a random choice in the evaluation of a run. It is no answer of the model."""
+    settings = {"protocol": "published", "scoring": "generate", "max_new_tokens": 3, "sampling_seed": 0}
+    changes = {f"extra__train__{name}": value for name, value in settings.items()}
+    found = load_adapter(_change(answering.folder, tmp_path / "copy", **changes)).answer("which?", choices=["a", "b"])
+    assert (found.text, found.choice) == ("", None)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
