@@ -15,6 +15,9 @@ from harness.data.prompts import LETTERS, Tokenizer, encode
 from harness.evaluation.model import EvaluatedModel, require_finite
 from methods.base import Batch
 
+LONGEST_OPTION = len(" X.")
+"""No option has more tokens than this."""
+
 
 def continuations(tokenizer: Tokenizer, prompt: str, num_choices: int) -> list[list[int]] | None:
     """Return the tokens with which each option continues a prompt that ends in `The answer is`.

@@ -48,9 +48,8 @@ def check_runs(
 
     Raises:
         UserError: a method cannot be built at this size, the tokenizer does not suit the scoring, `max_length` exceeds
-            the language model's context or cuts off every answer, a decoded text may exceed the context behind its
-            prompt, the data does not suit a run, the results cannot be written, or one of the records that are there is
-            bad.
+            the language model's context or cuts off every answer, a prompt or what follows it may exceed the context,
+            the data does not suit a run, the results cannot be written, or one of the records that are there is bad.
     """
     checks = PlanChecks(spec, task, machine, eval_every)
     notes = [note for plan in {plan.label: plan for plan in plans}.values() if (note := checks(plan))]
@@ -133,16 +132,18 @@ class PlanChecks:
         """
         decoding = self.task.decoding(plan.recipe, described=plan.is_oracle)
         limit = plan.recipe.max_length
-        if decoding is None or _columns(method, limit) + decoding.new_tokens <= context:
+        if _columns(method, limit) + decoding.new_tokens <= context:
             return
         longest, tokens = self._longest_prompt(limit, tuple(decoding.prompts))
         taken = _columns(method, tokens)
         if taken + decoding.new_tokens <= context:
             return
-        fixed = plan.recipe.protocol == "published" or taken >= context
+        fixed = not decoding.is_text or plan.recipe.protocol == "published" or taken >= context
+        option = f"max_new_tokens={decoding.new_tokens}" if decoding.is_text else f"max_length={limit}"
+        more = f", so {decoding.new_tokens} more do not fit" if decoding.new_tokens else ""
         raise UserError(
-            f"--set max_new_tokens={decoding.new_tokens}: {plan.label} reads the prompt of {longest!r} as {taken} "
-            f"tokens, so {decoding.new_tokens} more do not fit: {self.spec.display} reads at most {context}; give "
+            f"--set {option}: {plan.label} reads the prompt of {longest!r} as {taken} tokens{more}: "
+            f"{self.spec.display} reads at most {context}; give "
             + ("a smaller --set max_length, which cuts prompts" if fixed else f"at most {context - taken}")
         )
 

@@ -120,11 +120,13 @@ class Decoding:
 
     Attributes:
         prompts: the prompts of the evaluation split.
-        new_tokens: the largest number of tokens behind a prompt; `max_new_tokens` of the recipe.
+        new_tokens: the largest number of tokens that are read behind a prompt.
+        is_text: whether they are a text, of up to `max_new_tokens` of the recipe; otherwise no setting changes them.
     """
 
     prompts: Sequence[Example]
     new_tokens: int
+    is_text: bool = True
 
 
 class Task(Protocol):
@@ -160,8 +162,8 @@ class Task(Protocol):
         """
         ...
 
-    def decoding(self, recipe: TrainRecipe, *, described: bool = False) -> Decoding | None:
-        """Return what a model will continue in an evaluation; None where it answers without writing a text.
+    def decoding(self, recipe: TrainRecipe, *, described: bool = False) -> Decoding:
+        """Return what a model will continue in an evaluation.
 
         Args:
             recipe: the run's recipe.

@@ -18,6 +18,7 @@ from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import Answering, answer_problems, unanswerable
+from harness.evaluation.likelihood import LONGEST_OPTION
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import columns_of, score_scienceqa
 from harness.records import Data, ParseFailures
@@ -83,15 +84,16 @@ class ScienceQATask:
                 first = "--protocol uniform with " if own.protocol == "published" else ""
                 raise UserError(f"--set scoring={own.scoring}: {reason}; give {first}--set scoring={others}")
 
-    def decoding(self, recipe: TrainRecipe, *, described: bool = False) -> Decoding | None:
-        """Return the prompts whose answers are generated, and how long an answer may be."""
+    def decoding(self, recipe: TrainRecipe, *, described: bool = False) -> Decoding:
+        """Return the prompts, and how long an answer may be; a letter is not read again."""
         own = choices_of(recipe)
-        if own.scoring != "generate":
-            return None
         problems = self._described(recipe) if described else self.set.samples(recipe.eval_split)
         prompts = self._asked(problems, own, recipe.eval_split)
-        examples = [Example(p.qid, q.prompt, None, p.image) for p, q in zip(problems, prompts, strict=True)]
-        return Decoding(examples, own.max_new_tokens)
+        is_text = own.scoring == "generate"
+        texts = [prompt.prompt if is_text else prompt.scoring for prompt in prompts]
+        examples = [Example(p.qid, text, None, p.image) for p, text in zip(problems, texts, strict=True)]
+        behind = {"generate": own.max_new_tokens, "likelihood": LONGEST_OPTION, "letter": 0}
+        return Decoding(examples, behind[own.scoring], is_text)
 
     def evaluate(
         self,

@@ -1,4 +1,4 @@
-"""What is checked before the first run: that decoded texts fit into the language model's context."""
+"""What is checked before the first run: that prompts, and what follows them, fit into the language model's context."""
 
 import re
 from pathlib import Path
@@ -58,6 +58,28 @@ def test_an_answer_fits_behind_the_longest_prompt(method: str, spec: BackboneSpe
     # What answers with one token, or with none, writes no text.
     for scoring in ("letter", "likelihood"):
         assert checks(planned(method, spec, scoring=scoring, max_new_tokens=5000)) is None
+
+
+@pytest.mark.parametrize("method", ["llava_lora", "memvp", "oracle"])
+@pytest.mark.parametrize(("scoring", "behind"), [("letter", 0), ("likelihood", 3)])
+def test_a_prompt_fits_with_what_the_method_inserts_also_where_no_text_is_written(
+    scoring: str, behind: int, method: str, task: ScienceQATask, spec: BackboneSpec, small_clip: Path, tmp_path: Path
+) -> None:
+    recipe = planned(method, spec, scoring=scoring).recipe
+    prompts = task.decoding(recipe, described=method == "oracle").prompts
+    longest = max(len(tokenize_prompt(byte_tokenizer(), prompt.prompt, 1024).input_ids) for prompt in prompts)
+    context = longest + inserted(method)[0] + behind
+
+    def check(context: int) -> None:
+        llm = save_llm(tmp_path / f"{context}", max_position_embeddings=context)
+        small = resolve_spec("tiny", str(llm), f"local-dir:{small_clip}")
+        PlanChecks(small, task, CPU)(planned(method, small, scoring=scoring, max_length=min(context, longest)))
+
+    check(context)
+    if context == longest:  # `max_length` itself cuts the prompt
+        return
+    with pytest.raises(UserError, match=rf"--set max_length=.*{method}.* reads at most {context - 1}; give a smaller"):
+        check(context - 1)
 
 
 def test_prompts_that_methods_share_are_tokenised_once(
