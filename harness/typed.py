@@ -71,12 +71,10 @@ def integers(option: str, text: str) -> tuple[int, ...]:
     Raises:
         UserError: a part is no whole number.
     """
-    try:
-        return tuple(dict.fromkeys(int(part) for part in _parts(text)))
-    except ValueError as error:
-        raise UserError(
-            f"{option} {text}: not a list of whole numbers; give numbers separated by commas, e.g. 0,1,2"
-        ) from error
+    parts = _parts(text)
+    if not all(re.fullmatch(r"-?[0-9]{1,100}", part) for part in parts):  # `int` also takes 1_0
+        raise UserError(f"{option} {text}: not a list of whole numbers; give numbers separated by commas, e.g. 0,1,2")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def count_or_auto(option: str, text: str, least: int = 1) -> int | None:

@@ -72,7 +72,7 @@ def test_options_of_a_question_that_are_given_but_empty_are_refused(text: str) -
     assert typed.choices(["red, blue"]) == typed.choices(["red", "blue"]) == ("red", "blue")
 
 
-@pytest.mark.parametrize("text", ["one", "1,x", "9" * 5000, "1.0"])
+@pytest.mark.parametrize("text", ["one", "1,x", "9" * 5000, "1.0", "1_0", "+1", "²"])
 def test_seeds_are_whole_numbers(text: str) -> None:
     with pytest.raises(UserError, match="not a list of whole numbers"):
         typed.integers("--seeds", text)
