@@ -74,6 +74,7 @@ class Setup:
     def spec_of(self, plan: RunPlan) -> dict[str, Any]:
         """Return what is asked for of a run. Its hash identifies the run."""
         data = self.task.data(plan.recipe)
+        descriptions = self.task.descriptions_hash() if plan.is_oracle else None
         return {
             "method": plan.method,
             "variant": plan.variant,
@@ -85,6 +86,7 @@ class Setup:
             "limit": data.limit,
             "skipped_images": data.skipped_images,
             "backbone": self.backbone_info().model_dump(mode="json"),
+            **({} if descriptions is None else {"descriptions": descriptions}),
         }
 
     def workspace(self, plan: RunPlan) -> Workspace:

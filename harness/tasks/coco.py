@@ -133,6 +133,9 @@ class CocoTask:
             "--methods oracle: an image described in words is a caption already; use --task scienceqa for the oracle"
         )
 
+    def descriptions_hash(self) -> None:
+        """Return None: captions have no oracle."""
+
     def evaluate_oracle(
         self,
         model: EvaluatedModel,

@@ -182,6 +182,14 @@ class Task(Protocol):
         """
         ...
 
+    def descriptions_hash(self) -> str | None:
+        """Return a hash of what the oracle reads in place of images; None where it is generated, or there is nothing.
+
+        Raises:
+            UserError: the descriptions cannot be read.
+        """
+        ...
+
     def evaluate(
         self,
         model: EvaluatedModel,

@@ -25,6 +25,9 @@ from harness.records import Data, ParseFailures
 from harness.tasks.contract import DataOptions, Decoding, Evaluation, OnProgress, data_section, keeping
 from harness.tasks.samples import chosen_questions
 
+SCENES = "scenes.json"
+"""The file with the scene of each problem that has an image, in words."""
+
 
 class ScienceQATask:
     """ScienceQA, real or generated; see `harness.tasks.contract.Task`.
@@ -145,6 +148,14 @@ class ScienceQATask:
         """Check that every image of the evaluation split has its scene in words."""
         self._scenes(recipe)
 
+    def descriptions_hash(self) -> str | None:
+        """Return the hash of the scenes in a user's folder. Those of the generated set follow from its other files."""
+        if self.options.root is None:
+            return None
+        hashes: dict[str, str] = {}
+        read_json(self.set.root / SCENES, hashes)
+        return hashes[SCENES]
+
     def _described(self, recipe: TrainRecipe) -> list[Problem]:
         """Return the evaluation split with each image replaced by its scene in words."""
         scenes = self._scenes(recipe)
@@ -155,7 +166,7 @@ class ScienceQATask:
 
     def _scenes(self, recipe: TrainRecipe) -> dict[str, str]:
         """Return the scene of every evaluated problem that has an image, by qid."""
-        path = self.set.root / "scenes.json"
+        path = self.set.root / SCENES
         if not path.exists():
             raise UserError(f"{path}: missing; the oracle needs every image in words: leave out --data-root")
         found = read_json(path)

@@ -10,14 +10,18 @@ import pytest
 import torch
 
 from harness.backbone.loader import load_backbone
-from harness.config.presets import resolve_spec
+from harness.backbone.machine import Machine
+from harness.config.plan import Overrides, plan_runs
+from harness.config.presets import BackboneSpec, resolve_spec
 from harness.config.recipe import ChoiceRecipe
 from harness.data.prompts import build_prompt, encode
 from harness.errors import UserError
 from harness.evaluation.model import EvaluationFailedError
 from harness.evaluation.scienceqa_metrics import COLUMNS
 from harness.records import Record, predictions_path, read_records, record_path
+from harness.run.setup import Setup
 from harness.tasks.contract import DataOptions, load_task
+from harness.tasks.scienceqa import ScienceQATask
 from methods import get_method
 from methods.checkpoint import load_adapter, load_adapter_state
 from tests import command_line
@@ -294,6 +298,28 @@ def test_reference_rows_on_the_shipped_backbone(call: Run, mini_set: Path, tmp_p
     assert not list((tmp_path / "adapters").rglob("*oracle*"))
     adapter = next((tmp_path / "adapters").rglob("adapter_config.json"))
     assert str(Path(torch.__file__).parents[1]) not in adapter.read_text() and str(ROOT) not in adapter.read_text()
+
+
+def test_the_descriptions_are_part_of_what_an_oracle_is(
+    spec: BackboneSpec, mini_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(mini_set, tmp_path / "data")
+    monkeypatch.setattr("harness.tasks.scienceqa.ensure_mini", lambda: folder)
+    oracle, memvp = plan_runs(["oracle", "memvp"], [], [0], spec, "scienceqa", Overrides())
+
+    def specs(root: Path | None) -> list[dict[str, Any]]:
+        machine = Machine(torch.device("cpu"), torch.float32)
+        setup = Setup(spec, ScienceQATask(DataOptions(root)), machine, 0.0, tmp_path)
+        return [setup.spec_of(plan) for plan in (oracle, memvp)]
+
+    # What was recorded on the generated set keeps its hash.
+    generated, own = specs(None), specs(folder)
+    assert generated[0].keys() == generated[1].keys() == own[1].keys()
+    scenes = json.loads((folder / "scenes.json").read_text())
+    (folder / "scenes.json").write_text(json.dumps(dict.fromkeys(scenes, "nothing to see")))
+    changed = specs(folder)
+    assert changed[0] != own[0] and changed[0]["data_hash"] == own[0]["data_hash"]
+    assert changed[1] == own[1] and specs(None) == generated
 
 
 def test_what_was_cut_is_in_the_record(call: Run, base: list[str], mini_set: Path, tmp_path: Path) -> None:
