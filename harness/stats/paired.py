@@ -10,7 +10,7 @@ Three models, by what is known. Each takes the paired differences A minus B, in 
   chance, so no interval is narrower than it would be if seeds had no effect. A bootstrap that draws seeds and problems
   anew does worse with three to five seeds: its intervals are too narrow where seeds differ much, and too wide
   where they do not.
-- Seeds alone: the paired t-test, for scores without right and wrong answers, or where the answers are not known.
+- Seeds alone: the paired t-test, for scores without right and wrong answers.
 - Problems alone: the exact test of McNemar, for a single seed. It knows nothing of other seeds.
 
 Shape suffixes: S seeds, N problems.
