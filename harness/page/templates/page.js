@@ -162,9 +162,12 @@
   const opened = document.getElementById("opened");
   function openRecords() {
     const match = /^#runs=([0-9a-f,]+)$/.exec(location.hash);
-    if (!match) return;
-    const found = match[1].split(",").map((hash) => document.getElementById(`run-${hash}`)).filter(Boolean);
-    if (!found.length) return;
+    const hashes = match ? match[1].split(",") : [];
+    const found = hashes.map((hash) => document.getElementById(`run-${hash}`)).filter(Boolean);
+    if (!found.length) {
+      dialog.close(); // the browser went back to an address without runs
+      return;
+    }
     opened.replaceChildren(...found.map((template) => template.content.cloneNode(true)));
     showImages(opened);
     for (const details of opened.querySelectorAll("details.run")) {
@@ -183,7 +186,7 @@
   document.getElementById("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     opened.replaceChildren();
-    history.replaceState(null, "", location.pathname + location.search);
+    if (location.hash.startsWith("#runs=")) history.replaceState(null, "", location.pathname + location.search);
   });
   openRecords();
 })();

@@ -163,6 +163,19 @@ def test_a_value_opens_its_records_by_keyboard(open_page: Any) -> None:
     assert "#" not in tab.url
 
 
+def test_the_browser_goes_back_from_the_records_and_to_them_again(open_page: Any) -> None:
+    tab = open_page(fragment="#table-1")
+    tab.locator("#table-1 tr.measured", has_text="tiny").locator("a").first.click()
+    dialog = tab.get_by_role("dialog")
+    dialog.wait_for()
+    tab.go_back()
+    dialog.wait_for(state="hidden")
+    assert tab.url.endswith("#table-1")
+    tab.go_forward()
+    dialog.wait_for()
+    assert dialog.locator("details.run").count() == 2
+
+
 def test_an_address_opens_a_record_with_its_captions(open_page: Any, page: Path) -> None:
     tab = open_page()
     address = tab.locator("#table-3 tr.measured a").first.get_attribute("href")
