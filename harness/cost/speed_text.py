@@ -10,7 +10,7 @@ from harness.cost.plan import TABLE
 from harness.cost.speed_report import report_json
 from harness.escape import markdown
 from harness.records import Clock, Record
-from harness.report.paper import layout, method_names
+from harness.report.paper import layout, timed_names
 from harness.terminal import Column, fitting
 
 LEGEND = """
@@ -67,7 +67,7 @@ def _columns(report: Mapping[str, Any], brief: bool) -> list[Column]:
         report: from `report_json`.
         brief: give one spread of each ratio only.
     """
-    names = method_names()
+    names = timed_names()
     baseline = names.get(layout(TABLE).baseline or "", "baseline")
     rows = sorted(report["rows"], key=lambda row: str(row["phase"]), reverse=True)
 

@@ -11,7 +11,7 @@ from harness.numbers import signed
 from harness.records import Record, remarks_about
 from harness.report.finish import finished
 from harness.report.paper import Column, layout, load_paper, method_names, paper_models
-from harness.report.render import MARKS
+from harness.report.render import MARKS, legend_of_times
 from harness.report.rows import Board, Cell, TableRow
 from harness.report.selection import by_setting, hardware, measured_on, where_measured
 from harness.report.tables import leaderboard
@@ -194,7 +194,8 @@ def _board(table: int, found: Sequence[TableRow], notes: Sequence[str]) -> PageB
         for row in found
     ]
     columns = (*(column.title for column in plan.columns), "Trainable parameters", "Seeds")
-    return PageBoard(f"table-{table}", f"Table {table}. {plan.title}", columns, tuple(rows), tuple(notes))
+    every = (*legend_of_times(Board(table, plan, tuple(found), ())), *notes)
+    return PageBoard(f"table-{table}", f"Table {table}. {plan.title}", columns, tuple(rows), every)
 
 
 def _facets(row: TableRow, task: str) -> dict[str, str]:

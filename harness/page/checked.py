@@ -54,8 +54,8 @@ def _records_sentence(records: Sequence[Record]) -> str:
 
 
 _COMPARED = (
-    "Every value that is measured and printed. A ratio to a baseline is not printed: it is the quotient of two printed "
-    "values."
+    "Every value that is both measured and printed. The paper prints no ratios of times: those here are quotients of "
+    "its times."
 )
 
 

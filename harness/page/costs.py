@@ -7,7 +7,7 @@ from typing import Any
 from harness.cost.figure2 import figure2
 from harness.page.figures import PageFigure, style
 from harness.records import Record, Spread, Timing, remarks_about
-from harness.report.paper import cost_figure, layout, load_paper, method_names
+from harness.report.paper import cost_figure, layout, load_paper, timed_names
 from harness.report.selection import where_measured
 
 PHASES = ("train", "inference")
@@ -31,7 +31,7 @@ def baseline() -> str:
 
 
 def _named(method: str) -> str:
-    return method_names().get(method, method)
+    return timed_names().get(method, method)
 
 
 def _timed(record: Record) -> str:

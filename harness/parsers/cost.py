@@ -137,7 +137,7 @@ def speed(
         typer.Option(
             metavar="PHASE:METHOD/METHOD=LIMIT",
             help="Say whether a ratio of times keeps a limit. METHOD-plain is a plain version, `frozen` the bare "
-            "backbone. Repeatable.",
+            "towers. Repeatable.",
         ),
     ] = None,
     device: Device = "auto",

@@ -76,6 +76,8 @@ class Layout(_Model):
     only_rows: bool = False
     """Whether the table is limited to the (method, variant) pairs that the paper prints."""
     scale: tuple[ScaleRow, ...] = ()
+    yardstick: ScaleRow | None = None
+    """The row of the backbone without a method, if the table has times. It is there only where it was measured."""
 
     @property
     def has_protocol(self) -> bool:
@@ -253,6 +255,12 @@ def paper_models(table: int) -> list[str]:
 def disagreements() -> list[Disagreement]:
     """Return the places where the paper contradicts itself or earlier work."""
     return list(load_paper().disagreements)
+
+
+def timed_names() -> dict[str, str]:
+    """Return the name of whatever is timed by its name in the records: every method, then the yardstick."""
+    plans = (layout(int(table)) for table in load_paper().tables)
+    return method_names() | {plan.yardstick.method: plan.yardstick.name for plan in plans if plan.yardstick}
 
 
 def method_names() -> dict[str, str]:

@@ -218,6 +218,31 @@ def _shown_keys(board: Board, hidden: Collection[str]) -> list[str]:
     return [column.key for column in board.layout.columns if column.title not in hidden]
 
 
+def legend_of_times(board: Board, hidden: Collection[str] = ()) -> list[str]:
+    """Return what ratios of times, those of the paper, and the yardstick mean, as far as they stand in a table.
+
+    Args:
+        board: the board.
+        hidden: titles of the columns that are not shown.
+    """
+    ratios = [c for c in board.layout.columns if c.source == "ratio" and c.title not in hidden]
+    found = []
+    if ratios:
+        found.append(
+            f"{', '.join(column.title for column in ratios)}: where both were timed in turn, the median of the ratios "
+            "of single rounds, which need not be the quotient of the two medians."
+        )
+    if any(row.metrics[column.key].paper is not None for row in board.rows for column in ratios):
+        found.append("The paper prints no ratios: those that stand here as its values are quotients of its times.")
+    bare = board.layout.yardstick
+    if bare is not None and any(row.method == bare.method for row in board.rows):
+        found.append(
+            f"{bare.name}: the frozen backbone without a method. In training it does more than a method needs: logits "
+            "at all positions, and a backward pass through every block of both towers. So a method may be faster."
+        )
+    return found
+
+
 def legend(board: Board, hidden: Collection[str] = ()) -> list[str]:
     """Return what the headings and words of a table mean that stand in it.
 
@@ -238,4 +263,4 @@ def legend(board: Board, hidden: Collection[str] = ()) -> list[str]:
             "that it registers but never uses.",
         ),
     )
-    return [text for stands, text in meanings if stands]
+    return [*(text for stands, text in meanings if stands), *legend_of_times(board, hidden)]

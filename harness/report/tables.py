@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.records import Record, read_records
 from harness.report.finish import finished
-from harness.report.paper import Column, Layout, PaperRow, layout, method_names, paper_models, paper_rows
+from harness.report.paper import Column, Layout, PaperRow, layout, paper_models, paper_rows, timed_names
 from harness.report.render import render
 from harness.report.rows import Board, Cell, TableRow
 from harness.report.selection import RowKey, count_runs, select
@@ -138,7 +138,7 @@ def _unprinted(records: Sequence[Record], table: int, plan: Layout, model: str, 
     have = {(r.method, r.variant) for r in records if r.model == model}
     rows = {(row.method, row.variant): row.name for row in paper_rows(table) if row.method}
     scale = {(row.method, row.variant): row.name for row in plan.scale}
-    names = method_names()
+    names = timed_names()
     if not plan.only_rows:
         others = sorted(key for key in have if key[1] is None and key not in scale)
         rows |= {key: names.get(key[0], key[0]) for key in others if key not in rows}

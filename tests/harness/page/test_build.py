@@ -14,7 +14,7 @@ from harness.report.tables import leaderboard
 from tests.command_line import Run
 from tests.harness.page.conftest import HOSTILE, keep, timing
 from tests.harness.report.answered import save
-from tests.record_factory import make
+from tests.record_factory import make, speed
 
 
 class Elements(HTMLParser):
@@ -170,6 +170,12 @@ def test_a_note_names_the_boards_that_it_is_on_unless_it_is_on_all() -> None:
     assert failed == ["small, protocol uniform: 1 run left out: failed."]
     _, alone = table_rows(runs[2:], 1)
     assert "1 run left out: failed." in alone
+
+
+def test_the_bare_towers_are_explained_below_their_row(tmp_path: Path) -> None:
+    board = next(b for b in boards([speed("frozen", 0.1, 0.2)], tmp_path) if b.name == "table-2")
+    assert any(row.facets["Method"] == "bare towers (frozen)" for row in board.rows)
+    assert any(note.startswith("bare towers (frozen): ") for note in board.notes)
 
 
 def test_where_times_were_measured_is_not_noted_again() -> None:

@@ -14,7 +14,7 @@ from harness.report.paper import paper_rows
 from harness.report.render import FORMATS, render
 from harness.report.tables import leaderboard, table_text
 from tests.latex import check_latex, compile_latex
-from tests.record_factory import NINE, make
+from tests.record_factory import NINE, make, speed
 
 
 def test_json_contract():
@@ -160,3 +160,15 @@ def test_an_unknown_table_is_an_error(tmp_path):
 def test_an_unknown_format_is_an_error(tmp_path):
     with pytest.raises(UserError, match="--format yaml"):
         table_text(tmp_path, 1, None, "yaml")
+
+
+def test_ratios_and_bare_towers_are_explained_where_they_stand() -> None:
+    with_both = render(leaderboard([speed("memvp", 0.1, 0.2), speed("frozen", 0.3, 0.2)], 2, "7b"), "markdown")
+    (row,) = (line for line in with_both.splitlines() if line.startswith("| bare towers (frozen)"))
+    assert " 3.00 " in row
+    assert "- bare towers (frozen): the frozen backbone without a method. In training it does more than" in with_both
+    assert "- train / MemVP, inference / MemVP: where both were timed in turn, the median of" in with_both
+    assert "- The paper prints no ratios: " in with_both
+    without = render(leaderboard([], 2, "bench"), "markdown")
+    assert "bare towers" not in without and "The paper prints no ratios" not in without
+    assert "the median of the ratios" not in render(leaderboard([make()], 1), "markdown")
