@@ -1,6 +1,6 @@
 """What the methods answered: kept samples, and where the methods disagree."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,19 +10,20 @@ from harness.page.boards import full_name, scored
 from harness.page.figures import PageFigure
 from harness.records import Question, Record, questions_path, read_questions
 from harness.report.answers import Answers, Booleans, read_answers
+from harness.report.paper import layout
 from harness.tasks.facts import task_facts
 
 
 @dataclass(frozen=True)
 class Answered:
-    """The methods that answered the same N problems under the same protocol, each by one run.
+    """The rows that answered the same N problems under the same protocol, each by one run.
 
     It is the run with the lowest seed that all of them have or, without such a seed, with the lowest of each.
 
     Attributes:
         title: task, model, protocol and the seed in common.
-        runs: name of the method -> its run, in the order of the tables.
-        answers: name of the method -> its answers to the problems that all methods answered.
+        runs: name of the row -> its run, in the order of the tables.
+        answers: name of the row -> its answers to the problems that all rows answered.
     """
 
     title: str
@@ -30,13 +31,24 @@ class Answered:
     answers: Mapping[str, Answers]
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the rows that are methods, so neither ablations nor reference rows."""
+        return tuple(name for name, run in self.runs.items() if _is_method(run))
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """The ids of the problems."""
         return next(iter(self.answers.values())).problems
 
 
+def _is_method(run: Record) -> bool:
+    """Return whether a run is of a method that the table of its task ranks."""
+    references = {row.method for row in layout(task_facts(run.task).table).scale if row.variant is None}
+    return run.variant is None and run.method not in references
+
+
 def answered(records: Sequence[Record], results_dir: Path) -> list[Answered]:
-    """Return who answered what, for each task with right answers, model, protocol and data set with two methods.
+    """Return who answered what, for each task with right answers, model, protocol and data set with two rows.
 
     Raises:
         UserError: saved predictions have an error.
@@ -47,7 +59,7 @@ def answered(records: Sequence[Record], results_dir: Path) -> list[Answered]:
         placed.setdefault((task, run.model, run.protocol, run.data.data_hash), {})[full_name(group)] = group.runs
     found = []
     for (task, model, protocol, _), groups in sorted(placed.items(), key=lambda item: item[0]):
-        # The lowest seed that all methods have; without one, the lowest of each.
+        # The lowest seed that all rows have; without one, the lowest of each.
         in_common = set.intersection(*({run.seed for run in group} for group in groups.values()))
         runs = {
             name: min(group, key=lambda run: (run.seed not in in_common, run.seed)) for name, group in groups.items()
@@ -56,14 +68,14 @@ def answered(records: Sequence[Record], results_dir: Path) -> list[Answered]:
         shared = sorted(set.intersection(*(set(answers.problems) for answers in read.values()))) if read else []
         if len(read) > 1 and shared:
             common = {name: answers.to(shared) for name, answers in read.items()}
-            seed = f", seed {min(in_common)}" if in_common else ""
-            title = f"{task} on {model}, protocol {protocol}{seed}"
+            seed = f"seed {min(in_common)}" if in_common else "the lowest seed of each"
+            title = f"{task} on {model}, protocol {protocol}, {seed}"
             found.append(Answered(title, {name: runs[name] for name in read}, common))
     return found
 
 
 def disagreement_figure(number: int, group: Answered) -> PageFigure:
-    """Return how often two methods give different answers to a problem, as a matrix."""
+    """Return how often two rows give different answers to a problem, as a matrix."""
     names = list(group.answers)
     share = [[_differing(group.answers[one], group.answers[other]) for other in names] for one in names]
     rows = [(one, *(f"{value:.1f}" for value in line)) for one, line in zip(names, share, strict=True)]
@@ -73,7 +85,7 @@ def disagreement_figure(number: int, group: Answered) -> PageFigure:
     return PageFigure(
         f"disagreement-{number}",
         f"Different answers: {group.title}",
-        f"Share of {len(group.problems):,} problems to which two methods give different answers, in percent: {named}.",
+        f"Share of {len(group.problems):,} problems to which two rows give different answers, in percent: {named}.",
         [
             {
                 "type": "heatmap",
@@ -102,25 +114,27 @@ def _differing(one: Answers, other: Answers) -> float:
 
 @dataclass(frozen=True)
 class Asked:
-    """A kept question with the answers of the methods.
+    """A kept question with the answers of the rows.
 
     Attributes:
         question: the question.
-        given: name of the method -> the number of the option that it chose; anything else where none could be read.
+        given: name of the row -> the number of the option that it chose; anything else where none could be read.
+        methods: the names of the rows that are methods.
     """
 
     question: Question
     given: Mapping[str, object]
+    methods: Collection[str]
 
     @property
     def disputed(self) -> bool:
         """Whether two methods give different answers."""
-        first, *others = self.given.values()
-        return any(given != first for given in others)
+        answers = [self.given[name] for name in self.methods]
+        return any(given != answers[0] for given in answers)
 
     @property
     def chosen(self) -> list[tuple[str, list[str]]]:
-        """Each option with the methods that chose it."""
+        """Each option with the rows that chose it."""
         return [
             (option, [name for name, given in self.given.items() if given == number])
             for number, option in enumerate(self.question.options)
@@ -128,15 +142,15 @@ class Asked:
 
     @property
     def unread(self) -> list[str]:
-        """The methods whose answer names no option."""
+        """The rows whose answer names no option."""
         return [name for name, given in self.given.items() if given not in range(len(self.question.options))]
 
 
 def asked(group: Answered, questions: Mapping[str, Question]) -> list[Asked]:
-    """Return the kept questions that all methods of a group answered, with their answers."""
+    """Return the kept questions that all rows of a group answered, with their answers."""
     place = {qid: index for index, qid in enumerate(group.problems)}
     return [
-        Asked(question, {name: answers.given[place[qid]] for name, answers in group.answers.items()})
+        Asked(question, {name: answers.given[place[qid]] for name, answers in group.answers.items()}, group.methods)
         for qid, question in questions.items()
         if qid in place
     ]
@@ -173,9 +187,12 @@ AGREEMENT_HEADS = ("Problems", "Number", "All right", "All wrong", "Some right")
 def agreement_rows(group: Answered) -> list[tuple[str, ...]]:
     """Return, for all problems and for each column, how many all methods answered rightly, or wrongly, or only some.
 
-    The rows are under `AGREEMENT_HEADS`, in the order of the task's columns; a column without a problem has none.
+    The rows are under `AGREEMENT_HEADS`, in the order of the task's columns; a column without a problem has none. With
+    fewer than two methods there is no row.
     """
-    right_MN = np.array([answers.right_N for answers in group.answers.values()])
+    if len(group.methods) < 2:
+        return []
+    right_MN = np.array([group.answers[name].right_N for name in group.methods])
     summary = task_facts(next(iter(group.runs.values())).task).summary
     columns = next(iter(group.answers.values())).columns
     members = {"all": columns[summary]} | {name: asked_N for name, asked_N in columns.items() if name != summary}

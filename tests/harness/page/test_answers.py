@@ -40,7 +40,7 @@ def test_kept_questions_stand_with_every_answer(results: Path) -> None:
 
 def test_an_answer_that_names_no_option_is_unread() -> None:
     question = Question(qid="0", question="?", options=["yes", "no"], gold=0, hint="", category="")
-    assert Asked(question, {"one": 1, "none": None, "other": 2}).unread == ["none", "other"]
+    assert Asked(question, {"one": 1, "none": None, "other": 2}, ["one"]).unread == ["none", "other"]
 
 
 def test_diagnostics_are_drawn_with_their_samples(results: Path) -> None:
@@ -78,6 +78,28 @@ def test_a_row_that_stands_in_two_tables_answers_once(tmp_path: Path) -> None:
         keep(make("dehvf", variant=variant, value=100.0), tmp_path, [0, 0])
     (group,) = answered(read_records(tmp_path), tmp_path)
     assert list(group.runs) == ["DEHVF", "blind (DEHVF w/o visual prompts)"]
+
+
+def test_only_methods_count_as_agreeing(tmp_path: Path) -> None:
+    """Reference rows and ablations stand in the matrix and below the questions, but are no methods."""
+    keep(make("dehvf", value=50.0), tmp_path, [0, 1])
+    keep(make("memvp", value=50.0), tmp_path, [0, 1])
+    for variant in ("no_visual_prompts", "keys_only"):
+        keep(make("dehvf", variant=variant, value=0.0), tmp_path, [1, 1])
+    keep(make("oracle", kind="oracle", value=100.0), tmp_path, [0, 0])
+    (group,) = answered(read_records(tmp_path), tmp_path)
+    assert len(group.runs) == 5 and group.methods == ("MemVP", "DEHVF")
+    assert agreement_rows(group)[0] == ("all", "2", "1 (50.0 %)", "1 (50.0 %)", "0 (0.0 %)")
+    question = Question(qid="1", question="?", options=["yes", "no"], gold=0)
+    (one,) = asked(group, {"1": question})
+    assert len(one.given) == 5 and not one.disputed
+
+
+def test_without_a_seed_in_common_the_title_says_so(tmp_path: Path) -> None:
+    keep(make("dehvf", seed=0, value=100.0), tmp_path, [0, 0])
+    keep(make("memvp", seed=1, value=100.0), tmp_path, [0, 0])
+    (group,) = answered(read_records(tmp_path), tmp_path)
+    assert group.title.endswith(", the lowest seed of each")
 
 
 def test_methods_answer_with_the_lowest_seed_that_all_have(tmp_path: Path) -> None:
