@@ -278,6 +278,11 @@ def _overview(tables: dict[int, tuple[list[TableRow], list[str]]], results_dir: 
     ordered = sorted(found.values(), key=lambda row: not row.measured)
     columns = ("Metric", "Score", "Trainable parameters", "Seconds per step", "Peak memory, MB", "Seeds")
     notes = ["Seconds and memory are comparable only between runs on the same hardware."] if ordered else []
+    if any(peak.rss is not None and peak.cuda_allocated is None for peak in (run.peak_memory_bytes for run in shown)):
+        notes.append(
+            "On a CPU, the peak memory is that of the whole process, which differs more between sessions than between "
+            "methods."
+        )
     notes += remarks_about(shown, results_dir)
     return PageBoard("overview", "Overview of all tasks", columns, tuple(ordered), tuple(notes))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.page.boards import full_name, peak_memory, row_names, scored
+from harness.page.boards import full_name, row_names, scored
 from harness.page.figures import GREY, PageFigure, styles
 from harness.records import Record, remarks_about
 from harness.report.rows import TableRow
@@ -31,7 +31,8 @@ class _Axis:
             case "step":
                 return record.times_s.train_step_median
             case _:
-                peak = peak_memory(record)
+                # That of a CPU process differs more between sessions than between methods.
+                peak = record.peak_memory_bytes.cuda_allocated
                 return None if peak is None else peak / 1e6
 
 
@@ -61,7 +62,7 @@ def pareto(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 def score_figures(records: Sequence[Record], results_dir: Path) -> list[PageFigure]:
     """Return scores of trained methods against parameters, step time and memory.
 
-    There is one figure for each of these, and for each task, model, protocol and device.
+    There is one figure for each of these, and for each task, model, protocol and device; none for memory on a CPU.
 
     Args:
         records: the records.

@@ -39,6 +39,16 @@ def test_scores_are_drawn_where_the_cost_is_known(results: Path) -> None:
     assert on_tiny.rows == (("MemVP", "0.2", "37.50"), ("DEHVF", "0.2", "75.00"))
 
 
+def test_scores_are_drawn_against_the_memory_of_a_gpu_only(tmp_path: Path) -> None:
+    def drawn(cuda: int | None) -> bool:
+        memory = {"rss": 10**9, "cuda_allocated": cuda, "cuda_reserved": cuda}
+        why = {f"peak_memory_bytes.{name}": "not measured" for name, size in memory.items() if size is None}
+        figures = score_figures([make(peak_memory_bytes=memory, missing={**make().missing, **why})], tmp_path)
+        return any(figure.title.startswith("Avg against peak memory") for figure in figures)
+
+    assert drawn(10**8) and not drawn(None)
+
+
 def test_a_line_is_the_mean_over_the_seeds_of_a_method(tmp_path: Path) -> None:
     def losses(record: Record, *values: float) -> None:
         path = write_record(record, tmp_path)
