@@ -15,7 +15,7 @@ from harness.escape import csv_cell, latex, latex_comment, markdown, text_table
 from harness.numbers import signed
 from harness.records import Record, read_records, remarks_about
 from harness.report.paper import Column, layout
-from harness.report.render import ABSENT, html_document
+from harness.report.render import ABSENT, html_document, label_of_model
 from harness.report.rows import Cell, TableRow
 from harness.report.tables import leaderboard, selection_notes
 from harness.stats import next_run_error
@@ -285,7 +285,8 @@ def _latex(cells: Sequence[PaperCell]) -> str:
     begin, head, body = re.split(r"\\toprule\n|\\midrule\n", _grid(cells, "latex_booktabs"))
     table, protocol = cells[0].table, cells[0].protocol
     title = f"Paper against measured: {layout(table).title}, {protocol} protocol. Table {table} of the paper"
-    caption = f"\\caption{{{latex(title)}}}\\label{{tab:paper{table}-{protocol}}}\\\\\n"
+    label = f"tab:paper{table}-{protocol}{label_of_model(cell.model for cell in cells)}"
+    caption = f"\\caption{{{latex(title)}}}\\label{{{label}}}\\\\\n"
     heads = f"\\toprule\n{head}\\midrule\n"
     text = f"{begin}{caption}{heads}\\endfirsthead\n{heads}\\endhead\n{body}".replace("{tabular}", "{longtable}")
     needs = latex_comment(r"needs: \usepackage{booktabs,longtable}")

@@ -57,7 +57,8 @@ def breakdown_text(records: Sequence[Record], results_dir: Path) -> str:
         if rows:
             plan = board.layout.model_copy(update={"columns": _columns()})
             runs = [run for row in rows for run in row.runs]
-            notes = [*unread_note(runs), *remarks_about(runs, results_dir)]
+            unread = [f"Over all questions, not only those of the table. {note}" for note in unread_note(runs)]
+            notes = [*unread, *remarks_about(runs, results_dir)]
             table = grid(Board(board.table, plan, tuple(rows), ()), "github")
             parts.append("\n\n".join([table, *(f"- {markdown(note)}" for note in notes)]))
     return f"{_HEAD}\n" + "\n\n".join(parts) + "\n" if parts else ""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -61,8 +61,19 @@ def _latex(board: Board) -> str:
 
 
 def label(board: Board) -> str:
-    """Return the label of a board in LaTeX, such as `tab:table1-uniform`."""
-    return f"tab:table{board.table}" + (f"-{board.protocol}" if board.layout.has_protocol else "")
+    """Return the label of a board in LaTeX: `tab:table1-uniform`, or of one model `tab:table1-uniform-tiny`."""
+    protocol = f"-{board.protocol}" if board.layout.has_protocol else ""
+    return f"tab:table{board.table}{protocol}{label_of_model(row.model for row in board.rows)}"
+
+
+def label_of_model(models: Iterable[str | None]) -> str:
+    """Return the end of a label in LaTeX that names the model of a table's rows; empty where there are several.
+
+    Args:
+        models: the model of each row; None where a row has none.
+    """
+    known = {model for model in models if model is not None}
+    return "-" + re.sub(r"[^A-Za-z0-9.]+", "-", known.pop()) if len(known) == 1 else ""
 
 
 def _html(board: Board) -> str:

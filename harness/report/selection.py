@@ -260,8 +260,12 @@ def _unread(kept: Sequence[Record]) -> str:
         found = [run.parse_failures for run in runs if run.parse_failures]
         if count := sum(failures.count for failures in found):
             share = 100 * count / sum(failures.n for failures in found)
-            shares.append(f"{label}{f' on {model}' if several else ''} {max(share, 0.01):.2f} %")
+            shares.append(f"{label}{f' on {model}' if several else ''} {_percent(share)}")
     return ", ".join(shares)
+
+
+def _percent(share: float) -> str:
+    return "< 0.01 %" if share < 0.01 else f"{share:.2f} %"
 
 
 def _fate(kept: Sequence[Record]) -> str:

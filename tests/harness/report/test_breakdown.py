@@ -75,7 +75,8 @@ def test_answers_that_could_not_be_read_are_noted(tmp_path):
     runs = [save(tmp_path, {MAPS}, seed=seed, parse_failures={"count": 20, "n": 1000}) for seed in (0, 1)]
     runs.append(save(tmp_path, {MAPS}, method="lavin"))
     text = breakdown_text(runs, tmp_path)
-    assert text.endswith("\n\n- Answers that could not be read: memvp 2.00 %; they count as wrong.\n")
+    unread = "Answers that could not be read: memvp 2.00 %; they count as wrong."
+    assert text.endswith(f"\n\n- Over all questions, not only those of the table. {unread}\n")
     assert "could not be read" not in breakdown_text(runs[2:], tmp_path)
 
 

@@ -172,3 +172,10 @@ def test_ratios_and_bare_towers_are_explained_where_they_stand() -> None:
     without = render(leaderboard([], 2, "bench"), "markdown")
     assert "bare towers" not in without and "The paper prints no ratios" not in without
     assert "the median of the ratios" not in render(leaderboard([make()], 1), "markdown")
+
+
+def test_two_tables_of_one_number_have_two_labels() -> None:
+    records = [make(), make(model="some/long name")]
+    texts = [render(leaderboard(records, 1, model), "latex") for model in (None, "tiny", "some/long name")]
+    labels = [text.partition(r"\label{")[2].partition("}")[0] for text in texts]
+    assert labels == ["tab:table1-uniform", "tab:table1-uniform-tiny", "tab:table1-uniform-some-long-name"]

@@ -169,3 +169,8 @@ def test_unreadable_answers_are_noted_where_there_are_any():
     board = leaderboard([read("memvp", 0, 3), read("memvp", 1, 0), read("lavin", 0, 0)], 1, "tiny")
     assert "Answers that could not be read: memvp 0.75 %; they count as wrong." in board.notes
     assert not any("could not be read" in note for note in leaderboard([read("lavin", 0, 0)], 1, "tiny").notes)
+
+
+def test_a_share_that_rounds_to_nothing_is_said_to_be_smaller():
+    board = leaderboard([make(parse_failures={"count": 1, "n": 100_000})], 1)
+    assert "Answers that could not be read: memvp < 0.01 %; they count as wrong." in board.notes
