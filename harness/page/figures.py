@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-# Colours of Okabe and Ito, which people with any colour blindness can tell apart; shapes and dashes say the same.
+# Colours of Okabe and Ito, which people with any colour blindness can tell apart; shapes and dashes say the same. Their
+# orange and sky blue are too light for a line on white. The brown and the blue instead are as far from all others.
 GREY = "#8C8C8C"
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY)
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8F5D2B", "#2693FF", GREY)
 _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star", "pentagon", "hexagon")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 

@@ -134,6 +134,20 @@ def test_every_point_of_figure_2_is_inside_its_panel() -> None:
     assert len({trace["xaxis"] for trace in figure.data}) == 4
 
 
+@pytest.mark.parametrize("ground", ["#ffffff", "#16181c"])
+def test_every_line_stands_out_from_the_page(ground: str) -> None:
+    """WCAG 2 asks for a contrast of 3:1 of what must be seen to understand a figure."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for index in range(7):
+        dark, light = sorted((luminance(style(index)["line"]["color"]), luminance(ground)))
+        assert (light + 0.05) / (dark + 0.05) >= 3
+
+
 def test_no_two_series_look_the_same() -> None:
     looks = [(style(i)["marker"]["color"], style(i)["marker"]["symbol"]) for i in range(42)]
     lines = [(style(i)["line"]["color"], style(i)["line"]["dash"]) for i in range(42)]
