@@ -14,13 +14,14 @@ from typing import Any
 
 ENTRY_POINT_GROUP = "peft_vl_bench.methods"
 
-_BUILT_IN = {
+BUILT_IN = {
     "dehvf": "methods.dehvf:DEHVF",
     "memvp": "methods.memvp:MemVP",
     "lavin": "methods.lavin:LaVIN",
     "llava_lora": "methods.llava_lora:LLaVALoRA",
     "llama_adapter": "methods.llama_adapter:LLaMAAdapter",
 }
+"""The methods of this repository: name -> `module:Class`."""
 
 
 class UnknownMethodError(ValueError):
@@ -36,7 +37,7 @@ def registry() -> dict[str, str]:
     Raises:
         ValueError: two packages register the same name.
     """
-    found = dict(_BUILT_IN)
+    found = dict(BUILT_IN)
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if found.get(entry.name, entry.value) != entry.value:
             raise ValueError(
@@ -76,5 +77,5 @@ def package_of(name: str) -> str | None:
         None for a built-in method and for a name that is not registered.
     """
     found = (entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name)
-    entry = next(found, None) if name not in _BUILT_IN else None
+    entry = next(found, None) if name not in BUILT_IN else None
     return entry.dist.name if entry is not None and entry.dist is not None else None

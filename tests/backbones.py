@@ -163,6 +163,11 @@ def tiny_config(method: type, backbone: Any, **overrides: Any) -> Any:
     return method.Config(**{**{k: v for k, v in values.items() if k in fields}, **overrides})
 
 
+def no_dropout(name: str) -> dict[str, float]:
+    """Return the settings of a method that switch off every dropout in it."""
+    return {field: 0.0 for field in get_method(name).Config.model_fields if field.endswith("_dropout")}
+
+
 def randomise(method: nn.Module, seed: int = 1, std: float = 0.1) -> None:
     """Fill every parameter with noise, so that zero initialisation hides nothing."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from methods import registry
+from methods import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 LEVELS = (
@@ -182,7 +182,7 @@ def test_methods_never_import_the_harness() -> None:
 
 
 def test_no_method_imports_another_methods_file() -> None:
-    files = {target.partition(":")[0] for target in registry().values()}
+    files = {target.partition(":")[0] for target in BUILT_IN.values()}
     assert files <= MODULES.keys()
     wrong = [(file, target) for file in files for target in imports(file) if target in files]
     assert not wrong
@@ -283,7 +283,7 @@ def _identifiers(module: str) -> set[str]:
 
 
 def test_the_harness_names_no_method_outside_its_recipes() -> None:
-    name = re.compile("|".join(map(re.escape, registry())))
+    name = re.compile("|".join(map(re.escape, BUILT_IN)))
     found = [
         (module, text)
         for module in MODULES

@@ -16,7 +16,7 @@ from harness.report.readme import write_readme
 from harness.report.searched import FOLDER, tried
 from harness.report.tables import table_text
 from harness.stats import mean
-from methods import registry
+from methods import BUILT_IN
 from methods.fuser import visual_groups
 from tests.command_line import call
 
@@ -154,7 +154,7 @@ def test_every_method_was_searched_as_much_and_its_recipe_is_its_best_trial() ->
     for record in read_records(RESULTS / FOLDER):
         assert (record.task, record.model, record.seed, record.status) == ("scienceqa", "tiny", 0, "completed")
         trials[record.method].append(record)
-    assert set(trials) == set(registry())
+    assert set(trials) == set(BUILT_IN)
     plan = Plan.read(PLAN)
     for method, runs in trials.items():
         # Trials that were made to find out what holds a method back are no candidates.

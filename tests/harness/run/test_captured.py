@@ -19,9 +19,8 @@ from harness.run.step import OptimiserStep
 from methods import registry
 from methods.base import Batch
 from methods.tuned import TunedModel
-from tests.backbones import tiny_backbone, tuned_model
+from tests.backbones import no_dropout, tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
-from tests.harness.run.test_step import NO_DROPOUT
 
 CPU = torch.device("cpu")
 
@@ -37,7 +36,7 @@ def batch(lengths: Sequence[int], pictures: Sequence[bool]) -> Batch:
 
 def trained(name: str) -> TunedModel:
     torch.manual_seed(0)
-    tuned = tuned_model(name, tiny_backbone(vocab_size=300, num_layers=4), **NO_DROPOUT[name]).train()
+    tuned = tuned_model(name, tiny_backbone(vocab_size=300, num_layers=4), **no_dropout(name)).train()
     with torch.no_grad():
         for parameter in tuned.method.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)

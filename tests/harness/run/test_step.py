@@ -24,23 +24,16 @@ from harness.run.stop import StopAgreed
 from methods import registry
 from methods.base import Batch
 from methods.tuned import TunedModel
-from tests.backbones import tiny_backbone, tuned_model
+from tests.backbones import no_dropout, tiny_backbone, tuned_model
 from tests.folders import byte_tokenizer
 
 ANSWERS = ("B", "a long answer of many tokens", "C, because", "none", "it depends", "yes")
-NO_DROPOUT = {
-    "memvp": {"memory_dropout": 0.0, "adapter_dropout": 0.0},
-    "dehvf": {"memory_dropout": 0.0, "adapter_dropout": 0.0},
-    "llava_lora": {"lora_dropout": 0.0, "adapter_dropout": 0.0},
-    "lavin": {"adapter_dropout": 0.0},
-    "llama_adapter": {},
-}
 
 
 @cache
 def model(name: str, dropout: bool = False) -> TunedModel:
     """Return a model in training mode. The tests change none of its parameters."""
-    tuned = tuned_model(name, tiny_backbone(vocab_size=300, num_layers=4), **({} if dropout else NO_DROPOUT[name]))
+    tuned = tuned_model(name, tiny_backbone(vocab_size=300, num_layers=4), **({} if dropout else no_dropout(name)))
     with torch.no_grad():
         for parameter in tuned.method.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -260,7 +253,7 @@ def test_the_mean_is_each_gradient_divided_by_the_tokens() -> None:
 
 def test_the_optimiser_of_a_run_takes_the_mean_over_tokens() -> None:
     """The same step through the real optimiser: parameters end where the gradient of the mean takes them."""
-    tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2), **NO_DROPOUT["memvp"]).train()
+    tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=2), **no_dropout("memvp")).train()
     adam = adamw(tuned, TrainRecipe(weight_decay=0))
     optimise = OptimiserStep(
         Eager(tuned, torch.device("cpu")), adam, MicroBatch(2, False), None, torch.device("cpu"), print
