@@ -2,10 +2,13 @@
 
 import pytest
 
+from harness.config import recipes
+from harness.config.presets import PRESETS
 from harness.config.recipes import DEFAULT_METHODS, REFERENCES, method_config, train_recipe
-from methods import get_method, registry
+from harness.tasks.facts import TASKS
+from methods import BUILT_IN, get_method, registry
 
-MODELS = ("tiny", "7b", "13b", "bench", "no-preset")
+MODELS = (*PRESETS, "no-preset")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -16,6 +19,15 @@ def test_every_recipe_builds_a_valid_config(name: str, model: str) -> None:
         method.Config(**method_config(name, model, variant))
     for task in ("scienceqa", "coco"):
         assert train_recipe(name, model, task).tuning
+
+
+def test_every_entry_is_of_a_task_a_method_and_a_preset_that_exist() -> None:
+    """A misspelt name would leave the defaults in force without a word."""
+    known = {*TASKS, *BUILT_IN, *PRESETS}
+    parts = [
+        part for table in (recipes._TRAIN, recipes._TRAIN_OF_METHOD, recipes._METHOD) for key in table for part in key
+    ]
+    assert {*parts, *(part for key in recipes._PUBLISHED for part in key), *recipes._NOT_REPEATABLE} <= known
 
 
 def test_reference_rows_are_ablations_that_exist() -> None:
