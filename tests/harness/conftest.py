@@ -12,7 +12,7 @@ from tests.command_line import Run
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with pieces of the real benchmarks (they are not part of the project)."""
+    """The folder with pieces of the real benchmarks, which are no part of the project; see CONTRIBUTING.md."""
     default = Path(__file__).parents[2].parent / "shared" / "data"
     folder = Path(os.environ.get("PEFT_VL_BENCH_DATA", default))
     if not folder.is_dir():

@@ -1,7 +1,6 @@
 """The audit finds accuracies that cannot be true, in the paper and in records, and no others."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from tests.record_factory import make
 FACTS = TASKS["scienceqa"]
 SIZES = {"NAT": 5, "SOC": 3, "LAN": 2, "TXT": 4, "IMG": 6, "NO": 2, "G1-6": 7, "G7-12": 3, "Avg": 10}
 RIGHT = {"NAT": 2, "SOC": 1, "LAN": 2, "TXT": 1, "IMG": 4, "NO": 1, "G1-6": 4, "G7-12": 1, "Avg": 5}
-DATA = os.environ.get("PEFT_VL_BENCH_DATA")
 
 
 def metrics(**changed: float) -> dict[str, dict[str, float]]:
@@ -86,9 +84,8 @@ def test_the_evidence_against_printed_accuracies() -> None:
     assert (swapped.right, swapped.n) == (1900, 2252)
 
 
-@pytest.mark.skipif(DATA is None, reason="PEFT_VL_BENCH_DATA does not name the real data")
-def test_sizes_of_columns_are_those_of_the_official_test_split() -> None:
-    path = Path(DATA or "") / "scienceqa_published" / "test_problems_partial.json"
+def test_sizes_of_columns_are_those_of_the_official_test_split(real_data: Path) -> None:
+    path = real_data / "scienceqa_published" / "test_problems_partial.json"
     problems = json.loads(path.read_bytes()).values()
     hint, image = ({i for i, p in enumerate(problems) if p[name]} for name in ("hint", "image"))
     sizes = load_paper().official_columns["scienceqa"]
