@@ -85,7 +85,7 @@ def follow(
 ) -> Callable[..., tuple[ScriptedExecutor, list[Attempt]]]:
     """Make one run, or more, on an executor whose jobs end as given."""
     monkeypatch.setattr("harness.run.executor.POLL_S", 0)
-    monkeypatch.setattr("harness.run.executor.RETRY_S", 0, raising=False)
+    monkeypatch.setattr("harness.run.executor.RETRY_S", 0)
 
     def made(
         *ends: Attempt | UserError | LostError, runs: int = 1, executor: ScriptedExecutor | None = None

@@ -29,7 +29,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     from harness.run import executor_submitit
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(executor_submitit, "free_memory", lambda device: 5 * GIB, raising=False)
+    monkeypatch.setattr(executor_submitit, "free_memory", lambda device: 5 * GIB)
 
     def made(
         device: str = "cpu",
