@@ -70,7 +70,7 @@ def test_a_closed_stream_is_no_failure(closed: tuple[int, ...], tmp_path: Path) 
     assert (tmp_path / "README.md").read_text(encoding="utf-8").startswith("# ")
 
 
-@pytest.mark.parametrize("command", ["methods", "table"])
+@pytest.mark.parametrize("command", [pytest.param("methods", marks=pytest.mark.slow), "table"])
 def test_a_table_for_a_closed_output_is_no_failure(command: str) -> None:
     done = subprocess.run(
         ["sh", "-c", '"$0" -m harness "$1" >&-', sys.executable, command], cwd=ROOT, check=False, capture_output=True

@@ -55,7 +55,13 @@ def has_no_entry() -> bool:
 
 
 @pytest.mark.parametrize("is_nobody", [False, True], ids=["no home", "no entry"])
-@pytest.mark.parametrize("arguments", [("methods",), ("table", "--results", "none")], ids=["methods", "table"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("methods",), id="methods", marks=pytest.mark.slow),
+        pytest.param(("table", "--results", "none"), id="table"),
+    ],
+)
 def test_reading_needs_no_home_and_writes_nothing(arguments: tuple[str, ...], is_nobody: bool, tmp_path: Path) -> None:
     if is_nobody and not has_no_entry():
         pytest.skip("only root can become another user")

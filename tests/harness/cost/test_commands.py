@@ -14,6 +14,8 @@ from tests.command_line import call
 CONTESTANTS = {("frozen", "yardstick"), ("memvp", "shipped"), ("memvp", "plain"), ("lavin", "shipped")}
 KEY = ("shipped", "memvp", "train")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):

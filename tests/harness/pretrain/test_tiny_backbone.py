@@ -12,21 +12,25 @@ from harness.pretrain import check
 from harness.pretrain.probe import probe_accuracy
 
 
+@pytest.mark.slow
 def test_without_the_scene_picture_questions_are_at_chance(llm) -> None:
     blind = [replace(item, draft=replace(item.draft, scene=None)) for item in check.test_items("image", 300)]
     assert check.oracle_accuracy(*llm, blind)["all"] < 0.40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "floor"), [("image", 0.90), ("text", 0.95), ("none", 0.95)])
 def test_the_language_model_has_learned_every_sort_of_question(llm, mode: str, floor: float) -> None:
     assert check.oracle_accuracy(*llm, check.test_items(mode, 300))["all"] >= floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_the_language_model_reads_overlays(llm, own: bool) -> None:
     assert check.overlay_accuracy(*llm, check.test_items("image", 200), own) >= 0.60
 
 
+@pytest.mark.slow
 def test_clip_retrieves_captions_of_unseen_pictures(clip, tokenizer) -> None:
     assert check.retrieval_accuracy(clip, tokenizer, images=256) >= 0.95
 
@@ -37,18 +41,22 @@ def probed(clip) -> dict[str, dict[str, list[float]]]:
     return probe_accuracy(clip, fit=300, held_out=200)
 
 
+@pytest.mark.slow
 def test_all_patches_together_say_where_a_thing_is(probed) -> None:
     assert min(probed["patches"]["place"]) > 0.9
 
 
+@pytest.mark.slow
 def test_the_cls_tokens_say_where_a_thing_is(probed) -> None:
     assert min(probed["cls"]["place"]) >= 0.95
 
 
+@pytest.mark.slow
 def test_a_single_patch_says_where_a_thing_is(probed) -> None:
     assert min(probed["patch"]["place"]) >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["patch", "cls"])
 def test_the_colour_of_a_thing_can_be_read(probed, features: str) -> None:
     assert min(probed[features]["colour"]) > 0.7

@@ -143,6 +143,7 @@ def test_readme_says_what_the_comparison_says() -> None:
     assert " ".join(quoted) == compare(RESULTS, "dehvf", "memvp", "tiny", "scienceqa").verdict
 
 
+@pytest.mark.slow
 def test_the_page_of_results_is_up_to_date(tmp_path: Path) -> None:
     copied = shutil.copytree(RESULTS, tmp_path / "results")
     before = (copied / "README.md").read_text(encoding="utf-8")

@@ -228,6 +228,7 @@ def killed_at_each_moment(
     assert moment > 10
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for sweeps in killed_at_each_moment(None, tmp_path, monkeypatch):
         was_kept = has_training(sweeps.results) or bool(read_records(sweeps.results))
@@ -245,6 +246,7 @@ def complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweeps:
     return sweeps
 
 
+@pytest.mark.slow
 def test_a_repeated_run_killed_at_any_moment_leaves_the_old_one_or_the_new_one(
     complete: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
