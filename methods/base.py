@@ -242,6 +242,9 @@ class Method(Protocol):
         A value that differs between layers is a list with one item per layer. The module that reads the list knows the
         index of its layer.
 
+        A module inside a decoder layer must not be called here: where processes divide the layers among them, its
+        frozen weights are there only while the layer runs.
+
         Args:
             visual: as in `build_sequence`; in decoding, also the result of `decoding_features`.
             num_tokens: columns of the forward pass that the arguments are for. A method may use it to choose the

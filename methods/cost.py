@@ -70,7 +70,7 @@ class TokenCost:
 
     Attributes:
         entry: where trained values enter the language model.
-        prepared: products of `layer_inputs`, which are computed once for all decoded tokens.
+        prepared: products that are computed once for a forward pass, and once for all decoded tokens together.
         products: the method's own products inside the layers.
     """
 

@@ -20,8 +20,8 @@ Deviations from the published code, and why:
 - The image feature is multiplied by the has-image flag. The published multimodal code gives a text-only sample an
   all-zero image, so that its output depends on CLIP's features of that image.
 - The key (or value) of a prompt plus an image feature is computed as the sum of the two projections. By linearity the
-  result is the same, and an image is projected once instead of once per prompt. The keys and values are computed once
-  for all decoded tokens.
+  result is the same, and an image is projected once instead of once per prompt. The first decoded token computes the
+  keys and values, and all later ones use them.
 - In models with grouped-query attention, the heads of the prompts are repeated as those of the text are.
 
 The published accuracy (85.19 at 7B) was made with prompts and a decoder that are not published. See docs/protocols.md.
@@ -65,13 +65,28 @@ class LLaMAAdapterConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
+class Prompts:
+    """The prompts of one layer, from which its attention computes a `PromptMemory`.
+
+    Attributes:
+        prompts_KD: P.
+        image_BKD: I, the image feature, with one row for all prompts or one row per prompt.
+        gate_N: the zero-initialised gate of each head, before the tanh.
+    """
+
+    prompts_KD: Tensor
+    image_BKD: Tensor
+    gate_N: Tensor
+
+
+@dataclass(frozen=True)
 class PromptMemory:
     """The keys and values of the prompts of one layer.
 
     Attributes:
         keys_BMKX, values_BMKX: the layer's frozen projections of prompts plus image feature, `P + I`, without rotary
             positions.
-        gate_N: the zero-initialised gate of each head, before the tanh.
+        gate_N: as in `Prompts`.
     """
 
     keys_BMKX: Tensor
@@ -85,18 +100,13 @@ class ZeroInitAttention(SelectiveAttention):
     Text and prompts have separate softmaxes.
     """
 
-    def prompt_memory(self, prompts_KD: Tensor, image_BKD: Tensor, gate_N: Tensor) -> PromptMemory:
-        """Return the keys and values of `P + I`.
-
-        Args:
-            prompts_KD: P, the prompts of this layer.
-            image_BKD: I, the image feature, with one row for all prompts or one row per prompt.
-            gate_N: the gate of each head.
-        """
+    def prompt_memory(self, prompts: Prompts) -> PromptMemory:
+        """Return the keys and values of `P + I`."""
         keys, values = (
-            self.heads(layer(prompts_KD) + _without_bias(layer, image_BKD)) for layer in (self.k_proj, self.v_proj)
+            self.heads(layer(prompts.prompts_KD) + _without_bias(layer, prompts.image_BKD))
+            for layer in (self.k_proj, self.v_proj)
         )
-        return PromptMemory(keys, values, gate_N)
+        return PromptMemory(keys, values, prompts.gate_N)
 
     def add_to_heads(self, attended_BRNX: Tensor, query_BNRX: Tensor, layer_inputs: Mapping[str, Any]) -> Tensor:
         """Return the attention over the text plus `tanh(g) · softmax(q Kᵀ / √X) V` over the prompts, `B×R×N×X`.
@@ -104,9 +114,14 @@ class ZeroInitAttention(SelectiveAttention):
         Args:
             attended_BRNX: the attention over the text.
             query_BNRX: the rotated queries.
-            layer_inputs: `prompts` has one item per decoder layer; that of this layer is a `PromptMemory`.
+            layer_inputs: `prompts` has one item per decoder layer. That of this layer is `Prompts`. With a cache, the
+                `PromptMemory` that is computed here replaces it, so that later tokens can use it.
         """
         memory = layer_inputs["prompts"][self.layer_idx]
+        if isinstance(memory, Prompts):
+            memory = self.prompt_memory(memory)
+            if layer_inputs["use_cache"]:
+                layer_inputs["prompts"][self.layer_idx] = memory
         prompted_BNRX = F.scaled_dot_product_attention(
             query_BNRX,
             repeat_kv(memory.keys_BMKX, self.num_key_value_groups).to(query_BNRX.dtype),
@@ -178,14 +193,14 @@ class LLaMAAdapter(nn.Module):
         return plain_sequence(backbone.llm.model.embed_tokens, batch)
 
     def layer_inputs(self, visual: VisualFeatures, num_tokens: int) -> dict[str, Any]:
-        """Return `prompts`, one `PromptMemory` per layer; None for a layer that is not adapted."""
+        """Return `prompts`, one `Prompts` per layer; None for a layer that is not adapted."""
         image_BKD = visual["image_BKD"]
         image_BKD = image_BKD * visual["has_image_B"].to(image_BKD.dtype)[:, None, None]
-        memories = [
-            attention.prompt_memory(prompts_KD, image_BKD, gate_N)
-            for attention, prompts_KD, gate_N in zip(self.attentions, self.prompts_YKD, self.gates_YN, strict=True)
+        adapted = [
+            Prompts(prompts_KD, image_BKD, gate_N)
+            for prompts_KD, gate_N in zip(self.prompts_YKD, self.gates_YN, strict=True)
         ]
-        return {"prompts": [None] * (self.num_layers - len(memories)) + memories}
+        return {"prompts": [None] * (self.num_layers - len(adapted)) + adapted}
 
     def image_cost(self, images: int) -> ImageCost:
         """Return the products of the image branch. Nothing in the vision tower is trained."""

@@ -109,6 +109,29 @@ def test_training_changes_the_method_and_never_the_backbone(name: str, overrides
 
 
 @each_variant
+def test_frozen_parts_of_a_decoder_layer_are_called_only_while_it_runs(name: str, overrides: dict[str, Any]) -> None:
+    """Where processes divide the layers, the weights of a layer are there only while it runs."""
+    model = tuned_model(name, **overrides)
+    running: set[int] = set()
+    outside: list[str] = []
+    for index, layer in enumerate(model.llm.model.layers):
+        for part, module in layer.named_modules():
+            if any(not parameter.requires_grad for parameter in module.parameters(recurse=False)):
+                called = f"{index}.{part}"
+                module.register_forward_pre_hook(
+                    lambda *_, index=index, called=called: None if index in running else outside.append(called)
+                )
+        layer.register_forward_pre_hook(lambda *_, index=index: running.add(index))
+        layer.register_forward_hook(lambda *_, index=index: running.remove(index))
+    batch = random_batch(model.backbone, 3, 12, padding="left", has_image=MIXED)
+    model(batch)
+    with torch.no_grad():
+        logits, state = model.prefill(replace(batch, labels_BL=None))
+        model.step(logits.argmax(-1), state)
+    assert not outside
+
+
+@each_variant
 def test_every_parameter_gets_a_gradient_also_after_decoding(name: str, overrides: dict[str, Any]) -> None:
     model = tuned_model(name, **overrides)
     batch = random_batch(model.backbone, 3, 12, padding="left", has_image=MIXED)

@@ -141,7 +141,7 @@ def _decoding(backbone: Backbone, method: Costed, samples: int, prompt: int, ste
     together = [
         replace(early, flops=steps * (early.flops + late.flops) // 2) for early, late in zip(first, last, strict=True)
     ]
-    # `layer_inputs` is computed once more for forward passes of one token. All decoded tokens share the result.
+    # What is prepared for a forward pass is prepared once more for those of one token. All decoded tokens share it.
     return [*method.token_cost(samples, 1, 1, decoding=True).prepared, *together]
 
 
@@ -162,7 +162,7 @@ def _forward(
     decoding: bool,
     prepare: bool,
 ) -> list[Product]:
-    """Return the products of one forward pass of the language model; `prepare` includes those of `layer_inputs`."""
+    """Return the products of one forward pass of the language model; `prepare` includes those prepared once."""
     if not getattr(backbone.llm.model.layers[-1], "selects_columns", False):
         read = tokens
     cost = method.token_cost(samples, tokens, read, decoding=decoding)

@@ -124,3 +124,28 @@ def test_a_pass_that_fails_in_one_process_ends_all_and_the_next_command_goes_on(
     one, two = kept
     assert one.keys() == two.keys()
     assert all(two[name].allclose(value, atol=1e-4) for name, value in one.items())
+
+
+@pytest.mark.slow
+def test_prompts_in_the_attention_of_divided_layers_make_the_run_of_one(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    """LLaMA-Adapter projects its prompts with frozen weights, which a process has only while their layer runs."""
+    kept: list[tuple[Record, dict[str, Tensor]]] = []
+    for count in (1, 2):
+        results = tmp_path / str(count)
+        arguments = [*quick_run(small_llm, small_clip, mini_set, results), "--methods", "llama_adapter"]
+        arguments += ["--micro-batch", "2"]
+        if count == 1:
+            assert command_line.call(*arguments, "--threads", "1").code == 0
+        else:
+            process = launch(arguments, LAUNCHER)
+            out, _ = process.communicate(timeout=500)
+            assert process.returncode == 0, out
+        (record,) = read_records(results)
+        (adapter,) = results.rglob("adapters/**/*.safetensors")
+        kept.append((record, load_file(adapter)))
+    (one, adapter), (two, adapter_of_two) = kept
+    assert (one.environment.sharded, two.environment.sharded) == (False, True)
+    assert one.spec_hash == two.spec_hash and one.metrics == two.metrics
+    assert all(adapter_of_two[name].allclose(value, atol=1e-4) for name, value in adapter.items())
