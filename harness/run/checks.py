@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.backbone.language_model import llm_config, llm_size
 from harness.backbone.loader import tokenizer_of
@@ -48,8 +48,9 @@ def check_runs(
 
     Raises:
         UserError: a method cannot be built at this size, the tokenizer does not suit the scoring, `max_length` exceeds
-            the language model's context or cuts off every answer, a prompt or what follows it may exceed the context,
-            the data does not suit a run, the results cannot be written, or one of the records that are there is bad.
+            the language model's context, it or a method's own one cuts off every answer, a training text, a prompt or
+            what follows it may exceed the context together with the tokens that a method inserts, the data does not
+            suit a run, the results cannot be written, or one of the records that are there is bad.
     """
     checks = PlanChecks(spec, task, machine, eval_every)
     notes = [note for plan in {plan.label: plan for plan in plans}.values() if (note := checks(plan))]
@@ -63,6 +64,22 @@ def check_runs(
     if machine.weights != "random" and size > SLOW_TO_READ:
         notes.append(f"{spec.name}: reading {size / GIB:.0f} GiB of weights: now to hash them, and before each run")
     return notes
+
+
+class TrainingText(NamedTuple):
+    """How long a training example is, cut at `max_length`.
+
+    Attributes:
+        id: id of the example.
+        has_image: whether it carries an image.
+        tokens: number of its tokens.
+        prompt: how many of them come before its answer; all if the answer is cut off.
+    """
+
+    id: str
+    has_image: bool
+    tokens: int
+    prompt: int
 
 
 class PlanChecks:
@@ -83,7 +100,7 @@ class PlanChecks:
         # transformers' own annotation of `decode` is narrower than what it takes.
         self._tokenizer: Any = tokenizer_of(spec, machine.weights)
         # Methods mostly share their texts and `max_length`: these are tokenised once for all of them.
-        self._cut_answers = cache(partial(_cut_answers, self._tokenizer))
+        self._training_texts = cache(partial(_training_texts, self._tokenizer))
         self._longest_prompt = cache(partial(_longest_prompt, self._tokenizer))
 
     def __call__(self, plan: RunPlan) -> str | None:
@@ -113,11 +130,42 @@ class PlanChecks:
             return None
         if self.eval_every:
             task.require_validation(plan.recipe)
-        examples = tuple(task.train_examples(plan.recipe))
-        note = _cut_note(plan, self._cut_answers(plan.recipe.max_length, examples), len(examples), reads)
+        limit = plan.recipe.max_length
+        texts = self._training_texts(limit, tuple(task.train_examples(plan.recipe)))
+        note = _cut_note(plan, f"max_length={limit}", [text.id for text in texts if text.prompt >= limit], texts, reads)
         _, method = attach_on_meta(plan, spec)
+        if (own := getattr(plan.config, "max_length", None)) is not None:
+            cut = [text.id for text in texts if text.prompt >= _kept(method, limit, text.has_image)]
+            note = _cut_note(plan, f"{plan.method}.max_length={own}", cut, texts, reads) or note
         self._require_positions(plan, method, context)
+        self._require_training_positions(plan, method, texts, context)
         return note
+
+    def _require_training_positions(
+        self, plan: RunPlan, method: object, texts: Sequence[TrainingText], context: int
+    ) -> None:
+        """Check that the longest training text with an image fits into the language model's context.
+
+        A text without an image has no visual tokens, and `max_length` is its limit.
+
+        Args:
+            plan: the run.
+            method: the method on the meta device, which may insert tokens.
+            texts: the training texts.
+            context: number of positions of the language model.
+
+        Raises:
+            UserError: it does not.
+        """
+        longest = max((text for text in texts if text.has_image), key=lambda text: text.tokens, default=None)
+        if longest is None or not isinstance(method, Costed):
+            return
+        taken = method.columns(longest.tokens, training=True)
+        if taken > context:
+            raise UserError(
+                f"--set max_length={plan.recipe.max_length}: {plan.label} reads training example {longest.id!r} as "
+                f"{taken} tokens, but {self.spec.display} reads at most {context}; give a smaller number"
+            )
 
     def _require_positions(self, plan: RunPlan, method: object, context: int) -> None:
         """Check that the longest prompt and the longest text behind it fit into the language model's context.
@@ -153,14 +201,29 @@ def _columns(method: object, tokens: int) -> int:
     return method.columns(tokens, training=False) if isinstance(method, Costed) else tokens
 
 
-def _cut_answers(tokenizer: Any, limit: int, examples: Sequence[Example]) -> list[str]:
-    """Return the ids of the training examples whose whole answer is cut off at `limit` tokens."""
-    cut = []
+def _training_texts(tokenizer: Any, limit: int, examples: Sequence[Example]) -> list[TrainingText]:
+    """Return the lengths of the training examples, cut at `limit` tokens."""
+    texts = []
     for example in examples:
         labels = tokenize_example(tokenizer, example.prompt, example.answer or "", limit).labels
-        if all(label == IGNORED for label in labels):
-            cut.append(example.id)
-    return cut
+        prompt = next((index for index, label in enumerate(labels) if label != IGNORED), len(labels))
+        texts.append(TrainingText(example.id, example.image is not None, len(labels), prompt))
+    return texts
+
+
+def _kept(method: object, limit: int, has_image: bool) -> int:
+    """Return how many tokens of a training text a method keeps that cuts sequences by itself.
+
+    Args:
+        method: the method on the meta device.
+        limit: most tokens of a text.
+        has_image: whether the text has an image. What is inserted into one without is not known; it counts nothing, so
+            that no more answers count as cut off than are.
+    """
+    if not isinstance(method, Costed):
+        return limit
+    kept = method.columns(limit, training=True)
+    return min(limit, kept - (_columns(method, limit) - limit if has_image else 0))
 
 
 def _longest_prompt(tokenizer: Any, limit: int, examples: Sequence[Example]) -> tuple[str, int]:
@@ -171,21 +234,29 @@ def _longest_prompt(tokenizer: Any, limit: int, examples: Sequence[Example]) -> 
     return longest, lengths.get(longest, 0)
 
 
-def _cut_note(plan: RunPlan, cut: Sequence[str], count: int, context: str) -> str | None:
-    """Return a line about the training examples whose whole answer is cut off; None if there is none.
+def _cut_note(
+    plan: RunPlan, setting: str, cut: Sequence[str], texts: Sequence[TrainingText], context: str
+) -> str | None:
+    """Return a line about the training examples whose whole answer a setting cuts off; None if there is none.
+
+    Args:
+        plan: the run.
+        setting: the setting and its value.
+        cut: ids of these examples.
+        texts: all training texts.
+        context: how much the language model reads.
 
     Raises:
         UserError: every answer is cut off.
     """
-    limit = plan.recipe.max_length
     if not cut:
         return None
-    if len(cut) == count:
+    if len(cut) == len(texts):
         raise UserError(
-            f"--set max_length={limit}: cuts off every answer, that of training example {cut[0]!r} first; give a "
-            f"larger number ({context})"
+            f"--set {setting}: cuts off every answer, that of training example {cut[0]!r} first; give a larger number "
+            f"({context})"
         )
     return (
-        f"{plan.label}: --set max_length={limit} cuts off the whole answer of {len(cut)} of {count} training "
-        f"examples, {cut[0]!r} first; nothing is learned from them"
+        f"{plan.label}: --set {setting} cuts off the whole answer of {len(cut)} of {len(texts)} training examples, "
+        f"{cut[0]!r} first; nothing is learned from them"
     )

@@ -110,3 +110,56 @@ def test_prompts_are_to_be_cut_where_the_protocol_fixes_the_answers(
     checks = PlanChecks(small, task, CPU)
     with pytest.raises(UserError, match=rf"64 more do not fit: .* {context}; give a smaller --set max_length"):
         checks(planned("lavin", small, "published", max_length=context))
+
+
+@pytest.mark.parametrize(("method", "limit"), [("lavin", 16), ("llava_lora", (32 // 8) ** 2 + 1)])
+def test_a_method_that_cuts_off_every_answer_is_refused(
+    method: str, limit: int, task: ScienceQATask, spec: BackboneSpec
+) -> None:
+    message = rf"^--set {method}\.max_length={limit}: cuts off every answer, .* first; give a larger number"
+    with pytest.raises(UserError, match=message):
+        PlanChecks(spec, task, CPU)(planned(method, spec, **{f"{method}.max_length": limit}))
+
+
+def test_a_method_that_cuts_off_some_answers_is_named(task: ScienceQATask, spec: BackboneSpec) -> None:
+    examples = task.train_examples(planned("llava_lora", spec).recipe)
+    patches = (32 // 8) ** 2
+    # One byte is one token, and the prompt has a BOS. A text without an image has no patches.
+    before = sorted(1 + len(e.prompt.encode()) + (patches if e.image is not None else 0) for e in examples)
+    assert before[-1] > before[-2]
+    checks = PlanChecks(spec, task, CPU)
+    note = checks(planned("llava_lora", spec, **{"llava_lora.max_length": before[-1]}))
+    assert note is not None
+    assert f"--set llava_lora.max_length={before[-1]} cuts off the whole answer of 1 of {len(examples)} " in note
+    assert checks(planned("llava_lora", spec, **{"llava_lora.max_length": before[-1] + 1})) is None
+
+
+@pytest.mark.parametrize("method", ["llava_lora", "lavin", "memvp"])
+def test_a_training_text_fits_with_the_tokens_that_a_method_inserts(
+    method: str, task: ScienceQATask, small_clip: Path, tmp_path: Path
+) -> None:
+    def small(context: int) -> BackboneSpec:
+        llm = save_llm(tmp_path / str(context), max_position_embeddings=context)
+        return resolve_spec("tiny", str(llm), f"local-dir:{small_clip}")
+
+    recipe = planned(method, small(1024)).recipe
+    lengths = {
+        e.id: len(byte_tokenizer().encode(e.prompt + str(e.answer))) + 2
+        for e in task.train_examples(recipe)
+        if e.image is not None
+    }
+    longest = max(lengths, key=lambda name: lengths[name])
+
+    def check(context: int) -> None:
+        spec = small(context)
+        PlanChecks(spec, task, CPU)(planned(method, spec, scoring="letter", max_length=context))
+
+    if method == "memvp":
+        return check(lengths[longest])
+    most = max(inserted(method))
+    check(lengths[longest] + most)
+    message = (
+        rf"{method} reads training example '{longest}' as \d+ tokens, but .* reads at most {lengths[longest]}; give"
+    )
+    with pytest.raises(UserError, match=message):
+        check(lengths[longest])
