@@ -81,6 +81,7 @@ def test_two_processes_make_the_run_of_one(mini_set: Path, small_llm: Path, smal
         answers.append([(row["qid"], row["choice"]) for row in rows])
     one, two = records
     assert (one.environment.processes, two.environment.processes) == (1, 2)
+    assert (one.micro_batch, two.micro_batch) == (9, 5)
     assert one.spec_hash == two.spec_hash and one.steps == two.steps == 6
     assert one.metrics == two.metrics
     assert answers[0] == answers[1] and len(dict(answers[1])) == len(answers[1]) == one.metrics["Avg"].n
