@@ -60,7 +60,8 @@ _COMPARED = (
 
 
 def _against(records: Sequence[Record], results_dir: Path) -> Table:
-    rows, shown = [], []
+    rows: list[tuple[str, ...]] = []
+    shown: list[Record] = []
     for table in map(int, sorted(load_paper().tables)):
         columns = layout(table).columns
         for group in table_rows(records, table)[0]:
