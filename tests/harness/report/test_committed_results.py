@@ -157,6 +157,7 @@ def test_every_method_was_searched_as_much_and_its_recipe_is_its_best_trial() ->
         trials[record.method].append(record)
     assert set(trials) == set(BUILT_IN)
     plan = Plan.read(PLAN)
+    said = (ROOT / "docs/findings.md").read_text(encoding="utf-8")
     for method, runs in trials.items():
         # Trials that were made to find out what holds a method back are no candidates.
         for own in plan.afterwards.get(method, []):
@@ -172,3 +173,5 @@ def test_every_method_was_searched_as_much_and_its_recipe_is_its_best_trial() ->
         best = max(candidates, key=lambda run: (run.metrics["Avg"].value, run.metrics["IMG"].value))
         assert fields[best.run_id] == set(), best.run_id
         assert {run.recipe["base_lr"] for run in candidates} == set(plan.rates)
+        averages = [run.metrics["Avg"].value for run in sorted((best, *longer), key=lambda run: run.recipe["epochs"])]
+        assert f"| {method_names()[method]} | {' | '.join(map('{:.1f}'.format, averages))} |\n" in said
