@@ -1,6 +1,8 @@
 """Two processes that divide the frozen decoder layers among them: the run of one process, with half of the layers."""
 
+import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,40 +11,39 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.processes import FSDP
 from harness.records import Record, read_records
+from harness.run import sharded
 from harness.run.sharded import CONFIGURATION, SETTINGS, require_shardable
 from tests import command_line
 from tests.command_line import quick_run
+from tests.forked import call_in_two
 from tests.harness.run.test_processes import NO_DROPOUT, history, launch
 
 HELD = re.compile(r"the first one ([\d,]+) of ([\d,]+) bytes")
 
 
-LAUNCH = (
+LAUNCHER = (
     *("-m", "accelerate.commands.launch", "--config_file", CONFIGURATION, "--num_processes", "2"),
-    *("--main_process_port", "0"),
+    *("--main_process_port", "0", "-m", "harness"),
 )
-LAUNCHER = (*LAUNCH, "-m", "harness")
-FAILING = """
-import os, runpy, sys
-from harness.run import sharded
 
-failing, passes, add_gradients = sys.argv.pop(1), [], sharded.add_gradients
 
-def second_pass_fails(*arguments):
-    passes.append(arguments)
-    if os.environ["RANK"] == failing and len(passes) == 2:
-        raise RuntimeError("no luck")
-    return add_gradients(*arguments)
+def fail_in_second_pass(failing: str) -> None:
+    """Let the second pass of training fail in the process with this number."""
+    passes, add_gradients = [], sharded.add_gradients
 
-sharded.add_gradients = second_pass_fails
-runpy.run_module("harness", run_name="__main__")
-"""
-"""The command line, whose second pass of training fails in the process that the first argument names."""
+    def second_pass_fails(*arguments: Any) -> Any:
+        passes.append(arguments)
+        if os.environ["RANK"] == failing and len(passes) == 2:
+            raise RuntimeError("no luck")
+        return add_gradients(*arguments)
+
+    sharded.add_gradients = second_pass_fails
 
 
 def test_other_settings_of_the_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"ACCELERATE_USE_FSDP": "true", "WORLD_SIZE": "2", **SETTINGS}.items():
+    for name, value in {FSDP: "true", "WORLD_SIZE": "2", **SETTINGS}.items():
         monkeypatch.setenv(name, value)
     require_shardable(None, 2)
     with pytest.raises(UserError, match=r"--quantize 4bit: quantised layers are not divided"):
@@ -52,7 +53,7 @@ def test_other_settings_of_the_launcher_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(UserError, match=r"FSDP_VERSION is 1, not 2; give --config_file configs/accelerate/fsdp\.yaml"):
         require_shardable(None, 2)
-    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    monkeypatch.delenv(FSDP)
     require_shardable("4bit", None)
 
 
@@ -93,18 +94,17 @@ def test_two_processes_that_divide_the_layers_make_the_run_of_one(
 def test_a_pass_that_fails_in_one_process_ends_all_and_the_next_command_goes_on(
     mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
-    script = tmp_path / "failing.py"
-    script.write_text(FAILING)
     kept: list[dict[str, Tensor]] = []
     # Every process makes one pass per step.
-    options = ["--methods", "memvp", *NO_DROPOUT, "--micro-batch", "2", "--checkpoint-minutes", "0"]
+    options = ["--methods", "memvp", *NO_DROPOUT, "--micro-batch", "2", "--checkpoint-minutes", "0", "--threads", "1"]
+    divided = {FSDP: "true", **SETTINGS}
     for count in (1, 2):
         results = tmp_path / str(count)
         arguments = [*quick_run(small_llm, small_clip, mini_set, results), *options]
         for step, rank in ((1, "1"), (2, "0")) if count == 2 else ():
-            process = launch(arguments, (*LAUNCH, str(script), rank))
-            out, _ = process.communicate(timeout=500)
-            assert process.returncode not in (0, None)
+            failing = partial(fail_in_second_pass, rank)
+            code, out = call_in_two(arguments, tmp_path / f"{rank}.log", failing, **divided)
+            assert code != 0
             assert f"process {rank} of 2: RuntimeError: no luck; all processes end" in out, out
             (record,) = read_records(results)
             assert (record.steps, record.environment.sharded) == (step, True)
@@ -112,11 +112,10 @@ def test_a_pass_that_fails_in_one_process_ends_all_and_the_next_command_goes_on(
             if rank == "0":
                 assert str(record.error).startswith("RuntimeError: no luck; all processes end")
         if count == 1:
-            assert command_line.call(*arguments, "--threads", "1").code == 0
+            assert command_line.call(*arguments).code == 0
         else:
-            process = launch(arguments, LAUNCHER)
-            out, _ = process.communicate(timeout=500)
-            assert process.returncode == 0 and "memvp seed 0: resuming after optimiser step 2" in out, out
+            code, out = call_in_two(arguments, tmp_path / "last.log", **divided)
+            assert code == 0 and "memvp seed 0: resuming after optimiser step 2" in out, out
         (record,) = read_records(results)
         assert (record.status, record.steps) == ("completed", 3)
         (adapter,) = results.rglob("adapters/**/*.safetensors")
