@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 import torch
 
@@ -135,6 +135,10 @@ def _in_a_process(plan: SpeedPlan, part: int, on_round: OnRound) -> Sequence[Pha
         except BrokenProcessPool as error:
             message = f"--processes {plan.processes}: process {part + 1} was killed, probably for its use of memory"
             raise UserError(f"{message}; give a smaller --train-batch, --eval-batch or --layers") from error
+        except KeyboardInterrupt:
+            for process in active_children():  # otherwise the executor waits until it has timed its part
+                process.terminate()
+            raise
 
 
 def _phases(plan: SpeedPlan, part: int, on_round: OnRound) -> Sequence[PhaseResults]:

@@ -12,6 +12,8 @@ import pytest
 
 from harness.stopping import Stopped, stop_held_back, stop_on_signals
 
+SPEED = ("speed", "--methods", "memvp", "--text-length", "16", "--steps", "100000", "--processes", "2")
+
 
 def test_a_stop_takes_effect_when_the_section_ends() -> None:
     reached = []
@@ -62,14 +64,13 @@ def test_a_section_without_a_stop_changes_no_handler() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "processes"),
-    [
-        (("speed", "--methods", "memvp", "--text-length", "16", "--steps", "100000", "--processes", "2"), 1),
-        (("pretrain", "--out", "{tmp}/tiny"), 3),
-    ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+    ("command", "processes", "signum"),
+    [(SPEED, 1, signal.SIGKILL), (SPEED, 1, signal.SIGTERM), (("pretrain", "--out", "{tmp}/tiny"), 3, signal.SIGKILL)],
+    ids=["speed killed", "speed stopped", "pretrain killed"],
 )
-def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, command: tuple[str, ...], processes: int) -> None:
+def test_no_process_outlives_the_one_that_started_it(
+    tmp_path: Path, command: tuple[str, ...], processes: int, signum: signal.Signals
+) -> None:
     arguments = [part.format(tmp=tmp_path) for part in command]
     parent = psutil.Popen(
         [sys.executable, "-m", "harness", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -80,8 +81,8 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, command: tu
             assert parent.poll() is None
             started = parent.children(recursive=True)
             time.sleep(0.1)
-        parent.kill()
-        _, alive = psutil.wait_procs(started, timeout=30)
+        parent.send_signal(signum)
+        _, alive = psutil.wait_procs([parent, *started], timeout=30)
         assert not alive
     finally:
         for process in [parent, *started]:
