@@ -203,6 +203,13 @@ def _require_vit(visual: nn.Module, spec: BackboneSpec) -> "VisionTransformer":
         raise UserError(
             f"--clip {spec.clip}: is not an open_clip vision transformer; give one of open_clip's ViT models"
         )
+    # A tower with an attentional pool, such as CoCa's, normalises what the pool returns, not the states of its blocks.
+    norm, states = getattr(visual.ln_post, "normalized_shape", None), visual.conv1.out_channels
+    if norm is not None and tuple(norm) != (states,):
+        raise UserError(
+            f"--clip {spec.clip}: its ln_post takes {tuple(norm)[-1]} values, but its blocks return {states}; "
+            "give a CLIP model without an attentional pool"
+        )
     height, width = visual.image_size
     if height != width:
         raise UserError(f"--clip {spec.clip}: takes images of {width}x{height} pixels; give one for square images")

@@ -35,6 +35,11 @@ def test_a_vision_tower_that_is_no_vit() -> None:
     refuses("--clip RN50: is not an open_clip vision transformer", resolve_spec("7b", clip="RN50"), **RANDOM_META)
 
 
+def test_a_vision_tower_whose_last_norm_is_behind_a_pool() -> None:
+    message = "--clip coca_ViT-B-32: its ln_post takes 512 values, but its blocks return 768"
+    refuses(message, resolve_spec("7b", clip="coca_ViT-B-32"), **RANDOM_META)
+
+
 @pytest.mark.parametrize("clip", ["ViT-B-32", "ViT-L-14-336-quickgelu:openai"])
 def test_random_weights_need_no_weights_name(clip: str) -> None:
     backbone = load_backbone(resolve_spec("7b", clip=clip), **RANDOM_META)
