@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -95,8 +95,9 @@ class Backbone:
         rules, and the settings of a vision tower in a folder. An open_clip model with a name has no other settings.
         """
         config = self.llm.config.to_dict()
+        names = (*_LLM_SETTINGS, *(["max_position_embeddings"] if _rotates_by_context(config) else []))
         settings = {
-            "llm": {name: config.get(name) for name in _LLM_SETTINGS},
+            "llm": {name: config.get(name) for name in names},
             "vocabulary": self.tokenizer.get_vocab(),
             "tokens": self.tokenizer.encode(_PROBE),
             "clip": local_settings(self.spec),
@@ -157,7 +158,8 @@ def load_backbone(
     if weights == "random":
         llm = random_llm(llm_config(spec), device, dtype, seed, spec.quantize)
         vision = random_vision_tower(spec, device, dtype)
-        return _frozen(Backbone(llm, vision, tokenizer_of(spec, weights), spec, "random"))
+        # It is not checked: what measures cost reads random tokens, whatever the size of the vocabulary.
+        return _frozen(Backbone(llm, vision, load_tokenizer(TINY / "llm"), spec, "random"))
     llm = pretrained_llm(spec, device, dtype)
     vision = pretrained_vision_tower(spec, device, dtype)
     origin: WeightsOrigin = "shipped" if spec.shipped else "pretrained"
@@ -174,16 +176,28 @@ def tokenizer_of(spec: BackboneSpec, weights: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is no usable tokenizer, or it has ids that the language model does not have.
     """
-    if weights == "random" or spec.llm is None:
-        return load_tokenizer(TINY / "llm")
-    source = None if is_gguf(spec.llm) else llm_folder(spec.llm)
-    tokenizer, size = load_tokenizer(source or spec.llm), llm_config(spec).vocab_size
-    if (largest := max(tokenizer.get_vocab().values())) >= size:
+    random = weights == "random" or spec.llm is None
+    source = None if random or is_gguf(spec.llm) else llm_folder(spec.llm)
+    tokenizer = load_tokenizer(TINY / "llm" if random else source or spec.llm)
+    size = llm_config(spec).vocab_size
+    if (largest := max(tokenizer.get_vocab().values())) < size:
+        return tokenizer
+    if random:
         raise UserError(
-            f"--llm {spec.llm}: its tokenizer has ids up to {largest}, but config.json has a vocab_size of {size}; "
-            "give the tokenizer of this model"
+            f"--weights random: texts are read with the shipped tokenizer, which has ids up to {largest}, but "
+            f"{spec.llm or spec.name} has a vocab_size of {size}; give a model with a larger vocabulary"
         )
-    return tokenizer
+    raise UserError(
+        f"--llm {spec.llm}: its tokenizer has ids up to {largest}, but config.json has a vocab_size of {size}; "
+        "give the tokenizer of this model"
+    )
+
+
+def _rotates_by_context(config: Mapping[str, Any]) -> bool:
+    """Return whether the rotary embedding of a language model depends on the length of its context."""
+    rope = config.get("rope_parameters") or {}
+    by_ratio = rope.get("rope_type") in ("yarn", "longrope") and rope.get("factor") is None
+    return by_ratio or rope.get("rope_type") == "dynamic"
 
 
 def _frozen(backbone: Backbone) -> Backbone:

@@ -151,6 +151,18 @@ def test_settings_that_change_numbers_change_a_hash(
     assert after.settings_hash() != settings
 
 
+def test_the_context_is_a_setting_where_the_rotary_embedding_depends_on_it(small_clip: Path, tmp_path: Path) -> None:
+    def hashes(**rope: Any) -> set[str]:
+        found = set()
+        for context in (512, 1024):
+            llm = save_llm(tmp_path / "llm", max_position_embeddings=context, rope_parameters=rope)
+            found.add(load_backbone(resolve_spec("7b", str(llm), f"local-dir:{small_clip}")).settings_hash())
+        return found
+
+    assert len(hashes(rope_type="default", rope_theta=1e4)) == 1
+    assert len(hashes(rope_type="dynamic", rope_theta=1e4, factor=2.0)) == 2
+
+
 def test_fingerprint_covers_every_tensor() -> None:
     backbone = load_backbone(SMALL, weights="random")
     before = backbone.fingerprint()

@@ -100,6 +100,19 @@ def test_prompts_that_methods_share_are_tokenised_once(
     assert sorted(texts) == sorted({example.prompt for example in asked})
 
 
+def test_the_shipped_tokenizer_suits_the_vocabulary_of_random_weights(
+    task: ScienceQATask, small_clip: Path, tmp_path: Path
+) -> None:
+    llm = save_llm(tmp_path / "llm", vocab_size=300)
+    small = resolve_spec("tiny", str(llm), f"local-dir:{small_clip}")
+    message = (
+        r"^--weights random: .* shipped tokenizer, which has ids up to 1301, but .*llm has a vocab_size of 300; give"
+    )
+    with pytest.raises(UserError, match=message):
+        PlanChecks(small, task, Machine(torch.device("cpu"), torch.float32, "random"))
+    assert PlanChecks(small, task, CPU)(planned("memvp", small)) is None
+
+
 def test_prompts_are_to_be_cut_where_the_protocol_fixes_the_answers(
     task: ScienceQATask, spec: BackboneSpec, small_clip: Path, tmp_path: Path
 ) -> None:
