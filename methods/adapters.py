@@ -165,10 +165,7 @@ class RoutedAdapter(nn.Module):
         self, width: int, bottleneck: int, groups: int, scale: float, temperature: float, dropout: float
     ) -> None:
         super().__init__()
-        if width % groups or bottleneck % groups:
-            raise ValueError(
-                f"{groups} groups must divide width {width} and bottleneck {bottleneck}; choose a divisor of both"
-            )
+        self.check_groups(width, bottleneck, groups)
         self.down = nn.Linear(width, bottleneck)
         self.up_EGOA = nn.Parameter(torch.zeros(self.experts, groups, width // groups, bottleneck // groups))
         self.up_bias_EC = nn.Parameter(torch.zeros(self.experts, width))
@@ -180,6 +177,14 @@ class RoutedAdapter(nn.Module):
         self.temperature = temperature
         nn.init.xavier_uniform_(self.down.weight)
         nn.init.zeros_(self.down.bias)
+
+    @staticmethod
+    def check_groups(width: int, bottleneck: int, groups: int) -> None:
+        """Raise a ValueError unless `groups` divides `width` and `bottleneck`."""
+        if width % groups or bottleneck % groups:
+            raise ValueError(
+                f"{groups} groups must divide width {width} and bottleneck {bottleneck}; choose a divisor of both"
+            )
 
     def route(self, token: Tensor) -> Tensor:
         """Return the routing weights of a token, `w = softmax(E t / τ)`: `…×C` to `…×E`."""

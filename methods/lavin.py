@@ -115,6 +115,8 @@ class LaVIN(nn.Module):
 
     def __init__(self, backbone: Backbone, config: LaVINConfig) -> None:
         super().__init__()
+        for width in (backbone.vision.width, backbone.hidden_size):
+            RoutedAdapter.check_groups(width, config.adapter_dim, config.adapter_groups)
         self.config = config
         self.num_blocks = backbone.vision.num_layers
         self.vision_width = backbone.vision.width

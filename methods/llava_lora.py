@@ -80,6 +80,7 @@ class LLaVALoRA(nn.Module):
 
     def __init__(self, backbone: Backbone, config: LLaVALoRAConfig) -> None:
         super().__init__()
+        check_targets(backbone.llm, config.lora_targets)
         self.config = config
         self.vision_width = backbone.vision.width
         self.num_patches: int = backbone.vision.num_patches
@@ -152,27 +153,36 @@ class LLaVALoRA(nn.Module):
         return {"vision_adapters.last": 2 * self.config.adapter_dim * self.vision_width}
 
 
-def attach_lora(llm: Any, config: LLaVALoRAConfig) -> nn.ModuleList:
-    """Add LoRA to the decoder layers of a language model, in place, with `peft`.
+def check_targets(llm: Any, targets: tuple[str, ...]) -> None:
+    """Check that each of LoRA's targets is the name of a linear layer of the decoder layers.
 
     Args:
         llm: the language model.
-        config: names of the target layers, rank, alpha and dropout.
-
-    Returns:
-        The low-rank matrices of each decoder layer.
+        targets: names of the target layers.
 
     Raises:
-        ValueError: `lora_targets` has a name that no linear layer of a decoder layer has.
+        ValueError: no linear layer of a decoder layer has one of the names.
     """
     layers = llm.model.layers.named_modules()
     names = {name.rpartition(".")[2] for name, module in layers if isinstance(module, nn.Linear)}
-    missing = [target for target in config.lora_targets if target not in names]
+    missing = [target for target in targets if target not in names]
     if missing:
         known = ", ".join(sorted(names))
         raise ValueError(
             f"lora_targets: no decoder layer has a linear layer {', '.join(map(repr, missing))}; choose among {known}"
         )
+
+
+def attach_lora(llm: Any, config: LLaVALoRAConfig) -> nn.ModuleList:
+    """Add LoRA to the decoder layers of a language model, in place, with `peft`.
+
+    Args:
+        llm: the language model.
+        config: names of the target layers, which `check_targets` has checked, rank, alpha and dropout.
+
+    Returns:
+        The low-rank matrices of each decoder layer.
+    """
     inject_adapter_in_model(
         LoraConfig(
             r=config.lora_rank,

@@ -94,6 +94,28 @@ def test_exactly_the_methods_own_parameters_are_trainable(name: str, overrides: 
     assert all(isinstance(count, int) and count > 0 for count in counts.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes", "overrides"),
+    [
+        ("dehvf", {"vision_layers": 6}, {}),
+        ("dehvf", {}, {"memory_length": 15}),
+        ("memvp", {}, {"memory_length": 15}),
+        ("lavin", {}, {"feature_stride": 9}),
+        ("lavin", {"hidden_size": 64, "vision_width": 60}, {"adapter_dim": 24, "adapter_groups": 12}),
+        ("llava_lora", {}, {"lora_targets": ("qq_proj",)}),
+        ("llama_adapter", {}, {"num_adapter_layers": 5}),
+    ],
+)
+def test_a_refused_config_leaves_the_backbone_as_it_was(
+    name: str, sizes: dict[str, int], overrides: dict[str, Any]
+) -> None:
+    backbone, method = tiny_backbone(**sizes), get_method(name)
+    before = [type(module) for part in backbone.modules() for module in part.modules()]
+    with pytest.raises(ValueError):
+        method(backbone, tiny_config(method, backbone, **overrides))
+    assert [type(module) for part in backbone.modules() for module in part.modules()] == before
+
+
 @each_variant
 def test_training_changes_the_method_and_never_the_backbone(name: str, overrides: dict[str, Any]) -> None:
     backbone = tiny_backbone()
