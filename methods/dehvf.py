@@ -16,6 +16,8 @@ Where the paper gives no detail or contradicts itself, this file chooses as foll
 - The paper does not say whether features pass through the vision tower's last layer norm. Here all of them do, the CLS
   tokens that the fuser reads and the patches alike (`ln_post`), as MemVP's features do.
 - The paper mentions no dropout. The fuser and the input embedding network have none; the rest has MemVP's.
+- The paper does not say which decoder layers read which visual group where the number of groups M does not divide the
+  number of layers N_l. Here layer l, counted from 0, reads group `⌊l · M / N_l⌋`.
 - For the memory length at 13B, its Table 5 says 420, but its parameter count implies 400. This file follows the count.
 - The printed counts contain MemVP's modality embedding, which no forward pass uses. It does not exist here;
   `reference_only` counts it, so that totals can be compared with the paper's.
@@ -100,7 +102,8 @@ class DEHVF(nn.Module):
         config: sizes, scales and ablations.
 
     Raises:
-        ValueError: the CLIP blocks do not divide into the groups, or the memory has fewer rows than there are patches.
+        ValueError: the CLIP blocks do not divide into the groups, or the memory of a `fusion` that reads the image has
+            fewer rows than there are patches.
     """
 
     name: ClassVar[str] = "dehvf"
@@ -128,7 +131,8 @@ class DEHVF(nn.Module):
     def __init__(self, backbone: Backbone, config: DEHVFConfig) -> None:
         super().__init__()
         vision = backbone.vision
-        check_memory_length(config.memory_length, vision.num_patches)
+        if config.fusion != "none":
+            check_memory_length(config.memory_length, vision.num_patches)
         self.num_blocks = vision.num_layers
         self.groups = visual_groups(vision.num_layers, config.num_groups)
         self.register_buffer("index_GK", torch.tensor(self.groups) - 1, persistent=False)
