@@ -27,9 +27,10 @@ class BatchFacts:
         image_rows_I: indices of the samples whose images are encoded, ascending: those that carry an image. A batch of
             fixed shape has all samples here.
         all_have_images: whether every sample carries an image.
-        label_rows_Q: indices of the labelled tokens in the flattened `labels_BL`, ascending. The first token of a
-            sample is left out, because no token precedes it that could predict it.
-        label_ranks_Q: the number of labelled tokens before each of them in its sample.
+        label_rows_Q: indices of the labelled tokens in the flattened `labels_BL`, ascending; in a batch of fixed shape,
+            zeros follow them. The first token of a sample is left out, because no token precedes it that could predict
+            it.
+        label_ranks_Q: the number of labelled tokens before each of them in its sample; 0 where zeros follow.
         label_columns_BR: indices of each sample's labelled tokens in `labels_BL`, ascending; -1 behind its last one.
             R is the largest number of a sample, or larger.
         padding: the side that samples are padded on; "none" if every column of every sample is a real token.

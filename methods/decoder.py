@@ -1,7 +1,7 @@
 """A Llama decoder layer with two places for a method's modules: before the attention and parallel to the FFN.
 
 This is the only file that repeats the structure of the decoder layer of `transformers`. Submodules keep their names, so
-the state dict of the language model has the same keys before and after.
+the frozen weights keep their keys in the state dict of the language model. Those of the method's modules are added.
 
 Such a layer can also compute its output at selected columns alone, which `methods.tuned.run_decoder` asks of the last
 layer. A layer of another class may do the same: its attribute `selects_columns` is then true, and it takes the keyword

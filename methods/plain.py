@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import Backbone, Batch, InputSequence, VisualFeatures
+from methods.fuser import layer_groups
 from methods.memory import Memory, image_gate
 from methods.memory_forms import BuiltSide
 
@@ -112,9 +113,9 @@ def _dehvf_features(method: Any, backbone: Backbone, images_BCHW: Tensor) -> lis
     grouped = [[features[block - 1] for block in group] for group in method.groups]
     if method.config.fusion == "mean":
         return [torch.stack([feature[:, 1:] for feature in group]).mean(dim=0) for group in grouped]
-    fused = []
+    fused, read_Y = [], layer_groups(method.num_layers, len(grouped))
     for layer, queries_SR in enumerate(method.queries()):
-        group = grouped[layer * len(grouped) // method.num_layers]
+        group = grouped[read_Y[layer]]
         cls_B1KC = torch.stack([feature[:, 0] for feature in group], dim=1)[:, None]
         for query_R in queries_SR:
             # Autocast gives a softmax in float32, which would make all that follows float32.
