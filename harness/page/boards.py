@@ -273,8 +273,8 @@ def _overview(tables: dict[int, tuple[list[TableRow], list[str]]], results_dir: 
             )
             # A reference row can be a row of the ablations too: the same runs are shown once.
             # The paper prints two rows of one name and model, with other values.
-            place: tuple[object, ...] = tuple(run.spec_hash for run in row.runs)
-            place = place or (*facets.values(), row.metrics[summary.key].paper)
+            hashes: tuple[object, ...] = tuple(run.spec_hash for run in row.runs)
+            place = hashes or (*facets.values(), row.metrics[summary.key].paper)
             found.setdefault(place, Row(facets, values, bool(row.runs)))
     ordered = sorted(found.values(), key=lambda row: not row.measured)
     columns = ("Metric", "Score", "Trainable parameters", "Seconds per step", "Peak memory, MB", "Seeds")

@@ -149,10 +149,14 @@
     const { values, images } = data.samples[name];
     const image = select.closest(".inside").querySelector("img.sample");
     const element = document.querySelector(`.plot[data-figure="${name}"]`);
+    const cells = [...element.closest("figure").querySelectorAll("details tbody tr")].map((row) => [...row.cells].slice(1));
     select.addEventListener("change", () => {
       const [mean] = data.figures[name].data;
       const address = data.images[images[select.value]];
-      draw(element, [{ ...mean, z: values[select.value] ?? mean.z }], data.figures[name].layout);
+      const shown = values[select.value] ?? mean.z;
+      draw(element, [{ ...mean, z: shown }], data.figures[name].layout);
+      // A value of zero is left empty in the figure.
+      cells.forEach((row, down) => row.forEach((cell, across) => (cell.textContent = (shown[down][across] ?? 0).toFixed(3))));
       image.hidden = !address;
       if (address) image.src = address;
     });
@@ -180,7 +184,13 @@
     const element = details.querySelector(".plot.loss");
     if (!element || !details.open || drawn.has(element)) return;
     const axes = { xaxis: { title: { text: "optimiser step" } }, yaxis: { title: { text: "loss" }, type: "log", tickformat: "~g" } };
-    draw(element, [{ type: "scatter", mode: "lines", ...data.losses[element.dataset.losses] }], axes);
+    const { x, y } = data.losses[element.dataset.losses];
+    draw(element, [{ type: "scatter", mode: "lines", x, y }], axes);
+    const body = details.querySelector(".losses tbody");
+    x.forEach((step, place) => {
+      const row = body.insertRow();
+      for (const value of [step, y[place]]) row.insertCell().textContent = value;
+    });
   }
   window.addEventListener("hashchange", openRecords);
   document.getElementById("close").addEventListener("click", () => dialog.close());

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.records import read_records
+
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -176,6 +178,13 @@ def test_the_browser_goes_back_from_the_records_and_to_them_again(open_page: Any
     assert dialog.locator("details.run").count() == 2
 
 
+def test_the_losses_of_a_record_stand_as_numbers(open_page: Any, results: Path) -> None:
+    run = next(run for run in read_records(results) if run.kind == "train" and run.status == "completed")
+    tab = open_page(fragment=f"#runs={run.spec_hash}")
+    rows = tab.locator("#opened .losses tbody tr")
+    assert [row.locator("td").all_text_contents() for row in rows.all()] == [["1", "3"], ["2", "1.5"], ["3", "1"]]
+
+
 def test_an_address_opens_a_record_with_its_captions(open_page: Any, page: Path) -> None:
     tab = open_page()
     address = tab.locator("#table-3 tr.measured a").first.get_attribute("href")
@@ -205,7 +214,10 @@ def test_the_weights_of_one_sample_stand_with_its_image(open_page: Any) -> None:
     inside.locator("select").select_option("1")
     assert inside.locator("img.sample").evaluate("image => image.naturalWidth") == 8
     assert inside.locator(".plot").evaluate("plot => plot.data[0].z") == [[None, 1], [1, None]]
+    numbers = inside.locator("figure details td").all_text_contents
+    assert numbers() == ["0", "0.000", "1.000", "1", "1.000", "0.000"]
     inside.locator("select").select_option("")
+    assert numbers() == ["0", "0.250", "0.750", "1", "0.500", "0.500"]
     assert inside.locator(".plot").evaluate("plot => plot.data[0].z") == [[0.25, 0.75], [0.5, 0.5]]
 
 
