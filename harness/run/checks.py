@@ -137,8 +137,8 @@ class PlanChecks:
         if (own := getattr(plan.config, "max_length", None)) is not None:
             cut = [text.id for text in texts if text.prompt >= _kept(method, limit, text.has_image)]
             note = _cut_note(plan, f"{plan.method}.max_length={own}", cut, texts, reads) or note
-        self._require_positions(plan, method, context)
         self._require_training_positions(plan, method, texts, context)
+        self._require_positions(plan, method, context)
         return note
 
     def _require_training_positions(
