@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from harness.data.scienceqa import load_scienceqa
-from tests.standin_hub import TEXTS, Hub, Repository, hub_on_this_machine, proxy_on_this_machine, save_parquet
+from tests.command_line import Run
+from tests.standin_hub import (
+    TEXTS,
+    Hub,
+    Repository,
+    hub_on_this_machine,
+    proxy_on_this_machine,
+    save_parquet,
+    use,
+)
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ["run", "--methods", "dehvf,memvp", "--model", "7b"]
@@ -100,18 +109,29 @@ def downloaded(out: str) -> list[str]:
     return [line.partition(" (")[0].removeprefix("downloading ") for line in said]
 
 
+def test_offline_says_what_is_missing_and_asks_nothing(
+    call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PEFT_VL_BENCH_DATA", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # the option sets it
+    with hub_on_this_machine() as hub:
+        use(hub.address, tmp_path / "hub-cache", monkeypatch)
+        done = call(*COMMAND, "--offline", offline=False)
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert line.startswith(
+        "error: not on this machine: ScienceQA (626.0 MB, licence: CC BY-NC-SA 4.0 by its authors' page, but "
+        f"cc-by-sa-4.0 by its card on the hub) from {hub.address}/"
+    )
+    assert hub.requests == []
+
+
 @pytest.mark.slow
 def test_the_literal_command_does_everything(hub: Hub, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    offline = run([*COMMAND, "--offline"], home, HF_ENDPOINT="http://hub.invalid")
-    assert offline.returncode == 2
-    (line,) = offline.stderr.splitlines()
-    assert line.startswith(
-        "error: not on this machine: ScienceQA (626.0 MB, licence: CC BY-NC-SA 4.0 by its authors' page, but "
-        "cc-by-sa-4.0 by its card on the hub) from http://hub.invalid"
-    )
-
     # It is killed while it downloads the language model.
     weights = hub.models["huggyllama/llama-7b"].files()["model.safetensors"]
     killed = run_until_killed(hub, "model.safetensors", len(weights) // 2, home)
