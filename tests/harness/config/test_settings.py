@@ -189,7 +189,12 @@ def test_the_length_on_the_command_line_replaces_that_of_the_file(
 ) -> None:
     """Whichever of the three ways of saying it each of them takes."""
     asked: list[RunOptions] = []
-    monkeypatch.setattr("harness.commands.run.run_command", lambda options, console: asked.append(options) or 0)
+
+    def keep(options: RunOptions, console: object) -> int:
+        asked.append(options)
+        return 0
+
+    monkeypatch.setattr("harness.commands.run.run_command", keep)
     (tmp_path / "run.toml").write_text(file)
     done = call("run", "--config", tmp_path / "run.toml", *given, "--save-config", tmp_path / "saved.toml")
     assert done.code == 0, done.err
