@@ -1,8 +1,10 @@
-"""Run the command line in the process of the tests, as a user would in a terminal."""
+"""Run the command line as a user would in a terminal, in the process of the tests or in one of its own."""
 
 import io
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,7 @@ import pytest
 
 from harness import cli, hub
 
+ROOT = Path(__file__).parents[1]
 Run = Callable[..., "Done"]
 
 
@@ -45,6 +48,29 @@ def call(*arguments: object, offline: bool = True) -> Done:
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def start(
+    *arguments: object, launcher: Sequence[str] = ("-m", "harness"), own_group: bool = False, threads: int = 1
+) -> "subprocess.Popen[str]":
+    """Start the command line in a process of its own, which prints errors where it prints all else.
+
+    Args:
+        arguments: the arguments.
+        launcher: what Python runs, with its own arguments.
+        own_group: whether the process leads a process group, as one that a terminal starts does.
+        threads: compute threads of torch.
+    """
+    environment = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(
+        [sys.executable, *launcher, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=own_group,
+    )
 
 
 def quick_run(llm: Path, clip: Path, data: Path, results: Path) -> list[str]:

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from harness.records import predictions_path, read_records, record_path
 from tests import command_line
 from tests.harness.run.executors import EXECUTORS, NAMED, NEEDS_RAY, NEEDS_SUBMITIT
 
-ROOT = Path(__file__).parents[3]
 RAY_FAILED = re.compile(r"--executor ray: .+; correct RAY_ADDRESS, or start the cluster$", re.MULTILINE)
 """What is printed where Ray itself cannot be started. All else that the harness refuses fails a test."""
 
@@ -58,14 +56,7 @@ def owner(results: Path, seed: int) -> int:
 @contextmanager
 def started(*command: str) -> Iterator["subprocess.Popen[str]"]:
     """The command line in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *command],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)},
-    )
+    process = command_line.start(*command, threads=2)
     try:
         yield process
     finally:

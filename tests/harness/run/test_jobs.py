@@ -4,8 +4,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +18,6 @@ from tests.command_line import Done, files, quick_run
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 METHODS = ("--methods", "lavin,memvp,dehvf", "--set", "lavin.base_lr=1e30")
 """Two runs that complete, and one that fails."""
 
@@ -80,15 +77,7 @@ class Sweep:
     def __init__(self, arguments: list[str], seeds: str) -> None:
         arguments[arguments.index("--steps") + 1] = "100000"
         command = [*arguments, "--methods", "memvp", "--seeds", seeds, "--jobs", "2", "--log-seconds", "0"]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "harness", *command],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
+        self.process = command_line.start(*command, own_group=True)
 
     def read_until(self, *texts: str) -> None:
         """Read the output until each text was in a line."""

@@ -6,7 +6,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -40,16 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Gloo
 
 
 def launch(arguments: list[str], launcher: tuple[str, ...]) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *launcher, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    return command_line.start(*arguments, launcher=launcher, own_group=True)
 
 
 def history(results: Path, method: str = "memvp") -> dict[str, Any]:

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,26 +16,15 @@ from tests.command_line import Done, quick_run
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[3]
 STEPS = 12
 Whole = tuple[Record, dict[str, str], History]
 OFTEN = ("--log-seconds", "0", "--checkpoint-minutes")
 """Options for a line of output after every step; the time between checkpoints follows."""
 
 
-def start(
-    arguments: list[str], start_new_session: bool = False, checkpoint_minutes: str = "0"
-) -> subprocess.Popen[str]:
+def start(arguments: list[str], own_group: bool = False, checkpoint_minutes: str = "0") -> "subprocess.Popen[str]":
     """Start the command line with a line of output and, unless told otherwise, a checkpoint after every step."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments, *OFTEN, checkpoint_minutes],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=start_new_session,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
-    )
+    return command_line.start(*arguments, *OFTEN, checkpoint_minutes, own_group=own_group)
 
 
 def make_here(arguments: list[str]) -> Done:
@@ -173,7 +161,7 @@ def test_a_signal_to_a_run_and_its_workers_is_an_interruption(
     phase: str, mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
     arguments = [*arguments_of(tmp_path, mini_set, small_llm, small_clip), "--workers", "2"]
-    process = start(arguments, start_new_session=True)
+    process = start(arguments, own_group=True)
     assert process.stdout is not None
     for line in process.stdout:
         if phase in line:

@@ -1,10 +1,7 @@
 """Many runs from the command line: what is skipped, and what a failed, interrupted or killed run leaves."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +12,6 @@ from harness.records import read_records
 from methods import get_method
 from tests import command_line
 from tests.command_line import Done, Run, files, quick_run
-
-ROOT = Path(__file__).parents[3]
 
 
 class Swept(NamedTuple):
@@ -143,13 +138,7 @@ def test_an_interrupted_run_is_recorded_and_made_later(
 def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_path: Path) -> None:
     base[base.index("--steps") + 1] = "20"
     arguments = [*base, "--methods", "memvp", "--seeds", "0,1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
-    )
+    process = command_line.start(*arguments)
     assert process.stdout is not None
     for line in process.stdout:
         if "seed 1: training" in line:
@@ -183,14 +172,7 @@ def test_processes_that_share_a_results_folder_make_each_run_once(
     mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
     arguments = [*quick_run(small_llm, small_clip, mini_set, tmp_path), "--methods", "memvp", "--seeds", "0,1,2,3"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "harness", *arguments]
-    processes = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        for _ in range(4)
-    ]
+    processes = [command_line.start(*arguments) for _ in range(4)]
     while any(process.poll() is None for process in processes):
         read_records(tmp_path)  # fails on a record that is not whole
         time.sleep(0.2)
