@@ -4,9 +4,13 @@ import gc
 import importlib.util
 import os
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import methods
 
 # With such tensors, several threads mostly wait for each other. torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,3 +44,16 @@ def quick_collections_again(quick_collections: None) -> None:
     """Hide what the tests of earlier modules have imported or kept, too."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a function that pretends that packages with the given entry points are installed."""
+
+    def pretend(**entries: str) -> None:
+        found = [EntryPoint(name, value, methods.ENTRY_POINT_GROUP) for name, value in entries.items()]
+        monkeypatch.setattr(methods, "entry_points", lambda group: found if group == methods.ENTRY_POINT_GROUP else [])
+        methods.registry.cache_clear()
+
+    yield pretend
+    methods.registry.cache_clear()

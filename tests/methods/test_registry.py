@@ -3,28 +3,12 @@
 import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 import torch
 
-import methods
 from methods import UnknownMethodError, get_method, registry
-
-
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that pretends that packages with the given entry points are installed."""
-
-    def pretend(**entries: str) -> None:
-        found = [EntryPoint(name, value, methods.ENTRY_POINT_GROUP) for name, value in entries.items()]
-        monkeypatch.setattr(methods, "entry_points", lambda group: found if group == methods.ENTRY_POINT_GROUP else [])
-        registry.cache_clear()
-
-    yield pretend
-    registry.cache_clear()
 
 
 def test_the_five_methods_are_registered() -> None:

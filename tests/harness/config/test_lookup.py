@@ -2,29 +2,13 @@
 
 import re
 import sys
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import methods
 from harness.config.lookup import named_method, registered_names
 from harness.errors import UserError
-
-
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Pretend that a package with this entry point is installed."""
-
-    def pretend(name: str, target: str) -> None:
-        entry = EntryPoint(name, target, methods.ENTRY_POINT_GROUP)
-        monkeypatch.setattr(methods, "entry_points", lambda group: [entry])
-        methods.registry.cache_clear()
-
-    yield pretend
-    methods.registry.cache_clear()
 
 
 def test_a_registered_method_is_its_class() -> None:
@@ -41,7 +25,7 @@ def test_a_registered_method_is_its_class() -> None:
     ],
 )
 def test_a_broken_package_is_named_and_the_others_stay(install: Any, name: str, target: str, complaint: str) -> None:
-    install(name, target)
+    install(**{name: target})
     with pytest.raises(UserError, match=re.escape(complaint)):
         named_method(name)
     assert name in registered_names() and named_method("memvp").name == "memvp"
@@ -62,14 +46,14 @@ def test_whatever_a_package_does_when_imported_is_one_line(
     (tmp_path / "half_made.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "half_made", raising=False)
-    install("half", "half_made:Method")
+    install(half="half_made:Method")
     with pytest.raises(UserError, match=re.escape(complaint)) as error:
         named_method("half")
     assert "\n" not in str(error.value)
 
 
 def test_a_name_taken_twice_stops_everything(install: Any) -> None:
-    install("memvp", "elsewhere:Other")
+    install(memvp="elsewhere:Other")
     for ask in (registered_names, lambda: named_method("dehvf")):
         with pytest.raises(UserError, match=r"'memvp' is registered twice: methods\.memvp:MemVP and elsewhere:Other"):
             ask()
