@@ -176,19 +176,19 @@ def tokenizer_of(spec: BackboneSpec, weights: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is no usable tokenizer, or it has ids that the language model does not have.
     """
-    random = weights == "random" or spec.llm is None
-    source = None if random or is_gguf(spec.llm) else llm_folder(spec.llm)
-    tokenizer = load_tokenizer(TINY / "llm" if random else source or spec.llm)
+    llm = None if weights == "random" else spec.llm
+    source = None if llm is None or is_gguf(llm) else llm_folder(llm)
+    tokenizer = load_tokenizer(source or llm or TINY / "llm")
     size = llm_config(spec).vocab_size
     if (largest := max(tokenizer.get_vocab().values())) < size:
         return tokenizer
-    if random:
+    if llm is None:
         raise UserError(
             f"--weights random: texts are read with the shipped tokenizer, which has ids up to {largest}, but "
             f"{spec.llm or spec.name} has a vocab_size of {size}; give a model with a larger vocabulary"
         )
     raise UserError(
-        f"--llm {spec.llm}: its tokenizer has ids up to {largest}, but config.json has a vocab_size of {size}; "
+        f"--llm {llm}: its tokenizer has ids up to {largest}, but config.json has a vocab_size of {size}; "
         "give the tokenizer of this model"
     )
 
