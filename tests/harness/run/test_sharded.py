@@ -29,6 +29,19 @@ LAUNCHER = (
 )
 
 
+def make_run(arguments: list[str], processes: int) -> str:
+    """Make a run in this process, or in two that divide the layers, and return what it printed."""
+    if processes == 1:
+        done = command_line.call(*arguments, "--threads", "1")
+        code, out = done.code, done.out
+    else:
+        process = launch(arguments, LAUNCHER)
+        out, _ = process.communicate(timeout=500)
+        code = process.returncode
+    assert code == 0, out
+    return out
+
+
 def fail_in_second_pass(failing: str) -> None:
     """Let the second pass of training fail in the process with this number."""
     passes, add_gradients = [], sharded.add_gradients
@@ -68,12 +81,8 @@ def test_two_processes_that_divide_the_layers_make_the_run_of_one(
         # With micro-batches of two, one process has three passes in a step of nine and the other has two.
         arguments[arguments.index("batch_size=4")] = "batch_size=9"
         arguments += ["--micro-batch", "2"]
-        if count == 1:
-            assert command_line.call(*arguments, "--threads", "1").code == 0
-        else:
-            process = launch(arguments, LAUNCHER)
-            out, _ = process.communicate(timeout=500)
-            assert process.returncode == 0, out
+        out = make_run(arguments, count)
+        if count == 2:
             shares = [(int(own.replace(",", "")), int(whole.replace(",", ""))) for own, whole in HELD.findall(out)]
             assert len(shares) == 2 and all(0.5 <= own / whole < 0.55 for own, whole in shares), shares
         for record in sorted(read_records(results), key=lambda record: record.method):
@@ -135,12 +144,7 @@ def test_prompts_in_the_attention_of_divided_layers_make_the_run_of_one(
         results = tmp_path / str(count)
         arguments = [*quick_run(small_llm, small_clip, mini_set, results), "--methods", "llama_adapter"]
         arguments += ["--micro-batch", "2"]
-        if count == 1:
-            assert command_line.call(*arguments, "--threads", "1").code == 0
-        else:
-            process = launch(arguments, LAUNCHER)
-            out, _ = process.communicate(timeout=500)
-            assert process.returncode == 0, out
+        make_run(arguments, count)
         (record,) = read_records(results)
         (adapter,) = results.rglob("adapters/**/*.safetensors")
         kept.append((record, load_file(adapter)))
