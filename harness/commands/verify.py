@@ -74,7 +74,7 @@ def verify_command(options: VerifyOptions, console: Console) -> int:
         if options.data_root is None:
             raise UserError(f"--data-root DIR: needed for {spec.display}; give the data folder of the recorded run")
     if record.environment.deterministic:
-        use_deterministic_algorithms()  # before the next check computes on a GPU
+        use_deterministic_algorithms()  # for the run too, and before the next check computes on a GPU
     require_capturable([plan], machine.device, "verify it on another machine")
     if weights == "pretrained":
         require_weights(spec, partial(print_line, console))
@@ -143,8 +143,6 @@ def _verify(
 
 def _setup(options: VerifyOptions, record: Record, spec: BackboneSpec, machine: Machine, into: Path) -> Setup:
     """Read the data and return what makes the run, with the settings of the record that can change bits."""
-    if record.environment.deterministic:
-        use_deterministic_algorithms()
     begun = time.perf_counter()
     skipped = record.data.skipped_images > 0
     task = load_task(record.task, DataOptions(options.data_root, record.data.limit, skipped))
