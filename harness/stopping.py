@@ -120,13 +120,13 @@ def unblock_signals() -> None:
 
 
 def end_with_parent(before: Callable[[], None] = lambda: None) -> None:
-    """End this process, which multiprocessing has spawned, when its parent has ended, however that ended.
+    """End this process, which multiprocessing has started, when its parent has ended, however that ended.
 
     Args:
         before: called first, in a thread of its own.
     """
     parent = parent_process()
-    assert parent is not None, "a spawned process has a parent"
+    assert parent is not None, "it has a parent"
 
     def follow() -> None:
         parent.join()

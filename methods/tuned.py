@@ -101,7 +101,7 @@ class TunedModel(nn.Module):
                 count = len(rows_I)
                 encoded = self.method.encode_images(self.backbone, images_BCHW[rows_I] if count else images_BCHW[:1])
                 features = {
-                    name: value.new_zeros(len(images_BCHW), *value.shape[1:]).index_copy(0, rows_I, value[:count])
+                    name: value.new_zeros(len(images_BCHW), *value.shape[1:]).index_copy_(0, rows_I, value[:count])
                     for name, value in encoded.items()
                 }
         return {**features, "has_image_B": batch.has_image_B.bool()}

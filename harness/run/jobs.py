@@ -1,13 +1,11 @@
 """Runs side by side on one machine: worker processes that each make one run after another."""
 
-import multiprocessing
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -18,6 +16,7 @@ from harness.run.messages import ReceivedProgress
 from harness.run.progress import SweepProgress
 from harness.run.setup import Setup
 from harness.run.worker import GRACE_S, work
+from harness.run.workers import worker_context
 from harness.stopping import Stopped, signal_of, signals_blocked
 
 Report = Callable[[RunPlan, Attempt], None]
@@ -33,12 +32,11 @@ class _Worker:
     """
 
     def __init__(self, make_setup: Callable[[], Setup], threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = worker_context()
         self.connection: Connection[Any, Any]
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=work, args=(theirs, make_setup, threads))
+        self.process = context.Process(target=work, args=(theirs, make_setup, threads, dict(os.environ)))
         # A signal would end a process that cannot answer it yet with a traceback.
-        resource_tracker.ensure_running()  # which `start` would start itself, and let signals through again
         with signals_blocked():
             self.process.start()
         # Now it alone holds its end, so the connection breaks when it ends.

@@ -15,7 +15,13 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def reset_peak(device: torch.device) -> None:
-    """Reset the peaks, so that a run does not report the peak of the run before it."""
+    """Reset the peaks, so that a run does not report the peak of the run before it, or memory that it has freed."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATUS.exists() else None  # only glibc has it
+    if trim is not None:
+        trim(0)
     if _CLEAR.exists():
         # Writing 5 resets the peak resident set size, see proc(5). Without the permission, the peak since the
         # start of the process is reported.
@@ -54,19 +60,13 @@ def largest_peak(one: PeakMemory, other: PeakMemory) -> PeakMemory:
 def peak_of(step: Callable[[], None], device: torch.device) -> PeakMemory:
     """Return the peaks in bytes while `step` runs, including what is allocated before it.
 
-    Memory that earlier steps have freed is returned to the system first. Otherwise every later step would report the
-    highest peak of the earlier ones. This slows the step down, so do not time it.
+    Memory that earlier steps have freed is returned to the system first, see `reset_peak`. This slows the step down, so
+    do not time it.
 
     Args:
         step: called once.
         device: where it computes.
     """
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATUS.exists() else None  # only glibc has it
-    if trim is not None:
-        trim(0)
     reset_peak(device)
     step()
     return read_peak(device)

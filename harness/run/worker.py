@@ -1,9 +1,10 @@
 """A process that makes runs for another one, which hands them out and shows their progress; see `harness.run.jobs`."""
 
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
@@ -22,7 +23,9 @@ GRACE_S = 60.0
 """Seconds that a process has to write the record of a stopped run before it is ended."""
 
 
-def work(connection: "Connection[Any, Any]", make_setup: Callable[[], Setup], threads: int) -> None:
+def work(
+    connection: "Connection[Any, Any]", make_setup: Callable[[], Setup], threads: int, environment: Mapping[str, str]
+) -> None:
     """Make the runs that come through a connection, until it is closed or a signal stops the process.
 
     Args:
@@ -30,7 +33,11 @@ def work(connection: "Connection[Any, Any]", make_setup: Callable[[], Setup], th
             a `UserError` that must end the sweep.
         make_setup: loads what the runs need.
         threads: compute threads of torch.
+        environment: the variables of the process that hands out the runs. The one that this process was forked from may
+            have been started with others.
     """
+    os.environ.clear()
+    os.environ.update(environment)
 
     @contextmanager
     def begin() -> Iterator[Progress]:
