@@ -126,7 +126,7 @@ def end_with_parent(before: Callable[[], None] = lambda: None) -> None:
         before: called first, in a thread of its own.
     """
     parent = parent_process()
-    assert parent is not None, "it has a parent"
+    assert parent is not None, "a process that multiprocessing has started has a parent"
 
     def follow() -> None:
         parent.join()

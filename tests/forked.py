@@ -13,6 +13,7 @@ from pathlib import Path
 from socket import socket
 
 from harness import cli
+from harness.stopping import unblock_signals
 
 IMPORTED = ["harness.commands.run", "transformers.models.llama.modeling_llama", "tests.forked"]
 """Modules that every run imports, or else the processes would."""
@@ -63,6 +64,7 @@ def call_in_two(
 
 def _call(arguments: list[str], log: Path, before: Callable[[], object] | None, environment: dict[str, str]) -> None:
     """Run `peft-vl-bench` in this process, which then ends with its exit status."""
+    unblock_signals()  # runs side by side may have started the process that this one is forked from
     writing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(writing, 1)
     os.dup2(writing, 2)

@@ -41,7 +41,7 @@ from harness.run.setup import Setup
 from harness.run.sharded import require_shardable
 from harness.run.sweep import SweepResult, sweep
 from harness.run.tracker import require_tracker
-from harness.run.workers import worker_context
+from harness.run.worker_start import worker_context
 from harness.stopping import exit_status
 from harness.streams import Say, print_result
 from harness.tasks.contract import load_task
@@ -141,8 +141,8 @@ def make_runs(options: RunOptions, console: Console) -> SweepResult:
         return SweepResult()
     if executor is None:
         require_capturable(plans, machine.device)
-    if cores.jobs > 1:
-        worker_context()  # it imports while this process checks what was asked for
+    if min(cores.jobs, len(plans)) > 1:
+        worker_context()  # what it starts imports while this process checks what was asked for
     options = _with_files(options, spec, machine, lambda line: print_line(console, line))
     with compute_threads(cores.threads):
         there = replace(options, executor=LOCAL)

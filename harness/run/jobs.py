@@ -16,7 +16,7 @@ from harness.run.messages import ReceivedProgress
 from harness.run.progress import SweepProgress
 from harness.run.setup import Setup
 from harness.run.worker import GRACE_S, work
-from harness.run.workers import worker_context
+from harness.run.worker_start import worker_context
 from harness.stopping import Stopped, signal_of, signals_blocked
 
 Report = Callable[[RunPlan, Attempt], None]

@@ -2,11 +2,11 @@
 
 import contextlib
 import ctypes
-import gc
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 
 from harness.records import PeakMemory
 
@@ -15,10 +15,10 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def reset_peak(device: torch.device) -> None:
-    """Reset the peaks, so that a run does not report the peak of the run before it, or memory that it has freed."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    """Reset the peaks, so that a run does not report the peak of the run before it.
+
+    Memory that this process has freed but kept is returned to the system first, because it would count as used.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATUS.exists() else None  # only glibc has it
     if trim is not None:
         trim(0)
@@ -60,13 +60,14 @@ def largest_peak(one: PeakMemory, other: PeakMemory) -> PeakMemory:
 def peak_of(step: Callable[[], None], device: torch.device) -> PeakMemory:
     """Return the peaks in bytes while `step` runs, including what is allocated before it.
 
-    Memory that earlier steps have freed is returned to the system first, see `reset_peak`. This slows the step down, so
-    do not time it.
+    Memory that earlier steps have freed is returned to the system first, so that they add nothing to this peak. This
+    slows the step down, so do not time it.
 
     Args:
         step: called once.
         device: where it computes.
     """
+    clear_device_cache(garbage_collection=True)
     reset_peak(device)
     step()
     return read_peak(device)

@@ -3,13 +3,16 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
 import pytest
 
-from harness.run.workers import GLIBC, KEEP_MEMORY, worker_context
+from harness.run.worker_start import GLIBC, KEEP_MEMORY, worker_context
 from harness.stopping import SIGNALS
 
 pytestmark = [
@@ -36,7 +39,13 @@ def _found_by_worker() -> tuple[bool, bool, list[str], set[signal.Signals]]:
     return found
 
 
-def test_a_worker_has_imported_what_runs_need_and_keeps_memory_and_signals() -> None:
+def _in_a_new_process(check: Callable[[], None]) -> None:
+    """Call a check where nothing has started a process that others are forked from, as another test may have here."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        executor.submit(check).result()
+
+
+def _check_a_worker() -> None:
     imported, clip_imported, begun_with, blocked = _found_by_worker()
     assert imported and clip_imported
     # glibc cuts its settings apart where they stand, so only the first is sure to be seen.
@@ -46,11 +55,19 @@ def test_a_worker_has_imported_what_runs_need_and_keeps_memory_and_signals() -> 
     assert GLIBC not in os.environ or os.environ[GLIBC] != KEEP_MEMORY  # only what is started has it
 
 
-def test_a_stop_of_all_processes_leaves_workers_startable() -> None:
-    """The process that workers are forked from must not end by the signal that ends a run."""
+def _check_a_stop() -> None:
     worker_context()
     (origin,) = [child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())]
     for signum in SIGNALS:
         origin.send_signal(signum)
     assert _found_by_worker()[0]
     assert origin.is_running()
+
+
+def test_a_worker_has_imported_what_runs_need_and_keeps_memory_and_signals() -> None:
+    _in_a_new_process(_check_a_worker)
+
+
+def test_a_stop_of_all_processes_leaves_workers_startable() -> None:
+    """The process that workers are forked from must not end by the signal that ends a run."""
+    _in_a_new_process(_check_a_stop)
