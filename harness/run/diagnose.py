@@ -1,4 +1,4 @@
-"""What a method shows of its inside on the evaluated images, where it offers that. Knows no method."""
+"""What a method shows of its inside on some of the evaluated images, where it offers that. Knows no method."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -11,21 +11,37 @@ from harness.data.loading import Loading
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
 from harness.records import DiagnosticMatrix, Diagnostics
+from harness.tasks.samples import spread
 from methods.base import Batch, Diagnostic
 from methods.tuned import TunedModel
 
+MOST_IMAGES = 512
+"""Number of images that are looked at, besides those of the samples whose values are kept. The standard error of a mean
+over so many is less than a twentieth of the spread over the images."""
 _DIGITS = 4
 """Significant digits of the values that are kept."""
 _LONGEST_PROMPT = 8
 """Tokens that are kept of a prompt. No prompt is read here, but a batch has one."""
 
 
+def looked_at(model: TunedModel, examples: Sequence[Example], kept: Collection[str]) -> list[Example]:
+    """Return the samples that `diagnose` is given, in order: evenly spread ones and those that are kept.
+
+    Args:
+        model: the tuned model.
+        examples: the samples of the evaluation split that have an image.
+        kept: ids of the samples whose values are kept.
+
+    Returns:
+        The samples; none if the method shows nothing.
+    """
+    if not hasattr(model.method, "diagnostics"):
+        return []
+    chosen = {example.id for example in spread(examples, MOST_IMAGES)} | set(kept)
+    return [example for example in examples if example.id in chosen]
+
+
 @torch.no_grad()
-def is_diagnosed(model: TunedModel, examples: Sequence[Example]) -> bool:
-    """Return whether `diagnose` has anything to do: the method shows something, and there is a sample."""
-    return bool(examples) and hasattr(model.method, "diagnostics")
-
-
 def diagnose(
     model: TunedModel,
     examples: Sequence[Example],
@@ -40,7 +56,7 @@ def diagnose(
 
     Args:
         model: the tuned model.
-        examples: samples that all have an image.
+        examples: samples as `looked_at` chooses them.
         kept: ids of the samples whose values are kept.
         preprocessor: image size and normalisation.
         batch_size: samples per forward pass.
@@ -49,12 +65,12 @@ def diagnose(
         on_progress: called with the number of samples done.
 
     Returns:
-        The diagnostics; None if the method offers none, or if there is no sample.
+        The diagnostics; None if there is no sample.
 
     Raises:
         UserError: an image cannot be read.
     """
-    if not is_diagnosed(model, examples):
+    if not examples:
         return None
     model.eval()
     collator = Collator(model.backbone.tokenizer, preprocessor, _LONGEST_PROMPT, padding_side="left")

@@ -17,7 +17,7 @@ from harness.files import write_atomic
 from harness.run.attach import attach
 from harness.run.captured import Captured
 from harness.run.compiled import compiled_regions
-from harness.run.diagnose import diagnose, is_diagnosed
+from harness.run.diagnose import diagnose, looked_at
 from harness.run.energy import EnergyMeter
 from harness.run.execution import Eager, Execution, MicroBatch
 from harness.run.memory import largest_peak, read_peak, reset_peak
@@ -229,18 +229,18 @@ class _Run:
         outcome.peak = largest_peak(outcome.training.peak, read_peak(self.setup.machine.device))
 
     def look_inside(self) -> None:
-        """Keep what the method shows of its inside on the evaluated images, unless the weights are random."""
+        """Keep what the method shows of its inside on some evaluated images, unless the weights are random."""
         if self.setup.backbone_info().weights == "random":
             return
         evaluation = self.outcome.evaluation
         assert evaluation is not None, "the model has been evaluated"
         kept = {image.qid for image, _ in evaluation.shown} | {question.qid for question in evaluation.questions}
-        pictured = self.task.pictured(self.recipe)
-        if is_diagnosed(self.model, pictured):
-            self.progress.start("looking inside", len(pictured))
+        examples = looked_at(self.model, self.task.pictured(self.recipe), kept)
+        if examples:
+            self.progress.start("looking inside", len(examples))
         self.outcome.diagnostics = diagnose(
             self.model,
-            pictured,
+            examples,
             kept,
             self.preprocessor,
             self.recipe.eval_batch_size,

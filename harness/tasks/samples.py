@@ -8,6 +8,7 @@ that nothing else in the original file, such as a comment or a colour profile, i
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -23,6 +24,8 @@ TEXT_SAMPLES = 5
 """Number of questions without an image that a run keeps."""
 SIDE = 320
 """Longest side of a copy in pixels."""
+
+ItemT = TypeVar("ItemT")
 
 
 def keep_samples(shown: Sequence[tuple[CaptionImage, str]], task: str, data: Data, results_dir: Path) -> list[Sample]:
@@ -56,13 +59,14 @@ def chosen_questions(problems: Sequence[Problem]) -> list[Problem]:
     """Return the questions of a split that runs keep, in order: evenly spread ones with an image, and without."""
     pictured = [problem for problem in problems if problem.image is not None]
     others = [problem for problem in problems if problem.image is None]
-    chosen = {problem.qid for problem in (*_spread(pictured, SAMPLES), *_spread(others, TEXT_SAMPLES))}
+    chosen = {problem.qid for problem in (*spread(pictured, SAMPLES), *spread(others, TEXT_SAMPLES))}
     return [problem for problem in problems if problem.qid in chosen]
 
 
-def _spread(problems: Sequence[Problem], most: int) -> list[Problem]:
-    count = min(most, len(problems))
-    return [problems[index * len(problems) // count] for index in range(count)]
+def spread(items: Sequence[ItemT], most: int) -> list[ItemT]:
+    """Return at most `most` items, evenly spread over all, in order."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def keep_questions(problems: Sequence[Problem], task: str, data: Data, results_dir: Path) -> None:

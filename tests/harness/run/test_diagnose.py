@@ -9,7 +9,9 @@ from PIL import Image
 from harness.data.collate import Example
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.records import Diagnostics, read_diagnostics, read_questions, read_records, record_path
-from harness.run.diagnose import diagnose
+from harness.run.diagnose import MOST_IMAGES, diagnose, looked_at
+from methods.base import Batch, VisualFeatures
+from methods.tuned import TunedModel
 from tests.backbones import tuned_model
 from tests.command_line import Run
 
@@ -44,8 +46,29 @@ def test_the_means_are_over_all_images_whatever_the_batches(examples: list[Examp
         assert torch.tensor(whole.mean) == pytest.approx(mean, rel=2e-3)
 
 
+def test_evenly_spread_images_and_those_that_are_kept_are_looked_at() -> None:
+    model = tuned_model("dehvf")
+    many = [Example(str(number), "a") for number in range(4 * MOST_IMAGES)]
+    chosen = looked_at(model, many, {"3", "5", "absent"})
+    assert [int(example.id) for example in chosen] == sorted({3, 5, *range(0, len(many), 4)})
+    assert looked_at(model, many[:7], {"3"}) == many[:7]
+
+
+def test_no_gradient_is_kept(examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+    enabled = []
+    encode = TunedModel.encode
+
+    def noting(model: TunedModel, batch: Batch) -> VisualFeatures:
+        enabled.append(torch.is_grad_enabled())
+        return encode(model, batch)
+
+    monkeypatch.setattr(TunedModel, "encode", noting)
+    assert shown("dehvf", examples, set(), 2) is not None
+    assert enabled == [False] * 3
+
+
 def test_a_method_that_shows_nothing_has_none(examples: list[Example]) -> None:
-    assert shown("memvp", examples, set(), 2) is None
+    assert looked_at(tuned_model("memvp"), examples, {"3"}) == []
     assert shown("dehvf", [], set(), 2) is None
 
 
