@@ -23,8 +23,7 @@ from harness.stopping import signals_blocked
 GLIBC = "GLIBC_TUNABLES"
 """The variable with settings of glibc, see the chapter on tunables of its manual. A value of the user's is left."""
 KEEP_MEMORY = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in {"hugetlb": 1, "mmap_threshold": 2**30, "trim_threshold": 2**32}.items()
+    f"glibc.malloc.{name}={value}" for name, value in {"hugetlb": 1, "mmap_max": 0, "trim_threshold": 2**32}.items()
 )
 _PRELOADED = ["harness.run.worker", "open_clip", "transformers.models.llama.modeling_llama"]
 """The modules with which a worker has imported everything that a run needs."""
