@@ -1,6 +1,6 @@
 """Turn examples into the padded tensors of a batch.
 
-Shapes: B batch, L tokens after padding, C = 3 channels, H = W = image size in pixels.
+Shapes: B batch, N samples with an image, L tokens after padding, C = 3 channels, H = W = image size in pixels.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,13 @@ from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from harness.data.images import ImagePreprocessor, ImageStore
 from harness.data.prompts import IGNORED, TokenizedExample, Tokenizer, tokenize_example, tokenize_prompt
+
+KEPT_TOKENS = 2**21
+"""How many tokens of training texts a collator keeps, because every epoch reads them again. They take about 100 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Collator:
         self.padding_side = padding_side
         self.store = ImageStore(preprocessor) if store is None else store
         self.cut: set[str] = set()
+        self._tokens: dict[Example, TokenizedExample] = {}
+        self._room = KEPT_TOKENS
 
     @property
     def truncated(self) -> int:
@@ -99,9 +105,17 @@ class Collator:
         }
 
     def _tokenize(self, example: Example) -> TokenizedExample:
+        kept = self._tokens.get(example)
+        if kept is not None:
+            return kept
         if example.answer is None:
             return tokenize_prompt(self.tokenizer, example.prompt, self.max_length)
-        return tokenize_example(self.tokenizer, example.prompt, example.answer, self.max_length)
+        found = tokenize_example(self.tokenizer, example.prompt, example.answer, self.max_length)
+        # A worker process ends with its epoch, and what it kept with it.
+        if len(found.input_ids) <= self._room and get_worker_info() is None:
+            self._room -= len(found.input_ids)
+            self._tokens[example] = found
+        return found
 
     def _pad(self, rows: list[list[int]], value: int) -> Tensor:
         width = max(len(row) for row in rows)
@@ -114,7 +128,8 @@ class Collator:
     def _images(self, examples: Sequence[Example]) -> Tensor:
         size = self.preprocessor.size
         images_BCHW = torch.zeros(len(examples), 3, size, size)
-        for index, example in enumerate(examples):
-            if example.image is not None:
-                images_BCHW[index] = self.preprocessor.normalise(self.store.pixels(example.image))
+        paths = {index: example.image for index, example in enumerate(examples) if example.image is not None}
+        if paths:
+            pixels_NCHW = torch.stack([self.store.pixels(path) for path in paths.values()])
+            images_BCHW[list(paths)] = self.preprocessor.normalise(pixels_NCHW)
         return images_BCHW

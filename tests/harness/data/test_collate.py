@@ -49,6 +49,24 @@ def test_an_example_that_is_cut_again_counts_once():
     assert (collate.truncated, collate.cut) == (2, {"a", "c"})
 
 
+def test_a_training_text_is_tokenised_once_while_there_is_room(monkeypatch):
+    monkeypatch.setattr("harness.data.collate.KEPT_TOKENS", 8)
+    read = []
+    encode = NumberTokenizer.encode
+
+    def noting(self, text, **options):
+        read.append(text)
+        return encode(self, text, **options)
+
+    monkeypatch.setattr(NumberTokenizer, "encode", noting)
+    collate = Collator(NumberTokenizer(), PREPROCESSOR, 64)
+    examples = [Example("a", "3 4", " 5"), Example("b", "6 7", " 8"), Example("a", "9", " 9")]
+    first, second = collate(examples), collate(examples)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    # The first text has five tokens with BOS and EOS, so there is no room for the second, and none for the third.
+    assert [text.split()[0] for text in read] == ["3", "3", "6", "6", "9", "9", "6", "6", "9", "9"]
+
+
 @pytest.fixture
 def red_image(tmp_path):
     """The file of a small red image."""
