@@ -51,11 +51,11 @@ def test_a_search_takes_the_best_of_each_method(plan: Plan, tmp_path, monkeypatc
     monkeypatch.setattr(search, "_try", lambda trials, settings: tried.append(settings) or fill(trials, settings))
     monkeypatch.setattr("benchmarks.search.score", lambda trial: trial.score)
     best = search.run()
-    assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 3
+    assert len(tried) == len(plan.rates) + len(plan.methods["memvp"]) + 4
     assert best["memvp"] == {"base_lr": 0.013, "memory_scale": 0.1, "visual_scale": 0.03}
     assert best["lavin"] == {"base_lr": 0.013, "adapter_scale": 0.3}
     lengths = [(own["memvp"].get("epochs"), own["memvp"].get("warmup_epochs")) for own in tried]
-    assert lengths[-3:] == [(None, None), (6.0, 0.6), (8.0, 0.8)]
+    assert lengths[-4:] == [(None, None), (6.0, 0.6), (7.0, 0.7), (8.0, 0.8)]
 
 
 def test_a_search_need_not_train_longer(plan: Plan, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
