@@ -48,8 +48,11 @@ def stop_on_signals(*, once: bool = False) -> Iterator[None]:
         return
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN if once else signal.SIG_DFL)
+        if once:
+            ignore_signals()
+        else:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt if signum == signal.SIGINT else Stopped(signum)
 
     before = [signal.signal(number, stop) for number in SIGNALS]
@@ -58,6 +61,13 @@ def stop_on_signals(*, once: bool = False) -> Iterator[None]:
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """Ignore the signals that end a process, until the surrounding `stop_on_signals` is left."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

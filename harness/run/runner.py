@@ -42,11 +42,11 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
     try:
         measure(setup, plan, outcome, progress)
     except BrokenPipeError as pipe:
-        write_run(setup, plan, outcome, Ending("interrupted", "interrupted: nobody reads the output any more"))
-        raise Stopped(signal.SIGPIPE) from pipe
+        unread = Stopped(signal.SIGPIPE)
+        write_run(setup, plan, outcome, _interrupted(unread))
+        raise unread from pipe
     except KeyboardInterrupt as stop:
-        by = f"by {stop}" if isinstance(stop, Stopped) else "by the user"
-        write_run(setup, plan, outcome, Ending("interrupted", f"interrupted {by}"))
+        write_run(setup, plan, outcome, _interrupted(stop))
         raise
     except OutOfStepError as end:
         assert end.__cause__ is not None, "the cause says why"
@@ -65,6 +65,14 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
         # A wrapped backbone contains reference cycles, and the next run loads a backbone of its own.
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def _interrupted(stop: KeyboardInterrupt) -> Ending:
+    """Return the end of a run that was stopped."""
+    if not isinstance(stop, Stopped):
+        return Ending("interrupted", "interrupted by the user")
+    why = ": nobody reads the output any more" if stop.signum == signal.SIGPIPE else f" by {stop}"
+    return Ending("interrupted", f"interrupted{why}")
 
 
 @contextmanager

@@ -6,11 +6,12 @@ exchanged with the sums of the next optimiser step. If one of them was asked to 
 they write the checkpoint of the steps before it.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from harness.processes import Processes
-from harness.stopping import Stopped, stop_held_back
+from harness.stopping import Stopped, ignore_signals, stop_held_back
 
 
 class StopAgreed(BaseException):
@@ -37,6 +38,22 @@ class TrainingStop:
         return stop_held_back() if self._processes.count == 1 else nullcontext()
 
     @contextmanager
+    def while_printing(self) -> Iterator[None]:
+        """Let one of several processes leave training together with the others where nobody reads its output any more.
+
+        It counts as a signal to this process. A process by itself leaves training at once.
+
+        Raises:
+            BrokenPipeError: nobody reads the output of this process, and it trains by itself.
+        """
+        try:
+            yield
+        except BrokenPipeError:
+            if self._processes.count == 1:
+                raise
+            self._noted.append(signal.SIGPIPE)
+
+    @contextmanager
     def during_training(self, keep: Callable[[], None]) -> Iterator[None]:
         """Let several processes leave the body together when one of them is asked to stop.
 
@@ -46,18 +63,24 @@ class TrainingStop:
             keep: writes a checkpoint. All processes call it, at the same point.
 
         Raises:
-            KeyboardInterrupt: a signal stopped one of the processes. The checkpoint is written.
+            KeyboardInterrupt: a signal or a closed output stopped one of the processes. The checkpoint is written.
         """
         if self._processes.count == 1:
             yield
             return
-        with stop_held_back(once=True) as self._noted:
-            try:
-                yield
-                if any(self._processes.gather(self.is_noted())):  # since the last exchange
-                    raise StopAgreed
-            except StopAgreed:
-                keep()
-                signums = [signum for noted in self._processes.gather(self._noted) for signum in noted]
-                self._noted[:] = self._noted or signums
-                raise Stopped(signums[0]) from None
+        try:
+            with stop_held_back(once=True) as self._noted:
+                try:
+                    yield
+                    if any(self._processes.gather(self.is_noted())):  # since the last exchange
+                        raise StopAgreed
+                except StopAgreed:
+                    keep()
+                    signums = [signum for noted in self._processes.gather(self._noted) for signum in noted]
+                    self._noted[:] = self._noted or signums
+                    raise Stopped(signums[0]) from None
+        except Stopped as stop:
+            if stop.signum == signal.SIGPIPE:
+                # No signal has come, so none has made this process ignore those of a launcher that follow.
+                ignore_signals()
+            raise
