@@ -78,7 +78,8 @@ def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
         once: whether further signals are ignored; otherwise a second one takes effect at once.
 
     Yields:
-        The numbers of the signals that are held back. The first one takes effect, also if the body has added it.
+        The numbers of the signals that are held back. The first one takes effect if it is one of `SIGNALS`, also where
+        the body has added it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield []
@@ -106,7 +107,7 @@ def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
     finally:
         if once or not pending:
             put_back()
-        if pending and not stopped:
+        if pending and not stopped and pending[0] in SIGNALS:
             signal.raise_signal(pending[0])
 
 

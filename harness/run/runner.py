@@ -79,7 +79,7 @@ def _interrupted(stop: KeyboardInterrupt) -> Ending:
 def announced_end(processes: Processes) -> Iterator[None]:
     """Tell the processes that follow this one that no further run comes, when the context is left.
 
-    A signal goes to all of them, so then there is nothing to tell.
+    A stop reaches all of them, so then there is nothing to tell.
 
     Args:
         processes: those that make the runs together; this one is the first.
@@ -101,7 +101,7 @@ def follow(setup: Setup) -> None:
         setup: what the runs are made on.
 
     Raises:
-        KeyboardInterrupt: a signal stopped the run.
+        KeyboardInterrupt: the run was stopped, by a signal or because nobody reads the output any more.
     """
     ended: RunPlan | None = None
     while (plan := setup.processes.broadcast(ended)) is not None:

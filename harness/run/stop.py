@@ -3,7 +3,7 @@
 Several processes write a checkpoint together, so they have to leave training at the same point, although each of them
 gets a signal at a moment of its own, or none at all. A signal is therefore only noted. What each process has noted is
 exchanged with the sums of the next optimiser step. If one of them was asked to stop, none of them makes that step, and
-they write the checkpoint of the steps before it.
+they write the checkpoint of the steps before it. Output that nobody reads any more is noted in the same way.
 """
 
 import signal
@@ -39,19 +39,20 @@ class TrainingStop:
 
     @contextmanager
     def while_printing(self) -> Iterator[None]:
-        """Let one of several processes leave training together with the others where nobody reads its output any more.
-
-        It counts as a signal to this process. A process by itself leaves training at once.
-
-        Raises:
-            BrokenPipeError: nobody reads the output of this process, and it trains by itself.
-        """
+        """Note that nobody reads the output of this process any more; for several, this is the same as a signal."""
         try:
             yield
         except BrokenPipeError:
-            if self._processes.count == 1:
-                raise
             self._noted.append(signal.SIGPIPE)
+
+    def leave_if_unread(self) -> None:
+        """Leave training, between two steps, if this process is the only one and nobody reads its output any more.
+
+        Raises:
+            BrokenPipeError: this is so.
+        """
+        if self._processes.count == 1 and self._noted:
+            raise BrokenPipeError
 
     @contextmanager
     def during_training(self, keep: Callable[[], None]) -> Iterator[None]:
@@ -69,7 +70,9 @@ class TrainingStop:
             yield
             return
         try:
+            earlier = self._noted
             with stop_held_back(once=True) as self._noted:
+                self._noted += earlier
                 try:
                     yield
                     if any(self._processes.gather(self.is_noted())):  # since the last exchange

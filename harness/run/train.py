@@ -157,7 +157,7 @@ class Training:
 
     def _resume(self) -> None:
         """Put everything back to the newest checkpoint of the first process, if there is one."""
-        own, say = self.checkpoints, self.callbacks.say
+        own, say = self.checkpoints, self._say
         found = self.processes.broadcast(own.latest(say) if own is not None else None)
         if found is None:
             return
@@ -179,7 +179,7 @@ class Training:
         build = partial(collate_micro_batches, collator=self.collator, size=self.grouped_by, processes=self.processes)
         try:
             with self.stop.during_training(self._keep_or_say):
-                self.callbacks.between_steps()  # a stop may have come in the middle of it
+                self._between_steps()  # a stop may have come in the middle of it
                 self.idle_since = time.perf_counter()
                 self.started = self.idle_since - self.result.total_s
                 while not self._is_finished:
@@ -206,8 +206,7 @@ class Training:
                 if self._is_finished:
                     break
                 ended = self._step(batches)
-                with self.stop.while_printing():
-                    self.callbacks.between_steps()
+                self._between_steps()
                 self.started += time.perf_counter() - ended
                 if self.optimise.is_checkpoint_due:
                     self._keep_or_say()
@@ -259,8 +258,13 @@ class Training:
         except UserError as error:
             self._say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
 
+    def _between_steps(self) -> None:
+        with self.stop.while_printing():
+            self.callbacks.between_steps()
+        self.stop.leave_if_unread()
+
     def _say(self, line: str) -> None:
-        """Say a line for the user. Where nobody reads it, several processes stop together."""
+        """Say a line for the user. Where nobody reads it, training ends between two steps."""
         with self.stop.while_printing():
             self.callbacks.say(line)
 

@@ -59,9 +59,22 @@ def test_a_closed_output_of_one_process_stops_both() -> None:
     assert stopped.value.signum == signal.SIGPIPE and kept == ["checkpoint"]
 
 
-def test_a_closed_output_of_a_process_by_itself_ends_training_at_once() -> None:
-    with pytest.raises(BrokenPipeError), TrainingStop(ALONE).while_printing():
+def test_a_closed_output_from_before_training_is_not_forgotten() -> None:
+    stop = TrainingStop(Two(0, 2))
+    with stop.while_printing():
         raise BrokenPipeError
+    with stop_on_signals(once=True), pytest.raises(Stopped), stop.during_training(lambda: None):
+        assert stop.is_noted()
+        raise StopAgreed
+
+
+def test_a_closed_output_of_a_process_by_itself_ends_training_between_two_steps() -> None:
+    stop = TrainingStop(ALONE)
+    stop.leave_if_unread()
+    with stop.while_printing():
+        raise BrokenPipeError
+    with pytest.raises(BrokenPipeError):
+        stop.leave_if_unread()
 
 
 def test_training_without_a_stop_keeps_nothing() -> None:
