@@ -48,8 +48,11 @@ def stop_on_signals(*, once: bool = False) -> Iterator[None]:
         return
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN if once else signal.SIG_DFL)
+        if once:
+            ignore_signals()
+        else:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt if signum == signal.SIGINT else Stopped(signum)
 
     before = [signal.signal(number, stop) for number in SIGNALS]
@@ -60,6 +63,13 @@ def stop_on_signals(*, once: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore_signals() -> None:
+    """Ignore the signals that end a process, until the surrounding `stop_on_signals` is left."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
     """Let a stop take effect only when the context is left.
@@ -68,7 +78,8 @@ def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
         once: whether further signals are ignored; otherwise a second one takes effect at once.
 
     Yields:
-        The numbers of the signals that are held back. The first one takes effect, also if the body has added it.
+        The numbers of the signals that are held back. The first one takes effect if it is one of `SIGNALS`, also where
+        the body has added it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield []
@@ -96,7 +107,7 @@ def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
     finally:
         if once or not pending:
             put_back()
-        if pending and not stopped:
+        if pending and not stopped and pending[0] in SIGNALS:
             signal.raise_signal(pending[0])
 
 

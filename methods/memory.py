@@ -17,14 +17,13 @@ for a broadcast dimension.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from methods.adapters import Projector
@@ -36,7 +35,6 @@ from methods.memory_forms import (
     KEPT_BYTES,
     BuiltSide,
     FactoredSide,
-    Form,
     LayerSide,
     MemorySide,
     PromptSide,
@@ -211,120 +209,56 @@ def layer_memories(
     dtype = s_BEJP.dtype
     gate_B11 = image_gate(visual["has_image_B"], visual_scale, dtype)
     weights = memory.side_weights(dtype)
-    length, patches = len(weights[0].prompts_ND), s_BEJP.shape[2]
-    forms = [_forms([pair[index] for pair in slots], s_BEJP, side, num_tokens) for index, side in enumerate(weights)]
-    # The factored form needs as many rows as the memory has.
-    wanted = [{slot: length if form == "factored" else patches for slot, form in side.items()} for side in forms]
-    distinct = list(dict.fromkeys(item for side in wanted for item in side.items()))
-    made = _VisualRows.apply(s_BEJP, gate_B11, len(weights[0].up_RD), distinct)
-    entries = dict(zip(distinct, made, strict=True))
+    # Further columns of S⁺ would meet rows of zeros in W⁺. Make each feature contiguous and unbind once: slicing per
+    # feature would allocate a full-size gradient each time.
+    columns = len(weights[0].up_RD) - s_BEJP.shape[-1]
+    features = (F.pad(s_BEJP.transpose(0, 1), (0, columns), value=1.0) * gate_B11).unbind()
     keys, values = (
-        _sides(forms[index], {slot: entries[slot, rows] for slot, rows in wanted[index].items()}, side)
-        for index, side in enumerate(weights)
+        _sides(features, [pair[index] for pair in slots], num_tokens, side) for index, side in enumerate(weights)
     )
     return [Memory(keys[key], values[value]) for key, value in slots]
 
 
-class _VisualRows(torch.autograd.Function):
-    """`S⁺ = λ · ind · [S, 1]` of single features. Each is written in one pass over memory, and so is the gradient of S.
-
-    With the operations of torch, filling up, factor and division into features would be a pass each.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, s_BEJP: Tensor, gate_B11: Tensor, rank: int, wanted: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor, ...]:
-        """Return S⁺ of the wanted features, `B×N×R` each; N can differ.
-
-        Args:
-            ctx: keeps what the backward pass needs.
-            s_BEJP: S of all features.
-            gate_B11: λ · ind.
-            rank: R. Columns beyond P + 1 meet rows of zeros in W⁺, so they may hold anything finite.
-            wanted: index of each feature, and its number of rows, of which those beyond J are zeros.
-        """
-        ctx.save_for_backward(gate_B11)
-        ctx.shape, ctx.wanted = s_BEJP.shape, wanted
-        samples, _, patches, width = s_BEJP.shape
-        made = []
-        for feature, rows in wanted:
-            s_BNR = s_BEJP.new_empty(samples, rows, rank)
-            torch.mul(s_BEJP[:, feature], gate_B11, out=s_BNR[:, :patches, :width])
-            s_BNR[:, :patches, width:] = gate_B11
-            s_BNR[:, patches:] = 0
-            made.append(s_BNR)
-        return tuple(made)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients_BNR: Tensor) -> tuple[Tensor, None, None, None]:
-        """Return the gradient of S."""
-        (gate_B11,) = ctx.saved_tensors
-        _, features, patches, width = ctx.shape
-        found = gradients_BNR[0].new_empty(ctx.shape)
-        left = set(range(features))
-        for (feature, _), gradient_BNR in zip(ctx.wanted, gradients_BNR, strict=True):
-            own_BJP = gradient_BNR[:, :patches, :width]
-            if feature in left:
-                torch.mul(own_BJP, gate_B11, out=found[:, feature])
-                left.remove(feature)
-            else:
-                found[:, feature] += own_BJP * gate_B11
-        for feature in left:
-            found[:, feature] = 0
-        return found, None, None, None
-
-
-def _forms(slots: Sequence[int | None], s_BEJP: Tensor, weights: SideWeights, num_tokens: int) -> dict[int, Form]:
-    """Return the cheapest form for each distinct feature of one side of all layers.
+def _sides(
+    features: Sequence[Tensor], slots: Sequence[int | None], num_tokens: int, weights: SideWeights
+) -> dict[int | None, MemorySide]:
+    """Return the side for each distinct index in `slots`. The arguments are those of `layer_memories`, for one side.
 
     Args:
+        features: `S⁺` of each fused feature, `B×J×R` each.
         slots: for each layer, the index of its feature; None for the position prompts alone.
-        s_BEJP: the features, as in `layer_memories`.
-        weights: the weights that this side of all layers shares.
         num_tokens: tokens per sample.
+        weights: the weights that all layers share.
     """
+    sides: dict[int | None, MemorySide] = {}
+    rows_MD: Tensor | None = None  # made once for all slots, and only if one is factored
     length, hidden_size = weights.prompts_ND.shape
-    matrix_bytes = len(s_BEJP) * weights.prompts_ND.nbytes
-    return {
-        slot: cheapest_form(
+    samples, patches, _ = features[0].shape
+    matrix_bytes = samples * weights.prompts_ND.nbytes
+    for slot, sharing in Counter(slots).items():
+        if slot is None:
+            sides[slot] = PromptSide(weights.prompts_ND)
+            continue
+        s_BJR = features[slot]
+        form = cheapest_form(
             num_tokens,
             sharing,
-            s_BEJP.shape[2],
+            patches,
             length,
             hidden_size,
             with_backward=torch.is_grad_enabled(),
             # Keys and values of every layer.
             may_keep=2 * len(slots) * matrix_bytes <= KEPT_BYTES,
-            on_gpu=s_BEJP.is_cuda,
+            on_gpu=s_BJR.is_cuda,
         )
-        for slot, sharing in Counter(slots).items()
-        if slot is not None
-    }
-
-
-def _sides(
-    forms: Mapping[int, Form], entries: Mapping[int, Tensor], weights: SideWeights
-) -> dict[int | None, MemorySide]:
-    """Return one side of the memory for each feature; None stands for the position prompts alone.
-
-    Args:
-        forms: feature -> form.
-        entries: feature -> its S⁺, with the rows of the memory where the form is factored.
-        weights: the weights that this side of all layers shares.
-    """
-    sides: dict[int | None, MemorySide] = {None: PromptSide(weights.prompts_ND)}
-    rows_MD = weights.rows_MD() if "factored" in forms.values() else None
-    for feature, form in forms.items():
         match form:
             case "built":
-                sides[feature] = BuiltSide(weights.matrix(entries[feature]))
+                sides[slot] = BuiltSide(weights.matrix(s_BJR))
             case "kept" | "rebuilt":
-                sides[feature] = LayerSide(entries[feature], weights, kept=form == "kept")
+                sides[slot] = LayerSide(s_BJR, weights, kept=form == "kept")
             case "factored":
-                assert rows_MD is not None, "one form is factored"
-                sides[feature] = FactoredSide(entries[feature], rows_MD)
+                rows_MD = weights.rows_MD() if rows_MD is None else rows_MD
+                sides[slot] = FactoredSide(F.pad(s_BJR, (0, 0, 0, length - patches)), rows_MD)
     return sides
 
 

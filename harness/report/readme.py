@@ -44,9 +44,9 @@ These are the runs that were made to choose each recipe. They are evaluated on t
 standard error over questions is in brackets (se); a difference of this size may be chance.
 """
 _DIAGNOSTICS = """\
-A method may show numbers of its inside, such as the weights of its fuser. A run computes them on the images of the
-evaluation split and keeps them beside its record, in `….diagnostics.json`, for people to look at; no table is made from
-them. `harness.records.read_diagnostics` reads them.
+A method may show numbers of its inside, such as the weights of its fuser. A run computes them on images of
+the evaluation split, whose number it keeps with them beside its record, in `….diagnostics.json`. They are for people to
+look at; no table is made from them. `harness.records.read_diagnostics` reads them.
 """
 _QUESTIONS = """\
 Runs on the same data share a few questions with copies of their images, in

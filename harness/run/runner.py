@@ -42,11 +42,11 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
     try:
         measure(setup, plan, outcome, progress)
     except BrokenPipeError as pipe:
-        write_run(setup, plan, outcome, Ending("interrupted", "interrupted: nobody reads the output any more"))
-        raise Stopped(signal.SIGPIPE) from pipe
+        unread = Stopped(signal.SIGPIPE)
+        write_run(setup, plan, outcome, _interrupted(unread))
+        raise unread from pipe
     except KeyboardInterrupt as stop:
-        by = f"by {stop}" if isinstance(stop, Stopped) else "by the user"
-        write_run(setup, plan, outcome, Ending("interrupted", f"interrupted {by}"))
+        write_run(setup, plan, outcome, _interrupted(stop))
         raise
     except OutOfStepError as end:
         assert end.__cause__ is not None, "the cause says why"
@@ -67,11 +67,19 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
         torch.cuda.empty_cache()
 
 
+def _interrupted(stop: KeyboardInterrupt) -> Ending:
+    """Return the end of a run that was stopped."""
+    if not isinstance(stop, Stopped):
+        return Ending("interrupted", "interrupted by the user")
+    why = ": nobody reads the output any more" if stop.signum == signal.SIGPIPE else f" by {stop}"
+    return Ending("interrupted", f"interrupted{why}")
+
+
 @contextmanager
 def announced_end(processes: Processes) -> Iterator[None]:
     """Tell the processes that follow this one that no further run comes, when the context is left.
 
-    A signal goes to all of them, so then there is nothing to tell.
+    A stop reaches all of them, so then there is nothing to tell.
 
     Args:
         processes: those that make the runs together; this one is the first.
@@ -93,7 +101,7 @@ def follow(setup: Setup) -> None:
         setup: what the runs are made on.
 
     Raises:
-        KeyboardInterrupt: a signal stopped the run.
+        KeyboardInterrupt: the run was stopped, by a signal or because nobody reads the output any more.
     """
     ended: RunPlan | None = None
     while (plan := setup.processes.broadcast(ended)) is not None:

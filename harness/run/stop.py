@@ -3,14 +3,15 @@
 Several processes write a checkpoint together, so they have to leave training at the same point, although each of them
 gets a signal at a moment of its own, or none at all. A signal is therefore only noted. What each process has noted is
 exchanged with the sums of the next optimiser step. If one of them was asked to stop, none of them makes that step, and
-they write the checkpoint of the steps before it.
+they write the checkpoint of the steps before it. Output that nobody reads any more is noted in the same way.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from harness.processes import Processes
-from harness.stopping import Stopped, stop_held_back
+from harness.stopping import Stopped, ignore_signals, stop_held_back
 
 
 class StopAgreed(BaseException):
@@ -37,6 +38,23 @@ class TrainingStop:
         return stop_held_back() if self._processes.count == 1 else nullcontext()
 
     @contextmanager
+    def while_printing(self) -> Iterator[None]:
+        """Note that nobody reads the output of this process any more; for several, this is the same as a signal."""
+        try:
+            yield
+        except BrokenPipeError:
+            self._noted.append(signal.SIGPIPE)
+
+    def leave_if_unread(self) -> None:
+        """Leave training, between two steps, if this process is the only one and nobody reads its output any more.
+
+        Raises:
+            BrokenPipeError: this is so.
+        """
+        if self._processes.count == 1 and self._noted:
+            raise BrokenPipeError
+
+    @contextmanager
     def during_training(self, keep: Callable[[], None]) -> Iterator[None]:
         """Let several processes leave the body together when one of them is asked to stop.
 
@@ -46,18 +64,26 @@ class TrainingStop:
             keep: writes a checkpoint. All processes call it, at the same point.
 
         Raises:
-            KeyboardInterrupt: a signal stopped one of the processes. The checkpoint is written.
+            KeyboardInterrupt: a signal or a closed output stopped one of the processes. The checkpoint is written.
         """
         if self._processes.count == 1:
             yield
             return
-        with stop_held_back(once=True) as self._noted:
-            try:
-                yield
-                if any(self._processes.gather(self.is_noted())):  # since the last exchange
-                    raise StopAgreed
-            except StopAgreed:
-                keep()
-                signums = [signum for noted in self._processes.gather(self._noted) for signum in noted]
-                self._noted[:] = self._noted or signums
-                raise Stopped(signums[0]) from None
+        try:
+            earlier = self._noted
+            with stop_held_back(once=True) as self._noted:
+                self._noted += earlier
+                try:
+                    yield
+                    if any(self._processes.gather(self.is_noted())):  # since the last exchange
+                        raise StopAgreed
+                except StopAgreed:
+                    keep()
+                    signums = [signum for noted in self._processes.gather(self._noted) for signum in noted]
+                    self._noted[:] = self._noted or signums
+                    raise Stopped(signums[0]) from None
+        except Stopped as stop:
+            if stop.signum == signal.SIGPIPE:
+                # No signal has come, so none has made this process ignore those of a launcher that follow.
+                ignore_signals()
+            raise

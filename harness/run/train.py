@@ -108,6 +108,7 @@ class Training:
         self.model, self.examples, self.collator, self.recipe = model, examples, collator, recipe
         self.resources, self.processes = resources, resources.processes
         self.callbacks = Callbacks() if callbacks is None else callbacks
+        self.stop = TrainingStop(self.processes)
         self.result, self.checkpoints = TrainResult() if result is None else result, checkpoints
         self.length = training_length(len(examples), recipe)
         self.optimizer = adamw(model, recipe)
@@ -115,14 +116,13 @@ class Training:
         self.micro_batch = resources.micro_batch or MicroBatch.of(None, recipe.batch_size, self.processes.count)
         # Samples are grouped by it also after it was halved, so that resuming makes the same passes as going on.
         self.grouped_by = self.micro_batch.size
-        self.stop = TrainingStop(self.processes)
         self.optimise = OptimiserStep(
             resources.execution or Eager(model, resources.device),
             self.optimizer,
             self.micro_batch,
             recipe.max_grad_norm,
             resources.device,
-            self.callbacks.say,
+            self._say,
             self.processes,
             self.stop.is_noted,
             # The first process alone has checkpoints, so its clock decides.
@@ -147,7 +147,9 @@ class Training:
             TrainingFailedError: the loss is NaN or infinite. The parameters keep the values from before that step.
             OtherProcessFailedError: training failed in another process.
             UserError: an image cannot be used.
-            KeyboardInterrupt: a signal stopped training. There is a checkpoint of the whole steps before it.
+            KeyboardInterrupt: a signal stopped training, or one of several processes has no reader of its output any
+                more. There is a checkpoint of the whole steps before it.
+            BrokenPipeError: nobody reads the output of the only process any more. There is a checkpoint as well.
         """
         self._resume()
         self._make_steps()
@@ -155,7 +157,7 @@ class Training:
 
     def _resume(self) -> None:
         """Put everything back to the newest checkpoint of the first process, if there is one."""
-        own, say = self.checkpoints, self.callbacks.say
+        own, say = self.checkpoints, self._say
         found = self.processes.broadcast(own.latest(say) if own is not None else None)
         if found is None:
             return
@@ -177,7 +179,7 @@ class Training:
         build = partial(collate_micro_batches, collator=self.collator, size=self.grouped_by, processes=self.processes)
         try:
             with self.stop.during_training(self._keep_or_say):
-                self.callbacks.between_steps()  # a stop may have come in the middle of it
+                self._between_steps()  # a stop may have come in the middle of it
                 self.idle_since = time.perf_counter()
                 self.started = self.idle_since - self.result.total_s
                 while not self._is_finished:
@@ -204,7 +206,7 @@ class Training:
                 if self._is_finished:
                     break
                 ended = self._step(batches)
-                self.callbacks.between_steps()
+                self._between_steps()
                 self.started += time.perf_counter() - ended
                 if self.optimise.is_checkpoint_due:
                     self._keep_or_say()
@@ -240,7 +242,8 @@ class Training:
             result.micro_batch = self.micro_batch.size
             self.epoch = replace(self.epoch, done=self.epoch.done + 1)
             self.is_whole = True
-            self.callbacks.on_step(result.steps[-1])
+            with self.stop.while_printing():
+                self.callbacks.on_step(result.steps[-1])
         return ended
 
     def _keep_or_say(self) -> None:
@@ -253,7 +256,17 @@ class Training:
         try:
             self._keep()
         except UserError as error:
-            self.callbacks.say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
+            self._say(f"no checkpoint after optimiser step {len(self.result.steps)}: {error}")
+
+    def _between_steps(self) -> None:
+        with self.stop.while_printing():
+            self.callbacks.between_steps()
+        self.stop.leave_if_unread()
+
+    def _say(self, line: str) -> None:
+        """Say a line for the user. Where nobody reads it, training ends between two steps."""
+        with self.stop.while_printing():
+            self.callbacks.say(line)
 
     def _keep(self) -> None:
         states, cut = self.processes.gather(RandomStates.now()), self.processes.gather(self.collator.cut)

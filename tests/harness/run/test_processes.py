@@ -6,6 +6,8 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
+import threading
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -110,6 +112,33 @@ def test_a_killed_process_ends_the_run_and_the_next_command_goes_on(
     assert done.code == 0 and "memvp seed 0: resuming after optimiser step" in done.out
     (record,) = read_records(tmp_path)
     assert (record.status, record.steps) == ("completed", STEPS)
+
+
+def stop_reading_at_step_5() -> None:
+    """Give this process a standard output whose reader goes away after the fifth step."""
+    reading, writing = os.pipe()
+    sys.stdout = os.fdopen(writing, "w", buffering=1)
+
+    def read() -> None:
+        with os.fdopen(reading) as lines:
+            for line in lines:
+                if f"training: 5/{STEPS}" in line:
+                    return
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+def test_output_that_nobody_reads_stops_both_processes_with_a_checkpoint(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    arguments = [*quick_run(small_llm, small_clip, mini_set, tmp_path), "--methods", "memvp", "--log-seconds", "0"]
+    arguments[arguments.index("--steps") + 1] = str(STEPS)
+    code, out = call_in_two(arguments, tmp_path / "log", stop_reading_at_step_5)
+    assert code == 128 + signal.SIGPIPE, out
+    (record,) = read_records(tmp_path)
+    assert (record.status, record.error) == ("interrupted", "interrupted: nobody reads the output any more"), out
+    assert record.steps is not None and 5 <= record.steps < STEPS
+    assert [folder.name for folder in tmp_path.rglob("step-*")] == [f"step-{record.steps:08d}"]
 
 
 def test_a_stop_keeps_a_checkpoint_of_its_moment_and_the_next_command_makes_the_same_run(
