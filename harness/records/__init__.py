@@ -20,7 +20,7 @@ from harness.records.history import (
     write_history,
 )
 from harness.records.join import Merged, merge
-from harness.records.provenance import collect_environment, collect_git
+from harness.records.provenance import collect_environment, collect_git, collect_maker
 from harness.records.questions import (
     Question,
     Questions,
@@ -34,10 +34,12 @@ from harness.records.remarks import REMARKS, read_remarks, remarks_about
 from harness.records.sections import (
     BackboneInfo,
     Data,
+    Earlier,
     Energy,
     Environment,
     Git,
     Loss,
+    Maker,
     Metric,
     ModuleCount,
     Parameters,
@@ -70,6 +72,7 @@ __all__ = [
     "Data",
     "DiagnosticMatrix",
     "Diagnostics",
+    "Earlier",
     "Energy",
     "Environment",
     "Git",
@@ -77,6 +80,7 @@ __all__ = [
     "Implementation",
     "Kind",
     "Loss",
+    "Maker",
     "Merged",
     "Metric",
     "ModuleCount",
@@ -98,6 +102,7 @@ __all__ = [
     "Validation",
     "collect_environment",
     "collect_git",
+    "collect_maker",
     "default_label",
     "diagnostics_path",
     "export_schema",

@@ -239,6 +239,8 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
         remarks.append(f"{count_runs(skipped)} skipped unreadable images.")
     if cut:
         remarks.append(f"{count_runs(cut)} cut texts that were longer than the recipe's max_length.")
+    if parted := sum(bool(record.environment.earlier) for record in kept):
+        remarks.append(f"{count_runs(parted)} went on with other code or on another machine after an interruption.")
     remarks += unread_note(kept)
     if dirty:
         remarks.append(f"{count_runs(dirty)} from code with uncommitted changes or of an unknown commit.")

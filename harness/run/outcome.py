@@ -147,6 +147,7 @@ def make_record(
         sharded=processes.are_in_step if training.sharded is None else training.sharded,
         deterministic=torch.are_deterministic_algorithms_enabled(),
         quantised=identity["backbone"].quantize is not None,
+        earlier=training.earlier,
     )
     return Record(
         **identity,

@@ -139,8 +139,11 @@ class Training:
         # Since when the model has waited for its next batch.
         self.idle_since = 0.0
 
-    def run(self) -> TrainResult:
+    def run(self, resumed: Callable[[], None] = lambda: None) -> TrainResult:
         """Make all steps that are left after the newest checkpoint.
+
+        Args:
+            resumed: called before the first of these steps.
 
         Returns:
             What was measured.
@@ -154,6 +157,7 @@ class Training:
             BrokenPipeError: nobody reads the output of the only process any more. There is a checkpoint as well.
         """
         self._resume()
+        resumed()
         self._make_steps()
         return self.result
 

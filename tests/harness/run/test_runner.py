@@ -233,11 +233,17 @@ def test_what_training_measured_in_an_earlier_process_is_recorded(
     measured = training["measured"]
     assert measured["processes"] == 1 and measured["sharded"] is False
     assert measured["peak"]["rss"] == measured["steps"][-1]["memory_bytes"]
+    assert torch.__version__.startswith(measured["maker"]["torch"]) and measured["earlier"] == []
+    maker = {**measured["maker"], "commit": "a" * 40, "gpu": "another"}
     earlier = {"peak": {"rss": 2**50, "cuda_allocated": 3, "cuda_reserved": 4}, "processes": 2, "sharded": True}
+    earlier["maker"] = maker
     kept.write_text(json.dumps({**training, "measured": {**measured, **earlier}}))
 
-    assert call(*base, "--methods", "memvp").code == 0
+    again = call(*base, "--methods", "memvp")
+    assert again.code == 0 and "going on with other code or on another machine" in again.out
     (record,) = read_records(tmp_path / "results")
+    assert [one.model_dump() for one in record.environment.earlier] == [{**maker, "steps": 3}]
+    assert "1 run went on with other code or on another machine" in again.out
     assert record.peak_memory_bytes == PeakMemory(rss=2**50, cuda_allocated=3, cuda_reserved=4)
     assert (record.environment.processes, record.environment.sharded) == (2, True)
 
