@@ -43,7 +43,7 @@ def run(
     that fails does not stop the others: its row has the status `failed` and the error.
 
     Args:
-        methods: names of methods; none takes the two memory methods.
+        methods: names of methods; none takes those that `run` takes by default.
         seeds: each method runs once per seed.
         model: backbone preset.
         task: `scienceqa` or `coco`.

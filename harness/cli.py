@@ -100,6 +100,8 @@ def main() -> None:
     except UserError as error:
         print_error(str(error))
         sys.exit(2)
+    except BrokenPipeError:
+        end_unread()
     except OSError as error:  # a path that is too long, a folder without permission, a full disk
         print_error(_what_failed(error))
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import os
 import shutil
@@ -98,7 +99,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: `folder` contains something, or cannot be written.
     """
-    folder = Path(os.path.abspath(folder))  # `.` has no name to make that of the other folder from
+    # `.` has no name to make that of the other folder from, and beside a link is another disk than behind it.
+    folder = Path(os.path.realpath(folder))
+    if os.path.ismount(folder):
+        raise UserError(f"{folder}: is where a file system begins; give a folder in it")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and is not an empty folder; give a new folder")
     filled = folder.with_name(f"{folder.name}.partial")
@@ -137,13 +141,32 @@ def require_place(folder: Path) -> None:
     Raises:
         UserError: the folder, or the nearest one above it that exists, cannot be written or is a file.
     """
-    place = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    place = _existing(folder)
     try:
         _try_writing(place)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not os.path.lexists(place):
             return require_place(folder)  # another process has removed it since
         raise UserError(f"{place}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+def require_same_file_system(source: Path, target: Path) -> None:
+    """Check that a file can be moved from one folder to another in one step. The folders need not exist.
+
+    Raises:
+        UserError: the folders are on different file systems.
+    """
+    here, there = (_existing(folder) for folder in (source, target))
+    if os.stat(here).st_dev != os.stat(there).st_dev:
+        raise UserError(
+            f"{target}: is on another file system than {source}, so nothing can be moved there; keep the whole results "
+            "folder on one"
+        )
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
 
 
 def _try_writing(folder: Path) -> None:
@@ -188,10 +211,12 @@ def require_file_writable(path: Path) -> None:
 
 def remove_stale(folder: Path) -> None:
     """Remove what writers that were killed left below a folder: unfinished files that nobody wrote to for a day."""
-    for path in folder.rglob(f".*{_UNFINISHED}"):
-        with contextlib.suppress(OSError):  # its writer may remove it, or another process
-            if _is_stale(path):
-                path.unlink()
+    # A walk goes on where another process removes a folder; `Path.rglob` does not in Python 3.11.
+    for place, _, names in os.walk(folder):
+        for name in fnmatch.filter(names, f".*{_UNFINISHED}"):
+            with contextlib.suppress(OSError):  # its writer may remove it, or another process
+                if _is_stale(path := Path(place, name)):
+                    path.unlink()
 
 
 def remove_stale_folders(parent: Path, pattern: str) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from harness.errors import first_line
 
 ValueT = TypeVar("ValueT")
-RANK, COUNT, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+RANK, COUNT, LOCAL_RANK, LOCAL_COUNT = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
 """Environment variables in which a launcher tells each process its number, how many there are, and its number on this
 machine."""
 FSDP = "ACCELERATE_USE_FSDP"
@@ -204,6 +204,11 @@ def shards() -> int:
 def is_follower() -> bool:
     """Whether a launcher started this process as another than the first."""
     return os.environ.get(RANK, "0") != "0"
+
+
+def local_processes() -> int:
+    """Return how many processes the launcher started on this machine; 1 without a launcher."""
+    return int(os.environ.get(LOCAL_COUNT, "1"))
 
 
 def local_rank() -> int | None:

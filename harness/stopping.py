@@ -3,13 +3,17 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import parent_process
 from types import FrameType
+from typing import Any
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""The signals that end a process by default and that a run can answer. Windows has no SIGHUP."""
+"""The signals that end a process by default and that a run can answer. Windows has no SIGHUP.
+
+One that is ignored stays so: `nohup` starts a command in this way, and so does a shell in the background of a script.
+"""
 
 
 class Stopped(KeyboardInterrupt):
@@ -34,6 +38,17 @@ def exit_status(stop: KeyboardInterrupt) -> int:
     return 128 + signal_of(stop)
 
 
+def _handlers() -> dict[int, Any]:
+    """Return the handlers of `SIGNALS`, without those that are ignored."""
+    found = {number: signal.getsignal(number) for number in SIGNALS}
+    return {number: handler for number, handler in found.items() if handler != signal.SIG_IGN}
+
+
+def _put_back(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @contextmanager
 def stop_on_signals(*, once: bool = False) -> Iterator[None]:
     """Raise `Stopped`, or for SIGINT KeyboardInterrupt, on the first signal.
@@ -51,16 +66,16 @@ def stop_on_signals(*, once: bool = False) -> Iterator[None]:
         if once:
             ignore_signals()
         else:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+            _put_back(dict.fromkeys(before, signal.SIG_DFL))
         raise KeyboardInterrupt if signum == signal.SIGINT else Stopped(signum)
 
-    before = [signal.signal(number, stop) for number in SIGNALS]
+    before = _handlers()
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+        _put_back(before)
 
 
 def ignore_signals() -> None:
@@ -84,19 +99,15 @@ def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield []
         return
-    before = [signal.getsignal(number) for number in SIGNALS]
+    before = _handlers()
     pending: list[int] = []
-
-    def put_back() -> None:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
 
     def hold(signum: int, frame: FrameType | None) -> None:
         pending.append(signum)
         if not once:
-            put_back()
+            _put_back(before)
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, hold)
     stopped = False
     try:
@@ -106,7 +117,7 @@ def stop_held_back(*, once: bool = False) -> Iterator[list[int]]:
         raise
     finally:
         if once or not pending:
-            put_back()
+            _put_back(before)
         if pending and not stopped and pending[0] in SIGNALS:
             signal.raise_signal(pending[0])
 

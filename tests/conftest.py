@@ -3,6 +3,8 @@
 import gc
 import importlib.util
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import methods
+from harness.stopping import SIGNALS
 
 # With such tensors, several threads mostly wait for each other. torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +21,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes depends on what else the machine does, so no test fails for it.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+# A signal that is ignored stays so in the commands that tests start and stop, as behind `nohup` or in the background of
+# a script.
+if threading.current_thread() is threading.main_thread():
+    for _number in SIGNALS:
+        if signal.getsignal(_number) == signal.SIG_IGN:
+            signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

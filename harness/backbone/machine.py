@@ -7,7 +7,7 @@ import torch
 
 from harness.config.presets import WEIGHTS
 from harness.errors import UserError
-from harness.processes import local_rank
+from harness.processes import local_processes, local_rank
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Name -> dtype of frozen weights. `dtype_name` is the inverse."""
@@ -86,6 +86,11 @@ def torch_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and (rank := local_rank()) is not None:
         name = f"cuda:{rank}"
+        # All processes find this, so the first one, which alone prints, says it.
+        if (there := local_processes()) > (count := torch.cuda.device_count()):
+            raise UserError(
+                f"--device cuda: {there} processes on this machine, but {count} GPUs; start one for each GPU"
+            )
     try:
         device = torch.device(name)
     except RuntimeError as error:

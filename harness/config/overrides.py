@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.config.recipe import TrainRecipe
+from harness.config.recipe import LONGEST_TUNING, TrainRecipe
 from harness.errors import UserError, first_error
 from harness.escape import is_visible
 
@@ -54,7 +54,8 @@ def apply_overrides(
             raise UserError(_no_field(key, name, [*type(recipe).model_fields, *method_fields]))
     given = [*updates, *(field for field, value in fields.items() if config.get(field) != value)]
     if changed := [field for field in given if field not in _NOT_SEARCHED]:
-        updates = {"tuning": f"{', '.join(changed)} as given with --set; nothing was searched", **updates}
+        tuning = f"{', '.join(changed)} as given with --set; the rest: {recipe.tuning}"
+        updates = {"tuning": tuning[:LONGEST_TUNING], **updates}
     try:
         # Fields that nobody set follow the others, as the scoring follows the format.
         return fields, type(recipe)(**{**recipe.model_dump(exclude_unset=True), **updates})

@@ -95,6 +95,10 @@ def plan_runs(
     rows = _rows(expand(methods), ablations)
     names = {name for name, _ in rows}
     _check_owners(overrides.settings or {}, names)
+    if overrides.protocol == "published" and (references := [name for name in methods if name in REFERENCES]):
+        raise UserError(
+            f"--protocol published: {', '.join(references)}: a reference row has no published protocol; leave it out"
+        )
     if overrides.protocol == "published" and (overrides.settings or {}).get("sampling_seed") is not None:
         _check_sampling(names, task)
     trained_fields = [field for name, _ in rows if name != ORACLE for field in named_method(name).Config.model_fields]

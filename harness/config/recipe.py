@@ -15,6 +15,8 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """What a run asks and reads: the same for every method, or what the method's own code did."""
 Scoring = Literal["letter", "generate", "likelihood"]
 """How a model answers a question with options: with one token, with a text, or by the likelihood of each option."""
+LONGEST_TUNING = 2_000
+"""Characters that `tuning` may have."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -66,7 +68,7 @@ class TrainRecipe(BaseModel):
     )
     tuning: str = Field(
         "the hyper-parameters of the published runs; nothing was searched",
-        max_length=2_000,
+        max_length=LONGEST_TUNING,
         description="where the values come from, and what was searched",
     )
 

@@ -184,15 +184,6 @@ def read_json(path: Path, hashes: dict[str, str] | None = None) -> Any:
     return parse_json(content, str(path))
 
 
-def read_json_lines(path: Path) -> list[tuple[str, Any]]:
-    """Return the values in file `path`, which contains one JSON value per line; see `parse_json_lines`.
-
-    Raises:
-        UserError: the file is missing, cannot be read, or a line is not valid JSON; names the line.
-    """
-    return parse_json_lines(_read(path), str(path))
-
-
 def read_json_or_lines(path: Path) -> tuple[Any, list[tuple[str, Any]] | None]:
     """Read a file that contains one JSON value, or one in each line; its name does not matter.
 

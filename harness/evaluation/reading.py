@@ -9,10 +9,18 @@ import re
 # Not part of a word, of a contraction such as "I'm", or of a compound such as "B-side".
 _ALONE = r"(?<![\w'’])(?<!\w-)([A-Z])(?![\w'’]|-\w)"
 _LETTER = re.compile(_ALONE)
+_OTHER = r"[(*]*[A-Z](?![\w'’])"
+# Neither the beginning of a name such as "C++" or "D.C.", nor one of several letters, as in "A or B" and "A, B.".
+_ONLY = (
+    r"(?![+#]|\.[A-Z](?!\w))"
+    rf"(?![).*]*(?:\s*[/&]\s*|\s+(?:or|and)\s+){_OTHER})"
+    rf"(?![).*]*,\s*{_OTHER}[).*]*(?:[,;.]|\s*$|\s+(?:or|and)\s))"
+)
+_CHOSEN = _ALONE + _ONLY
 # Spaces, an opening bracket and Markdown's asterisks may come before a letter.
-_SENTENCE = re.compile(rf"(?i:the answer is)[:\s*(]*{_ALONE}")
-_LABEL = re.compile(rf"\b(?i:answer)\**:[\s*(]*{_ALONE}")
-_WHOLE = re.compile(rf"[\s*(]*{_ALONE}(?:\)|[.:](?![^\s*])|\*+(?![^\s).,:])|\s*$)")
+_SENTENCE = re.compile(rf"(?i:the answer is)[:\s*(]*{_CHOSEN}")
+_LABEL = re.compile(rf"\b(?i:answer)\**:[\s*(]*{_CHOSEN}")
+_WHOLE = re.compile(rf"[\s*(]*{_CHOSEN}(?:\)|[.:](?![^\s*])|\*+(?![^\s).,:])|\s*$)")
 _LOOSE_LETTER = re.compile(r"[A-Z]")
 # The last character is a dot in the reference code too, where it stands for any character.
 _LOOSE_SENTENCE = re.compile(r"The answer is ([A-Z]).")

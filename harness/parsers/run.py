@@ -50,7 +50,7 @@ def run(
         typer.Option(
             rich_help_panel="Runs",
             help="Names of methods, separated by commas, or `all`. `blind` and `oracle` are reference rows. "
-            "By default the two memory methods.",
+            "By default the two of the example below.",
         ),
     ] = None,
     ablation: Annotated[

@@ -4,8 +4,8 @@ from harness import terminal
 from harness.streams import print_result
 
 EXIT_CODES = (
-    "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing; 128 plus the number of the signal that "
-    "ended it."
+    "Exit status: 0 done; 1 a run failed, or a difference or conflict was found; 2 wrong usage or something missing; "
+    "128 plus the number of the signal that ended it."
 )
 
 

@@ -20,7 +20,7 @@ from harness.records.history import (
     write_history,
 )
 from harness.records.join import Merged, merge
-from harness.records.provenance import collect_environment, collect_git
+from harness.records.provenance import collect_environment, collect_git, collect_maker
 from harness.records.questions import (
     Question,
     Questions,
@@ -34,10 +34,12 @@ from harness.records.remarks import REMARKS, read_remarks, remarks_about
 from harness.records.sections import (
     BackboneInfo,
     Data,
+    Earlier,
     Energy,
     Environment,
     Git,
     Loss,
+    Maker,
     Metric,
     ModuleCount,
     Parameters,
@@ -55,6 +57,7 @@ from harness.records.store import (
     read_records,
     record_path,
     record_text,
+    require_at_its_path,
     schema_text,
     write_predictions,
     write_record,
@@ -69,6 +72,7 @@ __all__ = [
     "Data",
     "DiagnosticMatrix",
     "Diagnostics",
+    "Earlier",
     "Energy",
     "Environment",
     "Git",
@@ -76,6 +80,7 @@ __all__ = [
     "Implementation",
     "Kind",
     "Loss",
+    "Maker",
     "Merged",
     "Metric",
     "ModuleCount",
@@ -97,6 +102,7 @@ __all__ = [
     "Validation",
     "collect_environment",
     "collect_git",
+    "collect_maker",
     "default_label",
     "diagnostics_path",
     "export_schema",
@@ -117,6 +123,7 @@ __all__ = [
     "record_path",
     "record_text",
     "remarks_about",
+    "require_at_its_path",
     "samples_folder",
     "samples_per_s",
     "schema_text",

@@ -15,7 +15,7 @@ from harness.records.beside import paths_beside
 from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
 from harness.records.remarks import Remark, add_remarks, read_remarks
-from harness.records.store import find_record, read_records, record_path
+from harness.records.store import find_record, read_records, record_path, require_at_its_path
 
 FOLDERS = ("adapters", "trackers")
 """Folders of a results folder that have one folder per run, at the same path as the record."""
@@ -65,7 +65,7 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
             raise UserError(f"{source}: has no records; give a results folder, which has a folder `records`")
         remarked = read_remarks(source)
         for record in records:
-            _require_at_its_path(record, source)
+            require_at_its_path(record, source)
             remarks += [(record, remark) for remark in remarked if record.spec_hash in remark.runs]
             before, place = known.get(record.run_id, (None, target))
             if before is not None and (before == record or _is_better(before, record)):
@@ -74,12 +74,19 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
                 merged.conflicts.append(f"{record.run_id}: {_difference(before, record)} in {place} and in {source}")
             else:
                 known[record.run_id] = copies[record.run_id] = record, source
-    for record, _ in copies.values():
+    replaced = {run_id: find_record(target, record.spec_hash) for run_id, (record, _) in copies.items()}
+    for earlier in replaced.values():
         # `read_records` passes over records that it cannot read, and finds a record whatever its file name is.
-        if (replaced := find_record(target, record.spec_hash)) is not None:
-            _require_at_its_path(replaced, target)
+        if earlier is not None:
+            require_at_its_path(earlier, target)
     runs = [(record, source, _files_of_run(record, source)) for record, source in copies.values()]
     for record, source, files in runs:
+        # Copying may take long, and a sweep may make runs in the target meanwhile.
+        now = find_record(target, record.spec_hash)
+        if now is not None and now != replaced[record.run_id]:
+            known[record.run_id] = now, target
+            merged.conflicts.append(f"{record.run_id}: has been recorded in {target} meanwhile, and is in {source}")
+            continue
         for file in files:
             if not (file.parts[0] == SHARED and (target / file).exists()):
                 copy_atomic(source / file, target / file)
@@ -88,11 +95,6 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     taken = [(record, remark) for record, remark in remarks if known[record.run_id][0] == record]
     add_remarks(target, [Remark(runs=[record.spec_hash], text=remark.text) for record, remark in taken])
     return merged
-
-
-def _require_at_its_path(record: Record, folder: Path) -> None:
-    if not (path := record_path(record, folder)).is_file():
-        raise UserError(f"{folder}: {record.run_id} is not at {path}; move it there")
 
 
 def _is_better(one: Record, other: Record) -> bool:

@@ -3,10 +3,11 @@
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from harness.records.sections import Environment, Git
+from harness.records.sections import Earlier, Environment, Git, Maker
 from methods import package_of
 
 PACKAGES = ("torch", "torchvision", "transformers", "peft", "open_clip_torch", "accelerate")
@@ -23,6 +24,7 @@ def collect_environment(
     sharded: bool | None = None,
     deterministic: bool | None = None,
     quantised: bool = False,
+    earlier: Sequence[Earlier] = (),
 ) -> Environment:
     """Return the package versions and the hardware of this process.
 
@@ -36,6 +38,7 @@ def collect_environment(
         sharded: whether they divide the frozen decoder layers among them.
         deterministic: whether torch computes with deterministic algorithms only.
         quantised: whether the language model is quantised; the version of the package that does it is then included.
+        earlier: code and machines of processes that trained before an interruption.
     """
     package = package_of(method) if method else None
     packages = (*PACKAGES, *([package] if package else []), *(["bitsandbytes"] if quantised else []))
@@ -50,6 +53,7 @@ def collect_environment(
         processes=processes,
         sharded=sharded,
         deterministic=deterministic,
+        earlier=list(earlier),
     )
 
 
@@ -65,6 +69,17 @@ def collect_git(root: Path = _ROOT) -> Git:
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return Git(reason="git could not read the checkout")
     return Git(commit=commit, dirty=bool(changed))
+
+
+def collect_maker(gpu: str | None) -> Maker:
+    """Return the code and the machine of this process.
+
+    Args:
+        gpu: model of the GPU in use; None if no GPU is used.
+    """
+    git = collect_git()
+    commit = f"{git.commit}-dirty" if git.commit and git.dirty else git.commit
+    return Maker(commit=commit, torch=_version("torch"), cpu=_cpu_model(), gpu=gpu)
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -27,6 +27,11 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_empty(value: object) -> bool:
+    """Return whether a list is left out of the file, in which older versions do not know it."""
+    return value == []
+
+
 class Data(Section):
     name: Name
     """Name of the data set, such as `scienceqa` or `mini`; never a path."""
@@ -178,6 +183,26 @@ class PeakMemory(Section):
     """Peak memory that torch reserved on the GPU, in bytes."""
 
 
+class Maker(Section):
+    """The code and the machine that a part of a run was made with."""
+
+    commit: Text | None = None
+    """Commit of the code, with `-dirty` behind it where it had uncommitted changes; null where it is not known."""
+    torch: Text | None = None
+    """Version of torch."""
+    cpu: Text | None = None
+    """Model of the CPU; null where not reported."""
+    gpu: Text | None = None
+    """Model of the GPU; null where none was used."""
+
+
+class Earlier(Maker):
+    """The code and the machine of the training before an interruption."""
+
+    steps: Count
+    """Number of optimiser steps that had been made when these ended."""
+
+
 class Environment(Section):
     python: Text
     """Python version."""
@@ -202,6 +227,9 @@ class Environment(Section):
     """Number of compute threads of torch. On a CPU the last bits of a result can depend on it."""
     deterministic: bool | None = None
     """Whether torch computed with deterministic algorithms only (--deterministic); null where not reported."""
+    earlier: Annotated[list[Earlier], Field(default_factory=list, exclude_if=_is_empty)]
+    """What was made before an interruption with other code or on another machine than the rest; in order. All other
+    fields of this section, and `git`, describe the process that ended the run."""
 
 
 class Git(Section):

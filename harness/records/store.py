@@ -26,6 +26,16 @@ def record_path(record: Record, results_dir: Path) -> Path:
     return folder / f"seed{record.seed}-{record.spec_hash}.json"
 
 
+def require_at_its_path(record: Record, results_dir: Path) -> None:
+    """Check that a record is in the file that another record of its run would replace.
+
+    Raises:
+        UserError: its file has another name.
+    """
+    if not (path := record_path(record, results_dir)).is_file():
+        raise UserError(f"{results_dir}: {record.run_id} is not at {path}; move it there")
+
+
 def predictions_path(record_path: Path) -> Path:
     """Return the path of a run's predictions: next to its record, with the ending `.predictions.jsonl`."""
     return record_path.with_suffix(PREDICTIONS)

@@ -2,7 +2,9 @@
 
 Each row is tested against the highest value, and its p-value is multiplied by the number of these tests. So it does not
 matter that the highest value was found by looking: whichever row is truly the best, it is called worse with a
-probability of at most 5 %, because each of its rivals can beat it by chance with a fair part of that only.
+probability of at most 5 %, because each of its rivals can beat it by chance with a fair part of that only. All columns
+but the one that summarises the task share one such level, as in `compare`, so a table with many columns does not find
+more by chance.
 """
 
 from collections import defaultdict
@@ -14,13 +16,15 @@ from harness.report.differences import by_seed, difference
 from harness.report.rows import Board, Rank, TableRow
 from harness.report.verdict import UNANSWERED
 from harness.stats import CONFIDENCE, Difference, Over
+from harness.tasks.facts import task_facts
 
 Place = int
 """Position of a row in its board."""
 _LEGEND = (
     "best: better than every other method of its column. a: not distinguishable from the best value of its column. "
-    "Every value is tested against the highest one, corrected for the number of tests, so the truly best method of a "
-    "column is called worse with a probability of at most 5 %. Reference rows are not ranked."
+    "Every value is tested against the highest one. {summary} is tested by itself, and all other columns together. In "
+    "both, the tests are corrected for their number, so that a truly best method is called worse anywhere with a "
+    "probability of at most 5 %. Reference rows are not ranked."
 )
 
 _FEWER_SEEDS = (
@@ -55,20 +59,28 @@ def ranked(board: Board, results_dir: Path) -> Board:
     tested: dict[str, set[Over]] = defaultdict(set)
     untested: dict[str, set[str]] = defaultdict(set)
     are_fewer = False
+    summary = task_facts(board.layout.task).summary
     for places in _rankings(board):
+        columns = {column.key: _known(board, places, column.key) for column in board.layout.columns}
+        together = sum(len(known) > 1 for key, known in columns.items() if key != summary)
         for column in board.layout.columns:
-            values = {place: board.rows[place].metrics[column.key].value for place in places}
-            known = {place: value for place, value in values.items() if value is not None}
-            if known:
+            if known := columns[column.key]:
                 top = max(known, key=lambda place: known[place])
                 tests, reasons = _tests(board, list(known), top, column.key, results_dir)
                 untested[column.key] |= reasons
                 tested[column.key] |= {one.over for one in tests.values()}
                 are_fewer |= any(_has_fewer_seeds(one, board.rows[top], board.rows[p]) for p, one in tests.items())
-                ranks |= {(place, column.key): rank for place, rank in _ranks(list(known), top, tests).items()}
+                level = (1 - CONFIDENCE) / (1 if column.key == summary else max(together, 1))
+                ranks |= {(place, column.key): rank for place, rank in _ranks(list(known), top, tests, level).items()}
     rows = tuple(_with_ranks(row, place, ranks) for place, row in enumerate(board.rows))
     fewer = (_FEWER_SEEDS,) if are_fewer else ()
     return replace(board, rows=rows, notes=(*board.notes, *_notes(board, tested, untested), *fewer))
+
+
+def _known(board: Board, places: Sequence[Place], column: str) -> dict[Place, float]:
+    """Return the values of a column, as far as there are any."""
+    values = {place: board.rows[place].metrics[column].value for place in places}
+    return {place: value for place, value in values.items() if value is not None}
 
 
 def _has_fewer_seeds(test: Difference, top: TableRow, row: TableRow) -> bool:
@@ -109,20 +121,27 @@ def _tests(
     return found, reasons
 
 
-def _ranks(places: Sequence[Place], top: Place, tests: Mapping[Place, Difference]) -> dict[Place, Rank]:
-    """Return how the rows of one column rank; empty where nothing could be tested."""
+def _ranks(places: Sequence[Place], top: Place, tests: Mapping[Place, Difference], level: float) -> dict[Place, Rank]:
+    """Return how the rows of one column rank; empty where nothing could be tested.
+
+    Args:
+        places: the rows with a value.
+        top: the one with the highest value.
+        tests: the difference of the highest value to another, as far as it could be tested.
+        level: the probability with which the truly best row may be called worse in this column.
+    """
     if not tests:
         return {}
     ranks: dict[Place, Rank] = {}
     for place in places:
         if place != top:
             one = tests.get(place)
-            level = (1 - CONFIDENCE) / (len(places) - 1)
             if one is None or one.p_value is None:
                 ranks[place] = "untested"
             else:
                 # Over the seeds in common, the value that is highest over all seeds may be the lower one.
-                ranks[place] = "lower" if one.p_value < level and one.value > 0 else "tied"
+                is_lower = one.p_value < level / (len(places) - 1) and one.value > 0
+                ranks[place] = "lower" if is_lower else "tied"
     return ranks | {top: "best" if set(ranks.values()) == {"lower"} else "tied"}
 
 
@@ -144,8 +163,8 @@ def _notes(board: Board, tested: Mapping[str, set[Over]], untested: Mapping[str,
     if not any(tested.values()):
         yield f"No value is called best, because {_joined(untested.values())}."
         return
-    yield _LEGEND
     titles = {column.key: column.title for column in board.layout.columns}
+    yield _LEGEND.format(summary=titles[task_facts(board.layout.task).summary])
     for over in ("seeds and problems", "seeds"):
         names = [titles[key] for key in titles if over in tested[key]]
         why = "" if over == "seeds and problems" else ", because there are no right and wrong answers there"

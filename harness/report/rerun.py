@@ -10,7 +10,7 @@ from harness.data.jsonio import parse_json_lines
 from harness.errors import UserError
 from harness.escape import visible
 from harness.files import read_file
-from harness.records import Environment, Git, Record, predictions_path
+from harness.records import Environment, Git, Record, predictions_path, spec_hash
 
 Outcome = Literal["identical", "within", "different"]
 _ROUNDING = 1e-9
@@ -70,11 +70,16 @@ def changed_inputs(record: Record, spec: Mapping[str, Any]) -> list[str]:
         "skipped_images": record.data.skipped_images,
         "backbone": record.backbone.model_dump(mode="json"),
     }
-    return [
+    changed = [
         f"{path}: {_short(old)} in the record, {_short(new)} now"
         for name, value in then.items()
         for path, old, new in _leaves(name, value, spec.get(name))
     ]
+    if not changed and (now := spec_hash(spec)) != record.spec_hash:
+        # Whatever else a run depends on is in the record by its hash alone.
+        texts = ", so the descriptions of the images are others" if "descriptions" in spec else ""
+        changed.append(f"spec_hash: {record.spec_hash} in the record, {now} now{texts}")
+    return changed
 
 
 def changed_environment(then: Environment, now: Environment, code: tuple[Git, Git]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from harness.config.presets import PRESETS, base_model
 from harness.config.recipes import train_recipe
 from harness.records import Record
 from harness.report.paper import Layout, layout, load_paper, paper_models
@@ -195,7 +196,11 @@ def _of_one_length(runs: list[Record], left_out: dict[str, list[Record]]) -> lis
     """
 
     def as_in_recipe(record: Record) -> bool:
-        return record.recipe.get("epochs") == train_recipe(record.method, record.model, record.task).epochs
+        preset = PRESETS.get(base_model(record.model, record.backbone.quantize))
+        # Which recipe the run of another model had is not recorded.
+        return preset is not None and record.recipe.get("epochs") == (
+            train_recipe(record.method, preset.recipe, record.task).epochs
+        )
 
     trained = [run for run in runs if run.kind == "train" and run.protocol == "uniform"]
     reason = f"another number of epochs than the other rows of {runs[0].model}"
@@ -234,6 +239,8 @@ def _remarks(kept: Sequence[Record]) -> list[str]:
         remarks.append(f"{count_runs(skipped)} skipped unreadable images.")
     if cut:
         remarks.append(f"{count_runs(cut)} cut texts that were longer than the recipe's max_length.")
+    if parted := sum(bool(record.environment.earlier) for record in kept):
+        remarks.append(f"{count_runs(parted)} went on with other code or on another machine after an interruption.")
     remarks += unread_note(kept)
     if dirty:
         remarks.append(f"{count_runs(dirty)} from code with uncommitted changes or of an unknown commit.")

@@ -170,7 +170,6 @@ def run_side_by_side(
                 if ended.record is None:
                     waiting.append(wanted.later())
     except BrokenPipeError as pipe:
-        signum = signal.SIGHUP if hasattr(signal, "SIGHUP") else signum
         raise Stopped(signal.SIGPIPE) from pipe
     except KeyboardInterrupt as stop:
         signum = signal_of(stop)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from harness.records import PeakMemory, StepMeasured, Validation
+from harness.records import Earlier, Maker, PeakMemory, StepMeasured, Validation
 
 
 @dataclass
@@ -20,6 +20,8 @@ class TrainResult:
         peak: peak memory up to the last step, the largest one of the processes that trained after one another.
         processes: number of processes that made the last step together; None before training has begun.
         sharded: whether these divided the frozen decoder layers among them.
+        maker: code and machine of the process that goes on with the run; None before it has begun.
+        earlier: those of processes before it that differ.
     """
 
     steps: list[StepMeasured] = field(default_factory=list)
@@ -32,6 +34,20 @@ class TrainResult:
     peak: PeakMemory = field(default_factory=PeakMemory)
     processes: int | None = None
     sharded: bool | None = None
+    maker: Maker | None = None
+    earlier: list[Earlier] = field(default_factory=list)
+
+    def goes_on(self, maker: Maker) -> bool:
+        """Note who goes on with the run, and return whether that is other code or another machine than before.
+
+        Args:
+            maker: code and machine of this process.
+        """
+        before, self.maker = self.maker, maker
+        if before is None or before == maker:
+            return False
+        self.earlier.append(Earlier(steps=len(self.steps), **before.model_dump()))
+        return True
 
     @property
     def losses(self) -> list[float]:

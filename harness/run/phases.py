@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 
+from harness.backbone.machine import gpu_name
 from harness.config.plan import RunPlan
 from harness.data.collate import Collator
 from harness.data.images import STATISTICS, ImagePreprocessor
 from harness.errors import UserError, first_line
 from harness.evaluation.answer_log import AnswerLog
 from harness.files import write_atomic
+from harness.records import collect_maker
 from harness.run.attach import attach
 from harness.run.captured import Captured
 from harness.run.compiled import compiled_regions
@@ -117,6 +119,7 @@ class _Run:
         self.processes.share(self.model.method)
         if finished is not None:
             self.outcome.training, self.outcome.train_truncated = finished.measured, finished.truncated
+            self._go_on()
             return
         self._train()
         if self.processes.is_main:
@@ -155,13 +158,18 @@ class _Run:
         try:
             with self._execution(micro_batch) as execution:
                 resources = Resources(setup.machine.device, self.processes, setup.loading, micro_batch, execution)
-                Training(
-                    model, examples, collator, recipe, plan.seed, resources, callbacks, training, checkpoints
-                ).run()
+                Training(model, examples, collator, recipe, plan.seed, resources, callbacks, training, checkpoints).run(
+                    self._go_on
+                )
         finally:
             watch.read_energy()
             tracker.close()
             self.outcome.train_truncated = collator.truncated
+
+    def _go_on(self) -> None:
+        """Note with which code and on which machine the run goes on from here."""
+        if self.outcome.training.goes_on(collect_maker(gpu_name(self.setup.machine.device))):
+            self.progress.say("going on with other code or on another machine; the record names both")
 
     def _validate(self) -> tuple[float, int]:
         """Return the accuracy on a part of the validation split, and the size of the part."""

@@ -1,7 +1,5 @@
 """The progress of a run: what a run reports, and how the terminal or a log file shows it."""
 
-import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from rich.progress import Progress as ProgressBar
 
 from harness.escape import visible
 from harness.run.pace import Clock, RunPace, SweepPace
+from harness.streams import abandon_output
 from harness.terminal import paragraph
 
 LOG_SECONDS = 30.0
@@ -100,7 +99,7 @@ class RunConsole(Console):
     def on_broken_pipe(self) -> None:
         """Send further output nowhere, so that a record can still be written, and raise."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_output()
         raise BrokenPipeError
 
 

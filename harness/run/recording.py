@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.config.plan import RunPlan
 from harness.errors import UserError, first_line
-from harness.files import require_place, write_atomic
+from harness.files import require_place, require_same_file_system, write_atomic
 from harness.records import (
     Record,
     Sample,
@@ -17,6 +17,8 @@ from harness.records import (
     paths_beside,
     read_record,
     record_path,
+    record_text,
+    require_at_its_path,
     spec_hash,
     write_diagnostics,
     write_history,
@@ -112,7 +114,8 @@ def require_recordable(setup: Setup, plan: RunPlan) -> None:
         plan: the run.
 
     Raises:
-        UserError: one of the folders cannot be written.
+        UserError: one of the folders cannot be written, or is on another file system than the run's workspace, from
+            which files are moved; or an earlier record of the run has a file name that is not its own.
         ValidationError: a value that identifies the run has no place in a record, which is a mistake of this code.
     """
     work = setup.workspace(plan)
@@ -120,6 +123,10 @@ def require_recordable(setup: Setup, plan: RunPlan) -> None:
     samples_folder = setup.results_dir / "samples" / setup.task.name
     for folder in (record_folder, work.final_adapter.parent, work.folder, samples_folder):
         require_place(folder)
+    for folder in (record_folder, work.final_adapter.parent):
+        require_same_file_system(work.folder, folder)
+    if (before := find_record(setup.results_dir, work.spec_hash)) is not None:
+        require_at_its_path(before, setup.results_dir)
     record = _record(setup, plan, Outcome(setup.data_s), Ending("interrupted", "not begun"), [])
     Record.model_validate_json(record.model_dump_json())
 
@@ -161,7 +168,7 @@ def _write_parts(setup: Setup, plan: RunPlan, outcome: Outcome, work: Workspace)
 
 def _write_record(record: Record, work: Workspace) -> None:
     """Write the record beside its parts. A part that the run does not have is an empty file."""
-    write_atomic(work.parts, record.model_dump_json(indent=2) + "\n")
+    write_atomic(work.parts, record_text(record))
     for part in paths_beside(work.parts):
         part.touch()
 

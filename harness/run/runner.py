@@ -38,6 +38,7 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
     setup.backbone_info()
     setup.workspace(plan).keep_reserve()
     outcome = Outcome(setup.data_s)
+    is_launched = setup.processes.count > 1  # a launcher and a scheduler may both send a signal
     setup.processes.broadcast(plan)
     try:
         measure(setup, plan, outcome, progress)
@@ -50,16 +51,16 @@ def make_run(setup: Setup, plan: RunPlan, progress: Progress) -> Record:
         raise
     except OutOfStepError as end:
         assert end.__cause__ is not None, "the cause says why"
-        with stop_held_back():
+        with stop_held_back(once=is_launched):
             write_run(setup, plan, outcome, Ending("failed", f"{Ending.of(end.__cause__).error}; {TOGETHER}"))
         raise
     except Exception as failure:
         # A failure of one run, or too little memory for it, must not stop the others. A launcher that finds one
         # process dead stops the others at once, so a stop may come now; the record is written first.
-        with stop_held_back():
+        with stop_held_back(once=is_launched):
             return write_run(setup, plan, outcome, Ending.of(failure))
     else:
-        with stop_held_back():
+        with stop_held_back(once=is_launched):
             return write_run(setup, plan, outcome, Ending())
     finally:
         # A wrapped backbone contains reference cycles, and the next run loads a backbone of its own.

@@ -30,8 +30,8 @@ class TrainingStop:
         self._noted: list[int] = []
 
     def is_noted(self) -> bool:
-        """Return whether this process, one of several, was asked to stop."""
-        return bool(self._noted)
+        """Return whether this process, one of several, was asked to stop. One by itself ends its step first."""
+        return self._processes.count > 1 and bool(self._noted)
 
     def during_step(self) -> AbstractContextManager[object]:
         """Return the context of one optimiser step, which a stop of a process by itself waits for."""

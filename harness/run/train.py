@@ -134,11 +134,16 @@ class Training:
         # Whether no step is under way. A second signal stops training in the middle of one.
         self.is_whole = True
         self.started = 0.0
+        # The step after which the last checkpoint was due.
+        self.kept_after = 0
         # Since when the model has waited for its next batch.
         self.idle_since = 0.0
 
-    def run(self) -> TrainResult:
+    def run(self, resumed: Callable[[], None] = lambda: None) -> TrainResult:
         """Make all steps that are left after the newest checkpoint.
+
+        Args:
+            resumed: called before the first of these steps.
 
         Returns:
             What was measured.
@@ -152,6 +157,7 @@ class Training:
             BrokenPipeError: nobody reads the output of the only process any more. There is a checkpoint as well.
         """
         self._resume()
+        resumed()
         self._make_steps()
         return self.result
 
@@ -184,6 +190,9 @@ class Training:
                 self.started = self.idle_since - self.result.total_s
                 while not self._is_finished:
                     self._make_epoch(build)
+                # A stop may come before the trained adapter is kept.
+                if self.kept_after < len(self.result.steps):
+                    self._keep_or_say()
         except (KeyboardInterrupt, BrokenPipeError):
             # Several processes have written it together already, if all of them are still there.
             if self.processes.count == 1 and self.is_whole:
@@ -253,6 +262,7 @@ class Training:
         """
         if not self.result.steps:
             return
+        self.kept_after = len(self.result.steps)
         try:
             self._keep()
         except UserError as error:

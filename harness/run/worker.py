@@ -73,5 +73,5 @@ def _received(connection: "Connection[Any, Any]") -> Iterator[Wanted]:
 def _stop() -> None:
     """Stop this process as a signal would, and give it time to write its record."""
     if hasattr(signal, "pthread_kill"):  # not on Windows
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGHUP)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         time.sleep(GRACE_S)

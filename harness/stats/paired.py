@@ -7,11 +7,14 @@ Three models, by what is known. Each takes the paired differences A minus B, in 
   comes from the mean squares of the two-way table. The t distribution has the degrees of freedom of Hillis (2007,
   Statistics in Medicine 26:596), who solved the same problem for readers and cases, with a term for the problems, which
   he takes as many; their sum is Satterthwaite's. Few seeds may look alike by
-  chance, so no interval is narrower than it would be if seeds had no effect. A bootstrap that draws seeds and problems
-  anew does worse with three to five seeds: its intervals are too narrow where seeds differ much, and too wide
-  where they do not.
+  chance, so no interval is narrower than it would be if seeds had no effect. With two seeds there is one degree of
+  freedom, as in a t-test over them, because the approximation would reject far more often than at 5 % there. A
+  bootstrap that draws seeds and problems anew does worse with three to five seeds: its intervals are too narrow where
+  seeds differ much, and too wide where they do not.
 - Seeds alone: the paired t-test, for scores without right and wrong answers.
 - Problems alone: the exact test of McNemar, for a single seed. It knows nothing of other seeds.
+
+Problems count as independent of each other, and the mix of their kinds as fixed.
 
 Shape suffixes: S seeds, N problems.
 """
@@ -103,28 +106,35 @@ def over_problems(a_N: Booleans, b_N: Booleans) -> Difference:
     """Compare two trained models on the same problems with the exact McNemar test.
 
     Under the null hypothesis, each problem that only one of them answers correctly is a fair coin toss. The interval is
-    that of Clopper and Pearson for the share of such problems that A answers, so it excludes 0 where p is below 5 %.
+    Wald's with the adjustment of Bonett and Price (2012, British Journal of Mathematical and Statistical Psychology
+    65:479): one more problem that only A answers, and one more that only B does. The p-value is exact and the interval
+    is not, so near 5 % the interval may exclude 0 where p does not say so.
 
     Args:
         a_N, b_N: whether each model answered each problem correctly.
 
+    Returns:
+        The difference. It has no detectable size where all answers agree.
+
     Raises:
         ValueError: the numbers of problems differ, or there are none.
     """
+    from scipy.special import ndtri
     from scipy.stats import binomtest  # importing scipy.stats takes a second, and tables do not need it
 
     if a_N.shape != b_N.shape or not a_N.size:
         raise ValueError("the two methods must have answered the same problems, and at least one")
     d_N = a_N.astype(np.float64) - b_N
-    only_a, split, n = int((d_N > 0).sum()), int((d_N != 0).sum()), d_N.size
+    only_a, only_b, n = int((d_N > 0).sum()), int((d_N < 0).sum()), d_N.size
     value = 100 * float(d_N.mean())
-    if not split:
-        return Difference(value, None, None, 1.0, None, 1, n, "problems")
-    test = binomtest(only_a, split)
-    share = test.proportion_ci(CONFIDENCE, "exact")
-    low, high = (100 * (2 * float(end) - 1) * split / n for end in (share.low, share.high))
+    center, split = (only_a - only_b) / (n + 2), (only_a + only_b + 2) / (n + 2)
+    half = float(ndtri(0.5 + CONFIDENCE / 2)) * math.sqrt((split - center**2) / (n + 2))
+    low, high = 100 * max(center - half, -1.0), 100 * min(center + half, 1.0)
+    if not only_a + only_b:
+        return Difference(value, low, high, 1.0, None, 1, n, "problems")
+    p_value = float(binomtest(only_a, only_a + only_b).pvalue)
     detectable = _detectable(100 * math.sqrt(float(d_N.var()) / n), math.inf)
-    return Difference(value, low, high, float(test.pvalue), detectable, 1, n, "problems")
+    return Difference(value, low, high, p_value, detectable, 1, n, "problems")
 
 
 def over_seeds_and_problems(a_SN: Booleans, b_SN: Booleans) -> Difference:
@@ -153,7 +163,8 @@ def over_seeds_and_problems(a_SN: Booleans, b_SN: Booleans) -> Difference:
     of_problems = max(by_problem - rest, 0.0)
     spreads = []
     if (both := by_seed + of_problems) > _NOTHING:
-        spreads.append((both / d_SN.size, both**2 / (by_seed**2 / (seeds - 1) + of_problems**2 / (problems - 1))))
+        freedom = both**2 / (by_seed**2 / (seeds - 1) + of_problems**2 / (problems - 1))
+        spreads.append((both / d_SN.size, min(freedom, 1.0) if seeds == 2 else freedom))
     if (without := rest + of_problems) > _NOTHING:
         of_rest = rest**2 / ((seeds - 1) * (problems - 1))
         spreads.append((without / d_SN.size, without**2 / (of_rest + of_problems**2 / (problems - 1))))

@@ -35,7 +35,7 @@ def test_every_command_explains_itself(command: list[str], call: Run) -> None:
     done = call(*command, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"python -m harness {' '.join(command)}" in done.out
-    status = "Exit status: 0 done, 1 a run failed, 2 wrong usage or something missing; 128 plus the number"
+    status = "Exit status: 0 done; 1 a run failed, or a difference or conflict was found; 2 wrong usage or something"
     assert status in done.out
 
 

@@ -110,3 +110,18 @@ def test_a_new_folder_may_be_the_current_one(tmp_path: Path, monkeypatch: pytest
         (folder / "file").write_text("x")
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["file"]
     assert not (tmp_path / "here.partial").exists()
+
+
+def test_a_new_folder_behind_a_link_is_filled_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "data")
+    with new_folder(tmp_path / "link") as folder:
+        assert folder.parent == tmp_path / "disk"
+        (folder / "file").write_text("x")
+    assert (tmp_path / "link" / "file").read_text() == "x" and (tmp_path / "link").is_symlink()
+
+
+def test_where_a_file_system_begins_no_folder_can_be_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with pytest.raises(UserError, match="give a folder in it"), new_folder(tmp_path / "new"):
+        pytest.fail("the work has begun")

@@ -62,6 +62,22 @@ def test_a_section_without_a_stop_changes_no_handler() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no such signal")
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As behind `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals(), stop_held_back() as held:
+            signal.raise_signal(signal.SIGHUP)
+            assert not held
+        with stop_held_back(once=True) as held:
+            signal.raise_signal(signal.SIGHUP)
+            assert not held
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "processes", "signum"),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from harness.cli import main
+
 ROOT = Path(__file__).parents[2]
 TABLE = ("table", "--results", "no-such-folder")
 PRINTING = (TABLE, ("--help",), ("table", "--help"), (), ("score",), ("--version",), ("--show-completion", "bash"))
@@ -76,3 +78,16 @@ def test_a_table_for_a_closed_output_is_no_failure(command: str) -> None:
         ["sh", "-c", '"$0" -m harness "$1" >&-', sys.executable, command], cwd=ROOT, check=False, capture_output=True
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_closed_output_that_reaches_the_command_line_ends_it_quietly(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def unread(**options: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("harness.cli.app", unread)
+    monkeypatch.setattr("harness.streams.abandon_output", lambda: None)  # this process goes on
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 141 and capfd.readouterr().err == ""

@@ -36,6 +36,12 @@ def test_reference_rows() -> None:
     assert (oracle.method, oracle.config, oracle.seed, oracle.is_oracle) == ("oracle", None, 0, True)
 
 
+def test_reference_rows_have_no_published_protocol() -> None:
+    for name in ("blind", "oracle"):
+        with pytest.raises(UserError, match="--protocol published"):
+            plan(name, protocol="published")
+
+
 def test_the_oracle_runs_once_whatever_the_seeds() -> None:
     assert len(plan("oracle", seeds=(0, 1, 2))) == 1
 

@@ -11,6 +11,7 @@ from harness.records import (
     Question,
     Questions,
     Record,
+    join,
     predictions_path,
     read_questions,
     read_records,
@@ -66,6 +67,26 @@ def test_conflicts_are_listed_and_nothing_is_overwritten(call: Run, tmp_path: Pa
     assert len(read_records(ours)) == 2
     kept = read_questions(mine.task, mine.data, ours)
     assert kept is not None and kept.questions[0].qid == "1"
+
+
+def test_a_run_that_the_target_records_meanwhile_is_not_overwritten(
+    call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    write_record(make_record(seed=0), theirs)
+    sweeps_own = make_record(seed=0)
+    read = join.read_remarks
+
+    def sweep_ends(folder: Path) -> list[Any]:
+        if folder == theirs:  # what the target has is known by now
+            monkeypatch.setattr(join, "_files_of_run", lambda *run: [write_record(sweeps_own, ours), *of_run(*run)][1:])
+        return read(folder)
+
+    of_run = join._files_of_run
+    monkeypatch.setattr(join, "read_remarks", sweep_ends)
+    done = call("results", "merge", theirs, "--results", ours)
+    assert done.code == 1 and "has been recorded in" in done.out and "meanwhile" in done.out
+    assert read_records(ours) == [sweeps_own]
 
 
 def test_a_completed_run_takes_the_place_of_a_failed_one(call: Run, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_missing_predictions_file_leaves_its_seed_out(tmp_path: Path, kept: in
 
 def test_a_verdict_on_published_protocols_says_that_they_differ(tmp_path: Path) -> None:
     config = {"train": {"protocol": "published"}}
-    for seed in range(2):
+    for seed in range(3):
         save(tmp_path, "dehvf", seed, range(30 + seed), config=config)
         save(tmp_path, "memvp", seed, range(seed), config=config)
     asked = ("compare", "dehvf", "memvp", "--results", tmp_path, "--protocol", "published")

@@ -5,9 +5,12 @@ import io
 import json
 from pathlib import Path
 
+import pytest
+
 from harness.records import read_records
 from harness.report.ranking import ranked
 from harness.report.tables import leaderboard, table_text
+from harness.stats import Difference
 from tests.harness.report.answered import PROBLEMS, save
 from tests.harness.report.boards import row
 from tests.record_factory import make
@@ -35,6 +38,16 @@ def test_best_is_said_only_where_it_is(tmp_path: Path) -> None:
     assert memvp.count(" best |") == 1 and " a |" in memvp
     assert "- best: better than every other method of its column. a: not distinguishable from the best value" in text
     assert "- Tested over seeds and problems: IMG" in text and "- Not tested, because values are missing: " in text
+
+
+def test_columns_beside_the_summary_share_one_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_three(tmp_path)
+    same = Difference(5.0, 1.0, 9.0, 0.02, 4.0, 4, PROBLEMS, "seeds and problems")
+    monkeypatch.setattr("harness.report.ranking.difference", lambda *args: same)
+    # Two rivals: Avg is tested at 0.05 / 2 by itself, IMG and NO at 0.05 / 4.
+    assert ranks(tmp_path, "Avg") == {"memvp": "best", "lavin": "lower", "dehvf": "lower"}
+    for column in ("IMG", "NO"):
+        assert ranks(tmp_path, column) == {"memvp": "tied", "lavin": "tied", "dehvf": "tied"}
 
 
 def test_the_rank_is_a_column_of_its_own(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.records import Record, predictions_path, record_path
+from harness.records import Record, predictions_path, record_path, spec_hash
 from harness.report.rerun import Verification, changed_inputs, verification, verification_text
 from tests.harness.report.answered import save
 from tests.record_factory import fields
@@ -82,10 +82,13 @@ def test_code_libraries_and_threads_that_differ_are_said(tmp_path: Path) -> None
 
 
 def test_what_a_run_starts_from(tmp_path: Path) -> None:
-    record = save(tmp_path, "memvp", 0, ())
-    data = {"data_hash": record.data.data_hash, "limit": None, "skipped_images": 0}
-    same = {"config": record.config, **data, "backbone": record.backbone.model_dump(mode="json")}
+    saved = save(tmp_path, "memvp", 0, ())
+    data = {"data_hash": saved.data.data_hash, "limit": None, "skipped_images": 0}
+    same = {"config": saved.config, **data, "backbone": saved.backbone.model_dump(mode="json")}
+    record = saved.model_copy(update={"spec_hash": spec_hash(same)})
     assert changed_inputs(record, same) == []
+    (line,) = changed_inputs(record, same | {"descriptions": "d" * 64})
+    assert line.startswith(f"spec_hash: {record.spec_hash} in the record, ") and "descriptions of the images" in line
     changed = same | {"limit": 5, "config": {"lr": 1e-3, "rank": 4}}
     assert changed_inputs(record, changed) == [
         "config.rank: null in the record, 4 now",

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.config.recipes import train_recipe
 from harness.report.render import render
 from harness.report.tables import leaderboard
 from tests.harness.report.boards import ON_MINI, row
@@ -86,9 +87,18 @@ def test_rows_of_one_model_are_trained_equally_long():
     left_out = [note for note in board.notes if "another number of epochs than the other rows of tiny" in note]
     assert left_out == ["4 runs left out: another number of epochs than the other rows of tiny (scienceqa-mini)."]
     # A run that is as long as the recipe says is shown, however many short ones there are.
+    recipe = train_recipe("memvp", "tiny", "scienceqa")
     short = [make(method, seed=s, value=5.0, **train(epochs=0.018)) for method in ("dehvf", "lavin") for s in range(3)]
-    board = leaderboard([*short, make("memvp", value=60.0, **train(epochs=6))], 1, "tiny")
+    board = leaderboard([*short, make("memvp", value=60.0, **train(epochs=recipe.epochs))], 1, "tiny")
     assert row(board, "memvp").seeds == (0,) and row(board, "dehvf").seeds == ()
+
+
+def test_a_quantised_model_is_as_long_as_its_preset():
+    quantised = {"model": "tiny-4bit", "backbone": {"quantize": "4bit"}}
+    epochs = train_recipe("memvp", "tiny", "scienceqa").epochs
+    runs = [make(value=value, **quantised, **train(epochs=n)) for value, n in ((60.0, epochs), (9.0, 1), (8.0, 1))]
+    board = leaderboard(runs, 1, "tiny-4bit")
+    assert row(board, "memvp", model="tiny-4bit").metrics["Avg"].value == 60
 
 
 def test_the_same_seed_twice_counts_once():

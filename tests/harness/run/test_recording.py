@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ from harness.run.progress import Progress
 from harness.run.setup import Setup
 from harness.run.sweep import SweepResult, sweep
 from harness.tasks.contract import Evaluation
-from tests.command_line import files
+from tests.command_line import Run, files
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -320,3 +321,24 @@ def test_a_workspace_that_could_not_be_removed_is_not_gone_on_from(
     assert kept(complete.results) == whole(4) and not unfinished(complete.results)
     left.make()
     assert kept(left.results) == whole(2) and not unfinished(left.results)
+
+
+def test_a_record_under_another_name_is_not_doubled(call: Run, base: list[str], tmp_path: Path) -> None:
+    assert call(*base, "--methods", "memvp").code == 0
+    (record,) = read_records(tmp_path / "results")
+    path = record_path(record, tmp_path / "results")
+    path.rename(path.with_name("mine.json"))
+    done = call(*base, "--methods", "memvp", "--force")
+    assert done.code == 2 and f"{record.run_id} is not at {path}; move it there" in done.err
+    assert read_records(tmp_path / "results") == [record]
+
+
+def test_results_on_two_file_systems_are_found_before_training(call: Run, base: list[str], tmp_path: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    (tmp_path / "results").mkdir()
+    with TemporaryDirectory(dir=other) as folder:
+        (tmp_path / "results" / "adapters").symlink_to(folder)
+        done = call(*base, "--methods", "memvp")
+    assert done.code == 2 and "is on another file system than" in done.err and "training" not in done.out

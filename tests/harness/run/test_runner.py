@@ -18,7 +18,7 @@ from harness.data.prompts import build_prompt, encode
 from harness.errors import UserError
 from harness.evaluation.model import EvaluationFailedError
 from harness.evaluation.scienceqa_metrics import COLUMNS
-from harness.records import Record, predictions_path, read_records, record_path
+from harness.records import PeakMemory, Record, predictions_path, read_records, record_path
 from harness.run.setup import Setup
 from harness.tasks.contract import DataOptions, load_task
 from harness.tasks.scienceqa import ScienceQATask
@@ -224,7 +224,7 @@ def test_a_failure_after_training_does_not_lose_the_adapter(
 def test_what_training_measured_in_an_earlier_process_is_recorded(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its memory, and how many processes trained, also where the process that evaluates differs in both."""
+    """Its memory, on a GPU too, and how many processes trained, also where the process that evaluates differs."""
     with monkeypatch.context() as patch:
         patch.setattr("harness.tasks.scienceqa.score_scienceqa", full_disk)
         assert call(*base, "--methods", "memvp").code == 1
@@ -233,13 +233,32 @@ def test_what_training_measured_in_an_earlier_process_is_recorded(
     measured = training["measured"]
     assert measured["processes"] == 1 and measured["sharded"] is False
     assert measured["peak"]["rss"] == measured["steps"][-1]["memory_bytes"]
-    earlier = {"peak": {"rss": 2**50}, "processes": 2, "sharded": True}
+    assert torch.__version__.startswith(measured["maker"]["torch"]) and measured["earlier"] == []
+    maker = {**measured["maker"], "commit": "a" * 40, "gpu": "another"}
+    earlier = {"peak": {"rss": 2**50, "cuda_allocated": 3, "cuda_reserved": 4}, "processes": 2, "sharded": True}
+    earlier["maker"] = maker
     kept.write_text(json.dumps({**training, "measured": {**measured, **earlier}}))
 
-    assert call(*base, "--methods", "memvp").code == 0
+    again = call(*base, "--methods", "memvp")
+    assert again.code == 0 and "going on with other code or on another machine" in again.out
     (record,) = read_records(tmp_path / "results")
-    assert record.peak_memory_bytes.rss == 2**50
+    assert [one.model_dump() for one in record.environment.earlier] == [{**maker, "steps": 3}]
+    assert "1 run went on with other code or on another machine" in again.out
+    assert record.peak_memory_bytes == PeakMemory(rss=2**50, cuda_allocated=3, cuda_reserved=4)
     assert (record.environment.processes, record.environment.sharded) == (2, True)
+
+
+def test_a_stop_between_the_last_step_and_the_adapter_loses_nothing(
+    call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a tracker sends what it has kept back."""
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.run.tracker.Tracker.close", lambda self: signal.raise_signal(signal.SIGTERM))
+        assert call(*base, "--methods", "memvp").code == 128 + signal.SIGTERM
+    again = call(*base, "--methods", "memvp")
+    assert again.code == 0 and "resuming after optimiser step 3" in again.out and "training: 1/" not in again.out
+    (record,) = read_records(tmp_path / "results")
+    assert (record.status, record.steps) == ("completed", 3)
 
 
 @pytest.mark.parametrize(

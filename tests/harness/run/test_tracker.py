@@ -44,22 +44,19 @@ def test_tensorboard_receives_every_step(call: Run, base: list[str], tmp_path: P
     assert {"learning_rate", "samples_per_s", "validation_accuracy"} <= set(events.Tags()["scalars"])
 
 
-@pytest.mark.slow
+@pytest.mark.extra("wandb", package="wandb")
 def test_wandb_runs_offline(call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     done = call(*base, "--methods", "memvp", "--tracker", "wandb")
     assert done.code == 0 and "going on without" not in done.out, done.out
     assert list((tmp_path / "results" / "trackers").rglob("*.wandb"))
 
 
-@pytest.mark.slow
+@pytest.mark.extra("trackio", package="trackio")
 def test_trackio_writes_where_it_is_told(
     call: Run, base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if importlib.util.find_spec("trackio") is None:  # it reads its environment when it is imported
-        pytest.skip("the extra `trackio` is not installed")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # trackio reads it when it is imported
     done = call(*base, "--methods", "memvp", "--tracker", "trackio")
     assert done.code == 0 and "going on without" not in done.out, done.out
     assert list((tmp_path / "trackio").rglob("*.db"))

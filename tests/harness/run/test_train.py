@@ -267,6 +267,28 @@ def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path: Path) -> No
     assert lines[0].startswith("no checkpoint after optimiser step 1: ") and "cannot be written" in lines[0]
 
 
+def test_a_closed_output_in_the_middle_of_a_step_ends_training_behind_it(tmp_path: Path) -> None:
+    blocked = tmp_path / "checkpoints"
+    blocked.touch()
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(model(), checkpoints=Checkpoints(blocked, "0" * 16, minutes=0), callbacks=Callbacks(say=say))
+    assert all(line.startswith("no checkpoint after optimiser step") for line in lines)
+
+
+def test_the_last_step_is_kept_until_the_adapter_is(tmp_path: Path) -> None:
+    steps = len(run(model(), checkpoints=Checkpoints(tmp_path, "0" * 16, minutes=1000)).steps)
+    tuned, again = model(), Checkpoints(tmp_path, "0" * 16, minutes=1000)
+    lines: list[str] = []
+    assert len(run(tuned, checkpoints=again, callbacks=Callbacks(say=lines.append)).steps) == steps
+    assert lines == [f"resuming after optimiser step {steps}"]
+
+
 class Listening(Processes):
     """Two processes of which the other one sends nothing; keeps what this one sends by itself."""
 

@@ -65,18 +65,33 @@ def test_mcnemar_by_hand() -> None:
     found = over_problems(a_N, b_N)
     assert found.p_value == pytest.approx(112 / 1024)
     assert found.value == pytest.approx(100 * 6 / 20) and (found.seeds, found.problems) == (1, 20)
+    # With one problem more for each: 9 / 22 and 3 / 22.
+    reach = 1.959964 * math.sqrt((9 / 22 + 3 / 22 - (6 / 22) ** 2) / 22)
+    ends = 100 * (6 / 22 - reach), 100 * (6 / 22 + reach)
+    assert (found.low, found.high) == pytest.approx(ends, abs=1e-4)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_mcnemar_is_antisymmetric_and_its_interval_says_what_p_says(pairs: list[tuple[bool, bool]]) -> None:
+def test_mcnemar_is_antisymmetric_and_its_interval_excludes_0_where_p_does(pairs: list[tuple[bool, bool]]) -> None:
     a_N, b_N = np.array(pairs).T
     found = over_problems(a_N, b_N)
     assert fields(over_problems(b_N, a_N)) == swapped(found)
     assert found.p_value is not None and 0 <= found.p_value <= 1 + 1e-12
-    if found.low is not None and found.high is not None:
-        assert found.low - 1e-9 <= found.value <= found.high + 1e-9
-        assert found.is_significant == (not found.low <= 0 <= found.high)
+    assert found.low is not None and found.high is not None
+    assert -100 <= found.low <= found.value <= found.high <= 100
+    assert not found.is_significant or not found.low <= 0 <= found.high
     assert over_problems(a_N, a_N).p_value == 1
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0.449, 0.008), (0.7, 0.012), (0.12, 0.0), (0.25, 0.05), (0.1, 0.1)])
+def test_the_interval_of_one_seed_contains_the_truth_as_often_as_it_says(only_a: float, only_b: float) -> None:
+    rng, truth, inside = np.random.default_rng(0), 100 * (only_a - only_b), 0
+    for _ in range(1000):
+        draws_N = rng.random(1000)
+        found = over_problems(draws_N < only_a, (only_a <= draws_N) & (draws_N < only_a + only_b))
+        assert found.low is not None and found.high is not None
+        inside += found.low <= truth <= found.high
+    assert 0.93 < inside / 1000 < 0.97  # the standard error is 0.7 points
 
 
 def test_mcnemar_wants_the_same_problems() -> None:
@@ -118,7 +133,7 @@ def expected(gain: float, by_seed: float, by_problem: float) -> float:
     return 100 * float(high - low)
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize(("by_seed", "by_problem"), [(0.0, 0.0), (0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
 def test_the_interval_contains_the_truth_as_often_as_it_says(seeds: int, by_seed: float, by_problem: float) -> None:
     rng = np.random.default_rng(seeds)
@@ -132,6 +147,12 @@ def test_the_interval_contains_the_truth_as_often_as_it_says(seeds: int, by_seed
     # 95 % with a standard error of 1.3 points; the approximation costs a point where seeds differ much.
     assert inside / 300 > 0.915
     assert rejected / 300 < 0.075
+
+
+def test_two_seeds_seldom_show_a_difference_that_is_not_there() -> None:
+    rng = np.random.default_rng(0)
+    found = [over_seeds_and_problems(*simulated(rng, (2, 1000), 0.0, 0.2, 1.5)).is_significant for _ in range(300)]
+    assert np.mean(found) < 0.05
 
 
 @pytest.mark.parametrize("problems", [3, 5])
