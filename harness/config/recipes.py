@@ -151,7 +151,7 @@ _NOT_REPEATABLE: Mapping[str, str] = {
 # x·P_k has standard deviation prompt_std · sqrt(h), which is 1.28 at 7B, so prompt_std grows by sqrt(4096 / 128).
 # The other two scales come from the search that `tuning` describes. The published memory has 320 rows for 256 patches.
 # The vision towers of `tiny`, `smol` and `bench` have 64 patches. So the memory has 64 · 320 / 256 = 80 rows there.
-# The width of DEHVF's fuser is half of the paper's 64 on `tiny`, whose towers are narrow. It was not searched.
+# The width of DEHVF's fuser is half of the paper's 64 on `tiny`, whose models are narrow. It was not searched.
 _TINY_MEMORY = {"memory_length": 80, "prompt_std": 0.113, "visual_scale": 0.03, "memory_scale": 0.3}
 _SMOL_MEMORY = {**_TINY_MEMORY, "prompt_std": 0.053}
 _METHOD: Mapping[tuple[str, str], Mapping[str, Any]] = {
