@@ -8,8 +8,8 @@ This module is the one from which a method imports its types: `Batch` and `Input
 own, are exported here as well.
 
 Shape suffixes: B batch, L text tokens, T sequence columns (text and inserted visual tokens), D hidden_size,
-V vocabulary, J patches, C vision width, H W image height and width, I samples with an image, Q labelled tokens,
-R columns that are read of each sample.
+V vocabulary, J patches, C vision width (in `images_BCHW` the three colours), H W image height and width, I samples with
+an image, Q labelled tokens, R columns that are read of each sample.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -16,8 +16,13 @@ Where the paper gives no detail or contradicts itself, this file chooses as foll
 - The paper does not say whether features pass through the vision tower's last layer norm. Here all of them do, the CLS
   tokens that the fuser reads and the patches alike (`ln_post`), as MemVP's features do.
 - The paper mentions no dropout. The fuser and the input embedding network have none; the rest has MemVP's.
-- The paper does not say which decoder layers read which visual group where the number of groups M does not divide the
-  number of layers N_l. Here layer l, counted from 0, reads group `⌊l · M / N_l⌋`.
+- LLaMA's FFN has a gate (SwiGLU), and the paper's FFN has none. Here the visual rows are a memory beside the FFN, as in
+  MemVP, and the gate does not multiply them. The factor s on the memory's output is that of MemVP's code. Table 5 has
+  one scaling factor, 0.01, which is λ.
+- The printed counts imply that all layers share one `P_k`, one `P_v` and one projector.
+- The paper divides the N_l decoder layers into M equal groups. Here M need not divide N_l, because SmolLM2-135M, a
+  language model of this benchmark, has 30 layers. Layer l, counted from 0, reads group `⌊l · M / N_l⌋`. Where M divides
+  N_l, these are the equal groups. Fewer layers than groups are refused, because no layer would read some of the groups.
 - For the memory length at 13B, its Table 5 says 420, but its parameter count implies 400. This file follows the count.
 - The printed counts contain MemVP's modality embedding, which no forward pass uses. It does not exist here;
   `reference_only` counts it, so that totals can be compared with the paper's.
@@ -35,8 +40,8 @@ The operations are reordered, with exactly the same result, to save work:
 `methods.plain` computes the formulas in the printed order.
 
 Shape suffixes: B batch, J patches (or tokens of the vision tower), C vision width, P projector width, X blocks of the
-vision tower, G visual groups, K features of a group, Y decoder layers, S sides (keys, values), Q queries of a group,
-E distinct fused features.
+vision tower, G visual groups (the paper's M), K features of a group, Y decoder layers (the paper's N_l), S sides (keys,
+values), Q queries of a group, E distinct fused features; `images_BCHW` as in `methods.base`.
 """
 
 from typing import Any, ClassVar, Literal
@@ -80,7 +85,11 @@ from methods.memory import (
 
 
 class DEHVFConfig(MemoryConfig):
-    """Sizes, scales and ablations of DEHVF. The defaults are the paper's at 7B."""
+    """Sizes, scales and ablations of DEHVF. The defaults are those at 7B.
+
+    The paper prints the length of the memory and λ. The sizes that it does not print follow from its counts. The other
+    factors, the dropouts and the start of the prompts are MemVP's.
+    """
 
     num_groups: int = Field(4, ge=1, description="visual groups M")
     fuser_dim: int = Field(64, ge=1, description="width r of the fuser and of the layer embeddings")
@@ -102,8 +111,8 @@ class DEHVF(nn.Module):
         config: sizes, scales and ablations.
 
     Raises:
-        ValueError: the CLIP blocks do not divide into the groups, or the memory of a `fusion` that reads the image has
-            fewer rows than there are patches.
+        ValueError: the CLIP blocks do not divide into the groups, there are fewer decoder layers than groups, or the
+            memory of a `fusion` that reads the image has fewer rows than there are patches.
     """
 
     name: ClassVar[str] = "dehvf"
@@ -139,6 +148,7 @@ class DEHVF(nn.Module):
         self.register_buffer("members_GKX", F.one_hot(self.index_GK, self.num_blocks).float(), persistent=False)
         self.config = config
         self.num_layers = backbone.num_layers
+        self.group_of_layer = layer_groups(backbone.num_layers, config.num_groups)
         self.hidden_size = backbone.hidden_size
         self.vision_width = vision.width
         self.num_patches = vision.num_patches
@@ -184,7 +194,7 @@ class DEHVF(nn.Module):
             case "penultimate":
                 pairs = [(0, 0)] * self.num_layers
             case "mean":
-                pairs = [(group, group) for group in layer_groups(self.num_layers, config.num_groups)]
+                pairs = [(group, group) for group in self.group_of_layer]
             case "adaptive" if self.num_queries == 1:
                 pairs = [(layer, layer) for layer in layers]
             case _:
@@ -266,10 +276,10 @@ class DEHVF(nn.Module):
         """
         if "weights_BYSK" not in visual:
             return []
-        read_Y = layer_groups(self.num_layers, len(self.groups))
+        read_Y = self.group_of_layer
         mean_BYK = visual["weights_BYSK"].float().mean(dim=2)
         shares_BYX = (mean_BYK[:, :, None] @ self.members_GKX[read_Y]).squeeze(2)
-        readers = [[layer for layer, group in enumerate(read_Y) if group == m] for m in sorted(set(read_Y))]
+        readers = [[layer for layer, group in enumerate(read_Y) if group == m] for m in range(len(self.groups))]
         blocks = tuple(str(block) for block in range(1, self.num_blocks + 1))
         return [
             Diagnostic(

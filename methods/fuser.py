@@ -4,7 +4,8 @@ Paper: "Dynamic Embedding of Hierarchical Visual Features for Efficient Vision-L
 
 Shape suffixes: B batch, Y decoder layers, S sides that take visual entries (keys, values), R fuser width,
 G visual groups, K features of a group, C vision width, Q queries of a group, X blocks of the vision tower, J patches,
-P projector width, E distinct fused features.
+P projector width, E distinct fused features. The fuser's blocks take each group of each sample as a sample of its own:
+the first dimension of `context_GKR`, `query_GQR` and `weights_GQK` is B·G, and so is B in `FuserBlock`.
 """
 
 import torch
@@ -207,7 +208,22 @@ def visual_groups(num_blocks: int, num_groups: int) -> list[list[int]]:
 
 
 def layer_groups(num_layers: int, num_groups: int) -> list[int]:
-    """Return the group that each decoder layer reads: `⌊l·G/Y⌋` for layer l, counted from 0."""
+    """Return the group that each decoder layer reads: `⌊l·G/Y⌋` for layer l, counted from 0.
+
+    Every group is read, and the numbers of layers that read two groups differ by one at most.
+
+    Args:
+        num_layers: Y.
+        num_groups: G.
+
+    Raises:
+        ValueError: there are fewer layers than groups.
+    """
+    if num_layers < num_groups:
+        raise ValueError(
+            f"{num_layers} decoder layers cannot read {num_groups} visual groups; "
+            f"set num_groups to at most {num_layers}"
+        )
     return [layer * num_groups // num_layers for layer in range(num_layers)]
 
 

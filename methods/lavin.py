@@ -25,7 +25,8 @@ The published accuracies (89.41 at 7B, 90.50 at 13B) were made with training on 
 tokens, in which an answer that could not be read was replaced by a random choice. Its captions (Table 3 of the DEHVF
 paper) start from an adapter that was trained before. See docs/protocols.md.
 
-Shape suffixes as in `methods.base`, and S inserted tokens, E experts, Y decoder layers, N visual tokens.
+Shape suffixes as in `methods.base`, and S inserted tokens, E experts (in `modality_ED` the two modalities: without
+and with an image), Y decoder layers, N visual tokens.
 """
 
 from typing import Any, ClassVar

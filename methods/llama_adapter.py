@@ -12,8 +12,8 @@ fits the printed parameter count. The language side is the published one. The pa
 - The MLP starts Xavier-uniform with zero biases, as the projectors of the other methods do. It has no norm and no
   dropout.
 - One image feature is added to the prompts of all adapted layers. Nothing inside CLIP is trained.
-- Prompts start as N(0, 1) and gates at zero, as in the published language side. Gates are decayed there, because they
-  are no vectors in its code, and so they are here.
+- Prompts start as N(0, 1) and gates at zero, as in the published language side. Weight decay applies to the gates: in
+  the published code they have the shape 1 × heads × 1 × 1, so its rule for 1-D parameters does not exempt them.
 
 Deviations from the published code, and why:
 
@@ -53,7 +53,11 @@ from methods.decoder import AdaptedDecoderLayer
 
 
 class LLaMAAdapterConfig(MethodConfig):
-    """Sizes of LLaMA-Adapter. The defaults are those of the published 7B run."""
+    """Sizes of LLaMA-Adapter.
+
+    The defaults of the language side are those of the published 7B run. `num_scales` and `projector_dim` belong to the
+    reconstructed image branch, and fit the printed parameter count.
+    """
 
     num_prompts: int = Field(10, ge=1, description="prompts per layer")
     num_adapter_layers: int | None = Field(

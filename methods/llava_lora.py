@@ -13,6 +13,9 @@ This is the baseline of the DEHVF paper, not a published run. Deviations from LL
   never runs. The paper counts it, but it does not exist here.
 - LoRA is applied to `q_proj` and `v_proj` with rank 6. The printed parameter count implies that the rank times the
   number of matrices per layer is 12. Rank 6 on two matrices is our choice among the ways to reach 12.
+- The paper does not say how the parameters start. LoRA's `A` has peft's default, which is uniform with standard
+  deviation `1 / √(3 · fan_in)`, and its `B` starts at zero. Weight decay applies to both. The projector and the CLIP
+  adapters start as in the other methods (`methods.adapters`).
 - LoRA's alpha 12 and dropout 0.05 are our choice, because the paper prints neither. A recipe may set both.
 - Projector and LoRA are trained together. LLaVA first trains the projector alone on captions; that stage is left out,
   because every method in the comparison sees the same data.

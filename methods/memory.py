@@ -6,14 +6,15 @@ prompts `P_k` and `P_v` and the has-image flag `ind`, one layer has the memory `
     K = λ · ind · [f(V_k); 0] + P_k        M = λ · ind · [f(V_v); 0] + P_v        both N × D
     out(x) = s · dropout(SiLU(x Kᵀ)) M
 
-The factors λ and s are set in the config. Sources: MemVP (Jie et al. 2024, arXiv:2405.05615); DEHVF, Eq. (10)-(13).
+LLaMA's FFN is gated (SwiGLU), and its gate does not multiply these rows. The factors λ and s are set in the config.
+Sources: MemVP (Jie et al. 2024, arXiv:2405.05615); DEHVF, Eq. (10)-(13).
 
 `K` and `M` need not be built: `methods.memory_forms` has several forms with equal output. `layer_memories` chooses the
 cheapest for each side (a side is the keys or the values).
 
 Shape suffixes: B batch, T tokens, D hidden_size, N memory rows, J patches (J <= N), P projector width,
-R = P + 1 the rank of the visual rows (on a GPU a little more, see `GPU_ROWS`), M = N + R, E fused features; 1 stands
-for a broadcast dimension.
+R = P + 1 the rank of the visual rows (on a GPU a little more, see `GPU_ROWS`), M = N + R (in formulas, M is the matrix
+of the values), E fused features; 1 stands for a broadcast dimension.
 """
 
 from collections import Counter

@@ -14,7 +14,7 @@ Deviations from the published runs, and why:
 The published accuracies (93.07 at 7B, 93.78 at 13B) were made with training on `QCM-A` without captions, and evaluation
 with a caption of the image in the prompt. See docs/protocols.md.
 
-Shape suffixes as in `methods.memory`, and C vision width, H W image height and width.
+Shape suffixes as in `methods.memory`, and C vision width; `images_BCHW` as in `methods.base`.
 """
 
 from typing import Any, ClassVar

@@ -2,14 +2,16 @@
 
 The methods themselves rearrange the formulas to save work. The plain reading does none of this: it fuses features in
 vision width, one layer and one query at a time; it sends each fused feature through the whole projector; and it builds
-K and M (`B×N×D` each) for every layer. Parameters and output are the method's own, so the difference in time and
-memory between the two is what the rearrangement gains. A plain reading is timed together with its method; it
-is not registered as a method of its own.
+K and M (`B×N×D` each). Layers that read the same features share their K and M: in MemVP all layers do, in DEHVF each
+layer has its own. Parameters and output are the method's own, so the difference in time and memory between the two is
+what the rearrangement gains. A plain reading is timed together with its method; it is not registered as a method of its
+own.
 
 This module imports no method's file. It reads the modules and the config of an attached method, which
 `_FUSED_FEATURES` looks up by its registered name.
 
-Shape suffixes as in `methods.memory`, and C vision width, K features of a group, S queries of a layer, R fuser width.
+Shape suffixes as in `methods.memory`, and C vision width, K features of a group, S queries of a layer, R fuser
+width; `images_BCHW` as in `methods.base`.
 """
 
 from collections.abc import Callable

@@ -98,6 +98,7 @@ def test_exactly_the_methods_own_parameters_are_trainable(name: str, overrides: 
     ("name", "sizes", "overrides"),
     [
         ("dehvf", {"vision_layers": 6}, {}),
+        ("dehvf", {"num_layers": 3}, {}),
         ("dehvf", {}, {"memory_length": 15}),
         ("memvp", {}, {"memory_length": 15}),
         ("lavin", {}, {"feature_stride": 9}),

@@ -36,6 +36,10 @@ def use_deterministic_algorithms() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    # Otherwise what is compiled may depend on times that the compiler measures.
+    from torch._inductor import config
+
+    config.deterministic = True
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,7 +1,7 @@
 """The frozen vision tower: an open_clip vision transformer, loaded or built with random weights.
 
-Shape suffixes as in `methods.base`: B batch, C vision width, H W image height and width, J patches; X is the number of
-blocks asked for.
+Shape suffixes as in `methods.base`: B batch, C vision width (in `images_BCHW` the three colours), H W image height and
+width, J patches; X is the number of blocks asked for.
 """
 
 from collections.abc import Mapping, Sequence

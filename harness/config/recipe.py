@@ -35,7 +35,7 @@ class TrainRecipe(BaseModel):
         ge=1,
         le=1_000_000,
         description="samples per optimiser step, however they are divided into forward passes and among devices; "
-        "the published runs used 4 samples on each of 8 GPUs",
+        "MemVP and LaVIN used 4 samples on each of 8 GPUs",
     )
     base_lr: float = Field(9e-3, gt=0, le=1e30, description="learning rate for 256 samples per optimiser step")
     min_lr: float = Field(0.0, ge=0, le=1e6, description="learning rate at the end of the cosine")

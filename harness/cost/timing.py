@@ -11,7 +11,7 @@ from harness.cost.flops import Phase
 from harness.cost.plan import TABLE, SpeedPlan
 from harness.cost.stopwatch import Sample, paired_ratio, spread
 from harness.cost.yardstick import Yardstick
-from harness.records import Clock, Implementation, PeakMemory, Spread, Timing, default_label
+from harness.records import METERED_S, Clock, Implementation, PeakMemory, Spread, Timing, default_label
 from harness.report.paper import layout
 
 
@@ -100,7 +100,7 @@ class PhaseResults:
             peak_reserved_bytes=result.peak.cuda_reserved,
             layer_s=estimated.layer_s if estimated else None,
             whole_s=estimated.whole_s if estimated else None,
-            joules=median(joules) if joules else None,
+            joules=median(joules) if joules and seconds.median >= METERED_S else None,
             utilisation=None if seconds_at_peak is None else seconds_at_peak / seconds.median,
         )
 

@@ -76,7 +76,7 @@ def _time_row(label: str, phase: str, timing: Timing) -> tuple[str, ...]:
         "" if ratio is None else _interval(ratio),
         "" if timing.peak_memory_bytes is None else f"{timing.peak_memory_bytes / 1e6:,.0f}",
         "" if timing.images_per_s is None else f"{timing.images_per_s:,.1f}",
-        "" if timing.joules is None else _amount(timing.joules),
+        "" if timing.energy is None else _amount(timing.energy),
     )
 
 

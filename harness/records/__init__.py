@@ -62,9 +62,10 @@ from harness.records.store import (
     write_predictions,
     write_record,
 )
-from harness.records.timing import Clock, Implementation, Speed, SpeedSetting, Spread, Timing
+from harness.records.timing import METERED_S, Clock, Implementation, Speed, SpeedSetting, Spread, Timing
 
 __all__ = [
+    "METERED_S",
     "REMARKS",
     "SCHEMA_VERSION",
     "BackboneInfo",

@@ -11,6 +11,8 @@ from harness.records.fields import Count, Seconds, Section
 
 Implementation = Literal["shipped", "plain", "yardstick"]
 Clock = Literal["wall", "cpu"]
+METERED_S = 1.0
+"""Seconds that a batch must take for its energy to be measured: the GPU's counter is updated ten times per second."""
 
 
 class Spread(Section):
@@ -58,12 +60,17 @@ class Timing(Section):
     whole_s: float | None = None
     """Estimated seconds per batch on the larger backbone, where the backbone is a slice of one; null otherwise."""
     joules: Seconds | None = None
-    """Median energy of the GPU per batch, in joules. The GPU's counter is updated about ten times per second, so the
-    value is rough where a batch takes less than a second. Null without a GPU, or where its management library does not
-    report energy."""
+    """Median energy of the GPU per batch, in joules. Null without a GPU, where its management library does not report
+    energy, and where a batch takes less than a second, because the GPU's counter is updated about ten times per second.
+    Records of earlier versions have a value there, which says nothing, and no table shows it."""
     utilisation: Seconds | None = None
     """Counted FLOPs per second divided by `speed.matmul_flops_per_s`, from 0 to 1; null without a GPU, or where the
     method does not count its FLOPs."""
+
+    @property
+    def energy(self) -> float | None:
+        """Return the energy per batch in joules, where it could be measured."""
+        return self.joules if self.median_s >= METERED_S else None
 
 
 class SpeedSetting(Section):

@@ -14,8 +14,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor, nn
 
+from harness.errors import is_out_of_memory
 from harness.run.execution import MicroBatch, add_gradients
 from harness.run.random_states import RandomStates
 from methods.base import Batch
@@ -94,7 +96,7 @@ class Captured:
         shape = Shape.of(batch, self.micro_batch.size)
         fixed = batch.in_fixed_shape(*shape)
         if shape not in self._graphs:
-            self._graphs[shape] = self._record(fixed)
+            self._graphs[shape] = self._record_where_it_fits(fixed)
         graph = self._graphs[shape]
         graph.batch.copy_(fixed)
         graph.replay()
@@ -109,6 +111,18 @@ class Captured:
         """See `harness.run.execution.Execution.release`."""
         self._graphs.clear()
         self._pool = None
+
+    def _record_where_it_fits(self, batch: Batch) -> Graph:
+        """Capture a pass over batches of this shape, without the other graphs where memory does not hold them all."""
+        try:
+            return self._record(batch)
+        except Exception as error:
+            if not (self._graphs and is_out_of_memory(error)):
+                raise
+        # The passes that warm up a graph cannot use what the other graphs reserve.
+        self.release()
+        clear_device_cache(garbage_collection=True)
+        return self._record(batch)
 
     def _record(self, batch: Batch) -> Graph:
         """Capture a pass over batches of this shape. Gradients and random states are what they were before."""
@@ -126,12 +140,13 @@ class Captured:
         def run() -> None:
             sums.copy_(add_gradients(self.model, own))
 
-        replay = self._capture(run, self._pool)
-        for parameter, gradient in zip(parameters, before, strict=True):
-            assert parameter.grad is not None, "a pass does not remove gradients"
-            parameter.grad.copy_(gradient)
-        states.restore()
-        return Graph(own, sums, replay)
+        try:
+            return Graph(own, sums, self._capture(run, self._pool))
+        finally:
+            for parameter, gradient in zip(parameters, before, strict=True):
+                assert parameter.grad is not None, "a pass does not remove gradients"
+                parameter.grad.copy_(gradient)
+            states.restore()
 
 
 def capture_graph(run: Replay, pool: Any) -> Replay:

@@ -169,6 +169,8 @@ class Paces:
                 continue
             whole = record.model == self._spec.name
             train_s = train.median_s if whole else train.whole_s
+            if inference is not None and setting.compiled:
+                inference = None  # a run compiles its training only
             answers_s = None if inference is None else inference.median_s if whole else inference.whole_s
             if train_s is not None:
                 is_as_long = plan.recipe.decoded_tokens == setting.new_tokens

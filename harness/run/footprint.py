@@ -14,7 +14,11 @@ from harness.run.execution import MicroBatch
 ADAM_BYTES = 16
 """Bytes per trained parameter: the float32 value, its gradient and Adam's two moments."""
 ACTIVATIONS_PER_LAYER = 34
-"""Values kept for the backward pass per decoder layer, token and unit of hidden_size (Korthikanti et al. 2022)."""
+"""Values kept for the backward pass per decoder layer, token and unit of hidden_size.
+
+Korthikanti et al. 2022 count 17, which are 34 bytes in 16 bits, besides the scores of attention. Twice as many leave
+room for these, for what a method adds, and for the CUDA graphs of other lengths, which keep their memory.
+"""
 COLLECTED_LAYERS = 2
 """Layers that are whole at a time where they are divided: the one that computes, and the next."""
 TYPICAL_TOKENS = 128

@@ -188,7 +188,11 @@ class _Run:
             yield Eager(model, device)
             return
         with compiled_regions(model):
-            yield Captured(model, device, micro_batch)
+            captured = Captured(model, device, micro_batch)
+            try:
+                yield captured
+            finally:
+                captured.release()  # evaluation needs the memory
 
     def _keep_adapter(self) -> None:
         """Keep the trained adapter, so that training need not be repeated if the evaluation stops early."""

@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @st.composite
 def cases(draw: Any) -> dict[str, Any]:
-    """Draw the sizes of one model and one batch, such that the blocks divide into the groups."""
+    """Draw the sizes of one model and one batch that DEHVF accepts."""
     groups = draw(st.integers(1, 3))
     return {
         "batch": draw(st.integers(1, 3)),
@@ -40,7 +40,7 @@ def cases(draw: Any) -> dict[str, Any]:
             "fuser_blocks": draw(st.integers(0, 2)),
         },
         "backbone": {
-            "num_layers": draw(st.integers(1, 5)),
+            "num_layers": draw(st.integers(groups, 5)),
             "hidden_size": draw(st.sampled_from([16, 32])),
             "vision_layers": max(2, groups * draw(st.integers(1, 2))) if groups != 1 else draw(st.integers(2, 4)),
             "vision_width": draw(st.sampled_from([16, 24])),
@@ -168,6 +168,13 @@ def test_blocks_that_do_not_divide_into_groups_are_refused() -> None:
     backbone = tiny_backbone(vision_layers=6)
     with pytest.raises(ValueError, match=r"vision tower.*choose num_groups among"):
         DEHVF(backbone, tiny_config(DEHVF, backbone))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fewer_layers_than_groups_are_refused(variant: str) -> None:
+    backbone = tiny_backbone(num_layers=3)
+    with pytest.raises(ValueError, match="3 decoder layers cannot read 4 visual groups; set num_groups to at most 3"):
+        DEHVF(backbone, tiny_config(DEHVF, backbone, **VARIANTS[variant]))
 
 
 def test_a_memory_without_visual_entries_may_be_shorter_than_the_patches() -> None:

@@ -16,6 +16,7 @@ from methods.fuser import (
     InputEmbeddingNetwork,
     LearnableQueries,
     fuse,
+    layer_groups,
     visual_groups,
 )
 from tests.backbones import randomise
@@ -31,7 +32,7 @@ def cases(draw: Any) -> dict[str, int]:
     return {
         "batch": draw(st.integers(1, 3)),
         "groups": groups,
-        "layers": draw(st.integers(1, 11)),
+        "layers": draw(st.integers(groups, 11)),
         "sides": draw(st.integers(1, 2)),
         "features": draw(st.integers(1, 5)),
         "width": draw(st.integers(1, 9)),
@@ -137,6 +138,19 @@ def test_the_groups_of_vit_l() -> None:
     made = visual_groups(24, 4)
     assert made[0] == [1, 2, 3, 4, 5, 6, 23]
     assert made[3] == [19, 20, 21, 22, 23, 24, 23]
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_every_group_is_read_by_layers_that_follow_each_other(layers: int, groups: int) -> None:
+    if layers < groups:
+        with pytest.raises(ValueError, match=f"set num_groups to at most {layers}"):
+            layer_groups(layers, groups)
+        return
+    read = layer_groups(layers, groups)
+    assert read == sorted(read) and len(read) == layers
+    sizes = [read.count(group) for group in range(groups)]
+    assert sum(sizes) == layers and min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
 
 
 @quick

@@ -44,6 +44,21 @@ def test_lora_that_is_not_zero_changes_the_logits() -> None:
         assert not torch.equal(logits, model.logits(batch))
 
 
+@pytest.mark.parametrize("overrides", [{}, {"lora_rank": 3, "lora_alpha": 7.5}])
+@pytest.mark.parametrize("target", ["q_proj", "v_proj"])
+def test_a_wrapped_layer_computes_the_printed_formula(target: str, overrides: dict[str, Any]) -> None:
+    """`W x + (alpha / rank) · B(A x)` for matrices A and B of which none is zero."""
+    model = tuned_model("llava_lora", **overrides)
+    rank, alpha = overrides.get("lora_rank", 6), overrides.get("lora_alpha", 12.0)
+    x_BTD = torch.randn(2, 5, model.backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    for decoder_layer, matrices in zip(model.llm.model.layers, model.method.lora, strict=True):
+        layer = getattr(decoder_layer.self_attn, target)
+        a_RD, b_OR = matrices[target]["down"].weight, matrices[target]["up"].weight
+        assert a_RD.shape[0] == b_OR.shape[1] == rank
+        expected = x_BTD @ layer.base_layer.weight.T + alpha / rank * (x_BTD @ a_RD.T @ b_OR.T)
+        torch.testing.assert_close(layer(x_BTD), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("padding", [None, "left", "right"])
 def test_input_is_bos_visual_tokens_text(padding: Any) -> None:
     model = tuned_model("llava_lora")

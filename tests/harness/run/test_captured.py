@@ -96,6 +96,49 @@ def test_batches_of_one_shape_share_a_graph_and_gradients_add_up() -> None:
     assert capture.captures == 2
 
 
+class TooSmall(Emulated):
+    """As `Emulated`, on a device whose memory holds one graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Any] = []
+
+    def __call__(self, run: Any, pool: Any) -> Any:
+        super().__call__(run, pool)
+        if pool == "kept" and self.held:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        self.held.append(run)
+        return run
+
+
+def test_a_graph_that_does_not_fit_beside_the_others_takes_their_place() -> None:
+    tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=4)).train()  # with dropout
+    capture = TooSmall()
+    captured = Captured(tuned, CPU, MicroBatch(2, automatic=False), capture, pool="kept")
+    captured.add_gradients(batch([5, 9], [True, False]))
+    given = batch([100], [True])
+    tuned.zero_grad(set_to_none=False)
+    torch.manual_seed(3)
+    found, gradient = captured.add_gradients(given), gradients(tuned)
+    assert capture.captures == 3 and len(captured._graphs) == 1
+    tuned.zero_grad(set_to_none=False)
+    torch.manual_seed(3)
+    assert torch.equal(captured.add_gradients(given), found) and torch.equal(gradients(tuned), gradient)
+
+
+def test_a_capture_that_fails_changes_nothing() -> None:
+    def fail(run: Any, pool: Any) -> Any:
+        run()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=4)).train()
+    captured, given = Captured(tuned, CPU, MicroBatch(2, automatic=False), fail), batch([5], [True])
+    state = torch.get_rng_state()
+    with pytest.raises(torch.OutOfMemoryError):
+        captured.add_gradients(given)
+    assert not gradients(tuned).any() and torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_warm_up_does_not_train_and_uses_no_random_number() -> None:
     tuned = tuned_model("memvp", tiny_backbone(vocab_size=300, num_layers=4)).train()  # with dropout
     captured = Captured(tuned, CPU, MicroBatch(2, automatic=False), Emulated())

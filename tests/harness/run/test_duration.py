@@ -95,12 +95,12 @@ def test_a_run_tells_of_as_many_processes_and_the_same_algorithms(
     assert pace(tmp_path, planned()) == Pace(2.0, 2.0, "a run record")
 
 
-def speed_record(results: Path, new_tokens: int, **changes: Any) -> None:
+def speed_record(results: Path, new_tokens: int, compiled: bool = False, **changes: Any) -> None:
     """Write times of 4 samples in training and 10 in inference: 8 seconds and 5 seconds."""
     sizes = {"text_length": 128, "labels": 4, "train_batch": 4, "eval_batch": 10, "new_tokens": new_tokens}
     record = speed("memvp", 8.0, 5.0, environment=collect_environment(threads=1), **changes)
     assert record.speed is not None
-    timed = record.speed.model_copy(update={"setting": SpeedSetting(**sizes, compiled=False)})
+    timed = record.speed.model_copy(update={"setting": SpeedSetting(**sizes, compiled=compiled)})
     write_record(record.model_copy(update={"speed": timed}), results)
 
 
@@ -122,6 +122,11 @@ def test_a_speed_record_tells_of_answers_of_its_length(
 ) -> None:
     speed_record(tmp_path, new_tokens)
     assert pace(tmp_path, plan) == Pace(64.0, answer_s, "a speed record at 128 tokens")
+
+
+def test_compiled_inference_tells_nothing_of_a_run(tmp_path: Path) -> None:
+    speed_record(tmp_path, 1, compiled=True)
+    assert pace(tmp_path, planned(captured=True)) == Pace(64.0, None, "a speed record at 128 tokens")
 
 
 def test_what_speed_does_not_time_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
