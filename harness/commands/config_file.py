@@ -56,14 +56,17 @@ def settings_of(context: typer.Context, pairs: Mapping[str, Any]) -> dict[str, A
     """
     file = context.meta.get(SET, {})
     if any(is_given(context, name) for name in _LENGTHS):
-        file = {key: value for key, value in file.items() if key.rpartition(".")[2] != _EPOCHS}
+        # The warm-up of a file that gives a length belongs to that length.
+        owners = {key.removesuffix(_EPOCHS) for key in file if key.rpartition(".")[2] == _EPOCHS}
+        gone = {f"{owner}{field}" for owner in owners for field in (_EPOCHS, "warmup_epochs")}
+        file = {key: value for key, value in file.items() if key not in gone}
     return merge_settings(file, pairs, recipe_class(context.params["task"]).model_fields)
 
 
 def choose_length(context: typer.Context, pairs: Mapping[str, Any]) -> None:
     """Drop the options of a settings file that give the length of training, where the command line gives it otherwise.
 
-    `--epochs`, `--steps` and `--set epochs` say the same in three ways. `settings_of` drops the third.
+    `--epochs`, `--steps` and `--set epochs` all give it. `settings_of` drops the third.
 
     Args:
         context: the command, whose `params` are changed.

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -251,7 +252,9 @@ def _found_data(spec: BackboneSpec, task: str, data_root: Path | None) -> Findin
     if data_root is not None:
         if (data_root / place.annotations).is_file():
             return _readable(task, data_root)
-        remedy = f"python -m harness data fetch {task} --data-root {data_root}"
+        remedy = f"python -m harness data fetch {task} --data-root {shlex.quote(str(data_root))}"
+        if data_root.exists() and (not data_root.is_dir() or any(data_root.iterdir())):
+            remedy = f"give the folder that has {place.annotations}, or a new folder to `data fetch {task}`"
         return Finding("data", "missing", f"{data_root} has no {place.annotations}", remedy)
     if folder := find_data(task):
         return _readable(task, folder)

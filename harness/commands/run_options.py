@@ -94,9 +94,11 @@ def backbone(options: RunOptions) -> tuple[BackboneSpec, Machine]:
     """Return which backbone the options ask for, and the device and dtype of a run.
 
     Raises:
-        UserError: there is no such backbone, device or dtype.
+        UserError: there is no such backbone, device or dtype, or its own data is declared as the full benchmark.
     """
     spec = resolve_spec(options.model, options.llm, options.clip, options.quantize)
+    if options.full and options.data_root is None and spec.packaged:
+        raise UserError("--full: the small world is not the full benchmark; leave it out, or give --data-root")
     return spec, resolve_machine(options.device, options.dtype, options.weights, is_here=options.executor == LOCAL)
 
 

@@ -15,6 +15,7 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """What a run asks and reads: the same for every method, or what the method's own code did."""
 Scoring = Literal["letter", "generate", "likelihood"]
 """How a model answers a question with options: with one token, with a text, or by the likelihood of each option."""
+MOST_EPOCHS = 1e6
 LONGEST_TUNING = 2_000
 """Characters that `tuning` may have."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -28,7 +29,7 @@ class TrainRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: float = Field(20, gt=0, le=1e6, description="passes over the training split")
+    epochs: float = Field(20, gt=0, le=MOST_EPOCHS, description="passes over the training split")
     warmup_epochs: float = Field(2, ge=0, le=1e6, description="epochs of linear warm-up, included in `epochs`")
     batch_size: int = Field(
         32,
@@ -105,7 +106,7 @@ class TrainRecipe(BaseModel):
         Raises:
             UserError: `epochs` is not a finite number above 0.
         """
-        if not 0 < epochs <= 1e6:  # so NaN is refused, too
+        if not 0 < epochs <= MOST_EPOCHS:  # so NaN is refused, too
             raise UserError(f"--epochs {epochs:g}: give a number above 0, and at most a million")
         if epochs == self.epochs:
             return self
@@ -197,7 +198,7 @@ class CaptionRecipe(TrainRecipe):
     max_new_tokens: int = Field(64, ge=1, le=100_000, description="largest number of tokens per caption, including EOS")
     beams: int = Field(1, ge=1, le=1_000, description="beam width; 1 decodes greedily")
     length_penalty: float = Field(
-        1.0, ge=-100, le=100, description="exponent of the length that a beam's score is divided by"
+        1.0, ge=-10, le=10, description="exponent of the length that a beam's score is divided by"
     )
 
     @property

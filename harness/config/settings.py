@@ -32,6 +32,8 @@ from harness.typed import LONGEST_SETTING, value_of
 
 SET = "set"
 """The table of the pairs of `--set`."""
+GENERATED = ("mini", "mini-captions")
+"""The data sets that the harness makes itself, so that no folder must be given."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def settings_of_record(path: Path) -> str:
         raise UserError(f"{record.run_id}: was made by `speed`, not by `run`; give the record of a run")
     backbone, environment = record.backbone, record.environment
     comments = [f"The run {record.run_id}"]
-    if record.data.name != "mini":
+    if record.data.name not in GENERATED:
         comments.append(f"Give the data folder as well: --data-root DIR ({record.data.name})")
     if record.data.skipped_images:
         comments.append(f"{record.data.skipped_images} samples were left out because their image could not be read")

@@ -44,7 +44,7 @@ KEPT_SIDE = 2048
 """Pixels that the shorter side of a large JPEG keeps at least: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where
 that leaves both sides as long as this. The images of the benchmarks stay as they are: those of COCO have at most 640
 pixels a side, and those of ScienceQA are PNG files. The vision towers read at most 336 pixels a side."""
-IMAGE_ADVICE = "repair the file or pass --skip-bad-images"
+IMAGE_ADVICE = "repair the file, or leave its sample out by `run --skip-bad-images`"
 """End of the message on a bad image, which says what the user can do."""
 FORMATS = ("PNG", "JPEG")
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")

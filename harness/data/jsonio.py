@@ -93,9 +93,10 @@ def parse_json(text: str | bytes, source: str) -> Any:
     """
     _require_bounded(text, source)
     try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")  # json would take other encodings, too, and halves of surrogate pairs
         value = _load(text)
-        escaped = text.decode("latin-1") if isinstance(text, bytes) else text  # only to look for ASCII in it
-        if "\\ud" in escaped.lower():
+        if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()  # fails where a file of ours could not contain the string
         return value
     except DuplicateKeyError as error:

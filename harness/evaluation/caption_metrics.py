@@ -99,7 +99,8 @@ def tokenize_captions(captions: Sequence[str]) -> list[str]:
         raise UserError(
             f"the PTB tokenizer wrote {len(lines)} lines for {len(captions)} captions; {_REINSTALL} pycocoevalcap"
         )
-    return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in lines]
+    # Only a space divides tokens: "2 1/2" is one token, with a no-break space in it.
+    return [" ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATIONS) for line in lines]
 
 
 def check_tokenizer() -> None:

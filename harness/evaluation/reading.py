@@ -41,7 +41,7 @@ def read_letter(text: str, num_choices: int, loose: bool = False) -> int | None:
     return None if found is None else _index(found[found.re.groups], num_choices)
 
 
-def read_answer(text: str, num_choices: int, loose: bool = False) -> int | None:
+def read_answer(text: str, num_choices: int, loose: bool = False, once: bool = False) -> int | None:
     """Return the choice in a whole answer.
 
     It is the letter in the sentence `The answer is X`, which may occur several times with the same letter. Where there
@@ -51,14 +51,15 @@ def read_answer(text: str, num_choices: int, loose: bool = False) -> int | None:
     Args:
         text: the whole answer.
         num_choices: number of choices of the problem.
-        loose: take the pattern of the reference code instead: `The answer is X` and any character, exactly once.
+        loose: take the pattern of the reference code instead: `The answer is X` and any character, the first time.
+        once: with `loose`, read nothing where the pattern occurs several times.
 
     Returns:
         The index of the choice; None where the text names no letter or several, or the letter is none of the choices.
     """
     if loose:
         named = _LOOSE_SENTENCE.findall(text)
-        return _index(named[0], num_choices) if len(named) == 1 else None
+        return _index(named[0], num_choices) if named and not (once and len(named) > 1) else None
     letters = set(_SENTENCE.findall(text))
     if not letters:
         begins = _WHOLE.match(text)

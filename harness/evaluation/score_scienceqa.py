@@ -107,7 +107,7 @@ def _from_texts(path: Path, table: Any, problems: Mapping[str, Problem]) -> dict
         if not isinstance(text, str):
             raise UserError(f"{path}: problem {qid}: the output is not text; give a string")
         # Keep unknown ids: the scorer lists all of them in one message.
-        choices[qid] = read_answer(text, len(problems[qid].choices), loose=True) if qid in problems else None
+        choices[qid] = read_answer(text, len(problems[qid].choices), loose=True, once=True) if qid in problems else None
     return choices
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from harness.config.plan import RunPlan
-from harness.config.recipe import TrainRecipe
+from harness.config.recipe import MOST_EPOCHS, TrainRecipe
 from harness.errors import UserError
 
 
@@ -54,11 +54,15 @@ def with_steps(plan: RunPlan, steps: int, num_examples: int, given: Collection[s
         given: the keys of `--set`.
 
     Raises:
-        UserError: the warm-up that was given is longer than the training.
+        UserError: the warm-up that was given is longer than the training, or these are too many epochs.
     """
     if plan.is_oracle:
         return plan
     epochs = training_length(num_examples, plan.recipe).epochs_after(steps)
+    if epochs > MOST_EPOCHS:
+        raise UserError(
+            f"--steps {steps}: these are {epochs:g} epochs, and at most {MOST_EPOCHS:g} are made; give fewer"
+        )
     recipe = plan.recipe.with_length(epochs)
     if {"warmup_epochs", f"{plan.method}.warmup_epochs"} & {*given}:
         warmup = plan.recipe.warmup_epochs

@@ -168,7 +168,7 @@ class ScienceQATask:
         """Return the scene of every evaluated problem that has an image, by qid."""
         path = self.set.root / SCENES
         if not path.exists():
-            raise UserError(f"{path}: missing; the oracle needs every image in words: leave out --data-root")
+            raise UserError(f"{path}: missing; the oracle reads every image in words from it: leave the oracle out")
         found = read_json(path)
         pictured = [problem.qid for problem in self.set.samples(recipe.eval_split) if problem.image]
         return {qid: _scene(path, found, qid) for qid in pictured}

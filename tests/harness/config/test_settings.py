@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from harness.commands.run_options import RunOptions
 from harness.config.plan import Overrides, plan_runs
 from harness.config.presets import PRESETS
-from harness.config.settings import Settings, read_settings, settings_text
+from harness.config.settings import GENERATED, Settings, read_settings, settings_text
+from harness.data.mini.build import NAME
+from harness.data.mini.captions import CAPTIONS_NAME
 from harness.escape import visible_lines
 from harness.records import Record, read_records, record_path, write_record
 from tests.command_line import Run, call, quick_run
@@ -181,6 +183,8 @@ def test_a_file_reproduces_a_run(call: Run, small_llm: Path, small_clip: Path, m
         ("steps = 3", ["--set", "epochs=2"], {"set": {"epochs": 2}}),
         ("[set]\nepochs = 4\nbase_lr = 1", ["--epochs", "2"], {"epochs": 2.0, "set": {"base_lr": 1}}),
         ("[set]\nepochs = 4\n[set.memvp]\nepochs = 5", ["--steps", "3"], {"steps": 3}),
+        ("[set]\nepochs = 4\nwarmup_epochs = 1", ["--epochs", "2"], {"epochs": 2.0}),
+        ("[set]\nwarmup_epochs = 1", ["--epochs", "2"], {"epochs": 2.0, "set": {"warmup_epochs": 1}}),
         ("steps = 3\n[set]\nepochs = 4", ["--set", "memvp.memory_length=5"], {"steps": 3, "set": {"epochs": 4}}),
     ],
 )
@@ -222,3 +226,7 @@ def test_every_pair_of_the_command_line_wins(call: Run, tmp_path: Path) -> None:
     for pairs, rate in (([], 0.02), (["--set", "base_lr=0.03"], 0.03)):
         (row,) = json.loads(call(*options, *pairs, "--results", tmp_path / "results").out)["runs"]
         assert row["train"]["base_lr"] == rate
+
+
+def test_the_sets_that_need_no_folder_are_those_that_are_made_here() -> None:
+    assert {*GENERATED} == {NAME, CAPTIONS_NAME}

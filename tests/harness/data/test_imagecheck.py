@@ -116,7 +116,7 @@ def test_another_version_of_the_check_knows_no_image(folder, cache, decoded, mon
 def test_a_bad_image_is_reported_each_time_and_the_good_ones_are_kept(folder, cache, decoded):
     folder.image_path("test", "4").write_bytes(b"no image")
     for _ in range(2):
-        with pytest.raises(UserError, match=r"^problem 4, field 'image': .*cannot identify.*--skip-bad-images$"):
+        with pytest.raises(UserError, match=r"^problem 4, field 'image': .*cannot identify.*--skip-bad-images`$"):
             check(folder.root)
     assert [bad.qid for bad in check(folder.root, skip_bad=True).skipped] == ["4"]
     assert decoded == {"1": 1, "4": 3}

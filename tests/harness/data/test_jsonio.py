@@ -46,6 +46,16 @@ def test_half_of_a_surrogate_pair_is_named_with_its_place(text: str, place: str)
         parse_json(text, "a.json")
 
 
+@pytest.mark.parametrize("content", ['{"a": 1}'.encode("utf-16"), b'{"a": "\xed\xa0\x80"}', b'{"a": "\xff"}'])
+def test_bytes_that_are_not_utf8_are_no_json(content: bytes) -> None:
+    with pytest.raises(NotJsonError, match=r"^it: not valid JSON \("):
+        parse_json(content, "it")
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert parse_json(b'\xef\xbb\xbf{"a": 1}', "it") == {"a": 1}
+
+
 def test_a_deep_place_is_found_in_one_walk_and_cut() -> None:
     text = "[" * 900 + r'"\ud800", "' + "x" * 1_000_000 + '"' + "]" * 900
     before = time.process_time()

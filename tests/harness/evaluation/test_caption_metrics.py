@@ -19,6 +19,8 @@ def test_tokenizer_lowers_and_drops_punctuation():
     assert got[1] == ""
     assert got[2] == "two lines three"
     assert got[3].startswith("naïve café")
+    # One token, as on the COCO server, although it has a space of another kind inside.
+    assert tokenize_captions(["a 2 1/2 year old boy"]) == ["a 2\xa01/2 year old boy"]
 
 
 def test_perfect_captions():

@@ -76,8 +76,8 @@ def test_letter_after_the_answer_is(text: str, alone: int | None, loose: int | N
         ("B*2", None, None),
         ("Answer: A. Answer: A", 0, None),
         ("Answer: A. Answer: B", None, None),
-        ("The answer is A. The answer is A.", 0, None),
-        ("The answer is A. The answer is B.", None, None),
+        ("The answer is A. The answer is A.", 0, 0),
+        ("The answer is A. The answer is B.", None, 0),
         ("The answer is A or B.", None, 0),
         ("The answer is A and C.", None, 0),
         ("The answer is (A) or (B).", None, None),
@@ -97,6 +97,11 @@ def test_letter_after_the_answer_is(text: str, alone: int | None, loose: int | N
 def test_whole_answer(text: str, alone: int | None, loose: int | None) -> None:
     assert read_answer(text, 3) == alone
     assert read_answer(text, 3, loose=True) == loose
+
+
+def test_published_files_name_their_answer_once() -> None:
+    assert read_answer("The answer is B.", 3, loose=True, once=True) == 1
+    assert read_answer("The answer is B. The answer is B.", 3, loose=True, once=True) is None
 
 
 def test_the_examples_of_the_document_are_read_so() -> None:

@@ -243,3 +243,14 @@ def test_memory_that_runs_out_while_measuring_gives_no_time(
     monkeypatch.setattr(duration, "_repeated", too_large)
     done = call(*base, "--methods", "memvp", "--dry-run", "--format", "json")
     assert done.code == 0 and _found(done)["runs"][0]["step_s"] is None
+
+
+def test_the_small_world_is_not_the_full_benchmark(call: Run) -> None:
+    done = call("run", "--model", "tiny", "--full", "--dry-run")
+    assert done.code == 2 and done.err.startswith("error: --full: the small world is not the full benchmark")
+
+
+def test_too_many_steps_are_named_by_their_option(call: Run, base: list[str]) -> None:
+    base[base.index("--steps") + 1] = "2000000000"
+    done = call(*base, "--methods", "memvp", "--dry-run")
+    assert done.code == 2 and "--steps 2000000000: these are" in done.err
