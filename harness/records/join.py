@@ -1,7 +1,7 @@
 """Join results folders: copy the runs of several folders into one; a completed run is never overwritten.
 
-A run is copied with everything that belongs to it. Its record is copied last, so a run with a record in the target has
-all its files, however the copying ends.
+A run is copied with everything that belongs to it. What a failed run left in the target is removed before that. The
+record is copied last, so a run with a record in the target has all its files, however the copying ends.
 """
 
 import os
@@ -87,6 +87,8 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
             known[record.run_id] = now, target
             merged.conflicts.append(f"{record.run_id}: has been recorded in {target} meanwhile, and is in {source}")
             continue
+        for stale in {*_own_files(record, target)} - {*files}:
+            _remove(target / stale)
         for file in files:
             if not (file.parts[0] == SHARED and (target / file).exists()):
                 copy_atomic(source / file, target / file)
@@ -117,14 +119,26 @@ def _files_of_run(record: Record, source: Path) -> list[Path]:
         UserError: one of them is no regular file inside the source. A source may come from somebody else, and a link
             in it may lead to any file of this machine, or to a device without an end.
     """
+    shared = [file for file in _shared_files(record, source) if os.path.lexists(source / file)]
+    files = [*_own_files(record, source), *shared, record_path(record, Path())]
+    for file in files:
+        _require_inside(file, source)
+    return files
+
+
+def _own_files(record: Record, folder: Path) -> list[Path]:
+    """Return the path, inside a results folder, of every file that belongs to one run only, without its record."""
     own = record_path(record, Path())
     run = own.relative_to("records").with_suffix("")
-    below = (file for name in FOLDERS for file in _files_below(source / name / run))
-    files = [*paths_beside(own), *(file.relative_to(source) for file in below), *_shared_files(record, source), own]
-    found = [file for file in files if os.path.lexists(source / file)]
-    for file in found:
-        _require_inside(file, source)
-    return found
+    below = (file.relative_to(folder) for name in FOLDERS for file in _files_below(folder / name / run))
+    return [*(file for file in paths_beside(own) if os.path.lexists(folder / file)), *below]
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: is of a failed run and cannot be removed ({error.strerror}); remove it") from error
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
