@@ -1,5 +1,6 @@
 """The page as a file: what it contains, and that text of records stays text. `test_browser.py` opens it."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -75,6 +76,17 @@ def test_measured_rows_come_first_with_the_papers_value_beside(page: Path) -> No
     kinds = re.findall(r'<tr class="(measured|printed)">', table)
     assert kinds == sorted(kinds) and set(kinds) == {"measured", "printed"}
     assert re.search(r">93\.00</a>\s*<span class=\"paper\">paper 93\.07 \(-0\.07\)</span>", table)
+
+
+def test_the_record_of_a_run_has_the_remarks_on_it(tmp_path: Path) -> None:
+    one, other = (keep(make("memvp", seed), tmp_path) for seed in (0, 1))
+    remarks = [{"runs": [run.spec_hash], "text": f"<b> on seed {run.seed}"} for run in (one, other)]
+    (tmp_path / "remarks.json").write_text(json.dumps({"remarks": remarks}))
+    text = write_page(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    for run in (one, other):
+        _, _, opened = text.partition(f'<template id="run-{run.spec_hash}">')
+        assert opened.partition("</template>")[0].count("on seed") == 1
+        assert f'<p class="remark">&lt;b&gt; on seed {run.seed}</p>' in opened.partition("</template>")[0]
 
 
 def test_a_folder_without_records_is_refused(call: Run, tmp_path: Path) -> None:

@@ -152,6 +152,23 @@ def test_an_adapter_on_random_weights_is_not_shared(hub: Hub, packaged: Path, tm
     content["extra"]["backbone"] |= {"model": "bench", "llm": None, "clip": None}
     (folder / CONFIG_FILE).write_text(json.dumps(content))
     assert "'bench' has no pretrained weights" in refused("push", folder, "--repo", "me/x")
+    shutil.copyfile(packaged / CONFIG_FILE, folder / CONFIG_FILE)
+    record = json.loads(adapters._record_of(packaged).read_text()) | {"metrics": {}}
+    record["backbone"]["weights"] = "random"
+    (folder / RECORD_FILE).write_text(json.dumps(record))
+    assert "record.json: backbone.weights: is 'random'" in refused("push", folder, "--repo", "me/x")
+    assert hub.requests == []
+
+
+def test_the_card_has_the_remarks_on_the_run(packaged: Path, tmp_path: Path) -> None:
+    results = packaged.parents[4]
+    copy = Path(shutil.copytree(results, tmp_path / "results"))
+    record = read_record(adapters._record_of(packaged))
+    remarks = [{"runs": [record.spec_hash], "text": "Was throttled."}, {"runs": ["0" * 16], "text": "Of another run."}]
+    (copy / "remarks.json").write_text(json.dumps({"remarks": remarks}))
+    card = adapter_upload(copy / packaged.relative_to(results), "me/memvp").files["README.md"]
+    assert isinstance(card, bytes)
+    assert b"- Was throttled." in card and b"Of another run." not in card
 
 
 def on_hub(hub: Hub, folder: Path, packaged: Path) -> Path:
