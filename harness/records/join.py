@@ -15,7 +15,7 @@ from harness.records.beside import paths_beside
 from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
 from harness.records.remarks import Remark, add_remarks, read_remarks
-from harness.records.store import find_record, read_records, record_path, require_at_its_path
+from harness.records.store import find_record, read_records, record_path, require_at_its_path, require_same_run
 
 FOLDERS = ("adapters", "trackers")
 """Folders of a results folder that have one folder per run, at the same path as the record."""
@@ -51,10 +51,11 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
 
     Raises:
         UserError: a source has no records, a record is bad or has a file name that is not its own, the target has a
-            record of a run to be copied that cannot be read, remarks have an error, a file of a run is no regular file
-            inside its source, or something cannot be written. All but the last is found before anything is written.
+            record of a run to be copied that cannot be read, two runs have one spec hash, remarks have an error, a file
+            of a run is no regular file inside its source, or something cannot be written. All but the last is found
+            before anything is written.
     """
-    known = {record.run_id: (record, target) for record in read_records(target)}
+    known = {record.spec_hash: (record, target) for record in read_records(target)}
     merged = Merged()
     copies: dict[str, tuple[Record, Path]] = {}
     read_remarks(target)
@@ -67,14 +68,16 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         for record in records:
             require_at_its_path(record, source)
             remarks += [(record, remark) for remark in remarked if record.spec_hash in remark.runs]
-            before, place = known.get(record.run_id, (None, target))
+            before, place = known.get(record.spec_hash, (None, target))
+            if before is not None:
+                require_same_run(record, source, before, place)
             if before is not None and (before == record or _is_better(before, record)):
                 merged.present.append(record.run_id)
             elif before is not None and not _is_better(record, before):
                 merged.conflicts.append(f"{record.run_id}: {_difference(before, record)} in {place} and in {source}")
             else:
-                known[record.run_id] = copies[record.run_id] = record, source
-    replaced = {run_id: find_record(target, record.spec_hash) for run_id, (record, _) in copies.items()}
+                known[record.spec_hash] = copies[record.spec_hash] = record, source
+    replaced = {spec_hash: find_record(target, spec_hash) for spec_hash in copies}
     for earlier in replaced.values():
         # `read_records` passes over records that it cannot read, and finds a record whatever its file name is.
         if earlier is not None:
@@ -83,8 +86,8 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     for record, source, files in runs:
         # Copying may take long, and a sweep may make runs in the target meanwhile.
         now = find_record(target, record.spec_hash)
-        if now is not None and now != replaced[record.run_id]:
-            known[record.run_id] = now, target
+        if now is not None and now != replaced[record.spec_hash]:
+            known[record.spec_hash] = now, target
             merged.conflicts.append(f"{record.run_id}: has been recorded in {target} meanwhile, and is in {source}")
             continue
         for stale in {*_own_files(record, target)} - {*files}:
@@ -94,7 +97,7 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
                 copy_atomic(source / file, target / file)
         merged.added.append(record.run_id)
     # A remark on a run that was left behind is not about the target's own run.
-    taken = [(record, remark) for record, remark in remarks if known[record.run_id][0] == record]
+    taken = [(record, remark) for record, remark in remarks if known[record.spec_hash][0] == record]
     add_remarks(target, [Remark(runs=[record.spec_hash], text=remark.text) for record, remark in taken])
     return merged
 

@@ -101,6 +101,15 @@ def test_a_completed_run_takes_the_place_of_a_failed_one(call: Run, tmp_path: Pa
         assert [record.status for record in read_records(tmp_path / name / "target")] == ["completed"]
 
 
+def test_two_runs_of_one_spec_hash_do_not_join(call: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    write_record(Record(**fields(seed=0)), target)
+    write_record(Record(**fields(seed=1)), source)
+    done = call("results", "merge", source, "--results", target)
+    assert done.code == 2 and f"{source}: spec_hash: is that of " in done.err and done.err.count("\n") == 1
+    assert len(read_records(target)) == 1
+
+
 def test_nothing_of_a_failed_run_stays_beside_the_completed_one(call: Run, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     path = write_record(make_record(seed=0, status="failed", error="out of luck"), target)
