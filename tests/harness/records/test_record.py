@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,10 @@ def test_spec_hash_refuses_nan():
         ({"seed": 10**30}, "seed"),
         ({"micro_batch": 2**63}, "micro_batch"),
         ({"micro_batch": 0}, "micro_batch"),
+        ({"metrics": {"IMG": {"value": 1e300, "n": 1, "stderr": 0}}}, "metrics.IMG.value"),
+        ({"metrics": {"IMG": {"value": 1, "n": 1, "stderr": 1e300}}}, "metrics.IMG.stderr"),
+        ({"times_s": {"train": 1e300}}, "times_s.train"),
+        ({"loss": {"first": 1, "last": -1e300}}, "loss.last"),
         ({"created": "0001-01-01T00:00:00+14:00"}, "created"),
         ({"created": "9999-12-31T23:59:59-14:00"}, "created"),
     ],
@@ -83,6 +88,12 @@ def test_spec_hash_refuses_nan():
 def test_refused(changes, named):
     with pytest.raises(ValidationError, match="(?s)" + named.replace(".", r"\.")):
         Record(**fields(**changes))
+
+
+def test_the_loss_of_a_training_that_diverges_can_be_recorded():
+    most = float(np.finfo(np.float32).max)
+    missing = {name: why for name, why in WHY.items() if name != "loss"}
+    assert Record(**fields(loss={"first": 1.0, "last": most}, missing=missing)).loss.last == most
 
 
 def test_random_weights_carry_no_accuracy():
