@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from harness.escape import LONGEST_NAME, visible
 
@@ -42,8 +42,12 @@ Seconds = Annotated[float, Field(ge=0, le=1e18)]
 """A time, an amount or a rate, such as the FLOPs per second of a GPU. Means and squares of such numbers are finite."""
 Number = Annotated[float, Field(ge=-1e39, le=1e39)]
 """A number that 32 bits hold, such as the loss of a training that diverges."""
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC))]
-"""A time that every library for tables can express, in every time zone."""
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC)),
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+]
+"""A time in UTC that every library for tables can express, in every time zone."""
 MaybeCount = Annotated[Count | None, REASON]
 MaybeSeconds = Annotated[Seconds | None, REASON]
 MaybeFloat = Annotated[Number | None, REASON]

@@ -1,6 +1,7 @@
 """The record: it survives a round trip through JSON, its hash is fixed, and it rejects contradictory fields."""
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -94,6 +95,11 @@ def test_the_loss_of_a_training_that_diverges_can_be_recorded():
     most = float(np.finfo(np.float32).max)
     missing = {name: why for name, why in WHY.items() if name != "loss"}
     assert Record(**fields(loss={"first": 1.0, "last": most}, missing=missing)).loss.last == most
+
+
+def test_the_time_of_a_record_is_in_utc():
+    created = Record(**fields(created="2026-01-01T00:30:00+02:00")).created
+    assert created == datetime(2025, 12, 31, 22, 30, tzinfo=UTC) and f"{created:%d %H:%M}" == "31 22:30"
 
 
 def test_random_weights_carry_no_accuracy():
