@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from harness.backbone.weights import KNOWN
-from harness.config.presets import PRESETS, base_model
+from harness.config.presets import PRESETS, base_model, looks_like_path
 from harness.errors import UserError
 from harness.files import new_folder, read_file
 from harness.hub import GB, Source, download
@@ -151,15 +151,10 @@ def _shared(backbone: SavedBackbone) -> SavedBackbone:
     if preset is not None and not preset.packaged:  # a copy of the preset's weights keeps its name
         return backbone.model_copy(update={"llm": preset.llm, "clip": preset.clip})
     llm, clip = backbone.llm, backbone.clip
-    llm = Path(llm).name if _is_local(llm) else llm
+    llm = Path(llm).name if looks_like_path(llm) or os.path.exists(llm) else llm
     local, _, folder = clip.partition("local-dir:")
     clip = clip if local else f"local-dir:{Path(folder).name}"
     return backbone.model_copy(update={"llm": llm, "clip": clip})
-
-
-def _is_local(llm: str) -> bool:
-    """Return whether a language model is a path and no hub id."""
-    return os.path.isabs(llm) or llm.startswith((".", "~")) or llm.count("/") > 1 or os.path.exists(llm)
 
 
 def _base(backbone: SavedBackbone) -> Base:

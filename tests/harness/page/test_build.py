@@ -86,6 +86,13 @@ def test_measured_rows_come_first_with_the_papers_value_beside(page: Path) -> No
     assert re.search(r">93\.00</a>\s*<span class=\"paper\">paper 93\.07 \(-0\.07\)</span>", table)
 
 
+def test_a_filter_offers_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    for model in ("small", "Small"):
+        keep(make(model=model, data={"name": "scienceqa-mini"}), tmp_path)
+    text = write_page(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert all(f'<option value="{model}">' in text for model in ("small", "Small"))
+
+
 def test_the_record_of_a_run_has_the_remarks_on_it(tmp_path: Path) -> None:
     one, other = (keep(make("memvp", seed), tmp_path) for seed in (0, 1))
     remarks = [{"runs": [run.spec_hash], "text": f"<b> on seed {run.seed}"} for run in (one, other)]

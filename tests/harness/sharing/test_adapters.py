@@ -317,6 +317,8 @@ def test_text_of_a_record_stays_text_in_the_card() -> None:
         ("x", "someone/model", "ViT-B-32:openai", ("someone/model", "ViT-B-32:openai")),
         ("x", "/home/me/model", "local-dir:/home/me/clip", ("model", "local-dir:clip")),
         ("x", "./m.gguf", "local-dir:clip", ("m.gguf", "local-dir:clip")),
+        ("x", "secret/m.gguf", "local-dir:clip", ("m.gguf", "local-dir:clip")),
+        ("x", "secret/model/", "local-dir:clip", ("model", "local-dir:clip")),
     ],
 )
 def test_how_others_find_a_backbone(model: str, llm: str, clip: str, expected: tuple[str, str]) -> None:
