@@ -117,6 +117,8 @@ def _render(content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # JavaScript cannot read a JSON with NaN or infinity, and the page would be empty.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     scripts = [text_of(library) for library in libraries() if library.name.endswith(".js")]
     scripts.append((_OWN / "page.js").read_text(encoding="utf-8"))
     styles = [text_of(library) for library in libraries() if library.name.endswith(".css")]

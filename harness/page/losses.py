@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +17,7 @@ def coarse(losses: Mapping[str, Sequence[float]], parts: int = PARTS) -> dict[st
     """Return losses as means over parts of the training, of about the same length.
 
     Args:
-        losses: `x`, the step of each point, and `y`, its loss.
+        losses: `x`, the last step of each point, and `y`, its mean loss over the steps since the point before it.
         parts: the largest number of points that is returned.
 
     Returns:
@@ -26,7 +26,9 @@ def coarse(losses: Mapping[str, Sequence[float]], parts: int = PARTS) -> dict[st
     steps, values = losses["x"], losses["y"]
     ends = sorted({round(len(steps) * (part + 1) / parts) for part in range(parts)} - {0})
     spans = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    return {"x": [steps[span][-1] for span in spans], "y": [_rounded(fmean(values[span])) for span in spans]}
+    covered = [step - before for before, step in pairwise([0, *steps])]
+    means = [fmean(values[span], covered[span]) for span in spans]
+    return {"x": [steps[span][-1] for span in spans], "y": [_rounded(mean) for mean in means]}
 
 
 def loss_figures(runs: Sequence[Run], names: Mapping[str, str]) -> list[PageFigure]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.records import History, Record, read_history, record_path
+from harness.records import History, Record, read_history, record_path, remarks_about
 from harness.report.parts import Part, parts
 from harness.report.selection import hardware
 
@@ -20,6 +20,7 @@ class Run:
         record: its record.
         protocol, hardware: as in the leaderboards.
         parts: the fields of the record.
+        remarks: the sentences of `remarks.json` on the run.
         history: its history; None where none was kept.
     """
 
@@ -27,6 +28,7 @@ class Run:
     protocol: str
     hardware: str
     parts: tuple[Part, ...]
+    remarks: tuple[str, ...]
     history: History | None
 
     @property
@@ -43,13 +45,20 @@ def runs(records: Sequence[Record], results_dir: Path) -> list[Run]:
 
     Args:
         records: the records.
-        results_dir: their folder, for the histories.
+        results_dir: their folder, for the histories and the remarks.
 
     Raises:
-        UserError: a history has an error.
+        UserError: a history has an error, or the remarks have one.
     """
     return [
-        Run(record, record.protocol, hardware(record), parts(record), read_history(record_path(record, results_dir)))
+        Run(
+            record,
+            record.protocol,
+            hardware(record),
+            parts(record),
+            tuple(remarks_about([record], results_dir)),
+            read_history(record_path(record, results_dir)),
+        )
         for record in records
     ]
 

@@ -1,13 +1,17 @@
 """Make the tiny backbone: train a tokenizer, a CLIP and a Llama on the small world, from random weights."""
 
 import json
+import os
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.managers import SyncManager
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 from harness.errors import UserError
@@ -38,9 +42,11 @@ def pretrain(
         and the seconds of the whole.
 
     Raises:
-        UserError: a number of steps or threads is below 1, or the folder cannot be written.
+        UserError: a number of steps or threads is below 1, or the folder cannot be written. If one training fails, the
+            other is ended.
     """
-    if min(clip_steps, llm_steps, threads or 1) < 1:
+    threads = 1 if threads is None else threads
+    if min(clip_steps, llm_steps, threads) < 1:
         raise UserError("pretrain: a number of steps or threads is below 1; give at least one step and one thread")
     try:
         (out / "llm").mkdir(parents=True, exist_ok=True)
@@ -50,8 +56,8 @@ def pretrain(
 
     save_tokenizer(out / "llm")
     started = time.monotonic()
-    clip, llm = _train_both(out, seed, {"clip": clip_steps, "llm": llm_steps}, threads or 1)
-    results = {"seed": seed, "threads": threads or 1, "clip": clip, "llm": llm, **measure(out)}
+    clip, llm = _train_both(out, seed, {"clip": clip_steps, "llm": llm_steps}, threads)
+    results = {"seed": seed, "threads": threads, "clip": clip, "llm": llm, **measure(out)}
     results["seconds"] = round(time.monotonic() - started, 1)
     write_atomic(out / "training.json", json.dumps(results, indent=2) + "\n")
     return results
@@ -94,36 +100,56 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def _train_both(out: Path, seed: int, steps: dict[str, int], threads: int) -> tuple[dict[str, float], ...]:
-    """Run the trainings named in `steps`, each in its own process, and return their results in that order."""
+    """Run the trainings named in `steps`, each in its own process, and return their results in that order.
+
+    If one fails, the others are ended, and its error is raised.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     context = get_context("spawn")
     columns = (TextColumn("{task.fields[name]:4} {task.fields[line]}"), BarColumn(), "{task.completed}/{task.total}")
+    failed = context.Event()
     manager = SyncManager(ctx=context)
     manager.start(end_with_parent)
     with (
         manager,
-        ProcessPoolExecutor(2, mp_context=context, initializer=end_with_parent) as pool,
+        ProcessPoolExecutor(2, mp_context=context, initializer=_end_with_others, initargs=(failed,)) as pool,
         Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
     ):
         reports = manager.Queue()
         tasks = {name: progress.add_task("", total=n, name=name, line="") for name, n in steps.items()}
         jobs = [pool.submit(_train, name, out, seed, n, threads, reports) for name, n in steps.items()]
-        _show_progress(jobs, reports, lambda name, step, line: progress.update(tasks[name], completed=step, line=line))
+        try:
+            _show_progress(
+                jobs, reports, lambda name, step, line: progress.update(tasks[name], completed=step, line=line)
+            )
+        except BaseException:
+            failed.set()  # the pool would wait for the other training
+            raise
         return tuple(job.result() for job in jobs)
+
+
+def _end_with_others(failed: Event) -> None:
+    """End this process when its parent has ended, or when another training has failed."""
+
+    def follow() -> None:
+        failed.wait()
+        os._exit(1)
+
+    end_with_parent()
+    Thread(target=follow, daemon=True).start()
 
 
 def _show_progress(
     jobs: list[Future[dict[str, float]]], reports: "Queue[tuple[str, int, str]]", show: Callable[[str, int, str], None]
 ) -> None:
-    """Show what the trainings report until all are done or one has failed."""
-    while True:
-        try:
+    """Show what the trainings report until all are done; raise the error of one that fails."""
+    while not all(job.done() for job in jobs) or not reports.empty():
+        with suppress(Empty):
             show(*reports.get(timeout=1))
-        except Empty:
-            done = wait(jobs, timeout=0, return_when=FIRST_EXCEPTION)
-            if not done.not_done or any(job.exception() for job in done.done):
-                return
+        for job in jobs:
+            if job.done():
+                job.result()
 
 
 def _train(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from harness.escape import LONGEST_NAME, visible
 
@@ -38,12 +38,19 @@ KeptImage = Annotated[str, Field(pattern=r"^samples/[A-Za-z0-9_./+-]+$", max_len
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number that the 64 bits of a column of a table hold."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Seconds = Annotated[float, Field(ge=0)]
-Moment = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC))]
-"""A time that every library for tables can express, in every time zone."""
+Seconds = Annotated[float, Field(ge=0, le=1e18)]
+"""A time, an amount or a rate, such as the FLOPs per second of a GPU. Means and squares of such numbers are finite."""
+Number = Annotated[float, Field(ge=-1e39, le=1e39)]
+"""A number that 32 bits hold, such as the loss of a training that diverges."""
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2262, 1, 1, tzinfo=UTC)),
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+]
+"""A time in UTC that every library for tables can express, in every time zone."""
 MaybeCount = Annotated[Count | None, REASON]
 MaybeSeconds = Annotated[Seconds | None, REASON]
-MaybeFloat = Annotated[float | None, REASON]
+MaybeFloat = Annotated[Number | None, REASON]
 
 
 def _descriptions_on_one_line(schema: dict[str, Any]) -> None:

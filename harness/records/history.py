@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from harness.records.beside import HISTORY, OfRun, read_of_run, write_kept
-from harness.records.fields import Count, Seconds, Section
+from harness.records.fields import Count, Number, Seconds, Section
 
 MOST_POINTS = 500
 """Largest number of points of a history."""
@@ -42,11 +42,11 @@ class StepMeasured:
 
 
 class Point(Section):
-    step: Count
+    step: Annotated[Count, Field(ge=1)]
     """Last optimiser step of the point, from 1. A point covers the steps since the point before it."""
-    loss: float
+    loss: Number
     """Mean training loss of these steps."""
-    learning_rate: float
+    learning_rate: Number
     """Mean learning rate of these steps."""
     samples_per_s: Seconds | None = None
     """Samples per second in these steps, the wait for their batches included, except in histories made before it was

@@ -1,7 +1,7 @@
 """Join results folders: copy the runs of several folders into one; a completed run is never overwritten.
 
-A run is copied with everything that belongs to it. Its record is copied last, so a run with a record in the target has
-all its files, however the copying ends.
+A run is copied with everything that belongs to it. What a failed run left in the target is removed before that. The
+record is copied last, so a run with a record in the target has all its files, however the copying ends.
 """
 
 import os
@@ -15,7 +15,7 @@ from harness.records.beside import paths_beside
 from harness.records.questions import questions_path, read_questions
 from harness.records.record import Record
 from harness.records.remarks import Remark, add_remarks, read_remarks
-from harness.records.store import find_record, read_records, record_path, require_at_its_path
+from harness.records.store import find_record, read_records, record_path, require_at_its_path, require_same_run
 
 FOLDERS = ("adapters", "trackers")
 """Folders of a results folder that have one folder per run, at the same path as the record."""
@@ -51,10 +51,11 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
 
     Raises:
         UserError: a source has no records, a record is bad or has a file name that is not its own, the target has a
-            record of a run to be copied that cannot be read, remarks have an error, a file of a run is no regular file
-            inside its source, or something cannot be written. All but the last is found before anything is written.
+            record of a run to be copied that cannot be read, two runs have one spec hash, remarks have an error, a file
+            of a run is no regular file inside its source, or something cannot be written. All but the last is found
+            before anything is written.
     """
-    known = {record.run_id: (record, target) for record in read_records(target)}
+    known = {record.spec_hash: (record, target) for record in read_records(target)}
     merged = Merged()
     copies: dict[str, tuple[Record, Path]] = {}
     read_remarks(target)
@@ -67,14 +68,16 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         for record in records:
             require_at_its_path(record, source)
             remarks += [(record, remark) for remark in remarked if record.spec_hash in remark.runs]
-            before, place = known.get(record.run_id, (None, target))
+            before, place = known.get(record.spec_hash, (None, target))
+            if before is not None:
+                require_same_run(record, source, before, place)
             if before is not None and (before == record or _is_better(before, record)):
                 merged.present.append(record.run_id)
             elif before is not None and not _is_better(record, before):
                 merged.conflicts.append(f"{record.run_id}: {_difference(before, record)} in {place} and in {source}")
             else:
-                known[record.run_id] = copies[record.run_id] = record, source
-    replaced = {run_id: find_record(target, record.spec_hash) for run_id, (record, _) in copies.items()}
+                known[record.spec_hash] = copies[record.spec_hash] = record, source
+    replaced = {spec_hash: find_record(target, spec_hash) for spec_hash in copies}
     for earlier in replaced.values():
         # `read_records` passes over records that it cannot read, and finds a record whatever its file name is.
         if earlier is not None:
@@ -83,16 +86,18 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
     for record, source, files in runs:
         # Copying may take long, and a sweep may make runs in the target meanwhile.
         now = find_record(target, record.spec_hash)
-        if now is not None and now != replaced[record.run_id]:
-            known[record.run_id] = now, target
+        if now is not None and now != replaced[record.spec_hash]:
+            known[record.spec_hash] = now, target
             merged.conflicts.append(f"{record.run_id}: has been recorded in {target} meanwhile, and is in {source}")
             continue
+        for stale in {*_own_files(record, target)} - {*files}:
+            _remove(target / stale)
         for file in files:
             if not (file.parts[0] == SHARED and (target / file).exists()):
                 copy_atomic(source / file, target / file)
         merged.added.append(record.run_id)
     # A remark on a run that was left behind is not about the target's own run.
-    taken = [(record, remark) for record, remark in remarks if known[record.run_id][0] == record]
+    taken = [(record, remark) for record, remark in remarks if known[record.spec_hash][0] == record]
     add_remarks(target, [Remark(runs=[record.spec_hash], text=remark.text) for record, remark in taken])
     return merged
 
@@ -117,14 +122,26 @@ def _files_of_run(record: Record, source: Path) -> list[Path]:
         UserError: one of them is no regular file inside the source. A source may come from somebody else, and a link
             in it may lead to any file of this machine, or to a device without an end.
     """
+    shared = [file for file in _shared_files(record, source) if os.path.lexists(source / file)]
+    files = [*_own_files(record, source), *shared, record_path(record, Path())]
+    for file in files:
+        _require_inside(file, source)
+    return files
+
+
+def _own_files(record: Record, folder: Path) -> list[Path]:
+    """Return the path, inside a results folder, of every file that belongs to one run only, without its record."""
     own = record_path(record, Path())
     run = own.relative_to("records").with_suffix("")
-    below = (file for name in FOLDERS for file in _files_below(source / name / run))
-    files = [*paths_beside(own), *(file.relative_to(source) for file in below), *_shared_files(record, source), own]
-    found = [file for file in files if os.path.lexists(source / file)]
-    for file in found:
-        _require_inside(file, source)
-    return found
+    below = (file.relative_to(folder) for name in FOLDERS for file in _files_below(folder / name / run))
+    return [*(file for file in paths_beside(own) if os.path.lexists(folder / file)), *below]
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: is of a failed run and cannot be removed ({error.strerror}); remove it") from error
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

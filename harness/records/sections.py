@@ -76,11 +76,11 @@ class BackboneInfo(Section):
 
 
 class Metric(Section):
-    value: float | None
+    value: Annotated[float, Field(ge=-1e9, le=1e9)] | None
     """Accuracy in percent, or caption score x 100 (BLEU, CIDEr); null where `reason` says why."""
     n: Count
     """Number of problems or images that the value is computed from."""
-    stderr: Annotated[float, Field(ge=0)] | None = None
+    stderr: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """Standard error of `value`, in the same unit; null where `reason` says why."""
     reason: Text | None = None
     """Why `value` or `stderr` is null."""

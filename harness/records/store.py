@@ -99,9 +99,9 @@ def read_records(results_dir: Path) -> list[Record]:
     said once on standard error. Histories, which are stored beside the records, are not looked at.
 
     Raises:
-        UserError: a file is not a valid record, or two files contain the same run.
+        UserError: a file is not a valid record, or two files contain the same run, or two runs of one spec hash.
     """
-    seen: dict[str, Path] = {}
+    seen: dict[str, tuple[Path, Record]] = {}
     records = []
     for path in _files(results_dir):
         content = _content(path)
@@ -113,10 +113,31 @@ def read_records(results_dir: Path) -> list[Record]:
         except _NotJsonError as error:
             _say(f"{error}; it is passed over")
             continue
-        if (other := seen.setdefault(record.run_id, path)) is not path:
+        other, before = seen.setdefault(record.spec_hash, (path, record))
+        if before is not record:
+            require_same_run(record, path, before, other)
             raise UserError(f"{path}: run_id: {other} records the same run; remove one of the two files")
         records.append(record)
     return records
+
+
+def require_same_run(one: Record, place: Path, other: Record, elsewhere: Path) -> None:
+    """Check that two records with one spec hash are of one run, as they are unless somebody has changed one of them.
+
+    Args:
+        one: a record.
+        place: its file, or the folder in which it is.
+        other: another one with the same spec hash.
+        elsewhere: the same of the other one.
+
+    Raises:
+        UserError: they are of two runs.
+    """
+    if one.run_id != other.run_id:
+        raise UserError(
+            f"{place}: spec_hash: is that of {one.run_id} here and of {other.run_id} in {elsewhere}; remove the record "
+            "that was changed"
+        )
 
 
 def find_record(results_dir: Path, spec_hash: str) -> Record | None:

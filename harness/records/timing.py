@@ -3,11 +3,9 @@
 The docstring of a field is its description in results/schema.json and in the field guide of results/README.md.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from harness.records.fields import Count, Seconds, Section
+from harness.records.fields import Count, Number, Seconds, Section
 
 Implementation = Literal["shipped", "plain", "yardstick"]
 Clock = Literal["wall", "cpu"]
@@ -16,15 +14,15 @@ METERED_S = 1.0
 
 
 class Spread(Section):
-    median: Annotated[float, Field(ge=0)]
+    median: Seconds
     """Median of the ratios."""
-    p10: Annotated[float, Field(ge=0)]
+    p10: Seconds
     """10th percentile of the ratios."""
-    p90: Annotated[float, Field(ge=0)]
+    p90: Seconds
     """90th percentile of the ratios."""
-    ci_low: Annotated[float, Field(ge=0)] | None = None
+    ci_low: Seconds | None = None
     """Lower end of a 95 % confidence interval of the median (sign test); null where there are fewer than six ratios."""
-    ci_high: Annotated[float, Field(ge=0)] | None = None
+    ci_high: Seconds | None = None
     """Upper end of that interval; null where there are fewer than six ratios."""
 
 
@@ -55,9 +53,9 @@ class Timing(Section):
     memory of the process. Null where not reported."""
     peak_reserved_bytes: Count | None = None
     """Peak memory of a step that torch reserved on the GPU, in bytes; null without a GPU."""
-    layer_s: float | None = None
+    layer_s: Number | None = None
     """Estimated seconds of one more decoder layer, where the backbone is a slice of a larger one; null otherwise."""
-    whole_s: float | None = None
+    whole_s: Number | None = None
     """Estimated seconds per batch on the larger backbone, where the backbone is a slice of one; null otherwise."""
     joules: Seconds | None = None
     """Median energy of the GPU per batch, in joules. Null without a GPU, where its management library does not report

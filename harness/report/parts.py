@@ -42,6 +42,9 @@ def _fields(path: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _fields(f"{path}.{name}", inner)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for number, inner in enumerate(value):
+            yield from _fields(f"{path}.{number}", inner)
     elif isinstance(value, list):
         yield path, ", ".join(map(str, value))
     elif isinstance(value, float):

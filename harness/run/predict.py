@@ -197,7 +197,8 @@ def read_adapter(folder: str | Path) -> ReadAdapter:
         folder: the adapter's folder.
 
     Raises:
-        UserError: the adapter is incomplete, damaged or of an unknown method, or was trained on random weights.
+        UserError: the adapter is incomplete, damaged or of an unknown method, or its backbone is a size that has no
+            pretrained weights. Random weights of any other backbone are noticed only when it is loaded.
     """
     found = _read(Path(folder))
     _spec(found.folder, found.backbone)

@@ -10,11 +10,11 @@ import shutil
 from pathlib import Path
 
 from harness.backbone.weights import KNOWN
-from harness.config.presets import PRESETS, base_model
+from harness.config.presets import PRESETS, base_model, looks_like_path
 from harness.errors import UserError
 from harness.files import new_folder, read_file
 from harness.hub import GB, Source, download
-from harness.records import Record, read_record
+from harness.records import Record, read_record, remarks_about
 from harness.run.predict import ReadAdapter, SavedBackbone, read_adapter
 from harness.sharing.model_card import RECORD_FILE, Base, model_card
 from harness.sharing.upload import CARD, LICENCE, Upload, repository_id, require_hub
@@ -33,8 +33,8 @@ def adapter_upload(folder: Path, repo: str) -> Upload:
         repo: id of the repository, `OWNER/NAME`.
 
     Raises:
-        UserError: the adapter cannot be read, its record is not there or is that of another run, or the run did not
-            complete.
+        UserError: the adapter cannot be read or was trained on random weights, its record is not there or is that of
+            another run, the run did not complete, or the remarks of its results folder have an error.
     """
     repository_id(repo, "--repo")
     adapter = read_adapter(folder)
@@ -42,14 +42,18 @@ def adapter_upload(folder: Path, repo: str) -> Upload:
     record = read_record(path)
     if record.status != "completed":
         raise UserError(f"{path}: status: is {record.status!r}; complete the run before you share its adapter")
+    if record.backbone.weights == "random":
+        raise UserError(f"{path}: backbone.weights: is 'random', so the adapter can do nothing; give another adapter")
     _require_same_run(adapter, record, path)
+    # A record beside a pulled adapter is in no results folder.
+    remarks = [] if path.name == RECORD_FILE else remarks_about([record], path.parents[4])
     shared = _shared(adapter.backbone)
     config = read_file(folder / CONFIG_FILE)
     if shared != adapter.backbone:
         content = json.loads(config)
         content["extra"]["backbone"] = shared.model_dump(exclude_unset=True)
         config = (json.dumps(content, indent=2) + "\n").encode()
-    card = str(model_card(record, adapter.method, _base(shared), repo))
+    card = str(model_card(record, adapter.method, _base(shared), repo, remarks))
     files: dict[str, bytes | Path] = {
         CARD: card.encode(),
         CONFIG_FILE: config,
@@ -147,15 +151,10 @@ def _shared(backbone: SavedBackbone) -> SavedBackbone:
     if preset is not None and not preset.packaged:  # a copy of the preset's weights keeps its name
         return backbone.model_copy(update={"llm": preset.llm, "clip": preset.clip})
     llm, clip = backbone.llm, backbone.clip
-    llm = Path(llm).name if _is_local(llm) else llm
+    llm = Path(llm).name if looks_like_path(llm) or os.path.exists(llm) else llm
     local, _, folder = clip.partition("local-dir:")
     clip = clip if local else f"local-dir:{Path(folder).name}"
     return backbone.model_copy(update={"llm": llm, "clip": clip})
-
-
-def _is_local(llm: str) -> bool:
-    """Return whether a language model is a path and no hub id."""
-    return os.path.isabs(llm) or llm.startswith((".", "~")) or llm.count("/") > 1 or os.path.exists(llm)
 
 
 def _base(backbone: SavedBackbone) -> Base:

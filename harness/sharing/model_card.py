@@ -1,6 +1,6 @@
 """The card of a trained adapter, made from its record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Base:
     options: str = ""
 
 
-def model_card(record: Record, method: Any, base: Base, repo: str) -> ModelCard:
+def model_card(record: Record, method: Any, base: Base, repo: str, remarks: Sequence[str] = ()) -> ModelCard:
     """Return the card of an adapter.
 
     Args:
@@ -47,6 +47,7 @@ def model_card(record: Record, method: Any, base: Base, repo: str) -> ModelCard:
         method: the class of its method, which satisfies `methods.base.Method`.
         base: its backbone.
         repo: id of the repository in which the card will be.
+        remarks: the sentences of `remarks.json` on the run.
     """
     facts = task_facts(record.task)
     kind = "visual-question-answering" if facts.answers else "image-to-text"
@@ -60,7 +61,7 @@ def model_card(record: Record, method: Any, base: Base, repo: str) -> ModelCard:
         model_name=repo.partition("/")[2],
         eval_results=list(_eval_results(record, kind)) or None,
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(record, method, base, repo)}")
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(record, method, base, repo, remarks)}")
 
 
 def _is_scienceqa(record: Record) -> bool:
@@ -82,7 +83,7 @@ def _eval_results(record: Record, kind: str) -> Iterator[EvalResult]:
             )
 
 
-def _text(record: Record, method: Any, base: Base, repo: str) -> str:
+def _text(record: Record, method: Any, base: Base, repo: str, remarks: Sequence[str]) -> str:
     source = method.source
     title = f"{method.title}{f' ({record.variant})' if record.variant else ''}"
     sections = [
@@ -92,7 +93,7 @@ def _text(record: Record, method: Any, base: Base, repo: str) -> str:
         f"It was trained and scored by {LIBRARY}, a reproducibility benchmark.\n\n{_facts(record, base)}",
         f"## How to use it\n\n{_usage(record, base, repo)}",
         f"## What was measured\n\n{_measured(record)}",
-        "## What these numbers cannot tell\n\n" + "\n".join(f"- {line}" for line in _limits(record)),
+        "## What these numbers cannot tell\n\n" + "\n".join(f"- {line}" for line in _limits(record, remarks)),
         f"## The run\n\n`{RECORD_FILE}` is the whole record. `python -m harness records config {RECORD_FILE}` makes a "
         f"settings file of it for `run --config`, and `python -m harness verify {RECORD_FILE}` makes the run again and "
         "compares the scores.\n",
@@ -152,7 +153,7 @@ def _measured(record: Record) -> str:
     return f"{unit} on the split `{record.eval_split}` of `{record.data.name}`.\n\n{table}"
 
 
-def _limits(record: Record) -> Iterator[str]:
+def _limits(record: Record, remarks: Sequence[str]) -> Iterator[str]:
     """Yield what the numbers of a record do not show, as sentences in Markdown."""
     yield (
         "This is one run with one seed. Seeds may differ as much as methods do, and the standard error holds only the "
@@ -163,7 +164,7 @@ def _limits(record: Record) -> Iterator[str]:
             "The backbone is the small one that comes with the project. It knows nothing but generated pictures and "
             "texts, so the numbers do not say what a large model would score."
         )
-    for line in remarks_on(record):
+    for line in (*remarks_on(record), *remarks):
         yield markdown(line)
     if record.tuning:
         yield "The settings were chosen as `tuning` below says. Others may suit another model or other data better."

@@ -47,7 +47,7 @@ def results_upload(results: Path, repo: str) -> Upload:
     files |= {record_path(record, Path()).as_posix(): record_text(record).encode() for record in records}
     if read_remarks(results):
         files[REMARKS] = results / REMARKS
-    return Upload(repo, "dataset", f"Upload {len(records)} records", files, owned=_RECORDS)
+    return Upload(repo, "dataset", f"Upload {len(records)} records", files, owned=(_RECORDS, REMARKS))
 
 
 def records_table(records: Sequence[Record]) -> bytes:

@@ -31,15 +31,15 @@ class Upload:
         kind: `model` or `dataset`.
         message: message of the commit.
         files: name -> content, or the file that has it.
-        owned: beginning of names. Files of the repository whose name begins so and that are not uploaded are removed;
-            empty removes none.
+        owned: beginnings of names. Files of the repository whose name begins with one of them and that are not
+            uploaded are removed.
     """
 
     repo: str
     kind: str
     message: str
     files: Mapping[str, bytes | Path]
-    owned: str = ""
+    owned: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:

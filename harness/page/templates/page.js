@@ -41,9 +41,10 @@
     for (const select of section.querySelectorAll("select[data-facet]")) {
       select.addEventListener("change", () => {
         const chosen = select.value;
-        const matches = (text) => chosen === "" || text === chosen;
-        const column = table.column(columnOf(Number(select.dataset.facet), count));
-        column.search(chosen === "" ? "" : matches).draw();
+        const column = columnOf(Number(select.dataset.facet), count);
+        // The text that DataTables passes has no diacritics.
+        const matches = (text, row, index) => table.cell(index, column).node().textContent === chosen;
+        table.column(column).search(chosen === "" ? "" : matches).draw();
       });
     }
     section.querySelector("select.group").addEventListener("change", (event) => {

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from harness.page.build import write_page
 from harness.records import read_records
+from tests.harness.page.conftest import keep
+from tests.record_factory import make
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -129,6 +132,19 @@ def test_the_method_stays_where_a_table_is_scrolled_to_the_side(open_page: Any) 
     before = name.bounding_box()["x"]
     region.evaluate("region => region.scrollLeft = 300")
     assert region.evaluate("region => region.scrollLeft") == 300 and name.bounding_box()["x"] == before
+
+
+def test_a_filter_finds_names_with_accents_and_of_another_case(chromium: Any, tmp_path: Path) -> None:
+    names = ["modele", "Modele", "modèle"]
+    for name in names:
+        keep(make(model=name), tmp_path)
+    tab = chromium.new_page()
+    tab.goto(write_page(tmp_path, tmp_path / "site").as_uri())
+    board = tab.locator("#overview")
+    for name in names:
+        board.locator("select[data-facet='1']").select_option(name)
+        assert board.locator("tbody tr.measured td:nth-child(2)").all_inner_texts() == [name]
+    tab.close()
 
 
 def test_rows_are_filtered_searched_and_grouped(open_page: Any) -> None:

@@ -1,5 +1,6 @@
 """The page as a file: what it contains, and that text of records stays text. `test_browser.py` opens it."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,15 @@ import pytest
 from harness.errors import UserError
 from harness.page.boards import boards, table_rows
 from harness.page.build import LARGEST, ordered, write_page
-from harness.records import default_label, history_path, read_records, record_path
+from harness.records import (
+    StepMeasured,
+    default_label,
+    history_path,
+    make_history,
+    read_records,
+    record_path,
+    write_history,
+)
 from harness.report.tables import leaderboard
 from tests.command_line import Run
 from tests.harness.page.conftest import HOSTILE, keep, timing
@@ -75,6 +84,39 @@ def test_measured_rows_come_first_with_the_papers_value_beside(page: Path) -> No
     kinds = re.findall(r'<tr class="(measured|printed)">', table)
     assert kinds == sorted(kinds) and set(kinds) == {"measured", "printed"}
     assert re.search(r">93\.00</a>\s*<span class=\"paper\">paper 93\.07 \(-0\.07\)</span>", table)
+
+
+def test_a_filter_offers_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    for model in ("small", "Small"):
+        keep(make(model=model, data={"name": "scienceqa-mini"}), tmp_path)
+    text = write_page(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    assert all(f'<option value="{model}">' in text for model in ("small", "Small"))
+
+
+def test_the_record_of_a_run_has_the_remarks_on_it(tmp_path: Path) -> None:
+    one, other = (keep(make("memvp", seed), tmp_path) for seed in (0, 1))
+    remarks = [{"runs": [run.spec_hash], "text": f"<b> on seed {run.seed}"} for run in (one, other)]
+    (tmp_path / "remarks.json").write_text(json.dumps({"remarks": remarks}))
+    text = write_page(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    for run in (one, other):
+        _, _, opened = text.partition(f'<template id="run-{run.spec_hash}">')
+        assert opened.partition("</template>")[0].count("on seed") == 1
+        assert f'<p class="remark">&lt;b&gt; on seed {run.seed}</p>' in opened.partition("</template>")[0]
+
+
+def test_the_largest_numbers_of_a_record_leave_the_page_readable(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        times = dict.fromkeys(("load", "data", "train_step_median", "train_step_p90", "train", "eval", "scoring"), 1e18)
+        scores = {name: {"value": 1e9, "n": 1, "stderr": 1e9} for name in ("BLEU-4", "CIDEr")}
+        changes = {"times_s": times, "energy_joules": {"train": 1e18}, "metrics": scores}
+        run = keep(make("memvp", seed, task="coco", **changes), tmp_path)
+        path = record_path(run, tmp_path)
+        write_history(path, make_history(run.spec_hash, [StepMeasured(step, 1e39, 1e39, 1, 1.0) for step in (1, 2)]))
+        section = {"phases": {"train": timing(1e18), "inference": timing(1e18)}, "loaded": False}
+        keep(make("memvp", seed, kind="speed", metrics={}, speed=section, backbone={"weights": "random"}), tmp_path)
+    text = write_page(tmp_path, tmp_path / "site").read_text(encoding="utf-8")
+    data = text.partition('id="data">')[2].partition("</script>")[0]
+    assert json.loads(data, parse_constant=pytest.fail)["losses"]
 
 
 def test_a_folder_without_records_is_refused(call: Run, tmp_path: Path) -> None:

@@ -118,6 +118,11 @@ def test_coarse_losses_keep_mean_and_end(values: list[float], parts: int) -> Non
     assert total == pytest.approx(sum(values), rel=1e-3)
 
 
+def test_a_point_counts_by_the_steps_that_it_stands_for() -> None:
+    assert coarse({"x": [1, 11, 12], "y": [12.0, 1.0, 7.0]}, 1) == {"x": [12], "y": [2.417]}
+    assert coarse({"x": [1, 11, 12], "y": [12.0, 1.0, 7.0]}, 2) == {"x": [11, 12], "y": [2.0, 7.0]}
+
+
 def test_ratios_have_the_interval_of_the_record(results: Path) -> None:
     figure = next(figure for figure in ratio_figures(read_records(results), results) if "(tiny)" in figure.title)
     assert figure.title.startswith("Time relative to that of MemVP")

@@ -24,6 +24,7 @@ from harness.records import (
 from tests.record_factory import fields
 
 HASH = "0123456789abcdef"
+POINT = {"step": 1, "loss": 1.0, "learning_rate": 0.1}
 losses = st.floats(0, 1e4)
 
 
@@ -81,6 +82,9 @@ def test_it_is_read_back_and_is_no_record(tmp_path) -> None:
         (json.dumps({"schema_version": 9, "spec_hash": HASH, "steps": 0, "points": []}), "schema_version"),
         (json.dumps({"spec_hash": HASH, "steps": 3, "points": []}), "points"),
         (json.dumps({"spec_hash": HASH, "steps": 0, "points": []}), "spec_hash"),
+        (json.dumps({"spec_hash": HASH, "steps": 1, "points": [{**POINT, "loss": 1e300}]}), "points.0.loss"),
+        (json.dumps({"spec_hash": HASH, "steps": 1, "points": [{**POINT, "learning_rate": 1e300}]}), "points.0.learn"),
+        (json.dumps({"spec_hash": HASH, "steps": 0, "points": [{**POINT, "step": 0}]}), "points.0.step"),
     ],
 )
 def test_a_damaged_one_is_named_and_does_not_disturb_the_records(tmp_path, content: str, named: str) -> None:

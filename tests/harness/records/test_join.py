@@ -20,6 +20,7 @@ from harness.records import (
     write_questions,
     write_record,
 )
+from harness.records.beside import BESIDE
 from tests.command_line import Run, files, quick_run
 from tests.record_factory import fields
 
@@ -98,6 +99,32 @@ def test_a_completed_run_takes_the_place_of_a_failed_one(call: Run, tmp_path: Pa
         done = call("results", "merge", tmp_path / name / "source", "--results", tmp_path / name / "target")
         assert done.code == 0
         assert [record.status for record in read_records(tmp_path / name / "target")] == ["completed"]
+
+
+def test_two_runs_of_one_spec_hash_do_not_join(call: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    write_record(Record(**fields(seed=0)), target)
+    write_record(Record(**fields(seed=1)), source)
+    done = call("results", "merge", source, "--results", target)
+    assert done.code == 2 and f"{source}: spec_hash: is that of " in done.err and done.err.count("\n") == 1
+    assert len(read_records(target)) == 1
+
+
+def test_nothing_of_a_failed_run_stays_beside_the_completed_one(call: Run, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    path = write_record(make_record(seed=0, status="failed", error="out of luck"), target)
+    run = path.relative_to(target / "records").with_suffix("")
+    for suffix in BESIDE:
+        path.with_suffix(suffix).write_text("old")
+    for name in ("old", "both"):
+        (target / "trackers" / run / name).mkdir(parents=True)
+        (target / "trackers" / run / name / "log").write_text("old")
+    write_predictions(write_record(make_record(seed=0), source), [{"qid": "1"}])
+    (source / "trackers" / run / "both").mkdir(parents=True)
+    (source / "trackers" / run / "both" / "log").write_text("new")
+    assert call("results", "merge", source, "--results", target).code == 0
+    assert files(target) == files(source)
+    assert (target / "trackers" / run / "both" / "log").read_text() == "new"
 
 
 @pytest.mark.parametrize(("field", "value"), [("schema_version", 2), ("config", {"lr": float("inf")})])

@@ -1,7 +1,9 @@
 """The record: it survives a round trip through JSON, its hash is fixed, and it rejects contradictory fields."""
 
 import json
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +78,10 @@ def test_spec_hash_refuses_nan():
         ({"seed": 10**30}, "seed"),
         ({"micro_batch": 2**63}, "micro_batch"),
         ({"micro_batch": 0}, "micro_batch"),
+        ({"metrics": {"IMG": {"value": 1e300, "n": 1, "stderr": 0}}}, "metrics.IMG.value"),
+        ({"metrics": {"IMG": {"value": 1, "n": 1, "stderr": 1e300}}}, "metrics.IMG.stderr"),
+        ({"times_s": {"train": 1e300}}, "times_s.train"),
+        ({"loss": {"first": 1, "last": -1e300}}, "loss.last"),
         ({"created": "0001-01-01T00:00:00+14:00"}, "created"),
         ({"created": "9999-12-31T23:59:59-14:00"}, "created"),
     ],
@@ -83,6 +89,17 @@ def test_spec_hash_refuses_nan():
 def test_refused(changes, named):
     with pytest.raises(ValidationError, match="(?s)" + named.replace(".", r"\.")):
         Record(**fields(**changes))
+
+
+def test_the_loss_of_a_training_that_diverges_can_be_recorded():
+    most = float(np.finfo(np.float32).max)
+    missing = {name: why for name, why in WHY.items() if name != "loss"}
+    assert Record(**fields(loss={"first": 1.0, "last": most}, missing=missing)).loss.last == most
+
+
+def test_the_time_of_a_record_is_in_utc():
+    created = Record(**fields(created="2026-01-01T00:30:00+02:00")).created
+    assert created == datetime(2025, 12, 31, 22, 30, tzinfo=UTC) and f"{created:%d %H:%M}" == "31 22:30"
 
 
 def test_random_weights_carry_no_accuracy():

@@ -166,6 +166,13 @@ def test_a_folder_in_place_of_a_record_is_named(tmp_path):
         read_records(tmp_path)
 
 
+def test_two_runs_of_one_spec_hash_are_refused(tmp_path):
+    paths = [write_record(Record(**fields(seed=seed)), tmp_path) for seed in (0, 1)]
+    with pytest.raises(UserError, match=r"spec_hash: is that of .*; remove the record that was changed") as error:
+        read_records(tmp_path)
+    assert all(str(path) in str(error.value) for path in paths)
+
+
 def test_a_copied_record_does_not_count_twice(tmp_path):
     path = write_record(Record(**fields()), tmp_path)
     copy = path.with_name("copy.json")

@@ -152,6 +152,23 @@ def test_an_adapter_on_random_weights_is_not_shared(hub: Hub, packaged: Path, tm
     content["extra"]["backbone"] |= {"model": "bench", "llm": None, "clip": None}
     (folder / CONFIG_FILE).write_text(json.dumps(content))
     assert "'bench' has no pretrained weights" in refused("push", folder, "--repo", "me/x")
+    shutil.copyfile(packaged / CONFIG_FILE, folder / CONFIG_FILE)
+    record = json.loads(adapters._record_of(packaged).read_text()) | {"metrics": {}}
+    record["backbone"]["weights"] = "random"
+    (folder / RECORD_FILE).write_text(json.dumps(record))
+    assert "record.json: backbone.weights: is 'random'" in refused("push", folder, "--repo", "me/x")
+    assert hub.requests == []
+
+
+def test_the_card_has_the_remarks_on_the_run(packaged: Path, tmp_path: Path) -> None:
+    results = packaged.parents[4]
+    copy = Path(shutil.copytree(results, tmp_path / "results"))
+    record = read_record(adapters._record_of(packaged))
+    remarks = [{"runs": [record.spec_hash], "text": "Was throttled."}, {"runs": ["0" * 16], "text": "Of another run."}]
+    (copy / "remarks.json").write_text(json.dumps({"remarks": remarks}))
+    card = adapter_upload(copy / packaged.relative_to(results), "me/memvp").files["README.md"]
+    assert isinstance(card, bytes)
+    assert b"- Was throttled." in card and b"Of another run." not in card
 
 
 def on_hub(hub: Hub, folder: Path, packaged: Path) -> Path:
@@ -300,6 +317,8 @@ def test_text_of_a_record_stays_text_in_the_card() -> None:
         ("x", "someone/model", "ViT-B-32:openai", ("someone/model", "ViT-B-32:openai")),
         ("x", "/home/me/model", "local-dir:/home/me/clip", ("model", "local-dir:clip")),
         ("x", "./m.gguf", "local-dir:clip", ("m.gguf", "local-dir:clip")),
+        ("x", "secret/m.gguf", "local-dir:clip", ("m.gguf", "local-dir:clip")),
+        ("x", "secret/model/", "local-dir:clip", ("model", "local-dir:clip")),
     ],
 )
 def test_how_others_find_a_backbone(model: str, llm: str, clip: str, expected: tuple[str, str]) -> None:

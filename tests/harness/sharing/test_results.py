@@ -72,6 +72,15 @@ def test_remarks_go_with_the_records(results: Path) -> None:
     assert results_upload(results, "me/results").files["remarks.json"] == results / "remarks.json"
 
 
+def test_remarks_that_are_withdrawn_leave_the_data_set(hub: Hub, results: Path) -> None:
+    remarks = {"remarks": [{"runs": [read_records(results)[0].spec_hash], "text": "The machine was throttled."}]}
+    (results / "remarks.json").write_text(json.dumps(remarks))
+    for there in (True, False):
+        assert call("results", "push", "--repo", "me/results", "--results", results).code == 0
+        assert (hub.datasets["me/results"].folder / "remarks.json").exists() == there
+        (results / "remarks.json").unlink(missing_ok=True)
+
+
 def test_a_run_that_is_gone_leaves_the_data_set(hub: Hub, results: Path) -> None:
     assert call("results", "push", "--repo", "me/results", "--results", results).code == 0
     next(results.rglob("seed*.json")).unlink()

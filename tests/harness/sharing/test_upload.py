@@ -26,9 +26,9 @@ def test_all_files_are_one_commit(hub: Hub) -> None:
 
 def test_files_that_are_gone_are_removed_where_the_upload_owns_them(hub: Hub) -> None:
     files = {"README.md": b"# x", "records/a.json": b"a", "records/b.json": b"b"}
-    send(Upload("me/some", "dataset", "first", files, owned="records/"))
+    send(Upload("me/some", "dataset", "first", files, owned=("records/",)))
     (hub.datasets["me/some"].folder / "mine.txt").write_text("kept")
-    send(Upload("me/some", "dataset", "second", {"records/b.json": b"c"}, owned="records/"))
+    send(Upload("me/some", "dataset", "second", {"records/b.json": b"c"}, owned=("records/",)))
     assert hub.datasets["me/some"].files() == {"README.md": b"# x", "mine.txt": b"kept", "records/b.json": b"c"}
 
 
