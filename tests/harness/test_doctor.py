@@ -133,7 +133,12 @@ def test_faults_of_folders(call: Run, ready: list[str], tmp_path: Path, small_ll
     assert done.code == 2
     findings = found(done.out)
     assert "has no model.safetensors" in findings["weights"]["found"]
-    assert findings["data"]["remedy"] == f"python -m harness data fetch scienceqa --data-root {tmp_path}"
+    # A folder that contains something is not fetched into.
+    remedy = "give the folder that has problems.json, or a new folder to `data fetch scienceqa`"
+    assert findings["data"]["remedy"] == remedy
+    done = call("doctor", *ready[:4], "--data-root", tmp_path / "a new one", "--format", "json")
+    remedy = f"python -m harness data fetch scienceqa --data-root '{tmp_path / 'a new one'}'"
+    assert found(done.out)["data"]["remedy"] == remedy
     assert sys.version.split()[0] in findings["Python"]["found"]
 
 
