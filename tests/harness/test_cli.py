@@ -329,7 +329,7 @@ def test_a_run_that_cannot_be_made_stops_the_sweep_before_it_starts(
     (silent / "scenes.json").unlink()
     base[base.index("--data-root") + 1] = str(silent)
     done = call(*base, "--methods", "memvp,oracle")
-    _is_user_error(done, "scenes.json: missing; the oracle needs every image in words")
+    _is_user_error(done, "scenes.json: missing; the oracle reads every image in words from it: leave")
     assert "training" not in done.out
     assert not (tmp_path / "results").exists()
 
