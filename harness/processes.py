@@ -21,8 +21,8 @@ from harness.errors import first_line
 
 ValueT = TypeVar("ValueT")
 RANK, COUNT, LOCAL_RANK, LOCAL_COUNT = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
-"""Environment variables in which a launcher tells each process its number, how many there are, and its number on this
-machine."""
+"""Environment variables in which a launcher tells each process its number, how many there are, its number on this
+machine, and how many are on this machine."""
 FSDP = "ACCELERATE_USE_FSDP"
 """Environment variable in which `accelerate launch` says that its configuration asks for FSDP."""
 PATIENCE = timedelta(days=1)

@@ -23,7 +23,6 @@ from harness.backbone.vision_tower import VisionTower, local_settings, pretraine
 from harness.backbone.weights import is_gguf, llm_folder, require_weights, weight_files
 from harness.config.presets import TINY, BackboneSpec
 from harness.errors import UserError
-from harness.processes import local_processes
 from harness.streams import say_on_stderr
 
 WeightsOrigin = Literal["pretrained", "shipped", "random"]
@@ -153,9 +152,7 @@ def load_backbone(
     if weights != "random":
         require_weights(spec, say_on_stderr)
     size = llm_size(spec, dtype)
-    # Processes on one machine share its memory, and each GPU has its own.
-    copies = local_processes() if device.type == "cpu" else 1
-    require_free_memory(copies * size.bytes, dtype, device, f"--model {spec.base}")
+    require_free_memory(size.bytes, dtype, device, f"--model {spec.base}")
     if weights != "random":
         require_stored(f"--llm {spec.llm}", size.parameters, weight_files(str(spec.llm)))
     if weights == "random":

@@ -16,6 +16,7 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 Scoring = Literal["letter", "generate", "likelihood"]
 """How a model answers a question with options: with one token, with a text, or by the likelihood of each option."""
 MOST_EPOCHS = 1e6
+"""Largest length of training, and of its warm-up."""
 LONGEST_TUNING = 2_000
 """Characters that `tuning` may have."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -30,7 +31,7 @@ class TrainRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: float = Field(20, gt=0, le=MOST_EPOCHS, description="passes over the training split")
-    warmup_epochs: float = Field(2, ge=0, le=1e6, description="epochs of linear warm-up, included in `epochs`")
+    warmup_epochs: float = Field(2, ge=0, le=MOST_EPOCHS, description="epochs of linear warm-up, included in `epochs`")
     batch_size: int = Field(
         32,
         ge=1,

@@ -104,8 +104,7 @@ def decode(model: EvaluatedModel, batch: Batch, eos: int, search: Search) -> lis
             state.select(rows_R)
         elif width > 1:
             # Only the key-value cache is reordered, because the beams of a sample share all other state.
-            # transformers' annotation is LongTensor, but torch annotates the results of its operations as Tensor.
-            state.cache.reorder_cache(rows_R)  # type: ignore[arg-type]
+            state.cache.reorder_cache(rows_R)  # type: ignore[arg-type]  # torch annotates a LongTensor as Tensor
         logits_RV = model.step(beams.last_R, state)
 
 

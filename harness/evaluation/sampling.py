@@ -8,6 +8,7 @@ Shape suffixes: B samples still decoding, V vocabulary.
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
@@ -46,8 +47,8 @@ def sample_texts(
     logits_BV, state = model.prefill(batch)
     for _ in range(max_new_tokens):
         require_finite(logits_BV, ids[decoding[0]])
-        # The warpers read no prompt, which is their first argument; transformers' annotation asks for a LongTensor.
-        p_BV = warp(torch.empty(0), logits_BV.float()).softmax(dim=-1).double()  # type: ignore[arg-type]
+        no_prompt: Any = torch.empty(0)  # the warpers do not read it, though their annotation asks for a LongTensor
+        p_BV = warp(no_prompt, logits_BV.float()).softmax(dim=-1).double()
         u_B1 = torch.tensor([[draws[i].random()] for i in decoding], device=p_BV.device, dtype=p_BV.dtype)
         cumulative_BV = p_BV.cumsum(dim=-1)
         tokens = torch.searchsorted(cumulative_BV, u_B1 * cumulative_BV[:, -1:], right=True).flatten().tolist()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.records import History, Record, read_history, record_path, remarks_about
+from harness.records import History, Record, read_history, read_remarks, record_path, sentences_about
 from harness.report.parts import Part, parts
 from harness.report.selection import hardware
 
@@ -50,13 +50,14 @@ def runs(records: Sequence[Record], results_dir: Path) -> list[Run]:
     Raises:
         UserError: a history has an error, or the remarks have one.
     """
+    remarks = read_remarks(results_dir)
     return [
         Run(
             record,
             record.protocol,
             hardware(record),
             parts(record),
-            tuple(remarks_about([record], results_dir)),
+            tuple(sentences_about([record], remarks)),
             read_history(record_path(record, results_dir)),
         )
         for record in records

@@ -30,7 +30,7 @@ from harness.records.questions import (
     write_questions,
 )
 from harness.records.record import SCHEMA_VERSION, Kind, Record, default_label, make_run_id, spec_hash
-from harness.records.remarks import REMARKS, read_remarks, remarks_about
+from harness.records.remarks import REMARKS, read_remarks, remarks_about, sentences_about
 from harness.records.sections import (
     BackboneInfo,
     Data,
@@ -128,6 +128,7 @@ __all__ = [
     "samples_folder",
     "samples_per_s",
     "schema_text",
+    "sentences_about",
     "spec_hash",
     "write_diagnostics",
     "write_history",

@@ -65,5 +65,10 @@ def remarks_about(runs: Iterable[Record], results_dir: Path) -> list[str]:
     Raises:
         UserError: the file has an error.
     """
+    return sentences_about(runs, read_remarks(results_dir))
+
+
+def sentences_about(runs: Iterable[Record], remarks: Iterable[Remark]) -> list[str]:
+    """Return the sentences of these remarks on any of these runs, as `remarks_about` does for those of a folder."""
     shown = {run.spec_hash for run in runs}
-    return [remark.text for remark in read_remarks(results_dir) if shown & {*remark.runs}]
+    return [remark.text for remark in remarks if shown & {*remark.runs}]

@@ -169,9 +169,9 @@ class Paces:
                 continue
             whole = record.model == self._spec.name
             train_s = train.median_s if whole else train.whole_s
-            if inference is not None and setting.compiled:
-                inference = None  # a run compiles its training only
-            answers_s = None if inference is None else inference.median_s if whole else inference.whole_s
+            answers_s = None
+            if inference is not None and not setting.compiled:  # a run compiles its training only
+                answers_s = inference.median_s if whole else inference.whole_s
             if train_s is not None:
                 is_as_long = plan.recipe.decoded_tokens == setting.new_tokens
                 answer_s = answers_s / setting.eval_batch if is_as_long and answers_s is not None else None

@@ -212,9 +212,9 @@ def _metrics(evaluation: Evaluation | None, backbone: BackboneInfo) -> dict[str,
 def _missing(trained: bool, outcome: Outcome, environment: Environment) -> dict[str, str]:
     """Return the reason for each null field of a completed record."""
     missing: dict[str, str] = {}
-    # An earlier process may have trained on a GPU that this one does not have.
-    unknown = [name for name in ("cuda_allocated", "cuda_reserved") if getattr(outcome.peak, name) is None]
     if environment.gpu is None:
+        # An earlier process may have trained on a GPU that this one does not have.
+        unknown = [name for name in ("cuda_allocated", "cuda_reserved") if getattr(outcome.peak, name) is None]
         missing |= {f"peak_memory_bytes.{name}": "no GPU" for name in unknown}
     if outcome.peak.rss is None:
         missing["peak_memory_bytes.rss"] = NOT_REPORTED
