@@ -4,7 +4,6 @@ Everything goes through huggingface_hub's own client, which knows proxies, mirro
 downloaded is in its cache (`HF_HOME`).
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +12,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from huggingface_hub import (
     HfApi,
     constants,
-    get_hf_file_metadata,
     get_session,
     hf_hub_download,
-    hf_hub_url,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
@@ -30,20 +26,16 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported when it is asked for
 
+from harness import hub_blobs
 from harness.disk import require_space
 from harness.errors import UserError, foreign
+from harness.hub_blobs import Blob, complete, find_blob
 from harness.numbers import readable_size
 from harness.streams import Say
-from harness.transfer import ProgressBar, complete_file
+from harness.transfer import ProgressBar
 
 GB = 10**9
-RESUMED_FROM = 10**7
-"""Bytes from which on a file goes on where an earlier process stopped. Smaller ones begin anew."""
-_SHA256, _GIT_SHA1 = 64, 40
-"""Digits of the hashes by which the hub names contents: of a file in git-lfs, and of one in git."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +176,7 @@ def download(source: Source, say: Say) -> list[Path]:
         licence = getattr(info.card_data, "license", None) if info.card_data else None
     say(f"downloading {source.offer(sum(absent.values()), licence)}")
     with _explained(source):
-        large = {name: _blob(source, name) for name, size in absent.items() if size >= RESUMED_FROM}
+        large = {name: _blob(source, name) for name, size in absent.items() if size >= hub_blobs.RESUMED_FROM}
     begun = sum(blob.partial.stat().st_size for blob in large.values() if blob and blob.partial.exists())
     remedy = "set HF_HOME to a folder on another disk"
     require_space(sum(absent.values()) - begun, Path(constants.HF_HUB_CACHE), remedy)
@@ -230,7 +222,7 @@ def _cached(source: Source, name: str) -> Path | None:
     return cached_file(source.repo, name, source.kind, source.revision)
 
 
-def _fetched(source: Source, name: str, blob: "_Blob | None" = None) -> Path:
+def _fetched(source: Source, name: str, blob: Blob | None = None) -> Path:
     """Return a file in the cache; download it if it is not there.
 
     Args:
@@ -241,10 +233,14 @@ def _fetched(source: Source, name: str, blob: "_Blob | None" = None) -> Path:
     Raises:
         UserError: its hash is not that of the hub.
     """
-    if _cached(source, name) is None and (blob := blob or _blob(source, name)):
-        _complete_blob(blob, source, name)
+    if _cached(source, name) is None and (blob := blob or _blob(source, name)) and not complete(blob, name):
+        raise _damaged(source, name)
     options: Any = {"repo_type": source.kind, "revision": source.revision, "tqdm_class": ProgressBar}
     return Path(hf_hub_download(source.repo, name, **options))
+
+
+def _blob(source: Source, name: str) -> Blob | None:
+    return find_blob(source.repo, source.kind, source.revision, name)
 
 
 def _refuse_larger(source: Source, sizes: Mapping[str, int]) -> None:
@@ -254,66 +250,6 @@ def _refuse_larger(source: Source, sizes: Mapping[str, int]) -> None:
                 f"{source.address}: {name}: has {readable_size(sizes[name])}, more than the {readable_size(most)} that "
                 f"such a file may have; {source.remedy}"
             )
-
-
-@dataclass(frozen=True)
-class _Blob:
-    """The place of a file's content in the cache.
-
-    Attributes:
-        url: its address on the hub.
-        size: its bytes; None if the hub does not say.
-        path: where the client looks for it.
-        partial: its first bytes, which an earlier process left, if it exists.
-    """
-
-    url: str
-    size: int | None
-    path: Path
-    partial: Path
-
-
-def _blob(source: Source, name: str) -> _Blob | None:
-    """Return the place of a file's content in the cache; None if the hub does not name the content."""
-    url = hf_hub_url(source.repo, name, repo_type=source.kind, revision=source.revision)
-    about = get_hf_file_metadata(url)
-    if not about.etag:
-        return None
-    blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=source.repo, repo_type=source.kind), "blobs")
-    return _Blob(url, about.size, blobs / about.etag, blobs / f"{about.etag}.partial")
-
-
-def _complete_blob(blob: _Blob, source: Source, name: str) -> None:
-    """Download a file's content to its place in the cache, beginning with what an earlier process left.
-
-    The client itself goes on after a broken connection, but not after its process has ended, and compares no hash. It
-    finds the content that this leaves and downloads nothing.
-
-    Raises:
-        UserError: the content has not the hash of its name.
-    """
-    blob.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{blob.path}.lock"):
-        if blob.path.exists():
-            return
-        if (blob.size or 0) < RESUMED_FROM:
-            blob.partial.unlink(missing_ok=True)
-        complete_file(blob.url, blob.partial, blob.size, name, build_hf_headers())
-        if _is_damaged(blob):
-            blob.partial.unlink()
-            raise _damaged(source, name)
-        blob.partial.replace(blob.path)
-
-
-def _is_damaged(blob: _Blob) -> bool:
-    """Return whether the content that arrived has another hash than its name; false if the name is no hash."""
-    # git hashes the length before the content. The client's `git_hash` would read the whole file into memory.
-    git = hashlib.sha1(f"blob {blob.partial.stat().st_size}\0".encode(), usedforsecurity=False)
-    new_hash = {_SHA256: hashlib.sha256, _GIT_SHA1: lambda: git}.get(len(blob.path.name))
-    if new_hash is None:
-        return False
-    with open(blob.partial, "rb") as file:
-        return hashlib.file_digest(file, new_hash).hexdigest() != blob.path.name
 
 
 def _damaged(source: Source, name: str) -> UserError:

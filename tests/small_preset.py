@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from open_clip.factory import _MODEL_CONFIGS
 
 import harness.data.scienceqa
-from harness import cli, hub
+from harness import cli, hub_blobs
 from harness.config import presets
 from tests.folders import CLIP_CONFIG, SIZES
 
@@ -33,7 +33,7 @@ def make_small() -> None:
     presets.PRESETS = {**presets.PRESETS, "7b": small}  # type: ignore[misc]  # a constant, replaced on purpose
     _MODEL_CONFIGS["ViT-L-14-quickgelu"] = {**CLIP_CONFIG, "quick_gelu": True}
     constants.DOWNLOAD_CHUNK_SIZE = 500
-    hub.RESUMED_FROM = 1
+    hub_blobs.RESUMED_FROM = 1
     harness.data.scienceqa.OFFICIAL_SIZES = dict(zip(("train", "val", "test"), SIZES, strict=True))
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (
     ("escape", "numbers"),
     ("errors",),
-    ("disk", "streams", "transfer"),
+    ("disk", "locks", "streams", "transfer"),
+    ("hub_blobs",),
     ("files", "hub", "processes", "stats", "stopping", "terminal", "typed"),
     ("records",),
     ("config", "data"),
@@ -45,6 +46,8 @@ TORCH_FREE = (
     "harness.files",
     "harness.disk",
     "harness.hub",
+    "harness.hub_blobs",
+    "harness.locks",
     "harness.transfer",
     "harness.stats",
     "harness.records",
@@ -68,6 +71,7 @@ HEAVY = ("torch", "transformers", "open_clip", "peft", "accelerate")
 NAMES_METHODS = {"harness.config.recipes"}
 """Modules that may name a method. `harness.report.paper` names none: it reads the names from paper.toml."""
 OWNERS = {
+    "filelock": {"harness.locks"},
     "open_clip": {"harness.backbone", "harness.pretrain"},
     "peft": {"methods.llava_lora"},
     "tabulate": {"harness.escape"},

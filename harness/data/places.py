@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from harness.data import coco, coco_download
 from harness.data.dataset import DataSet
 from harness.data.huggingface import SOURCE, fetch_scienceqa
@@ -16,6 +14,7 @@ from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 from harness.files import cache_folder, require_writable
 from harness.hub import hub_reachable
+from harness.locks import FOREVER, acquire
 from harness.streams import Say
 
 ENVIRONMENT = "PEFT_VL_BENCH_DATA"
@@ -200,19 +199,12 @@ def _fetching(folder: Path, say: Say) -> Iterator[bool]:
     """
     folder = Path(os.path.abspath(folder))
     require_writable(folder.parent)
-    # Without a real lock, filelock would write a marker file, which outlives a command that is killed.
-    lock = FileLock(folder.parent / f"{folder.name}.lock", fallback_to_soft=False)
-    waited = False
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            waited = True
-            say(f"another command is making {folder}; waiting for it")
-            lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise UserError(f"{folder}: cannot be locked ({error}); give a folder on another file system") from error
-    try:
+    file, instead = folder.parent / f"{folder.name}.lock", "give a folder on another file system"
+    lock = acquire(file, 0, instead)
+    waited = lock is None
+    if lock is None:
+        say(f"another command is making {folder}; waiting for it")
+        lock = acquire(file, FOREVER, instead)
+        assert lock is not None, "it waits for ever"
+    with lock:
         yield waited
-    finally:
-        lock.release()

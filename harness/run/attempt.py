@@ -8,12 +8,16 @@ from datetime import datetime
 from harness.config.plan import RunPlan
 from harness.errors import UserError, first_line
 from harness.records import Record, find_record
-from harness.run.lock import owner_of, run_lock
+from harness.run.heartbeat import beating
+from harness.run.lock import OWNER_FILE, owner_of, run_lock
 from harness.run.progress import Progress
 from harness.run.recording import finish_publishing, unrecorded
 from harness.run.runner import make_run, record_failure
 from harness.run.setup import Setup
 from harness.run.workspace import Workspace
+
+WAIT_S = 300.0
+"""Seconds after which a process that waits for another one says so, and looks at the other runs."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Wanted:
         plan: the run.
         repeats: `created` of the complete record that the run repeats, see `--force`; None if there is none. A second
             try of the run sees by it whether the first one has recorded the run.
-        wait: whether to wait for another process that is making the run.
+        wait: whether to wait for another process that is making the run, for as long as `WAIT_S`.
     """
 
     plan: RunPlan
@@ -66,14 +70,15 @@ def attempt(setup: Setup, wanted: Wanted, begin: Callable[[], AbstractContextMan
     """
     work = setup.workspace(wanted.plan)
     try:
-        with run_lock(work.folder, wanted.wait) as is_ours:
+        with run_lock(work.folder, WAIT_S if wanted.wait else 0) as is_ours:
             if not is_ours:
-                return Attempt(None, f"being made by {owner_of(work.folder)}; going on with the others")
+                then = "still waiting for it" if wanted.wait else "going on with the others"
+                return Attempt(None, f"being made by {owner_of(work.folder)}; {then}")
             # Another process may have completed it between the look at the records and the lock.
             if found := _made_since(setup, wanted):
                 return found
             with begin() as progress:
-                record = make_run(setup, wanted.plan, progress)
+                record = make_run(setup, wanted.plan, beating(progress, work.folder / OWNER_FILE))
     except UserError as error:
         # What stops this run, such as a full disk, need not stop the others.
         record = unrecorded(setup, wanted.plan, first_line(error))
@@ -92,7 +97,7 @@ def record_death(setup: Setup, wanted: Wanted, error: str, begun: datetime | Non
     """
     work = setup.workspace(wanted.plan)
     try:
-        with run_lock(work.folder, wait=False) as is_ours:
+        with run_lock(work.folder) as is_ours:
             if not is_ours:
                 return Attempt(None, f"{error}; another process goes on with the run")
             if found := _made_since(setup, wanted):

@@ -1,5 +1,6 @@
 """Downloads from the model hub, against a stand-in on this machine."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-from harness import disk, hub
+from harness import disk, hub, hub_blobs
 from harness.errors import UserError
 from harness.hub import Source, cached_file, download, hub_reachable
 from harness.numbers import readable_size
@@ -79,10 +80,10 @@ def test_a_broken_connection_goes_on_where_it_broke(standin: Hub, monkeypatch: p
 
 
 def test_a_killed_download_goes_on_where_it_was(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "RESUMED_FROM", 1)
+    monkeypatch.setattr(hub_blobs, "RESUMED_FROM", 1)
     standin.stall_after["weights.bin"] = len(CONTENT) // 2
     code = (
-        "from harness import hub; hub.constants.DOWNLOAD_CHUNK_SIZE = 500; hub.RESUMED_FROM = 1; "
+        "from harness import hub, hub_blobs; hub.constants.DOWNLOAD_CHUNK_SIZE = 500; hub_blobs.RESUMED_FROM = 1; "
         "hub.download(hub.Source('a small model', 'some/model', ('*.json', '*.bin'), 'give a folder'), print)"
     )
     env = {**os.environ, "HF_ENDPOINT": standin.address, "HF_HUB_CACHE": constants.HF_HUB_CACHE, "HF_HUB_OFFLINE": "0"}
@@ -101,6 +102,18 @@ def test_a_killed_download_goes_on_where_it_was(standin: Hub, monkeypatch: pytes
     assert path is not None and path.read_bytes() == CONTENT
     (given,) = standin.ranges
     assert int(given.removeprefix("bytes=").removesuffix("-")) > len(CONTENT) // 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
+def test_a_cache_without_locks_is_refused(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A marker file in place of a lock would outlive a download that is killed, and stop every later one."""
+
+    def no_flock(*arguments: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_flock)
+    with pytest.raises(UserError, match=r"cannot be locked .*; set HF_HOME to a folder on another file system"):
+        fetched()
 
 
 def test_a_damaged_file_is_not_believed(standin: Hub) -> None:
@@ -123,7 +136,7 @@ def test_a_file_is_in_the_cache_only_when_its_hash_was_compared(
     def ends(*words: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hub, "RESUMED_FROM", resumed_from)
+    monkeypatch.setattr(hub_blobs, "RESUMED_FROM", resumed_from)
     monkeypatch.setattr(hub.HfApi, "verify_repo_checksums", ends)
     standin.damaged.add("weights.bin")
     with pytest.raises((UserError, KeyboardInterrupt)):
@@ -211,7 +224,7 @@ def test_too_little_space(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_there_already_needs_no_space(standin: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "RESUMED_FROM", 1000)
+    monkeypatch.setattr(hub_blobs, "RESUMED_FROM", 1000)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 200_000}))
     with pytest.raises(UserError, match="are still to be written"):
         fetched()

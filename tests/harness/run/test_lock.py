@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,33 +16,33 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from harness.run.lock import run_lock
-with run_lock(Path(sys.argv[1]), wait=False) as is_ours:
+with run_lock(Path(sys.argv[1])) as is_ours:
     print(is_ours, flush=True)
     time.sleep(60)
 """
 
 
 def test_a_free_lock_is_ours_and_says_so(tmp_path: Path) -> None:
-    with run_lock(tmp_path / "run", wait=False) as is_ours:
+    with run_lock(tmp_path / "run") as is_ours:
         assert is_ours
-        assert owner_of(tmp_path / "run").endswith("process " + str(os.getpid()))
+        assert owner_of(tmp_path / "run").endswith(f"process {os.getpid()}, last progress 0:00:00 ago")
 
 
 def test_a_held_lock_is_not_ours_until_its_holder_is_killed(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "True\n"
-    with run_lock(tmp_path, wait=False) as is_ours:
+    with run_lock(tmp_path) as is_ours:
         assert not is_ours
-    assert owner_of(tmp_path).endswith(f"process {holder.pid}")
+    assert owner_of(tmp_path).startswith(f"{socket.gethostname()}, process {holder.pid}, last progress 0:00:0")
     holder.kill()
     holder.wait()
-    with run_lock(tmp_path, wait=True) as is_ours:
+    with run_lock(tmp_path, wait_s=60) as is_ours:
         assert is_ours
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be locked"), run_lock(tmp_path / "file" / "run", wait=False):
+    with pytest.raises(UserError, match="cannot be made"), run_lock(tmp_path / "file" / "run"):
         pass
 
 
@@ -51,7 +52,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     monkeypatch.setattr("fcntl.flock", no_flock)
-    with pytest.raises(UserError, match="cannot be locked"), run_lock(tmp_path / "run", wait=False):
+    with pytest.raises(UserError, match="cannot be locked"), run_lock(tmp_path / "run"):
         pass
 
 

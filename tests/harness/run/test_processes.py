@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,22 @@ def test_a_killed_process_ends_the_run_and_the_next_command_goes_on(
 
 def stop_reading_at_step_5() -> None:
     """Give this process a standard output whose reader goes away after the fifth step."""
+    _call_at_step_5(lambda: None)
+
+
+def be_signalled_from_step_5() -> None:
+    """Send this process SIGTERM again and again, from the fifth step until it has ended."""
+
+    def signal_for_ever() -> None:
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.005)
+
+    _call_at_step_5(signal_for_ever)
+
+
+def _call_at_step_5(call: Callable[[], object]) -> None:
+    """Read what this process prints, and call a function at the fifth step. Afterwards nobody reads it any more."""
     reading, writing = os.pipe()
     sys.stdout = os.fdopen(writing, "w", buffering=1)
 
@@ -123,6 +140,7 @@ def stop_reading_at_step_5() -> None:
         with os.fdopen(reading) as lines:
             for line in lines:
                 if f"training: 5/{STEPS}" in line:
+                    call()
                     return
 
     threading.Thread(target=read, daemon=True).start()
@@ -137,6 +155,21 @@ def test_output_that_nobody_reads_stops_both_processes_with_a_checkpoint(
     assert code == 128 + signal.SIGPIPE, out
     (record,) = read_records(tmp_path)
     assert (record.status, record.error) == ("interrupted", "interrupted: nobody reads the output any more"), out
+    assert record.steps is not None and 5 <= record.steps < STEPS
+    assert [folder.name for folder in tmp_path.rglob("step-*")] == [f"step-{record.steps:08d}"]
+
+
+def test_signals_that_keep_coming_do_not_cut_off_the_record(
+    mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
+) -> None:
+    """A scheduler signals all processes, and so does a launcher that gets its signal or finds one of them ended."""
+    arguments = [*quick_run(small_llm, small_clip, mini_set, tmp_path), "--methods", "memvp", "--log-seconds", "0"]
+    arguments[arguments.index("--steps") + 1] = str(STEPS)
+    code, out = call_in_two(arguments, tmp_path / "log", be_signalled_from_step_5)
+    # The last of the signals may come when the run is over and Python ends.
+    assert code in (128 + signal.SIGTERM, -signal.SIGTERM), out
+    (record,) = read_records(tmp_path)
+    assert (record.status, record.error) == ("interrupted", "interrupted by SIGTERM"), out
     assert record.steps is not None and 5 <= record.steps < STEPS
     assert [folder.name for folder in tmp_path.rglob("step-*")] == [f"step-{record.steps:08d}"]
 
