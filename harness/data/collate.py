@@ -10,9 +10,8 @@ from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
-from harness.data.images import ImagePreprocessor, ImageStore
+from harness.data.images import ImagePreprocessor, ImageStore, outlives_epoch
 from harness.data.prompts import IGNORED, TokenizedExample, Tokenizer, tokenize_example, tokenize_prompt
 
 KEPT_TOKENS = 2**21
@@ -111,8 +110,7 @@ class Collator:
         if example.answer is None:
             return tokenize_prompt(self.tokenizer, example.prompt, self.max_length)
         found = tokenize_example(self.tokenizer, example.prompt, example.answer, self.max_length)
-        # A worker process ends with its epoch, and what it kept with it.
-        if len(found.input_ids) <= self._room and get_worker_info() is None:
+        if len(found.input_ids) <= self._room and outlives_epoch():
             self._room -= len(found.input_ids)
             self._tokens[example] = found
         return found

@@ -26,6 +26,11 @@ STORE_BYTES = 2**30
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 
 
+def outlives_epoch() -> bool:
+    """Return whether what this process keeps serves later epochs, too. A worker process ends with its epoch."""
+    return get_worker_info() is None
+
+
 class ImagePreprocessor:
     """Resize an image, scale it to [0, 1] and normalise each channel.
 
@@ -84,8 +89,7 @@ class ImageStore:
         found = self._pixels.get(path)
         if found is None:
             found = self._decode(path)
-            # A worker process ends with its epoch, and what it kept with it.
-            if len(self._pixels) < self._capacity and get_worker_info() is None:
+            if len(self._pixels) < self._capacity and outlives_epoch():
                 self._pixels[path] = found
         return found
 

@@ -23,7 +23,7 @@ from harness.data.prompts import LETTERS, Prompt, Tokenizer, text_of
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.batches import answer_in_batches
 from harness.evaluation.decode import Search, decode
-from harness.evaluation.likelihood import continuations, log_likelihoods
+from harness.evaluation.likelihood import LONGEST_OPTION, continuations, log_likelihoods
 from harness.evaluation.model import EvaluatedModel, require_finite
 from harness.evaluation.reading import read_answer, read_letter
 from harness.evaluation.sampling import guess, sample_texts
@@ -45,6 +45,15 @@ class Answering:
     loose: bool = False
     max_new_tokens: int = 64
     sampling_seed: int | None = None
+
+    @property
+    def tokens_read(self) -> int:
+        """The largest number of answer tokens that the model reads behind a prompt."""
+        return {"generate": self.max_new_tokens, "likelihood": LONGEST_OPTION, "letter": 0}[self.scoring]
+
+    def asked(self, prompt: Prompt) -> str:
+        """Return the text of a prompt that the model reads."""
+        return prompt.prompt if self.scoring == "generate" else prompt.scoring
 
 
 @no_grad()
@@ -83,9 +92,7 @@ def answer_problems(
     """
     model.eval()
     tokenizer = collator.tokenizer
-    texts = {
-        p.qid: q.prompt if how.scoring == "generate" else q.scoring for p, q in zip(problems, prompts, strict=True)
-    }
+    texts = {problem.qid: how.asked(prompt) for problem, prompt in zip(problems, prompts, strict=True)}
     answer = _answer(model, tokenizer, problems, texts, how)
     answers = answer_in_batches(
         answer,

@@ -18,7 +18,6 @@ from harness.data.scienceqa import load_scienceqa
 from harness.errors import UserError
 from harness.evaluation.answer_log import AnswerLog
 from harness.evaluation.choices import Answering, answer_problems, unanswerable
-from harness.evaluation.likelihood import LONGEST_OPTION
 from harness.evaluation.model import EvaluatedModel
 from harness.evaluation.scienceqa_metrics import columns_of, score_scienceqa
 from harness.records import Data, ParseFailures
@@ -92,11 +91,9 @@ class ScienceQATask:
         own = choices_of(recipe)
         problems = self._described(recipe) if described else self.set.samples(recipe.eval_split)
         prompts = self._asked(problems, own, recipe.eval_split)
-        is_text = own.scoring == "generate"
-        texts = [prompt.prompt if is_text else prompt.scoring for prompt in prompts]
-        examples = [Example(p.qid, text, None, p.image) for p, text in zip(problems, texts, strict=True)]
-        behind = {"generate": own.max_new_tokens, "likelihood": LONGEST_OPTION, "letter": 0}
-        return Decoding(examples, behind[own.scoring], is_text)
+        how = answering(own)
+        examples = [Example(p.qid, how.asked(q), None, p.image) for p, q in zip(problems, prompts, strict=True)]
+        return Decoding(examples, how.tokens_read, own.scoring == "generate")
 
     def evaluate(
         self,
