@@ -77,11 +77,10 @@ class Sweep:
     def __init__(self, arguments: list[str], seeds: str) -> None:
         arguments[arguments.index("--steps") + 1] = "100000"
         command = [*arguments, "--methods", "memvp", "--seeds", seeds, "--jobs", "2", "--log-seconds", "0"]
-        self.process = command_line.start(*command, own_group=True)
+        self.process = command_line.fork(*command, own_group=True)
 
     def read_until(self, *texts: str) -> None:
         """Read the output until each text was in a line."""
-        assert self.process.stdout is not None
         missing = set(texts)
         for line in self.process.stdout:
             missing -= {text for text in missing if text in line}

@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from harness.records import History, Record, predictions_path, read_history, read_records, record_path
 from tests import command_line
 from tests.command_line import Done, quick_run
+from tests.warm import WarmProcess
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +22,9 @@ OFTEN = ("--log-seconds", "0", "--checkpoint-minutes")
 """Options for a line of output after every step; the time between checkpoints follows."""
 
 
-def start(arguments: list[str], own_group: bool = False, checkpoint_minutes: str = "0") -> "subprocess.Popen[str]":
+def start(arguments: list[str], own_group: bool = False, checkpoint_minutes: str = "0") -> WarmProcess:
     """Start the command line with a line of output and, unless told otherwise, a checkpoint after every step."""
-    return command_line.start(*arguments, *OFTEN, checkpoint_minutes, own_group=own_group)
+    return command_line.fork(*arguments, *OFTEN, checkpoint_minutes, own_group=own_group)
 
 
 def make_here(arguments: list[str]) -> Done:
@@ -32,16 +32,14 @@ def make_here(arguments: list[str]) -> Done:
     return command_line.call(*arguments, *OFTEN, "0", "--threads", "1")
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
+def finish(process: WarmProcess) -> str:
     out = process.stdout.read()
     process.wait(timeout=120)
     return out
 
 
-def stop_at(process: subprocess.Popen[str], text: str, signum: int) -> None:
+def stop_at(process: WarmProcess, text: str, signum: int) -> None:
     """Read the output until `text` is in a line, then send the signal."""
-    assert process.stdout is not None
     for line in process.stdout:
         if text in line:
             process.send_signal(signum)
@@ -130,7 +128,6 @@ def test_a_run_whose_output_nobody_reads_is_recorded(
 ) -> None:
     arguments = arguments_of(tmp_path, mini_set, small_llm, small_clip)
     process = start(arguments, checkpoint_minutes="60")
-    assert process.stdout is not None
     for line in process.stdout:
         if f"training: 2/{STEPS}" in line:
             process.stdout.close()
@@ -162,7 +159,6 @@ def test_a_signal_to_a_run_and_its_workers_is_an_interruption(
 ) -> None:
     arguments = [*arguments_of(tmp_path, mini_set, small_llm, small_clip), "--workers", "2"]
     process = start(arguments, own_group=True)
-    assert process.stdout is not None
     for line in process.stdout:
         if phase in line:
             os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does it
@@ -180,7 +176,6 @@ def test_an_image_that_breaks_in_mid_run_fails_the_run_in_one_line(
     data = tmp_path / "data"
     shutil.copytree(mini_set, data)
     process = start([*arguments_of(tmp_path / "results", data, small_llm, small_clip), "--workers", "2"])
-    assert process.stdout is not None
     for line in process.stdout:
         if f"training: 1/{STEPS}" in line:
             for image in (data / "images" / "test").rglob("*.png"):

@@ -138,8 +138,7 @@ def test_an_interrupted_run_is_recorded_and_made_later(
 def test_a_killed_sweep_goes_on_where_it_was(call: Run, base: list[str], tmp_path: Path) -> None:
     base[base.index("--steps") + 1] = "20"
     arguments = [*base, "--methods", "memvp", "--seeds", "0,1"]
-    process = command_line.start(*arguments)
-    assert process.stdout is not None
+    process = command_line.fork(*arguments)
     for line in process.stdout:
         if "seed 1: training" in line:
             process.send_signal(signal.SIGKILL)
@@ -172,7 +171,7 @@ def test_processes_that_share_a_results_folder_make_each_run_once(
     mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
     arguments = [*quick_run(small_llm, small_clip, mini_set, tmp_path), "--methods", "memvp", "--seeds", "0,1,2,3"]
-    processes = [command_line.start(*arguments) for _ in range(4)]
+    processes = [command_line.fork(*arguments) for _ in range(4)]
     while any(process.poll() is None for process in processes):
         read_records(tmp_path)  # fails on a record that is not whole
         time.sleep(0.2)
