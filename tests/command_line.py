@@ -2,9 +2,8 @@
 
 import io
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -50,28 +49,6 @@ def call(*arguments: object, offline: bool = True) -> Done:
     return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
-def start(
-    *arguments: object, launcher: Sequence[str] = ("-m", "harness"), own_group: bool = False, threads: int = 1
-) -> "subprocess.Popen[str]":
-    """Start a new interpreter, which prints errors where it prints all else. `fork` starts the same far sooner.
-
-    Args:
-        arguments: the arguments.
-        launcher: what Python runs, with its own arguments.
-        own_group: whether the process leads a process group, as one that a terminal starts does.
-        threads: compute threads of torch.
-    """
-    return subprocess.Popen(
-        [sys.executable, *launcher, *map(str, arguments)],
-        cwd=ROOT,
-        env=_environment(threads),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=own_group,
-    )
-
-
 def fork(*arguments: object, own_group: bool = False) -> WarmProcess:
     """Start the command line, with one compute thread, in a process that needs no time for imports.
 
@@ -79,11 +56,12 @@ def fork(*arguments: object, own_group: bool = False) -> WarmProcess:
         arguments: the arguments.
         own_group: whether the process leads a process group, as one that a terminal starts does.
     """
-    return WarmProcess([*map(str, arguments)], _environment(threads=1), own_group)
+    return WarmProcess([*map(str, arguments)], environment(), own_group)
 
 
-def _environment(threads: int) -> dict[str, str]:
-    own = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+def environment() -> dict[str, str]:
+    """Return the environment of a process of its own: with one compute thread, and without the model hub."""
+    own = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return {**os.environ, **own}
 
 

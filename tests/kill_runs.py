@@ -4,37 +4,27 @@ For each method, one run is made without interruption. Another one with the same
 killed by SIGKILL at a random moment of training, of writing a checkpoint, of evaluating, scoring, or writing the
 results. The last start is left to finish. Both must have the same adapter, the same predictions and the same metrics.
 
-A run is a process that is forked from this one, so that it need not import everything first.
-
     python -m tests.kill_runs --kills 10 --methods memvp,dehvf
 """
 
 import argparse
-import os
 import random
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import torch
-import transformers.models.llama.modeling_llama
-
-import harness.commands.run
-from harness import cli
 from harness.records import predictions_path, read_records, record_path
 from methods import registry
-from tests.command_line import quick_run
+from tests.command_line import fork, quick_run
 from tests.folders import save_clip, save_llm, save_mini
 
 STEPS = 40
-_USED = (torch, transformers, harness.commands.run)
-"""Modules that every run imports; importing them here is what the runs are spared."""
+ENDING_S = 60
 
 
 @dataclass(frozen=True)
@@ -59,44 +49,24 @@ class Run:
         arguments = quick_run(folders.llm, folders.clip, folders.data, results)
         arguments[arguments.index("--steps") + 1] = str(STEPS)
         arguments += ["--methods", method, "--checkpoint-minutes", "0", "--set", "eval_batch_size=3"]
-        arguments += ["--log-seconds", "0", "--jobs", "1", "--threads", "1"]
-        reading, writing = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(reading)
-            os.dup2(writing, 1)
-            os.dup2(writing, 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-            sys.argv = ["peft-vl-bench", *arguments]
-            status = 1
-            try:
-                cli.main()
-            except Exception:
-                traceback.print_exc(file=sys.stdout)
-            except SystemExit as ended:
-                status = int(ended.code or 0)
-            finally:
-                sys.stdout.flush()
-                os._exit(status)
-        os.close(writing)
-        self._output = os.fdopen(reading, encoding="utf-8", errors="replace")
+        self._process = fork(*arguments, "--log-seconds", "0", "--jobs", "1", "--threads", "1")
         self.lines: list[str] = []
 
     def read(self, lines: int) -> bool:
         """Read up to a number of lines in all; return whether there were as many."""
-        while len(self.lines) < lines and (line := self._output.readline()):
+        while len(self.lines) < lines and (line := self._process.stdout.readline()):
             self.lines.append(line)
         return len(self.lines) == lines
 
     def kill(self) -> None:
         """Kill it."""
-        os.kill(self.pid, signal.SIGKILL)
+        self._process.kill()
 
     def end(self) -> int:
         """Read what it still prints, and return its exit status; negative for the signal that ended it."""
-        self.lines += self._output.readlines()
-        self._output.close()
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        with self._process as process:
+            self.lines += process.stdout.readlines()
+            return process.wait(ENDING_S)
 
     def finish(self) -> int:
         """Let it end by itself, and return how many lines it printed."""
@@ -113,11 +83,17 @@ def outcome(results: Path) -> tuple[object, ...]:
     return record.status, record.metrics, record.loss, record.steps, record.truncated, hashes
 
 
+def is_over(results: Path) -> bool:
+    """Return whether the run is complete, and nothing of it is left to be done."""
+    statuses = [record.status for record in read_records(results)]
+    return statuses == ["completed"] and not (results / "unfinished").exists()
+
+
 def kill_and_compare(method: str, kills: int, folders: Folders, root: Path, moments: random.Random) -> str:
     """Return a line about one method."""
     whole, killed = root / f"{method}-whole", root / f"{method}-killed"
     lines = Run(method, folders, whole).finish()
-    done, resumed, hit = 0, 0, Counter[str]()
+    done, late, resumed, hit = 0, 0, 0, Counter[str]()
     while done < kills:
         run = Run(method, folders, killed)
         # A start that goes on from earlier work prints fewer lines. What it writes last comes after its last line.
@@ -126,16 +102,19 @@ def kill_and_compare(method: str, kills: int, folders: Folders, root: Path, mome
         run.kill()
         status = run.end()
         resumed += any("resuming after" in line or "training is finished" in line for line in run.lines)
-        if status == -signal.SIGKILL:
+        if is_over(killed):
+            if outcome(killed) != outcome(whole):
+                return f"{method}: DIFFERENT after {done} kills"
+            # It was killed too late: begin a new run, so that every kill hits an unfinished one.
+            late += 1
+            killed = root / f"{method}-killed-{late}"
+        elif status != -signal.SIGKILL:
+            raise SystemExit(f"{method}: a run ended with status {status}:\n{''.join(run.lines)}")
+        else:
             done += 1
             hit[next((phase for phase in ("evaluating", "training") if phase in (run.lines or [""])[-1]), "other")] += 1
-        elif outcome(killed) != outcome(whole):
-            return f"{method}: DIFFERENT after {done} kills"
-        else:
-            # It ended before its kill: begin a new run, so that every kill hits an unfinished one.
-            killed = root / f"{method}-killed-{done}"
     Run(method, folders, killed).finish()
-    same = outcome(killed) == outcome(whole) and not (killed / "unfinished").exists()
+    same = is_over(killed) and outcome(killed) == outcome(whole)
     places = ", ".join(f"{count} in {phase}" for phase, count in sorted(hit.items()))
     verdict = "same" if same else "DIFFERENT"
     return f"{method}: {verdict} after {done} kills ({places}); {resumed} starts went on from earlier work"

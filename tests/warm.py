@@ -8,23 +8,32 @@ which has none of what the tests did. What is forked runs `harness/__main__.py` 
 import atexit
 import gc
 import importlib
-import json
 import os
+import pickle
 import runpy
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple, Self, TextIO
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = ["harness.cli", "harness.commands.run", "open_clip", "transformers.models.llama.modeling_llama"]
 _LONGEST_REQUEST = 2**16
+
+
+class _Start(NamedTuple):
+    """A process to start; see `WarmProcess`."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    own_group: bool
+    before: Callable[[], object] | None
 
 
 class WarmProcess:
@@ -34,27 +43,39 @@ class WarmProcess:
         arguments: the arguments of `python -m harness`.
         environment: all variables of its environment. Libraries that read one while they are imported do not see it.
         own_group: whether it leads a process group.
+        log: a file to whose end it prints. None takes a pipe.
+        before: what it calls first.
 
     Attributes:
         pid: the number of the process.
-        stdout: what it prints, errors included.
+        stdout: what it prints, errors included; with `log`, that file from its beginning.
         returncode: its exit status, minus the number of the signal that ended it, or None while it runs.
     """
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], own_group: bool) -> None:
-        reading, writing = os.pipe()
-        asked = {"arguments": list(arguments), "environment": dict(environment), "own_group": own_group}
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        own_group: bool = False,
+        log: Path | None = None,
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        if log is None:
+            reading, writing = os.pipe()
+        else:
+            writing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            reading = os.open(log, os.O_RDONLY)
+        self.stdout: TextIO = os.fdopen(reading, encoding="utf-8", errors="replace")
         try:
-            self.pid: int = _ask(asked, writing)
+            self.pid: int = _ask(_Start(list(arguments), dict(environment), own_group, before), writing)
         finally:
             os.close(writing)
-        self.stdout: TextIO = os.fdopen(reading)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the process runs."""
         if self.returncode is None:
-            self.returncode = _ask({"ended": self.pid})
+            self.returncode = _ask(self.pid)
         return self.returncode
 
     def wait(self, timeout: float) -> int:
@@ -81,6 +102,10 @@ class WarmProcess:
         if self.poll() is None:
             os.kill(self.pid, signum)
 
+    def terminate(self) -> None:
+        """Ask the process to end, unless it has ended."""
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """Kill the process, unless it has ended."""
         self.send_signal(signal.SIGKILL)
@@ -97,7 +122,8 @@ class WarmProcess:
 def _origin() -> socket.socket:
     """Start the process that others are forked from, and return a connection to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-m", "tests.warm", str(theirs.fileno())]
+    # By its own name, so that what is sent has the same types on both sides.
+    command = [sys.executable, "-c", "from tests.warm import main; main()", str(theirs.fileno())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()])
     theirs.close()
@@ -110,26 +136,26 @@ def _origin() -> socket.socket:
     return ours
 
 
-def _ask(request: dict[str, Any], *descriptors: int) -> Any:
-    """Send a request to that process, with open files, and return its answer."""
+def _ask(request: _Start | int, *descriptors: int) -> Any:
+    """Ask that process to start one, whose number it answers, or how one of that number has ended."""
     connection = _origin()
-    text = json.dumps(request).encode()
-    assert len(text) < _LONGEST_REQUEST
-    socket.send_fds(connection, [text], descriptors)
+    content = pickle.dumps(request)
+    assert len(content) < _LONGEST_REQUEST
+    socket.send_fds(connection, [content], descriptors)
     answer = connection.recv(_LONGEST_REQUEST)
     assert answer, "the process that others are forked from has ended"
-    return json.loads(answer)
+    return pickle.loads(answer)
 
 
-def _serve(connection: socket.socket) -> dict[str, Any] | None:
+def serve(connection: socket.socket) -> _Start | None:
     """Answer requests. Return in a forked process with what it has to do, and with None where nobody asks any more."""
     while True:
-        text, descriptors, _, _ = socket.recv_fds(connection, _LONGEST_REQUEST, 1)
-        if not text:
+        content, descriptors, _, _ = socket.recv_fds(connection, _LONGEST_REQUEST, 1)
+        if not content:
             return None
-        request: dict[str, Any] = json.loads(text)
-        if "ended" in request:
-            pid, status = os.waitpid(request["ended"], os.WNOHANG)
+        request: _Start | int = pickle.loads(content)
+        if isinstance(request, int):
+            pid, status = os.waitpid(request, os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
             answer = os.fork()
@@ -139,24 +165,24 @@ def _serve(connection: socket.socket) -> dict[str, Any] | None:
             os.close(descriptors[0])
             if answer == 0:
                 return request
-        connection.send(json.dumps(answer).encode())
+        connection.send(pickle.dumps(answer))
 
 
-def _main() -> None:
+def main() -> None:
+    """Import, answer requests, and in a forked process run the command line."""
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()  # so that a process does not copy what its garbage collector only looks at
+    atexit.register(gc.unfreeze)  # or else a library prints what it takes for leaks
     with socket.socket(fileno=int(sys.argv[1])) as connection:
-        asked = _serve(connection)
-    if asked is not None:
-        if asked["own_group"]:
+        start = serve(connection)
+    if start is not None:
+        if start.own_group:
             os.setsid()
         os.environ.clear()
-        os.environ.update(asked["environment"])
-        sys.argv = ["harness", *asked["arguments"]]
+        os.environ.update(start.environment)
+        sys.argv = ["harness", *start.arguments]
         sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
+        if start.before is not None:
+            start.before()
         runpy.run_module("harness", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    _main()

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import pytest
 from harness.records import predictions_path, read_records, record_path
 from tests import command_line
 from tests.harness.run.executors import EXECUTORS, NAMED, NEEDS_RAY, NEEDS_SUBMITIT
+from tests.warm import WarmProcess
 
 RAY_FAILED = re.compile(r"--executor ray: .+; correct RAY_ADDRESS, or start the cluster$", re.MULTILINE)
 """What is printed where Ray itself cannot be started. All else that the harness refuses fails a test."""
@@ -54,16 +54,16 @@ def owner(results: Path, seed: int) -> int:
 
 
 @contextmanager
-def started(*command: str) -> Iterator["subprocess.Popen[str]"]:
+def started(*command: str) -> Iterator[WarmProcess]:
     """The command line in a process of its own."""
-    process = command_line.start(*command, threads=2)
+    process = command_line.fork(*command)
     try:
         yield process
     finally:
         process.kill()
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+def wait_for(condition: Callable[[], bool], process: WarmProcess) -> None:
     while not condition():
         if process.poll() is not None:
             out = process.communicate()[0]

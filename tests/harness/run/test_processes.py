@@ -42,7 +42,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Gloo
 
 
 def launch(arguments: list[str], launcher: tuple[str, ...]) -> "subprocess.Popen[str]":
-    return command_line.start(*arguments, launcher=launcher, own_group=True)
+    """Start a launcher in a process group of its own. It prints errors where it prints all else."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, *arguments],
+        cwd=ROOT,
+        env=command_line.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def history(results: Path, method: str = "memvp") -> dict[str, Any]:
