@@ -37,5 +37,7 @@ def acquire(file: Path, wait_s: float, instead: str) -> AbstractContextManager[F
         return None
     except FileNotFoundError:
         raise
+    except PermissionError as error:
+        raise UserError(f"{file}: cannot be opened ({error.strerror}); correct its permissions") from error
     except (OSError, NotImplementedError) as error:
         raise UserError(f"{file.parent}: cannot be locked ({error}); {instead}") from error

@@ -24,7 +24,7 @@ def call_in_two(
         variables: further variables of the environment.
 
     Returns:
-        The exit status, which is not 0 if any process failed, and what they printed.
+        The exit status of the process that failed first, or 0, and what they printed.
     """
     with socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -35,7 +35,7 @@ def call_in_two(
         for rank in ("0", "1")
     ]
     try:
-        while any(one.poll() is None for one in processes) and not any(one.returncode for one in processes):
+        while None in (codes := [one.poll() for one in processes]) and not any(codes):
             time.sleep(0.02)
         for process in processes:
             process.terminate()  # as a launcher does where another one has failed
@@ -43,4 +43,4 @@ def call_in_two(
     finally:
         for process in processes:
             process.kill()
-    return next((process.returncode for process in processes if process.returncode), 0), log.read_text()
+    return next(filter(None, codes), 0), log.read_text()

@@ -43,11 +43,12 @@ class Run:
         method: the method.
         folders: data and backbone.
         results: folder of its record.
+        steps: number of its optimiser steps.
     """
 
-    def __init__(self, method: str, folders: Folders, results: Path) -> None:
+    def __init__(self, method: str, folders: Folders, results: Path, steps: int) -> None:
         arguments = quick_run(folders.llm, folders.clip, folders.data, results)
-        arguments[arguments.index("--steps") + 1] = str(STEPS)
+        arguments[arguments.index("--steps") + 1] = str(steps)
         arguments += ["--methods", method, "--checkpoint-minutes", "0", "--set", "eval_batch_size=3"]
         self._process = fork(*arguments, "--log-seconds", "0", "--jobs", "1", "--threads", "1")
         self.lines: list[str] = []
@@ -89,13 +90,15 @@ def is_over(results: Path) -> bool:
     return statuses == ["completed"] and not (results / "unfinished").exists()
 
 
-def kill_and_compare(method: str, kills: int, folders: Folders, root: Path, moments: random.Random) -> str:
+def kill_and_compare(
+    method: str, kills: int, folders: Folders, root: Path, moments: random.Random, steps: int = STEPS
+) -> str:
     """Return a line about one method."""
     whole, killed = root / f"{method}-whole", root / f"{method}-killed"
-    lines = Run(method, folders, whole).finish()
+    lines = Run(method, folders, whole, steps).finish()
     done, late, resumed, hit = 0, 0, 0, Counter[str]()
     while done < kills:
-        run = Run(method, folders, killed)
+        run = Run(method, folders, killed, steps)
         # A start that goes on from earlier work prints fewer lines. What it writes last comes after its last line.
         run.read(moments.randint(1, lines))
         time.sleep(moments.choice((0.0, moments.uniform(0.0, 0.05), moments.uniform(0.0, 0.5))))
@@ -113,7 +116,7 @@ def kill_and_compare(method: str, kills: int, folders: Folders, root: Path, mome
         else:
             done += 1
             hit[next((phase for phase in ("evaluating", "training") if phase in (run.lines or [""])[-1]), "other")] += 1
-    Run(method, folders, killed).finish()
+    Run(method, folders, killed, steps).finish()
     same = is_over(killed) and outcome(killed) == outcome(whole)
     places = ", ".join(f"{count} in {phase}" for phase, count in sorted(hit.items()))
     verdict = "same" if same else "DIFFERENT"

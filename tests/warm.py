@@ -1,8 +1,8 @@
 """Start `python -m harness` without waiting for its imports.
 
 The process is forked from one that has imported what a run needs and computed nothing. That one is a new interpreter,
-which has none of what the tests did. What is forked runs `harness/__main__.py` as Python would, so it differs from
-`python -m harness` in two ways only: its imports are quick, and its parent is the process that it was forked from.
+which has none of what the tests did. What is forked runs `harness/__main__.py` as Python would. It differs from
+`python -m harness` mainly in two ways: its imports are quick, and its parent is the process that it was forked from.
 """
 
 import atexit
@@ -22,9 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
+from harness.stopping import signals_blocked, unblock_signals
+
 ROOT = Path(__file__).parents[1]
 IMPORTED = ["harness.cli", "harness.commands.run", "open_clip", "transformers.models.llama.modeling_llama"]
-_LONGEST_REQUEST = 2**16
+_LENGTH = 4
+"""Bytes before each message that say how long it is."""
 
 
 class _Start(NamedTuple):
@@ -33,7 +36,7 @@ class _Start(NamedTuple):
     arguments: list[str]
     environment: dict[str, str]
     own_group: bool
-    before: Callable[[], object] | None
+    before: bytes
 
 
 class WarmProcess:
@@ -67,7 +70,7 @@ class WarmProcess:
             reading = os.open(log, os.O_RDONLY)
         self.stdout: TextIO = os.fdopen(reading, encoding="utf-8", errors="replace")
         try:
-            self.pid: int = _ask(_Start(list(arguments), dict(environment), own_group, before), writing)
+            self.pid: int = _ask(_Start(list(arguments), dict(environment), own_group, pickle.dumps(before)), writing)
         finally:
             os.close(writing)
         self.returncode: int | None = None
@@ -121,11 +124,12 @@ class WarmProcess:
 @cache
 def _origin() -> socket.socket:
     """Start the process that others are forked from, and return a connection to it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
     # By its own name, so that what is sent has the same types on both sides.
     command = [sys.executable, "-c", "from tests.warm import main; main()", str(theirs.fileno())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()])
+    with signals_blocked():  # what ends the tests must not end it before the processes that they still have to kill
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[theirs.fileno()])
     theirs.close()
 
     def end() -> None:
@@ -139,21 +143,43 @@ def _origin() -> socket.socket:
 def _ask(request: _Start | int, *descriptors: int) -> Any:
     """Ask that process to start one, whose number it answers, or how one of that number has ended."""
     connection = _origin()
-    content = pickle.dumps(request)
-    assert len(content) < _LONGEST_REQUEST
-    socket.send_fds(connection, [content], descriptors)
-    answer = connection.recv(_LONGEST_REQUEST)
-    assert answer, "the process that others are forked from has ended"
-    return pickle.loads(answer)
+    try:
+        _send(connection, request, *descriptors)
+        answer, _ = _receive(connection)
+    except BaseException:
+        _origin.cache_clear()  # or else the next request could get the answer of this one
+        raise
+    return answer
+
+
+def _send(connection: socket.socket, message: Any, *descriptors: int) -> None:
+    content = pickle.dumps(message)
+    socket.send_fds(connection, [len(content).to_bytes(_LENGTH)], descriptors)
+    connection.sendall(content)
+
+
+def _receive(connection: socket.socket) -> tuple[Any, list[int]]:
+    """Return a message and the open files that came with it.
+
+    Raises:
+        EOFError: the other process has ended.
+    """
+    length, descriptors, _, _ = socket.recv_fds(connection, _LENGTH, 1)
+    content = b""
+    while length and len(content) < int.from_bytes(length) and (part := connection.recv(2**16)):
+        content += part
+    if not content:
+        raise EOFError
+    return pickle.loads(content), descriptors
 
 
 def serve(connection: socket.socket) -> _Start | None:
     """Answer requests. Return in a forked process with what it has to do, and with None where nobody asks any more."""
     while True:
-        content, descriptors, _, _ = socket.recv_fds(connection, _LONGEST_REQUEST, 1)
-        if not content:
+        try:
+            request, descriptors = _receive(connection)
+        except EOFError:
             return None
-        request: _Start | int = pickle.loads(content)
         if isinstance(request, int):
             pid, status = os.waitpid(request, os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
@@ -164,8 +190,9 @@ def serve(connection: socket.socket) -> _Start | None:
                 os.dup2(descriptors[0], 2)
             os.close(descriptors[0])
             if answer == 0:
+                assert isinstance(request, _Start)
                 return request
-        connection.send(pickle.dumps(answer))
+        _send(connection, answer)
 
 
 def main() -> None:
@@ -177,12 +204,13 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         start = serve(connection)
     if start is not None:
+        unblock_signals()
         if start.own_group:
             os.setsid()
         os.environ.clear()
         os.environ.update(start.environment)
         sys.argv = ["harness", *start.arguments]
         sys.stdout, sys.stderr = open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
-        if start.before is not None:
-            start.before()
+        if (before := pickle.loads(start.before)) is not None:
+            before()
         runpy.run_module("harness", run_name="__main__", alter_sys=True)

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 import torch
 from torch import Tensor
 
-from harness.data.images import ImagePreprocessor, ImageStore, outlives_epoch
+from harness.data.images import ImagePreprocessor, outlives_epoch
 from harness.data.prompts import IGNORED, TokenizedExample, Tokenizer, tokenize_example, tokenize_prompt
 
 KEPT_TOKENS = 2**21
@@ -51,10 +51,9 @@ class Collator:
 
     Args:
         tokenizer: a Hugging Face tokenizer with BOS and EOS.
-        preprocessor: image size and statistics.
+        preprocessor: image size and statistics; its store keeps the decoded images.
         max_length: maximum number of tokens per sample, BOS and EOS included.
         padding_side: "right" for training, "left" for decoding.
-        store: keeps the decoded images; by default the collator makes its own `ImageStore`.
 
     Attributes:
         cut: ids of the examples that were longer than `max_length`; an example that is seen again counts once.
@@ -67,13 +66,12 @@ class Collator:
         preprocessor: ImagePreprocessor,
         max_length: int,
         padding_side: Literal["left", "right"] = "right",
-        store: ImageStore | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.preprocessor = preprocessor
         self.max_length = max_length
         self.padding_side = padding_side
-        self.store = ImageStore(preprocessor) if store is None else store
+        self.store = preprocessor.store
         self.cut: set[str] = set()
         self._tokens: dict[Example, TokenizedExample] = {}
         self._room = KEPT_TOKENS

@@ -5,6 +5,7 @@ Shapes: C = 3 channels, H = W = `size` in pixels.
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,11 @@ class ImagePreprocessor:
         self.std = tuple(std)
         self._mean_C11 = torch.tensor(self.mean, dtype=torch.float32).view(3, 1, 1)
         self._std_C11 = torch.tensor(self.std, dtype=torch.float32).view(3, 1, 1)
+
+    @cached_property
+    def store(self) -> "ImageStore":
+        """The images that were decoded with this preprocessor. All its collators share them."""
+        return ImageStore(self)
 
     def to_bytes(self, image: Image.Image) -> Tensor:
         """Return the resized pixels of an RGB image as a uint8 tensor `C×H×W`."""

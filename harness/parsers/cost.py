@@ -145,7 +145,9 @@ def speed(
     compile_: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile each decoder layer; on a GPU, replay training steps as graphs, as `run` does."
+            "--compile",
+            help="Compile each decoder layer; on a GPU, replay training steps as graphs, as `run` does. A run does not "
+            "compile its evaluation.",
         ),
     ] = False,
     profile: Annotated[Path | None, typer.Option(help="Also write the time per operator into this .json file.")] = None,

@@ -153,6 +153,9 @@ class Times(Section):
     """Seconds to score the decoded answers."""
     validation: Seconds | None = None
     """Seconds to validate during training, which `train` leaves out; null where --eval-every did not ask for it."""
+    inside: Seconds | None = None
+    """Seconds to look at what the method does inside; null where it shows nothing, and in records made before this was
+    measured."""
     write: Seconds | None = None
     """Seconds to write the adapter, the samples, the predictions and the history; null in records made before this was
     measured."""
@@ -160,11 +163,12 @@ class Times(Section):
 
 class Energy(Section):
     train: Seconds | None = None
-    """Energy of the GPU in training, in joules, that of other processes on it included. Null without a GPU, where its
-    management library does not report energy, and in records made before this was measured."""
+    """Energy of the GPU in training, in joules, that of other programs on it included. Null without a GPU, where its
+    management library does not report energy, where several processes trained, and in records made before this was
+    measured."""
     eval: Seconds | None = None
-    """Energy of the GPU while the evaluation split was decoded and scored; of an interrupted evaluation, the last part.
-    Null as for `train`."""
+    """Energy of the GPU while the evaluation split was decoded and scored. Null as for `train`, and where the
+    evaluation was interrupted."""
 
 
 class Loss(Section):

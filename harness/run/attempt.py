@@ -43,16 +43,20 @@ class Wanted:
         plan: the run.
         repeats: `created` of the complete record that the run repeats, see `--force`; None if there is none. A second
             try of the run sees by it whether the first one has recorded the run.
-        wait: whether to wait for another process that is making the run, for as long as `WAIT_S`.
+        wait_s: how long to wait for another process that is making the run, in seconds.
     """
 
     plan: RunPlan
     repeats: datetime | None = None
-    wait: bool = False
+    wait_s: float = 0.0
 
-    def later(self) -> "Wanted":
-        """Return the same run, to be attempted after the others: by then the other process may have finished it."""
-        return replace(self, wait=True)
+    def later(self, wait_s: float | None = None) -> "Wanted":
+        """Return the same run, to be attempted after the others: by then the other process may have finished it.
+
+        Args:
+            wait_s: how long to wait for it then, in seconds; None for `WAIT_S`.
+        """
+        return replace(self, wait_s=WAIT_S if wait_s is None else wait_s)
 
 
 def attempt(setup: Setup, wanted: Wanted, begin: Callable[[], AbstractContextManager[Progress]]) -> Attempt:
@@ -70,9 +74,9 @@ def attempt(setup: Setup, wanted: Wanted, begin: Callable[[], AbstractContextMan
     """
     work = setup.workspace(wanted.plan)
     try:
-        with run_lock(work.folder, WAIT_S if wanted.wait else 0) as is_ours:
+        with run_lock(work.folder, wanted.wait_s) as is_ours:
             if not is_ours:
-                then = "still waiting for it" if wanted.wait else "going on with the others"
+                then = "still waiting for it" if wanted.wait_s else "going on with the others"
                 return Attempt(None, f"being made by {owner_of(work.folder)}; {then}")
             # Another process may have completed it between the look at the records and the lock.
             if found := _made_since(setup, wanted):

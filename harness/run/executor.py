@@ -15,6 +15,7 @@ from typing import Protocol
 
 from harness.backbone.machine import Machine
 from harness.errors import UserError
+from harness.locks import FOREVER
 from harness.run.attempt import Attempt, Wanted, record_death
 from harness.run.jobs import Report
 from harness.run.messages import MessageFile, ReceivedProgress
@@ -183,7 +184,7 @@ def run_on_executor(
                 followed.remove(one)
                 report(one.unit.wanted.plan, result)
                 if result.record is None:
-                    waiting.append(one.unit.wanted.later())
+                    waiting.append(one.unit.wanted.later(FOREVER))  # to submit it again costs more than to wait
             time.sleep(POLL_S)
     except BrokenPipeError as pipe:
         raise Stopped(signal.SIGPIPE) from pipe

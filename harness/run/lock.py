@@ -52,12 +52,10 @@ def _acquired(folder: Path, wait_s: float, tries: int = 5) -> AbstractContextMan
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return acquire(folder / LOCK_FILE, wait_s, _INSTEAD)
-        except FileNotFoundError:
-            # Another process has just finished the run, and removed the folder.
-            if not left:
-                raise
         except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror}); {_INSTEAD}") from error
+            # Another process may have finished the run just now, and removed the folder.
+            if not left or not isinstance(error, FileNotFoundError):
+                raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another --results") from error
     raise AssertionError("the last try raises")
 
 

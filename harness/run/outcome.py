@@ -57,8 +57,9 @@ class Outcome:
         train_truncated: number of training examples that were cut to `max_length`.
         evaluation: metrics and predictions.
         peak: peak memory.
-        eval_joules: energy of the GPU in evaluation; None if it is not reported.
+        eval_joules: energy of the GPU in evaluation; None if it is not reported, or was not for all of it.
         diagnostics: what the method shows of its inside; None if it shows nothing.
+        inside_s: seconds spent on these; None if there are none.
         write_s: seconds spent on writing adapter, samples, predictions and history.
         problems: what could not be scored or written, one line each; the run has then failed, whatever else went well.
     """
@@ -72,6 +73,7 @@ class Outcome:
     peak: PeakMemory = field(default_factory=PeakMemory)
     eval_joules: float | None = None
     diagnostics: Diagnostics | None = None
+    inside_s: float | None = None
     write_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
@@ -102,7 +104,8 @@ class Ending:
         if isinstance(failure, EvaluationFailedError | UserError):
             return cls("failed", first_line(failure))
         if is_out_of_memory(failure):
-            return cls("failed", f"out of memory: {first_line(failure)}; give a smaller --micro-batch")
+            advice = "without --micro-batch a run halves its batches by itself, and --dry-run names further options"
+            return cls("failed", f"out of memory: {first_line(failure)}; {advice}")
         traceback.print_exception(failure)
         return cls("failed", f"{type(failure).__name__}: {(str(failure).splitlines() or ['no message'])[0]}")
 
@@ -240,6 +243,7 @@ def _times(outcome: Outcome) -> Times:
         eval=evaluation.eval_s if evaluation else None,
         scoring=evaluation.scoring_s if evaluation else None,
         validation=training.validation_s if training.validations else None,
+        inside=outcome.inside_s,
         write=outcome.write_s,
     )
 

@@ -86,7 +86,8 @@ class _Run:
         self.model = self._load()
         mean, std = STATISTICS[self.recipe.image_statistics]
         self.preprocessor = ImagePreprocessor(self.model.backbone.vision.image_size, mean, std)
-        self.meter = EnergyMeter(setup.machine.device)
+        # The first process alone writes, and knows nothing of the energy of the others' GPUs.
+        self.meter = EnergyMeter(setup.machine.device if self.processes.count == 1 else torch.device("cpu"))
         self.work = setup.workspace(plan)
 
     def _load(self) -> TunedModel:
@@ -236,7 +237,8 @@ class _Run:
             assert failure.__cause__ is not None, "the cause says why"
             outcome.problems.append(f"scoring: {Ending.of(failure.__cause__).error}")
         after = self.meter.joules()
-        outcome.eval_joules = None if before is None or after is None else after - before
+        if before is not None and after is not None and not log.earlier_s:
+            outcome.eval_joules = after - before
         # Training may have ended in an earlier process.
         outcome.peak = largest_peak(outcome.training.peak, read_peak(self.setup.machine.device))
 
@@ -250,6 +252,7 @@ class _Run:
         examples = looked_at(self.model, self.task.pictured(self.recipe), kept)
         if examples:
             self.progress.start("looking inside", len(examples))
+        begun = time.perf_counter()
         self.outcome.diagnostics = diagnose(
             self.model,
             examples,
@@ -260,3 +263,5 @@ class _Run:
             self.setup.loading,
             self.progress.advance,
         )
+        if examples:
+            self.outcome.inside_s = time.perf_counter() - begun

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.data.collate import Collator, Example
-from harness.data.images import ImagePreprocessor, ImageStore
+from harness.data.images import ImagePreprocessor
 from harness.data.prompts import IGNORED
 from tests.harness.data.number_tokenizer import NumberTokenizer
 
@@ -83,10 +83,12 @@ def test_a_sample_without_an_image_has_zeros_and_no_flag(red_image):
     assert (batch["images_BCHW"][1] == 0).all()
 
 
-def test_decoded_images_are_kept_in_the_given_store(red_image):
-    store = ImageStore(PREPROCESSOR)
-    Collator(NumberTokenizer(), PREPROCESSOR, 8, store=store)([Example("a", "3", " 4", red_image)])
-    assert len(store) == 1
+def test_collators_share_the_images_that_were_decoded(red_image):
+    preprocessor = ImagePreprocessor(4)
+    first = Collator(NumberTokenizer(), preprocessor, 8)([Example("a", "3", " 4", red_image)])
+    red_image.unlink()
+    again = Collator(NumberTokenizer(), preprocessor, 8)([Example("a", "3", " 4", red_image)])
+    assert len(preprocessor.store) == 1 and torch.equal(first["images_BCHW"], again["images_BCHW"])
 
 
 def test_a_batch_may_not_mix_examples_with_and_without_answers():

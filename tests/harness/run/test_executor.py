@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from harness.errors import UserError
+from harness.locks import FOREVER
 from harness.run import attempt as attempts
 from harness.run.attempt import Attempt, Wanted, attempt
 from harness.run.executor import TRIES, LostError, run_on_executor
@@ -167,7 +168,7 @@ def test_a_run_that_another_process_makes_is_asked_for_again(
     follow: Callable[..., tuple[ScriptedExecutor, list[Attempt]]],
 ) -> None:
     executor, reported = follow(Attempt(None, "being made by another process"), DONE)
-    assert [unit.wanted.wait for unit in executor.submitted] == [False, True] and reported[-1] == DONE
+    assert [unit.wanted.wait_s for unit in executor.submitted] == [0, FOREVER] and reported[-1] == DONE
 
 
 def test_a_mistake_of_the_user_ends_the_sweep(

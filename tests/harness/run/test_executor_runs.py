@@ -91,7 +91,7 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(
         assert command_line.call("results", "merge", in_turn, "--results", results).code == 0
     before = {record.seed: record.created for record in read_records(results)}
     asked = arguments(small_llm, small_clip, mini_set, results)
-    with started(*asked, "--executor", executor, *(("--force",) if force else ())) as process:
+    with started(*asked, "--executor", executor, "--jobs", "2", *(("--force",) if force else ())) as process:
         wait_for(lambda: has_checkpoint(results, 0), process)
         os.kill(owner(results, 0), signal.SIGKILL)
         out, _ = process.communicate(timeout=600)

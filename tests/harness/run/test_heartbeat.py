@@ -1,9 +1,9 @@
 """What a process that waits for a run learns of the one that makes it."""
 
 import os
-import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,9 +44,28 @@ def test_a_process_that_waits_for_another_one_says_so_now_and_then(
     folder.mkdir(parents=True)
     lock = os.open(folder / LOCK_FILE, os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    monkeypatch.setattr(attempt, "WAIT_S", 0.2)
-    threading.Timer(2.0, os.close, (lock,)).start()
+    asked: list[Path] = []
+
+    def owner_until_the_third_time(folder: Path) -> str:
+        asked.append(folder)
+        if len(asked) == 3:
+            os.close(lock)  # the other process ends
+        return owner_of(folder)
+
+    monkeypatch.setattr(attempt, "owner_of", owner_until_the_third_time)
+    monkeypatch.setattr(attempt, "WAIT_S", 0.1)
     done = call(*arguments, "--force")
     assert done.code == 0 and "being made by another process; going on with the others" in done.out
-    assert done.out.count("being made by another process; still waiting for it") > 1
+    assert done.out.count("being made by another process; still waiting for it") == 2
     assert read_records(tmp_path)[0].created > record.created
+
+
+def test_a_run_beats_in_its_workspace(
+    call: Run, mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[Path] = []
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.0)
+    monkeypatch.setattr(heartbeat, "os", SimpleNamespace(utime=beats.append))
+    assert call(*quick_run(small_llm, small_clip, mini_set, tmp_path), "--methods", "memvp").code == 0
+    assert len(beats) > 3 and {file.name for file in beats} == {OWNER_FILE}
+    assert beats[0].is_relative_to(tmp_path / "unfinished")

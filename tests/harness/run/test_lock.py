@@ -46,6 +46,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_is_removed_again_and_again_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed(*arguments: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr("harness.run.lock.acquire", removed)
+    with pytest.raises(UserError, match="cannot be made"), run_lock(tmp_path / "run"):
+        pass
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no flock")
 def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_flock(*arguments: object) -> None:

@@ -98,6 +98,7 @@ def test_every_part_of_a_run_has_its_seconds(unwatched: Made, validated: Made) -
     times, with_validation = unwatched[1].times_s, validated[1].times_s
     parts = (times.load, times.data, times.train, times.eval, times.scoring, times.write)
     assert all(part is not None and part > 0 for part in parts)
+    assert times.inside is None  # MemVP shows nothing of its inside
     assert times.validation is None and with_validation.validation is not None and with_validation.validation > 0
 
 
