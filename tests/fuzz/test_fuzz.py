@@ -9,7 +9,7 @@ from tests.fuzz.campaign import attempts, prepare
 from tests.fuzz.kinds import KINDS
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.slow]
-COUNT = int(os.environ.get("FUZZ_COUNT", "200"))
+COUNT = int(os.environ.get("FUZZ_COUNT", "120"))
 
 
 @pytest.fixture(scope="module")
