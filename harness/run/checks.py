@@ -132,11 +132,14 @@ class PlanChecks:
             task.require_validation(plan.recipe)
         limit = plan.recipe.max_length
         texts = self._training_texts(limit, tuple(task.train_examples(plan.recipe)))
-        note = _cut_note(plan, f"max_length={limit}", [text.id for text in texts if text.prompt >= limit], texts, reads)
+        advice = f"give a larger number ({reads})" if limit < context else f"give shorter texts ({reads})"
+        cut = [text.id for text in texts if text.prompt >= limit]
+        note = _cut_note(plan, f"max_length={limit}", cut, texts, advice)
         _, method = attach_on_meta(plan, spec)
         if (own := getattr(plan.config, "max_length", None)) is not None:
             cut = [text.id for text in texts if text.prompt >= _kept(method, limit, text.has_image)]
-            note = _cut_note(plan, f"{plan.method}.max_length={own}", cut, texts, reads) or note
+            advice = f"give a larger number ({reads})"
+            note = _cut_note(plan, f"{plan.method}.max_length={own}", cut, texts, advice) or note
         self._require_training_positions(plan, method, texts, context)
         self._require_positions(plan, method, context)
         return note
@@ -234,8 +237,13 @@ def _longest_prompt(tokenizer: Any, limit: int, examples: Sequence[Example]) -> 
     return longest, lengths.get(longest, 0)
 
 
+def _some(ids: Sequence[str]) -> str:
+    """Return the first three ids, and that there are more."""
+    return ", ".join(map(repr, ids[:3])) + (", ..." if len(ids) > 3 else "")
+
+
 def _cut_note(
-    plan: RunPlan, setting: str, cut: Sequence[str], texts: Sequence[TrainingText], context: str
+    plan: RunPlan, setting: str, cut: Sequence[str], texts: Sequence[TrainingText], advice: str
 ) -> str | None:
     """Return a line about the training examples whose whole answer a setting cuts off; None if there is none.
 
@@ -244,7 +252,7 @@ def _cut_note(
         setting: the setting and its value.
         cut: ids of these examples.
         texts: all training texts.
-        context: how much the language model reads.
+        advice: what to do where every answer is cut off.
 
     Raises:
         UserError: every answer is cut off.
@@ -252,11 +260,8 @@ def _cut_note(
     if not cut:
         return None
     if len(cut) == len(texts):
-        raise UserError(
-            f"--set {setting}: cuts off every answer, that of training example {cut[0]!r} first; give a larger number "
-            f"({context})"
-        )
+        raise UserError(f"--set {setting}: cuts off every answer, that of training example {cut[0]!r} first; {advice}")
     return (
         f"{plan.label}: --set {setting} cuts off the whole answer of {len(cut)} of {len(texts)} training examples, "
-        f"{cut[0]!r} first; nothing is learned from them"
+        f"{_some(cut)}; nothing is learned from them"
     )

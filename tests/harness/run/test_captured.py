@@ -15,7 +15,7 @@ from harness.data.collate import Collator, Example
 from harness.data.images import ImagePreprocessor
 from harness.run.captured import WARMUP_PASSES, Captured, Shape, capture_graph
 from harness.run.execution import Eager, MicroBatch
-from harness.run.step import OptimiserStep
+from harness.run.step import OptimiserStep, TrainingFailedError
 from methods import registry
 from methods.base import Batch
 from methods.tuned import TunedModel
@@ -192,6 +192,22 @@ def test_gradients_keep_their_memory_from_step_to_step() -> None:
         places.append([p.grad.data_ptr() for p in tuned.method.parameters() if p.grad is not None])
         assert all(not p.grad.any() for p in tuned.method.parameters() if p.grad is not None)
     assert places[0] == places[1] == places[2] and places[0]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimiser() -> None:
+    tuned = trained("memvp")
+    micro_batch = MicroBatch(2, automatic=False)
+    parameters = list(tuned.method.parameters())
+    captured = Captured(tuned, CPU, micro_batch, Emulated())
+    optimise = OptimiserStep(captured, torch.optim.SGD(parameters, lr=0.1), micro_batch, None, CPU, print)
+    given = [batch([5, 9], [True, False])]
+    optimise(given, 0.1, 1)
+    with torch.no_grad():
+        parameters[0].fill_(float("nan"))
+    before = [parameter.clone() for parameter in parameters[1:]]
+    with pytest.raises(TrainingFailedError, match="loss is nan at step 2"):
+        optimise(given, 0.1, 2)
+    assert all(torch.equal(one, two) for one, two in zip(parameters[1:], before, strict=True))
 
 
 def test_all_captures_use_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,16 @@ def test_a_method_that_cuts_off_every_answer_is_refused(
         PlanChecks(spec, task, CPU)(planned(method, spec, **{f"{method}.max_length": limit}))
 
 
+def test_texts_that_the_model_cannot_read_must_be_shorter(
+    task: ScienceQATask, small_clip: Path, tmp_path: Path
+) -> None:
+    llm = save_llm(tmp_path / "llm", max_position_embeddings=16)
+    small = resolve_spec("tiny", str(llm), f"local-dir:{small_clip}")
+    message = r"^--set max_length=16: cuts off every answer, .*; give shorter texts \(.* reads at most 16 tokens\)"
+    with pytest.raises(UserError, match=message):
+        PlanChecks(small, task, CPU)(planned("memvp", small, max_length=16))
+
+
 def test_a_method_that_cuts_off_some_answers_is_named(task: ScienceQATask, spec: BackboneSpec) -> None:
     examples = task.train_examples(planned("llava_lora", spec).recipe)
     patches = (32 // 8) ** 2

@@ -24,7 +24,7 @@ from tests.forked import call_in_two
 
 ROOT = Path(__file__).parents[3]
 NO_DROPOUT = ("--set", "memory_dropout=0", "--set", "adapter_dropout=0")
-STEPS = 60
+STEPS = 40
 
 
 def documented(program: str, module: str) -> tuple[str, ...]:
@@ -70,6 +70,7 @@ def test_two_processes_make_the_run_of_one(mini_set: Path, small_llm: Path, smal
         # Nine is odd, so the processes have unequal shares.
         arguments[arguments.index("batch_size=4")] = "batch_size=9"
         arguments[arguments.index("--steps") + 1] = "6"
+        arguments += ["--eval-every", "3"]
         if count == 1:
             assert command_line.call(*arguments, "--threads", "1").code == 0
         else:
@@ -88,6 +89,7 @@ def test_two_processes_make_the_run_of_one(mini_set: Path, small_llm: Path, smal
     assert one.spec_hash == two.spec_hash and one.steps == two.steps == 6
     assert one.metrics == two.metrics
     assert answers[0] == answers[1] and len(dict(answers[1])) == len(answers[1]) == one.metrics["Avg"].n
+    assert curves[0]["validations"] == curves[1]["validations"] and len(curves[0]["validations"]) == 2
     for mine, theirs in zip(curves[0]["points"], curves[1]["points"], strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
         assert mine["learning_rate"] == theirs["learning_rate"]
