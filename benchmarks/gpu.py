@@ -23,10 +23,11 @@ OUT = Path(__file__).parent / "out"
 SUMMARY = "summary.md"
 SMALL_WORLD = (64, 4, 64)
 """Problems for training, validation and test, where no data is given."""
-HINT_WORDS = range(45, 71)
-"""Words that are put before each of these problems, so that its text is about as long as one of ScienceQA: with them, a
-batch has between 128 and 192 text tokens, and a captured step is one of `LONGEST` tokens."""
 LONGEST = 192
+"""Text tokens of a captured step on these problems: a batch is padded to the next multiple of 64."""
+HINT_WORDS = range(45, 71)
+"""Numbers of words in the hints of these problems. They make a text about as long as one of ScienceQA, so that the
+longest text of a batch has between 128 and `LONGEST` tokens."""
 REHEARSAL_S = 40.0
 """About how many seconds each step takes in a rehearsal, most of them for imports."""
 
@@ -43,7 +44,7 @@ def steps_for(device: str, data: Path) -> list[Step]:
     run = [*common, "run", "--weights", "random", "--data-root", str(data), "--device", device]
     run += ["--results", "{results}", "--limit", "64" if real else "4", "--steps", "30" if real else "2"]
     run += ["--model", "7b" if real else "tiny", *([] if real else ["--set", "batch_size=4"])]
-    # Losses of runs that divide their steps differently are then equal but for rounding.
+    # Without dropout, runs that divide their steps differently have the same losses but for rounding.
     run += ["--set", "memory_dropout=0", "--set", "adapter_dropout=0"]
     speed = [*common, "speed", "--device", device, "--results", "{results}"]
     # Compiling on a CPU takes minutes and shows nothing about a GPU.
@@ -103,9 +104,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 def lengthen(problems: Path) -> None:
     """Give every problem of a generated set a hint of so many words that its text is as long as one of ScienceQA."""
     content = json.loads(problems.read_text(encoding="utf-8"))
-    for number, problem in enumerate(content.values()):
-        words = cycle(problem["lecture"].split())
-        problem["hint"] = " ".join(islice(words, HINT_WORDS[number * 7 % len(HINT_WORDS)]))
+    for problem, length in zip(content.values(), cycle(HINT_WORDS), strict=False):
+        problem["hint"] = " ".join(islice(cycle(problem["lecture"].split()), length))
     write_atomic(problems, file_text(content))
 
 

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from harness.run.messages import Message, SentProgress
+from harness.run.messages import Message, SentProgress, repeat
 from harness.run.progress import Progress
 
 EVERY_S = 10.0
@@ -31,7 +31,6 @@ def beating(progress: Progress, file: Path) -> Progress:
             last = time.monotonic()
             with suppress(OSError):
                 os.utime(file)
-        name, *arguments = message
-        getattr(progress, name)(*arguments)
+        repeat(message, progress)
 
     return SentProgress(report)

@@ -19,7 +19,6 @@ from harness.files import read_file, write_atomic
 from harness.locks import acquire
 
 LOCK_FILE, OWNER_FILE = "lock", "owner.json"
-_INSTEAD = "give --results on another file system"
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def _acquired(folder: Path, wait_s: float, tries: int = 5) -> AbstractContextMan
     for left in reversed(range(tries)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return acquire(folder / LOCK_FILE, wait_s, _INSTEAD)
+            return acquire(folder / LOCK_FILE, wait_s, "give --results on another file system")
         except OSError as error:
             # Another process may have finished the run just now, and removed the folder.
             if not left or not isinstance(error, FileNotFoundError):

@@ -54,6 +54,12 @@ class SentProgress:
         self._send(("say", line))
 
 
+def repeat(message: Message, progress: Progress) -> None:
+    """Call the method of `progress` that a message stands for."""
+    name, *arguments = message
+    getattr(progress, name)(*arguments)
+
+
 class ReceivedProgress:
     """The progress of a run, shown as its messages say.
 
@@ -80,8 +86,7 @@ class ReceivedProgress:
                 self._sweep.repeat()
             self._progress = self._shown.enter_context(self._sweep.run(self._name))
         elif self._progress is not None:
-            name, *arguments = message
-            getattr(self._progress, name)(*arguments)
+            repeat(message, self._progress)
 
     def end(self) -> None:
         """Show the run no longer."""

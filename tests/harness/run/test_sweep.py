@@ -163,6 +163,7 @@ def test_steps_are_the_same_for_methods_with_other_batches(call: Run, base: list
     dehvf, memvp = read_records(tmp_path / "results")
     assert (dehvf.steps, dehvf.epochs) == (3, 1.5)
     assert (memvp.steps, memvp.epochs) == (3, 1.0)
+    assert memvp.times_s.inside is None and (dehvf.times_s.inside or 0) > 0
     assert dehvf.data.limit == 10 and dehvf.metrics["Avg"].n == 10
 
 
