@@ -157,6 +157,16 @@ def _call_at_step_5(call: Callable[[], object]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
+def steps_when_stopped(results: Path, error: str, out: str) -> int:
+    """Check that the run was stopped in training with a checkpoint of that moment; return the steps made until then."""
+    (record,) = read_records(results)
+    assert (record.status, record.error) == ("interrupted", error), out
+    assert record.steps is not None and 5 <= record.steps < STEPS
+    # The one after ten minutes is far away.
+    assert [folder.name for folder in results.rglob("step-*")] == [f"step-{record.steps:08d}"]
+    return record.steps
+
+
 def test_output_that_nobody_reads_stops_both_processes_with_a_checkpoint(
     mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
@@ -164,10 +174,7 @@ def test_output_that_nobody_reads_stops_both_processes_with_a_checkpoint(
     arguments[arguments.index("--steps") + 1] = str(STEPS)
     code, out = call_in_two(arguments, tmp_path / "log", stop_reading_at_step_5)
     assert code == 128 + signal.SIGPIPE, out
-    (record,) = read_records(tmp_path)
-    assert (record.status, record.error) == ("interrupted", "interrupted: nobody reads the output any more"), out
-    assert record.steps is not None and 5 <= record.steps < STEPS
-    assert [folder.name for folder in tmp_path.rglob("step-*")] == [f"step-{record.steps:08d}"]
+    steps_when_stopped(tmp_path, "interrupted: nobody reads the output any more", out)
 
 
 def test_signals_that_keep_coming_do_not_cut_off_the_record(
@@ -179,16 +186,14 @@ def test_signals_that_keep_coming_do_not_cut_off_the_record(
     code, out = call_in_two(arguments, tmp_path / "log", be_signalled_from_step_5)
     # The last of the signals may come when the run is over and Python ends.
     assert code in (128 + signal.SIGTERM, -signal.SIGTERM), out
-    (record,) = read_records(tmp_path)
-    assert (record.status, record.error) == ("interrupted", "interrupted by SIGTERM"), out
-    assert record.steps is not None and 5 <= record.steps < STEPS
-    assert [folder.name for folder in tmp_path.rglob("step-*")] == [f"step-{record.steps:08d}"]
+    steps_when_stopped(tmp_path, "interrupted by SIGTERM", out)
 
 
 def test_a_stop_keeps_a_checkpoint_of_its_moment_and_the_next_command_makes_the_same_run(
     mini_set: Path, small_llm: Path, small_clip: Path, tmp_path: Path
 ) -> None:
     made: list[tuple[set[str], list[float]]] = []
+    steps = 0
     for stops in (False, True):
         results = tmp_path / str(stops)
         arguments = [*quick_run(small_llm, small_clip, mini_set, results), "--methods", "memvp", "--threads", "1"]
@@ -205,14 +210,10 @@ def test_a_stop_keeps_a_checkpoint_of_its_moment_and_the_next_command_makes_the_
                 one.send_signal(signal.SIGTERM)
             out = process.stdout.read()
             assert process.wait(timeout=300) not in (0, None)
-            (record,) = read_records(results)
-            assert (record.status, record.error) == ("interrupted", "interrupted by SIGTERM"), out
-            assert record.steps is not None and 5 <= record.steps < STEPS
-            # The one after ten minutes is far away.
-            assert [folder.name for folder in results.rglob("step-*")] == [f"step-{record.steps:08d}"]
+            steps = steps_when_stopped(results, "interrupted by SIGTERM", out)
         code, out = call_in_two(arguments, tmp_path / f"{stops}.log")
         assert code == 0, out
-        assert not stops or f"memvp seed 0: resuming after optimiser step {record.steps}" in out
+        assert not stops or f"memvp seed 0: resuming after optimiser step {steps}" in out
         (record,) = read_records(results)
         kept = [predictions_path(record_path(record, results)), *results.rglob("adapters/**/*.safetensors")]
         assert len(kept) == 2
